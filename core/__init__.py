@@ -1,0 +1,1 @@
+"""The segmentation algorithm, free of any host: video in, consistent label maps out (VidSeg, CVPR 2025)."""

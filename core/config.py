@@ -1,0 +1,236 @@
+"""Every hyperparameter in one place, each with its source, and the presets built from them.
+
+Sources: "paper" is the hyperparameter table A.4 and the section named; "code" is the published reference code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from .types import MAX_LABEL, InputError
+
+ATTENTION_BLOCKS = tuple(range(3, 12))
+"""Decoder blocks of SD 1.x/2.x that hold attention."""
+
+
+@dataclass(frozen=True)
+class FrameConfig:
+    """How frames are brought to a size that the model takes."""
+
+    max_side: int = 0
+    """Longer side in pixels that frames are reduced to before processing; 0 keeps them (code)."""
+    rounding: Literal["nearest", "floor"] = "nearest"
+    """How a side is rounded to a multiple of 64: ``floor`` is the code's."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Inversion by added noise and deterministic Euler sampling."""
+
+    num_steps: int = 25
+    """Sampling steps of the whole schedule (paper A.4)."""
+    guidance_scale: float = 5.0
+    """Classifier-free guidance scale (code; the paper does not mention it)."""
+    seed: int = 1
+    """Seed of noise and K-means (code)."""
+    noise: Literal["frame", "window"] = "frame"
+    """``frame``: noise depends on seed and frame number alone; ``window``: restarted in each window (code)."""
+    posterior: Literal["mode", "sample"] = "mode"
+    """Latent taken from the encoder's distribution; ``sample`` is the code's."""
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Where features are read (paper 4.1)."""
+
+    step: int = 24
+    """Step whose queries are the features: 25 in the paper's table, which counts from one."""
+    blocks: tuple[int, ...] = (6, 7, 8)
+    """Blocks whose queries are averaged (paper A.4); one block alone turns feature aggregation off."""
+    matching_block: int = 7
+    """Block of the correspondences (paper A.4)."""
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """Windows of frames between two updates of the scene context (the paper's "batches")."""
+
+    length: int = 14
+    """Frames of a window (paper 5.1)."""
+    tail: Literal["short", "overlap"] = "short"
+    """``short``: the last window holds the frames that remain; ``overlap``: shifted back, overwriting (code)."""
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """K-means on the first window (paper 4.1)."""
+
+    num_clusters: int = 20
+    """Clusters K (paper A.3: VSPW and CamVid 20, Cityscapes 30)."""
+    num_restarts: int = 10
+    """Runs of K-means of which the best is kept (code)."""
+    fit_frames: Literal["anchor", "window"] = "window"
+    """Frames K-means sees: the anchor frame (paper) or the whole first window (code)."""
+
+
+@dataclass(frozen=True)
+class ContextConfig:
+    """The scene context: a nearest-neighbour classifier updated window by window (paper 4.1)."""
+
+    num_neighbors: int = 4
+    """Neighbours that vote (code)."""
+    memory: Literal["previous", "anchor+previous"] = "previous"
+    """Tokens it holds: the previous window (paper, code), or those and the anchor frame."""
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """Correspondence-based refinement (paper 4.2, Eq. 3-4)."""
+
+    enabled: bool = True
+    spatial_threshold: int = 1
+    """Cells that a match may move by between two frames (paper A.4)."""
+    matching: Literal["pairwise", "anchored"] = "pairwise"
+    """Consecutive frames (paper), or blended with the similarity to the window's first frame (code)."""
+    one_sided: bool = False
+    """Apply the threshold to moves down and right only (a fault of the code)."""
+    bad_match: Literal["split", "drop"] = "split"
+    """A match beyond the threshold ends the track there, or drops the whole track (code)."""
+    voting: Literal["cell", "track"] = "cell"
+    """``cell``: each cell takes the majority of all tracks through it; ``track``: tracks of the first frame overwrite
+    cells in raster order (code)."""
+
+
+@dataclass(frozen=True)
+class ModulationConfig:
+    """Masked modulation (paper 4.3, Eq. 2 and 5)."""
+
+    enabled: bool = True
+    """Off: coarse maps are enlarged bilinearly per label instead."""
+    step: int = 22
+    """Modulated step, at whose noise level sampling starts (code; the paper's table says 20)."""
+    block: int = 7
+    """Modulated block (paper A.4)."""
+    attention: Literal["cross", "self"] = "cross"
+    """Attention whose output is modulated (paper A.4)."""
+    factor: float = 50.0
+    """Modulation factor, lambda (paper A.4; 10 without latent blending, as in EmerDiff)."""
+    inject: bool = True
+    """Replace queries and keys of blocks 3..11 by those of the unmodulated pass (code)."""
+    blending: Literal["all", "first", "none"] = "all"
+    """Latent blending (Eq. 5) after every step (paper), after all but the last of the first two (code), or never."""
+
+
+@dataclass(frozen=True)
+class DifferenceConfig:
+    """Difference maps and their filtering (paper 4.3, Eq. 6)."""
+
+    filter_strength: float = 0.7
+    """Weight of the difference outside the mask (paper A.4); 1 turns filtering off."""
+    precision: Literal["float", "8bit"] = "float"
+    """``float``: exact differences; ``8bit``: squares wrap at 256, maps pass through JPEG (faults of the code)."""
+    normalise: bool = True
+    """Divide each map by its maximum (code)."""
+    blur_size: int = 5
+    """Gaussian kernel size, pixels (code)."""
+    blur_sigma: float = 3.0
+    """Gaussian standard deviation, pixels (code)."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a segmentation, besides model and frames."""
+
+    preset: str = "default"
+    frame: FrameConfig = field(default_factory=FrameConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    feature: FeatureConfig = field(default_factory=FeatureConfig)
+    window: WindowConfig = field(default_factory=WindowConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    modulation: ModulationConfig = field(default_factory=ModulationConfig)
+    difference: DifferenceConfig = field(default_factory=DifferenceConfig)
+
+    def __post_init__(self) -> None:
+        """Check every limit before any long computation."""
+        last = self.sampling.num_steps - 1
+        checks: tuple[tuple[str, float, float, float], ...] = (
+            ("sampling.num_steps", self.sampling.num_steps, 1, 1000),
+            ("sampling.seed", self.sampling.seed, 0, 2**32 - 1),
+            ("feature.step", self.feature.step, 0, last),
+            ("modulation.step", self.modulation.step, 0, last),
+            ("window.length", self.window.length, 1, 10_000),
+            ("cluster.num_clusters", self.cluster.num_clusters, 1, MAX_LABEL),
+            ("cluster.num_restarts", self.cluster.num_restarts, 1, 1000),
+            ("context.num_neighbors", self.context.num_neighbors, 1, 1000),
+            ("refinement.spatial_threshold", self.refinement.spatial_threshold, 0, 1000),
+            ("difference.filter_strength", self.difference.filter_strength, 0, 1),
+            ("difference.blur_size", self.difference.blur_size, 1, 99),
+            ("frame.max_side", self.frame.max_side, 0, 16_384),
+        )
+        for name, value, low, high in checks:
+            if not low <= value <= high:
+                raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}.")
+        for name, blocks in (
+            ("feature.blocks", self.feature.blocks),
+            ("feature.matching_block", (self.feature.matching_block,)),
+            ("modulation.block", (self.modulation.block,)),
+        ):
+            unknown = [block for block in blocks if block not in ATTENTION_BLOCKS]
+            if unknown or not blocks:
+                raise InputError(f"`{name}` must name blocks of {ATTENTION_BLOCKS}, but got {tuple(blocks)}.")
+
+    @property
+    def start_step(self) -> int:
+        """Step whose noise level the latents get: the earlier of the modulated and the feature step."""
+        return min(self.modulation.step, self.feature.step)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain nested dictionaries, for JSON."""
+        return asdict(self)
+
+
+_DEFAULT = Settings()
+_PAPER = Settings(
+    preset="paper",
+    modulation=ModulationConfig(step=20),
+    cluster=ClusterConfig(fit_frames="anchor"),
+    difference=DifferenceConfig(normalise=False),
+)
+_REFERENCE = Settings(
+    preset="reference",
+    frame=FrameConfig(rounding="floor"),
+    sampling=SamplingConfig(noise="window", posterior="sample"),
+    window=WindowConfig(tail="overlap"),
+    refinement=RefinementConfig(matching="anchored", one_sided=True, bad_match="drop", voting="track"),
+    modulation=ModulationConfig(blending="first"),
+    difference=DifferenceConfig(precision="8bit"),
+)
+_EMERDIFF = Settings(
+    preset="emerdiff",
+    feature=FeatureConfig(blocks=(7,)),
+    window=WindowConfig(length=1),
+    refinement=RefinementConfig(enabled=False),
+    modulation=ModulationConfig(factor=10.0, blending="none"),
+    difference=DifferenceConfig(filter_strength=1.0),
+)
+PRESETS = {settings.preset: settings for settings in (_DEFAULT, _PAPER, _REFERENCE, _EMERDIFF)}
+"""Presets by name. ``reference`` repeats the published code, faults included, for comparison only."""
+
+
+def preset(name: str) -> Settings:
+    """Return the settings called ``name``.
+
+    Raises:
+        InputError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise InputError(f"`preset` must be one of {', '.join(PRESETS)}, but got {name!r}.")
+    return PRESETS[name]
+
+
+def changed(settings: Settings, **parts: dict[str, Any]) -> Settings:
+    """Return ``settings`` with fields of its parts replaced: ``changed(s, cluster={"num_clusters": 8})``."""
+    return replace(settings, **{part: replace(getattr(settings, part), **values) for part, values in parts.items()})

@@ -1,0 +1,151 @@
+"""Axis letters, shape checks and the values that pass between stages.
+
+Letters, used in every shape of the project:
+
+- ``T`` frames, ``H W`` pixels, ``h w`` cells of the coarse grid, ``N = h*w`` tokens of a frame
+- ``C`` channels, ``K`` labels, ``M`` tokens of the scene context, ``B`` elements of a compute batch
+
+Conventions inside the core:
+
+- frames: ``(T,H,W,3)`` float32 in [0, 1], RGB
+- latents: ``(T,4,H/8,W/8)`` float32, scaled to unit variance as the UNet expects them
+- coarse maps: ``(T,h,w)`` int64 labels; label maps: ``(T,H,W)`` uint8 labels; labels lie in [0, 255]
+- blocks: the paper's decoder blocks 0..11; steps: 0-based indices into the sampling schedule
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from torch import Tensor
+
+MAX_LABEL = 255
+"""Largest label id: label maps are stored as 8-bit palette images."""
+
+
+class InputError(ValueError):
+    """Input that cannot be processed. The message names the input, the limit and the remedy."""
+
+
+class InterruptedByUserError(Exception):
+    """The user asked to stop. Raised by a progress callback; finished work stays valid."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(stage, done, total)`` after each unit of work; may raise to stop the run."""
+
+
+def no_progress(_stage: str, _done: int, _total: int) -> None:
+    """Report nothing."""
+
+
+class Grid(NamedTuple):
+    """Size of the coarse grid in cells; ``N = h * w`` tokens in raster order."""
+
+    h: int
+    w: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens ``N`` of one frame."""
+        return self.h * self.w
+
+
+class Region(NamedTuple):
+    """A label that can occur in a label map, and what people call it."""
+
+    label: int
+    name: str
+
+
+class Features(NamedTuple):
+    """What one pass over the frames leaves for all later stages (paper 4.1).
+
+    A named tuple of tensors, so that hosts that weigh cached outputs by walking tuples see its size.
+
+    Attributes:
+        queries: ``(T,N,C)`` float32, self-attention queries averaged over the feature blocks, not normalised.
+        matching: ``(T,N,C)`` float32, self-attention queries of the block that correspondences use (paper 4.2).
+        latents: ``(T,4,H/8,W/8)`` float32, clean latents of the resized frames.
+        noise: ``(T,4,H/8,W/8)`` float32, the standard normal noise added to them.
+        grid: size of the coarse grid, ``(H/16, W/16)``.
+        frame_size: ``(H, W)`` of the frames as they came in, pixels.
+    """
+
+    queries: Tensor
+    matching: Tensor
+    latents: Tensor
+    noise: Tensor
+    grid: Grid
+    frame_size: tuple[int, int]
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames ``T``."""
+        return int(self.queries.shape[0])
+
+    def window(self, start: int, stop: int) -> Features:
+        """Return the features of frames ``start`` (included) to ``stop`` (excluded)."""
+        return self._replace(
+            queries=self.queries[start:stop],
+            matching=self.matching[start:stop],
+            latents=self.latents[start:stop],
+            noise=self.noise[start:stop],
+        )
+
+    def get_ram_usage(self) -> int:
+        """Return the size in bytes; hosts call this to decide what to keep in their cache."""
+        return sum(t.numel() * t.element_size() for t in (self.queries, self.matching, self.latents, self.noise))
+
+
+class Seeds(NamedTuple):
+    """Labels of the anchor frame, from which the scene context starts.
+
+    Attributes:
+        anchor: index of the anchor frame in the clip.
+        cluster_map: ``(h,w)`` int64 labels of the anchor frame.
+        regions: every label that may occur, sorted by label.
+    """
+
+    anchor: int
+    cluster_map: Tensor
+    regions: tuple[Region, ...]
+
+
+class CoarseMaps(NamedTuple):
+    """Labels on the coarse grid: ``maps`` ``(T,h,w)`` int64, and the regions they may contain."""
+
+    maps: Tensor
+    regions: tuple[Region, ...]
+
+
+class LabelMaps(NamedTuple):
+    """Labels in full resolution: ``maps`` ``(T,H,W)`` uint8, and the regions they may contain."""
+
+    maps: Tensor
+    regions: tuple[Region, ...]
+
+
+def require_shape(name: str, value: Tensor, letters: str, **sizes: int) -> dict[str, int]:
+    """Check the axes of ``value`` against ``letters`` (``"T N C"``; digits are exact sizes) and return their sizes.
+
+    A letter that occurs in ``sizes`` must have that size.
+
+    Raises:
+        InputError: the number of axes or the size of one differs.
+    """
+    axes, actual = letters.split(), tuple(value.shape)
+    expected = {axis: sizes.get(axis, int(axis) if axis.isdigit() else None) for axis in axes}
+    matches = len(axes) == len(actual) and all(
+        want is None or want == got for want, got in zip(expected.values(), actual, strict=False)
+    )
+    if not matches:
+        wanted = ", ".join(axis if expected[axis] is None else f"{axis}={expected[axis]}" for axis in axes)
+        raise InputError(f"`{name}` must have shape ({wanted}), but got {actual}.")
+    return dict(zip(axes, actual, strict=True))
+
+
+def region_labels(regions: Iterable[Region]) -> tuple[int, ...]:
+    """Return the label ids of ``regions`` in order."""
+    return tuple(region.label for region in regions)
