@@ -22,6 +22,8 @@ from torch import Tensor
 
 MAX_LABEL = 255
 """Largest label id: label maps are stored as 8-bit palette images."""
+VOID = 255
+"""Label of pixels without ground truth, by the convention of the data sets."""
 
 
 class InputError(ValueError):
@@ -144,6 +146,16 @@ def require_shape(name: str, value: Tensor, letters: str, **sizes: int) -> dict[
         wanted = ", ".join(axis if expected[axis] is None else f"{axis}={expected[axis]}" for axis in axes)
         raise InputError(f"`{name}` must have shape ({wanted}), but got {actual}.")
     return dict(zip(axes, actual, strict=True))
+
+
+def require_finite(name: str, value: Tensor) -> None:
+    """Check that no element of ``value`` is NaN or infinite.
+
+    Raises:
+        InputError: one is.
+    """
+    if not bool(value.isfinite().all()):
+        raise InputError(f"`{name}` must be finite, but got NaN or infinity. Use float32 or check the frames.")
 
 
 def region_labels(regions: Iterable[Region]) -> tuple[int, ...]:

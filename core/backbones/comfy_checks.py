@@ -1,0 +1,125 @@
+"""Which of the host's models can be read, and messages for those that cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.ldm.modules.attention as host_attention
+import comfy.ldm.modules.diffusionmodules.openaimodel as host_unet
+import comfy.model_sampling
+
+from ..config import ATTENTION_BLOCKS
+from ..types import InputError
+
+SUPPORTED = (
+    "VidSeg reads Stable Diffusion 1.x and 2.x, for example v2-1_512-ema-pruned.safetensors through "
+    "'Load Checkpoint', or the bundled model through 'Load Demo Model'"
+)
+NUM_TRAINING_STEPS = 1000
+"""Length of the training schedule of Stable Diffusion."""
+
+_FOREIGN = {
+    "SDXL": "Stable Diffusion XL",
+    "SDXLRefiner": "the refiner of Stable Diffusion XL",
+    "SSD1B": "SSD-1B (an SDXL model)",
+    "Segmind_Vega": "Segmind Vega (an SDXL model)",
+    "SVD_img2vid": "Stable Video Diffusion",
+    "SVD3D_u": "Stable Video 3D",
+    "SVD3D_p": "Stable Video 3D",
+    "SD3": "Stable Diffusion 3",
+    "Flux": "Flux",
+    "FluxInpaint": "Flux",
+    "FluxSchnell": "Flux",
+    "Stable_Cascade_C": "Stable Cascade",
+    "Stable_Cascade_B": "Stable Cascade",
+    "Stable_Zero123": "Stable Zero123",
+    "SD_X4Upscaler": "the Stable Diffusion x4 upscaler",
+    "SD15_instructpix2pix": "InstructPix2Pix",
+}
+
+
+def model_name(model: Any) -> str:  # noqa: ANN401 - the host has no types
+    """Return what kind of model the host holds, in words."""
+    config = type(getattr(model.model, "model_config", model.model)).__name__
+    return _FOREIGN.get(config, config)
+
+
+def require_readable(model: Any) -> None:  # noqa: ANN401
+    """Check that ``model`` is a MODEL whose UNet has the shape of Stable Diffusion 1.x or 2.x.
+
+    Raises:
+        InputError: it is another kind of model, with the kind and what is supported.
+    """
+    if not hasattr(model, "get_model_object") or not hasattr(model, "model"):
+        raise InputError(f"`model` must be a MODEL of ComfyUI, but got {type(model).__name__}. {SUPPORTED}.")
+    problem = _unet_problem(model.model.diffusion_model)
+    if problem:
+        raise InputError(
+            f"`model` must be a Stable Diffusion 1.x or 2.x model, but got {model_name(model)} ({problem}). {SUPPORTED}."
+        )
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(sampling, comfy.model_sampling.EPS):
+        raise InputError(
+            f"`model` must predict noise (eps) or velocity (v), but got {type(sampling).__mro__[1].__name__}. "
+            "Remove the node that changes the model's sampling, or load another checkpoint."
+        )
+    if len(getattr(sampling, "sigmas", ())) != NUM_TRAINING_STEPS:
+        raise InputError(
+            f"`model` must have a schedule of {NUM_TRAINING_STEPS} noise levels, but got "
+            f"{len(getattr(sampling, 'sigmas', ()))}. Remove the node that changes the model's sampling."
+        )
+
+
+def _unet_problem(unet: Any) -> str:  # noqa: ANN401
+    """Return why ``unet`` cannot be read, or an empty string."""
+    if not isinstance(unet, host_unet.UNetModel):
+        return f"its network is {type(unet).__name__}, not a UNet"
+    if unet.num_classes is not None:
+        return "its UNet takes a vector besides the text"
+    if unet.in_channels != 4 or unet.out_channels != 4:
+        return f"its UNet takes {unet.in_channels} channels in and gives {unet.out_channels}, instead of 4 and 4"
+    if len(unet.output_blocks) != 12:
+        return f"its UNet has {len(unet.output_blocks)} decoder blocks instead of 12"
+    for number, block in enumerate(unet.output_blocks):
+        layers = [layer for layer in block if isinstance(layer, host_attention.SpatialTransformer)]
+        if any(isinstance(layer, host_attention.SpatialVideoTransformer) for layer in layers):
+            return "its UNet has temporal layers"
+        if [len(layer.transformer_blocks) for layer in layers] != [1] * (number in ATTENTION_BLOCKS):
+            return f"its decoder block {number} holds attention in another arrangement"
+    return ""
+
+
+def require_vae(vae: Any) -> None:  # noqa: ANN401
+    """Check that ``vae`` is a VAE with 4 latent channels at an eighth of the size.
+
+    Raises:
+        InputError: it belongs to another family of models.
+    """
+    channels, ratio = getattr(vae, "latent_channels", None), getattr(vae, "downscale_ratio", None)
+    if not hasattr(vae, "first_stage_model") or (channels, ratio) != (4, 8):
+        raise InputError(
+            "`vae` must be the VAE of Stable Diffusion 1.x or 2.x (4 latent channels, an eighth of the size), but got "
+            f"{channels} channels and ratio {ratio}. Take the VAE of the same checkpoint as the model."
+        )
+
+
+def require_conditioning(name: str, conditioning: Any, width: int) -> None:  # noqa: ANN401
+    """Check that ``conditioning`` is plain text conditioning of the model's width.
+
+    Raises:
+        InputError: another width, an empty list, or extras that change single parts of the image.
+    """
+    if not conditioning:
+        raise InputError(f"`{name}` must hold one prompt, but got an empty list. Wire CLIP Text Encode to it.")
+    for tokens, extras in conditioning:
+        if tokens.ndim != 3 or tokens.shape[-1] != width:
+            raise InputError(
+                f"`{name}` must have width {width} as `model` has, but got {tokens.shape[-1]}. "
+                "Encode the prompt with the CLIP of the same checkpoint as the model."
+            )
+        found = [extra for extra in ("control", "area", "mask", "gligen", "concat_latent_image") if extra in extras]
+        if found:
+            raise InputError(
+                f"`{name}` must be a plain prompt, but got one with {', '.join(found)}. Segmentation reads the whole "
+                "frame: wire CLIP Text Encode directly to this input."
+            )

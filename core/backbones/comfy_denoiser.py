@@ -1,0 +1,302 @@
+"""UNet calls within one loading of the host's model: capture and injection through its attention patches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.samplers
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+from ..config import ATTENTION_BLOCKS, ModulationConfig
+from ..types import InputError
+from . import Prediction, StepCache, halve_on_out_of_memory
+from .comfy_tail import TailCall, TailRecorder, TailState, fit_offset
+
+logger = logging.getLogger(__name__)
+
+AttentionPatch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+MAX_TAIL_ERROR = 0.05
+"""Largest difference between short and explicit call, as a share of the modulation's effect, that rounding explains."""
+CONDITIONAL = 0
+"""The host's number of the conditional half in ``cond_or_uncond``."""
+
+
+class Slot(NamedTuple):
+    """Key of a captured tensor: what, in which decoder block, of which half of guidance (the host's uuid)."""
+
+    kind: str
+    block: int
+    half: Any
+
+
+@dataclass(frozen=True)
+class HostCache:
+    """What an unmodulated step leaves: queries, keys and cross-attention outputs, and the state for `TailCall`."""
+
+    keep: ModulationConfig
+    tensors: dict[Slot, Tensor] = field(default_factory=dict)
+    tail: dict[Any, TailState] = field(default_factory=dict)
+
+    def merged(self, other: HostCache) -> HostCache:
+        """Return the cache of the frames of both, in order."""
+        tensors = {slot: torch.cat([tensor, other.tensors[slot]]) for slot, tensor in self.tensors.items()}
+        tail = {}
+        for half, (hidden, skips, index) in self.tail.items():
+            more = other.tail[half]
+            joined = tuple(torch.cat(pair) for pair in zip(skips, more.skips, strict=True))
+            tail[half] = TailState(torch.cat([hidden, more.hidden]), joined, index)
+        return HostCache(self.keep, tensors, tail)
+
+
+class Call(NamedTuple):
+    """Patches of one UNet call: replacements of attention by (name, block), other patches, and a wrapper."""
+
+    replace: dict[tuple[str, int], AttentionPatch]
+    patches: dict[str, Callable[..., Any]]
+    wrapper: Callable[..., Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the host's sampler hands over while the model is loaded."""
+
+    base: Any
+    conds: dict[str, list[dict[str, Any]]]
+    options: dict[str, Any]
+    device: torch.device
+
+
+class HostDenoiser:
+    """`Denoiser` over a model that the host has loaded; valid inside `ComfyBackbone.run` only."""
+
+    def __init__(self, loaded: Loaded, guidance_scale: float) -> None:
+        self._loaded = loaded
+        self._guidance_scale = guidance_scale
+        self._highest_kept_sigma = 0.0
+        self._short_calls: bool | None = None  # unknown until the first modulated call has checked them
+
+    def predict(
+        self, latents: Tensor, sigma: float, *, query_blocks: Sequence[int] = (), keep: ModulationConfig | None = None
+    ) -> Prediction:
+        """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`."""
+        parts = self._in_parts(lambda part: self._predict(latents[part], sigma, query_blocks, keep), len(latents))
+        cache = parts[0].cache
+        for part in parts[1:]:
+            cache = _as_cache(cache).merged(_as_cache(part.cache)) if keep else None
+        queries = tuple(torch.cat(column) for column in zip(*(part.queries for part in parts), strict=True))
+        return Prediction(torch.cat([part.denoised for part in parts]), queries, cache)
+
+    def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
+        """Call the UNet again with injected queries and keys; see `Denoiser.replay`."""
+        stored = _as_cache(cache)
+
+        def run(part: slice) -> Tensor:
+            return self._replay(latents[part], sigma, stored, frames[part], None if offset is None else offset[part])
+
+        return torch.cat(self._in_parts(run, len(latents)))
+
+    def _in_parts(self, run: Callable[[slice], Any], count: int) -> list[Any]:
+        """Return ``run`` of all elements, in one part or, when memory runs out, in as many as needed."""
+        return halve_on_out_of_memory(
+            lambda size: [run(slice(start, start + size)) for start in range(0, count, size)], count, is_out_of_memory
+        )
+
+    def _predict(
+        self, latents: Tensor, sigma: float, query_blocks: Sequence[int], keep: ModulationConfig | None
+    ) -> Prediction:
+        captured: dict[Slot, Tensor] = {}
+        call = Call({}, {})
+        kept = ATTENTION_BLOCKS if keep and keep.inject else ()
+        for block in sorted({*query_blocks, *kept}):
+            call.replace["attn1", block] = self._capture_self(block, captured, keys=block in kept)
+            if block in kept:
+                call.replace["attn2", block] = self._capture_cross(block, captured)
+        recorder = None
+        if keep and keep.block + 1 in ATTENTION_BLOCKS and sigma >= self._highest_kept_sigma:
+            self._highest_kept_sigma = sigma  # the modulated step comes first: later steps need no tail
+            recorder = call.patches["output_block_patch"] = TailRecorder(keep.block)
+        denoised = self._denoised(latents, sigma, call)
+        conditional = self._loaded.conds["positive"][0]["uuid"]
+        queries = tuple(captured[Slot("q", block, conditional)].float() for block in query_blocks)
+        cache = HostCache(keep, captured, recorder.states() if recorder else {}) if keep else None
+        return Prediction(denoised, queries, cache)
+
+    def _replay(self, latents: Tensor, sigma: float, cache: HostCache, frames: Tensor, offset: Tensor | None) -> Tensor:
+        frames = frames.to(self._loaded.device)
+        if offset is None:
+            return self._denoised(latents, sigma, self._injection(cache, frames))
+        if self._short_calls is None:
+            self._short_calls = bool(cache.tail) and self._short_call_agrees(latents, sigma, cache, frames, offset)
+        make = self._short_call if self._short_calls and cache.tail else self._explicit_call
+        return self._denoised(latents, sigma, make(cache, frames, offset))
+
+    def _injection(self, cache: HostCache, frames: Tensor) -> Call:
+        call = Call({}, {})
+        for block in ATTENTION_BLOCKS if cache.keep.inject else ():
+            call.replace["attn1", block] = self._inject_self(block, cache, frames)
+            call.replace["attn2", block] = _inject_cross(block, cache, frames)
+        return call
+
+    def _explicit_call(self, cache: HostCache, frames: Tensor, offset: Tensor) -> Call:
+        """Return the patches of a whole call that adds ``offset`` inside the modulated block (Eq. 2)."""
+
+        def add_offset(output: Tensor, extra: dict[str, Any]) -> Tensor:
+            if extra["block"] != ("output", cache.keep.block):
+                return output
+            grid = fit_offset(offset, tuple(extra["activations_shape"][2:]))
+            return output + grid.to(output).flatten(1).repeat(len(extra["uuids"]), 1)[..., None]
+
+        call = self._injection(cache, frames)
+        call.patches["attn2_output_patch" if cache.keep.attention == "cross" else "attn1_output_patch"] = add_offset
+        return call
+
+    def _short_call(self, cache: HostCache, frames: Tensor, offset: Tensor) -> Call:
+        """Return the patches of a call of the blocks after the modulated one only."""
+        hidden = next(iter(cache.tail.values())).hidden
+        ratio = 2 if cache.keep.block in UPSAMPLING_BLOCKS else 1
+        grid = fit_offset(offset, (hidden.shape[2] // ratio, hidden.shape[3] // ratio))
+        return self._injection(cache, frames)._replace(wrapper=TailCall(cache.tail, cache.keep.block, frames, grid))
+
+    def _short_call_agrees(
+        self, latents: Tensor, sigma: float, cache: HostCache, frames: Tensor, offset: Tensor
+    ) -> bool:
+        """Check the short call against the explicit one, on one element; say so if they differ."""
+        one, frame, shift = latents[:1], frames[:1], offset[:1]
+        plain = self._denoised(one, sigma, self._injection(cache, frame))
+        explicit = self._denoised(one, sigma, self._explicit_call(cache, frame, shift))
+        short = self._denoised(one, sigma, self._short_call(cache, frame, shift))
+        effect, error = float((explicit - plain).abs().max()), float((explicit - short).abs().max())
+        if error <= MAX_TAIL_ERROR * effect:
+            return True
+        logger.warning(
+            "VidSeg: the short form of masked modulation differs from the full one by %.3g of its effect on this model; "
+            "using full calls, which take about twice as long.",
+            error / effect if effect else float("inf"),
+        )
+        return False
+
+    def _denoised(self, latents: Tensor, sigma: float, call: Call) -> Tensor:
+        """Return the guided prediction of the clean latents, float32 on the device of ``latents``."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        loaded = self._loaded
+        x = latents.to(loaded.device, torch.float32)
+        sigmas = x.new_full((len(x),), sigma)
+        negative = loaded.conds["negative"] if self._guidance_scale != 1 else None
+        conditional, unconditional = comfy.samplers.calc_cond_batch(
+            loaded.base, [loaded.conds["positive"], negative], x, sigmas, self._options(call)
+        )
+        if negative is not None:
+            conditional = unconditional + self._guidance_scale * (conditional - unconditional)
+        result: Tensor = conditional.float().to(latents.device)
+        return result
+
+    def _options(self, call: Call) -> dict[str, Any]:
+        """Return the host's options with the patches of ``call``, for one UNet call."""
+        options: dict[str, Any] = comfy.model_patcher.create_model_options_clone(self._loaded.options)
+        inner = options.setdefault("transformer_options", {})
+        replaced = inner.setdefault("patches_replace", {})
+        for (name, block), patch in call.replace.items():
+            replaced.setdefault(name, {})["output", block, 0] = patch
+        for name, patch in call.patches.items():
+            inner.setdefault("patches", {}).setdefault(name, []).insert(0, patch)
+        if call.wrapper is not None:
+            comfy.patcher_extension.add_wrapper_with_key(
+                comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL,
+                "vidseg",
+                call.wrapper,
+                options,
+                is_model_options=True,
+            )
+        return options
+
+    def _attention(self, name: str, block: int) -> AttentionPatch:
+        """Return what computes attention: the host's function, or the patch of another node."""
+        patches = self._loaded.options.get("transformer_options", {}).get("patches_replace", {}).get(name, {})
+        foreign: AttentionPatch | None = patches.get(("output", block, 0)) or patches.get(("output", block))
+        return foreign or _host_attention
+
+    def _capture_self(self, block: int, into: dict[Slot, Tensor], *, keys: bool) -> AttentionPatch:
+        attention = self._attention("attn1", block)
+
+        def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+            _require_all_tokens(q, extra)
+            for kind, tensor in (("q", q), ("k", k)) if keys else (("q", q),):
+                _store(kind, block, tensor, extra, into)
+            return attention(q, k, v, extra)
+
+        return capture
+
+    def _capture_cross(self, block: int, into: dict[Slot, Tensor]) -> AttentionPatch:
+        attention = self._attention("attn2", block)
+
+        def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+            out = attention(q, k, v, extra)
+            _store("cross", block, out, extra, into)
+            return out
+
+        return capture
+
+    def _inject_self(self, block: int, cache: HostCache, frames: Tensor) -> AttentionPatch:
+        attention = self._attention("attn1", block)
+
+        def inject(_q: Tensor, _k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+            return attention(*(_stored(kind, block, cache, frames, extra) for kind in "qk"), v, extra)
+
+        return inject
+
+
+UPSAMPLING_BLOCKS = (2, 5, 8)
+"""Decoder blocks that end by doubling the grid."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the host counts ``error`` as memory that ran out."""
+    host = comfy.model_management
+    return bool(host.is_oom(error)) if hasattr(host, "is_oom") else isinstance(error, host.OOM_EXCEPTION)
+
+
+def _inject_cross(block: int, cache: HostCache, frames: Tensor) -> AttentionPatch:
+    """Return a patch that repeats the unmodulated output: with queries and keys injected nothing in it changes."""
+
+    def inject(_q: Tensor, _k: Tensor, _v: Tensor, extra: dict[str, Any]) -> Tensor:
+        return _stored("cross", block, cache, frames, extra)
+
+    return inject
+
+
+def _host_attention(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+    precision = extra["attn_precision"]
+    out: Tensor = optimized_attention(q, k, v, extra["n_heads"], attn_precision=precision, transformer_options=extra)
+    return out
+
+
+def _store(kind: str, block: int, tensor: Tensor, extra: dict[str, Any], into: dict[Slot, Tensor]) -> None:
+    halves = extra["uuids"]
+    into.update((Slot(kind, block, half), part) for half, part in zip(halves, tensor.chunk(len(halves)), strict=True))
+
+
+def _stored(kind: str, block: int, cache: HostCache, frames: Tensor, extra: dict[str, Any]) -> Tensor:
+    return torch.cat([cache.tensors[Slot(kind, block, half)][frames] for half in extra["uuids"]])
+
+
+def _require_all_tokens(queries: Tensor, extra: dict[str, Any]) -> None:
+    height, width = extra["activations_shape"][2:]
+    if queries.shape[1] != height * width:
+        raise InputError(
+            f"`model` must attend over all {height * width} cells of the frame, but got {queries.shape[1]}. "
+            "Remove the node that merges or tiles tokens (ToMe, HyperTile) before this one."
+        )
+
+
+def _as_cache(cache: StepCache | None) -> HostCache:
+    if not isinstance(cache, HostCache):
+        raise InputError(f"`cache` must come from this denoiser, but got {type(cache).__name__}.")
+    return cache

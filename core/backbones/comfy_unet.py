@@ -1,0 +1,158 @@
+"""Adapter over ComfyUI's MODEL, VAE and CONDITIONING.
+
+The model is loaded, patched and freed by the host. Everything that a call changes lives in the options of that call,
+so that the user's MODEL is untouched. The host's own guidance functions (rescaling and the like) do not take part.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Generic
+
+import comfy.model_management
+import comfy.model_sampling
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from .. import schedule
+from ..types import InputError, require_shape
+from . import BackboneInfo, Denoiser, Result
+from .comfy_checks import model_name, require_conditioning, require_readable, require_vae
+from .comfy_denoiser import HostDenoiser, Loaded
+
+Conditioning = list[list[Any]]
+NUM_PROMPT_TOKENS = 77
+"""Tokens of a prompt in Stable Diffusion's text encoders."""
+MAX_CPU_BATCH = 2
+"""On a CPU a larger batch is no faster, and an interrupt waits for the end of a call."""
+KEPT_STEPS = 5
+"""Steps whose queries and keys are held at once, at most: from step 20 on (paper)."""
+MEMORY_FACTOR = 1.5
+"""Share by which the host itself multiplies its estimate before it fills the memory."""
+
+
+class ComfyBackbone:
+    """`Backbone` over what the host's loaders give."""
+
+    def __init__(
+        self,
+        model: Any,
+        vae: Any,
+        positive: Conditioning | None = None,
+        negative: Conditioning | None = None,  # noqa: ANN401
+    ) -> None:
+        """Check the parts before any long work.
+
+        Args:
+            model: the host's MODEL.
+            vae: the host's VAE.
+            positive: conditioning of the conditional half; None: zeros.
+            negative: conditioning of the unconditional half; None: zeros, as the paper's code has it.
+        """
+        require_readable(model)
+        require_vae(vae)
+        width = model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
+        zeros = torch.zeros(1, NUM_PROMPT_TOKENS, width)
+        self._positive = positive if positive is not None else [[zeros, {}]]
+        self._negative = negative if negative is not None else [[torch.zeros_like(self._positive[0][0]), {}]]
+        require_conditioning("positive", self._positive, width)
+        require_conditioning("negative", self._negative, width)
+        self._model, self._vae = model.clone(), vae
+
+    @property
+    def info(self) -> BackboneInfo:
+        """What the model is; the host does not tell a fingerprint."""
+        sampling = self._model.get_model_object("model_sampling")
+        velocity = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
+        return BackboneInfo(model_name(self._model), "sd", "v_prediction" if velocity else "epsilon", "")
+
+    @property
+    def training_sigmas(self) -> Tensor:
+        """Noise levels ``(1000,)`` float64; the exact ones where the host's differ by its float32 only."""
+        host = self._model.get_model_object("model_sampling").sigmas.double().cpu()
+        exact = schedule.training_sigmas()
+        return exact if torch.allclose(host, exact, rtol=1e-5, atol=0) else host
+
+    def encode(self, frames: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
+        """Return scaled latents ``(T,4,H/8,W/8)`` float32 of frames ``(T,H,W,3)``; see `Backbone.encode`."""
+        require_shape("frames", frames, "T H W 3")
+        if posterior_noise is not None:
+            return self._sampled(frames, posterior_noise)
+        with torch.no_grad():
+            return torch.cat([self._encode_one(frame[None]) for frame in frames])
+
+    def _encode_one(self, frame: Tensor) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        latent: Tensor = self._vae.encode(frame).float().cpu()
+        scaled: Tensor = self._model.model.process_latent_in(latent)
+        return scaled
+
+    def _sampled(self, frames: Tensor, noise: Tensor) -> Tensor:
+        """Return a sample of the posterior: mean and log variance are what the last convolution gives."""
+        quant_conv = getattr(self._vae.first_stage_model, "quant_conv", None)
+        if quant_conv is None:
+            raise InputError(
+                "`vae` must have a posterior to sample from, but this one gives one latent only. "
+                "Choose another preset than 'reference', or the full VAE of the checkpoint."
+            )
+        moments: list[Tensor] = []
+        hook = quant_conv.register_forward_hook(lambda _module, _inputs, output: moments.append(output.float().cpu()))
+        try:
+            mode = self.encode(frames)
+        finally:
+            hook.remove()
+        deviation = torch.exp(0.5 * torch.cat(moments)[:, 4:].clamp(-30, 20))
+        return mode + self._model.model.process_latent_in(deviation * noise)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return frames ``(T,H,W,3)`` float32, not clamped; the host's own decoding would clamp them."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        vae = copy.copy(self._vae)  # shares the weights
+        vae.process_output = lambda image: image.add_(1.0).div_(2.0)
+        with torch.no_grad():
+            frames: Tensor = vae.decode(self._model.model.process_latent_out(latents.float()))
+        return frames.float()
+
+    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
+        """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""
+        sampler = _Session(job, guidance_scale)
+        blank = torch.zeros(tuple(latent_shape))
+        sigmas = schedule.sampling_sigmas(self.training_sigmas, 25).float()
+        with torch.no_grad():
+            comfy.sample.sample_custom(
+                self._model, blank, guidance_scale, sampler, sigmas, self._positive, self._negative, blank,
+                disable_pbar=True, seed=0,
+            )  # fmt: skip
+        return sampler.result
+
+    def batch_size(self, latent_shape: Sequence[int]) -> int:
+        """Return how many latents one call may hold besides the queries and keys that are kept for them."""
+        device = self._model.load_device
+        if comfy.model_management.is_device_cpu(device):
+            return MAX_CPU_BATCH
+        channels = self._model.model.diffusion_model.model_channels
+        area = latent_shape[-2] * latent_shape[-1]
+        item = 2 if self._model.model_dtype() != torch.float32 else 4
+        kept = 3 * 2 * 5.25 * channels * area * item * KEPT_STEPS  # q, k, cross-attention; two halves; blocks 3..11
+        call = MEMORY_FACTOR * self._model.memory_required([2, *latent_shape[-3:]])
+        free = comfy.model_management.get_free_memory(device) - self._model.model_size()
+        return int(max(1, free // (kept + call)))
+
+
+class _Session(comfy.samplers.Sampler, Generic[Result]):  # type: ignore[misc]
+    """Sampler that hands the loaded model to a job instead of sampling."""
+
+    def __init__(self, job: Callable[[Denoiser], Result], guidance_scale: float) -> None:
+        self._job = job
+        self._guidance_scale = guidance_scale
+        self.result: Result
+
+    def sample(self, wrapped: Any, _sigmas: Tensor, extra: dict[str, Any], *rest: Any) -> Tensor:  # noqa: ANN401
+        """Run the job; what is returned to the host is not used."""
+        noise: Tensor = rest[1]
+        loaded = Loaded(wrapped.inner_model, wrapped.conds, extra["model_options"], noise.device)
+        self.result = self._job(HostDenoiser(loaded, self._guidance_scale))
+        return noise

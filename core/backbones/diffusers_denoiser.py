@@ -1,0 +1,234 @@
+"""UNet calls on a diffusers model: plain ones that capture and keep, and repetitions that reuse what was kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from ..config import ModulationConfig
+from ..types import InputError, require_shape
+from . import Prediction, StepCache, halve_on_out_of_memory
+from .memory import is_out_of_memory
+from .step_cache import DiffusersStepCache, joined_caches
+from .unet_passes import (
+    AttentionRecord,
+    DecoderBlock,
+    attention_block_numbers,
+    decoder_blocks,
+    embed_timestep,
+    offset_response,
+    run_block,
+    run_encoder,
+    run_head,
+    upsampled,
+)
+
+Part = TypeVar("Part")
+
+LATENT_MULTIPLE = 8
+"""Sides of latents are multiples of this: the UNet halves them three times."""
+
+
+class DiffusersDenoiser:
+    """A UNet with its conditioning and guidance, as the `Denoiser` protocol asks for.
+
+    Args:
+        unet: diffusers' ``UNet2DConditionModel`` of the shape of SD 1.x or 2.x.
+        conditioning: ``(2,77,C)``, negative embedding first, then positive.
+        guidance_scale: 1 leaves the negative half out.
+        training_sigmas: ``(1000,)`` rising.
+        prediction_type: ``epsilon`` or ``v_prediction``.
+        compute_batch: elements of a UNet call at most, per guidance half.
+    """
+
+    def __init__(
+        self,
+        unet: Any,  # noqa: ANN401
+        conditioning: Tensor,
+        guidance_scale: float,
+        training_sigmas: Tensor,
+        prediction_type: str,
+        compute_batch: int,
+    ) -> None:
+        self._unet = unet
+        self._blocks: tuple[DecoderBlock, ...] = decoder_blocks(unet)
+        self._attention_blocks = attention_block_numbers(self._blocks)
+        self._guidance_scale = guidance_scale
+        self._context = conditioning if guidance_scale != 1 else conditioning[1:]
+        self._training_sigmas = training_sigmas
+        self._prediction_type = prediction_type
+        self._compute_batch = compute_batch
+
+    @property
+    def _halves(self) -> int:
+        return len(self._context)
+
+    def predict(
+        self, latents: Tensor, sigma: float, *, query_blocks: Sequence[int] = (), keep: ModulationConfig | None = None
+    ) -> Prediction:
+        """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`. Results lie on the model's device.
+
+        Raises:
+            InputError: latents of a wrong shape, or a block without attention.
+        """
+        _check_latents(latents)
+        self._check_blocks("query_blocks", query_blocks)
+        if keep is not None:
+            self._check_blocks("keep.block", (keep.block,))
+
+        def run(size: int) -> list[Prediction]:
+            return [self._predict(part, sigma, tuple(query_blocks), keep) for part in torch.split(latents, size)]
+
+        return _joined(self._in_chunks(run, len(latents)))
+
+    def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
+        """Call the UNet again with kept queries and keys; see `Denoiser.replay`.
+
+        With ``offset`` only the decoder after the modulated block runs: its output is the kept one plus the offset
+        times `offset_response`. Whether the self- or the cross-attention is modulated makes no difference.
+
+        Raises:
+            InputError: shapes that do not fit, or a cache of another noise level.
+        """
+        if not isinstance(cache, DiffusersStepCache):
+            raise TypeError("`cache` must come from `predict` of the same backbone")
+        if cache.sigma != sigma or cache.hidden.shape[0] != self._halves:
+            raise InputError(f"`cache` must be of the same step and guidance, but is of sigma {cache.sigma}.")
+        _check_latents(latents)
+        require_shape("frames", frames, "B", B=len(latents))
+        if offset is not None:
+            require_shape("offset", offset, "B h w", B=len(latents))
+        frames = frames.to(cache.hidden.device)
+
+        def run(size: int) -> list[Tensor]:
+            starts = range(0, len(latents), size)
+            return [self._replay(latents, sigma, cache, frames, offset, slice(i, i + size)) for i in starts]
+
+        return torch.cat(self._in_chunks(run, len(latents)))
+
+    def _in_chunks(self, run: Callable[[int], list[Part]], count: int) -> list[Part]:
+        """Call ``run`` with a chunk size that fits into memory."""
+        return halve_on_out_of_memory(run, max(1, min(count, self._compute_batch)), is_out_of_memory)
+
+    @torch.no_grad()
+    def _predict(
+        self, latents: Tensor, sigma: float, query_blocks: tuple[int, ...], keep: ModulationConfig | None
+    ) -> Prediction:
+        """Call the UNet once on all of ``latents``."""
+        latents, model_input, time, context = self._inputs(latents, sigma)
+        hidden, skips = run_encoder(self._unet, model_input, time, context)
+        records: dict[int, AttentionRecord] = {}
+        queries: dict[int, Tensor] = {}
+        kept_hidden = hidden
+        for number, (block, skip) in enumerate(zip(self._blocks, skips, strict=True)):
+            hidden, record = run_block(block, hidden, skip, time, context)
+            if record is not None and number in query_blocks:
+                queries[number] = record.query[-len(latents) :].float()
+            if record is not None and keep is not None and keep.inject:
+                records[number] = record
+            if keep is not None and number == keep.block:
+                kept_hidden = hidden
+            hidden = upsampled(block, hidden)
+        denoised = self._denoised(run_head(self._unet, hidden), latents, sigma)
+        cache = self._cache(keep, sigma, records, kept_hidden, skips) if keep is not None else None
+        return Prediction(denoised, tuple(queries[number] for number in query_blocks), cache)
+
+    def _cache(
+        self,
+        keep: ModulationConfig,
+        sigma: float,
+        records: dict[int, AttentionRecord],
+        hidden: Tensor,
+        skips: tuple[Tensor, ...],
+    ) -> DiffusersStepCache:
+        """Split the guidance halves off the first axis of everything that is kept."""
+
+        def split(tensor: Tensor) -> Tensor:
+            return torch.unflatten(tensor, 0, (self._halves, -1))
+
+        attention = {number: AttentionRecord(*map(split, record)) for number, record in records.items()}
+        later = tuple(split(skip) for skip in skips[keep.block + 1 :])
+        return DiffusersStepCache(keep, sigma, attention, split(hidden), later)
+
+    @torch.no_grad()
+    def _replay(
+        self,
+        latents: Tensor,
+        sigma: float,
+        cache: DiffusersStepCache,
+        frames: Tensor,
+        offset: Tensor | None,
+        part: slice,
+    ) -> Tensor:
+        """Repeat the UNet call for a chunk of elements."""
+        picked = cache.pick(frames[part])
+        latents, model_input, time, context = self._inputs(latents[part], sigma)
+        if offset is None:
+            start = 0
+            hidden, skips = run_encoder(self._unet, model_input, time, context)
+        else:
+            start = cache.keep.block + 1
+            hidden = self._modulated(cache.keep.block, picked.hidden, offset[part])
+            skips = picked.skips
+        for number, skip in zip(range(start, len(self._blocks)), skips, strict=True):
+            block = self._blocks[number]
+            hidden, _ = run_block(block, hidden, skip, time, context, picked.attention.get(number))
+            hidden = upsampled(block, hidden)
+        return self._denoised(run_head(self._unet, hidden), latents, sigma)
+
+    def _modulated(self, number: int, hidden: Tensor, offset: Tensor) -> Tensor:
+        """Return the output ``(E,C,h,w)`` of the modulated block from its unmodulated one (paper Eq. 2)."""
+        grid = tuple(hidden.shape[2:])
+        offset = F.interpolate(offset[:, None].to(hidden.device, torch.float32), grid, mode="nearest")
+        change = offset * offset_response(self._blocks[number])[None, :, None, None]
+        hidden = (hidden.float() + change.repeat(self._halves, 1, 1, 1)).to(hidden.dtype)
+        return upsampled(self._blocks[number], hidden)
+
+    def _inputs(self, latents: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return latents on the device, and the UNet's input, time embedding and context for all halves."""
+        latents = latents.to(self._context.device, torch.float32)
+        model_input = (latents / math.hypot(1, sigma)).to(self._context.dtype).repeat(self._halves, 1, 1, 1)
+        timestep = int((self._training_sigmas - sigma).abs().argmin())
+        time = embed_timestep(self._unet, timestep, len(model_input), model_input)
+        return latents, model_input, time, self._context.repeat_interleave(len(latents), dim=0)
+
+    def _denoised(self, output: Tensor, latents: Tensor, sigma: float) -> Tensor:
+        """Apply guidance and turn the UNet's output into the prediction of the clean latents."""
+        output = output.to(torch.float32)
+        if self._halves == 2:
+            negative, positive = output.chunk(2)
+            output = negative + self._guidance_scale * (positive - negative)
+        if self._prediction_type == "v_prediction":
+            return latents / (1 + sigma**2) - output * (sigma / math.hypot(1, sigma))
+        return latents - sigma * output
+
+    def _check_blocks(self, name: str, blocks: Sequence[int]) -> None:
+        unknown = [block for block in blocks if block not in self._attention_blocks]
+        if unknown:
+            raise InputError(
+                f"`{name}` must name decoder blocks with attention, {self._attention_blocks}, but got {unknown}."
+            )
+
+
+def _check_latents(latents: Tensor) -> None:
+    sizes = require_shape("latents", latents, "T 4 h w")
+    if sizes["T"] < 1 or sizes["h"] % LATENT_MULTIPLE or sizes["w"] % LATENT_MULTIPLE:
+        raise InputError(
+            f"`latents` must have sides that are multiples of {LATENT_MULTIPLE}, but got {tuple(latents.shape)}. "
+            "Resize the frames to multiples of 64 pixels."
+        )
+
+
+def _joined(parts: list[Prediction]) -> Prediction:
+    """Join the predictions of chunks along the frames."""
+    if len(parts) == 1:
+        return parts[0]
+    denoised = torch.cat([part.denoised for part in parts])
+    queries = tuple(torch.cat(block) for block in zip(*(part.queries for part in parts), strict=True))
+    caches = [part.cache for part in parts if isinstance(part.cache, DiffusersStepCache)]
+    return Prediction(denoised, queries, joined_caches(caches) if caches else None)

@@ -1,0 +1,211 @@
+"""Adapter over diffusers: Stable Diffusion 1.x and 2.x from a file or a folder, and narrow models of their shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model_files import CONDITIONING_KEY, ModelDescription, describe_model, fingerprint
+from ..schedule import training_sigmas
+from ..types import InputError, require_shape
+from . import BackboneInfo, Denoiser, Result, halve_on_out_of_memory
+from .diffusers_denoiser import DiffusersDenoiser
+from .diffusers_weights import build_unet, build_vae, read_tensors
+from .empty_prompt import NUM_TOKENS, empty_prompt_embedding
+from .memory import budget_bytes, default_device, is_out_of_memory
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_BATCH = 64
+CPU_COMPUTE_BATCH = 1
+"""Frames of a UNet or autoencoder call on the CPU: as fast as more, and results cannot depend on the batch."""
+CACHED_STEPS = 5
+"""Steps kept at a time for which memory is set aside: those of the preset with most."""
+ACTIVATION_TENSORS = 40
+"""Finest-level activations of a UNet call that live at a time, rounded up, counted in maps of ``model_channels``."""
+VAE_ACTIVATION_TENSORS = 10
+"""Likewise for the autoencoder, counted in maps of ``ch`` channels in the size of the frame."""
+
+
+def load_diffusers(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+    conditioning: tuple[Tensor, Tensor] | None = None,
+) -> DiffusersBackbone:
+    """Load a model from the disk; nothing is downloaded.
+
+    Args:
+        path: single `.safetensors` file in the original layout, or a diffusers folder.
+        dtype: float32, float16 or bfloat16, for the UNet. Elsewhere than on CUDA the autoencoder stays in float32.
+        device: None takes CUDA, MPS or the CPU, whichever comes first.
+        conditioning: positive and negative embedding, each ``(77,C)``. By default the positive one is that of the
+            empty prompt, stored in the file or computed by its text encoder, and the negative one zero.
+
+    Raises:
+        InputError: not a Stable Diffusion 1.x/2.x model, or no embedding of the empty prompt to be had.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"`dtype` must be one of {DTYPES}, but got {dtype}.")
+    target = torch.device(device) if device is not None else default_device()
+    if (target.type == "cuda" and not torch.cuda.is_available()) or (
+        target.type == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise InputError(f"`device` must be one that this machine has, but got {target}. Use cpu.")
+    description = describe_model(path)
+    embeddings = _conditioning(description, conditioning)
+    return DiffusersBackbone(description, embeddings, dtype, target)
+
+
+class DiffusersBackbone:
+    """A diffusers model as a `Backbone`. Use `load_diffusers` to make one."""
+
+    def __init__(
+        self, description: ModelDescription, conditioning: Tensor, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.description = description
+        self.device = device
+        self._conditioning = conditioning.to(device, dtype)
+        self._unet: Any = build_unet(description, device, dtype)
+        vae_dtype = torch.bfloat16 if device.type == "cuda" and dtype != torch.float32 else torch.float32
+        self._vae: Any = build_vae(description, device, vae_dtype)
+        self._training_sigmas = training_sigmas()
+
+    @cached_property
+    def info(self) -> BackboneInfo:
+        """What the model is; the first use reads the file for its fingerprint."""
+        model = self.description
+        return BackboneInfo(model.path.name, "sd", model.sizes.prediction_type, fingerprint(model.path))
+
+    @property
+    def training_sigmas(self) -> Tensor:
+        """Noise levels of the training schedule, ``(1000,)`` float64, rising."""
+        return self._training_sigmas
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
+        """Return scaled latents of ``frames`` ``(T,H,W,3)``; see `Backbone.encode`.
+
+        Raises:
+            InputError: wrong shape, or sides that are no multiples of 8.
+        """
+        sizes = require_shape("frames", frames, "T H W 3")
+        if sizes["T"] < 1 or sizes["H"] % 8 or sizes["W"] % 8:
+            raise InputError(
+                f"`frames` must be at least one, with sides that are multiples of 8, but got {tuple(frames.shape)}. "
+                "Resize them to multiples of 64 pixels."
+            )
+        if posterior_noise is not None:
+            shape = {"T": sizes["T"], "h": sizes["H"] // 8, "w": sizes["W"] // 8}
+            require_shape("posterior_noise", posterior_noise, "T 4 h w", **shape)
+        moments = self._in_chunks(self._moments, frames, sizes["H"] * sizes["W"])
+        mean, deviation = moments.unbind(1)
+        latents = mean if posterior_noise is None else mean + deviation * posterior_noise.to(mean)
+        return latents * self.description.sizes.scale_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return frames ``(T,H,W,3)`` of scaled ``latents`` ``(T,4,H/8,W/8)``; see `Backbone.decode`."""
+        sizes = require_shape("latents", latents, "T 4 h w")
+        if sizes["T"] < 1:
+            raise InputError("`latents` must hold at least one frame, but got none.")
+        return self._in_chunks(self._decoded, latents, sizes["h"] * sizes["w"] * 64)
+
+    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
+        """Call ``job`` with a denoiser; see `Backbone.run`. The model is used as it is and stays so."""
+        denoiser = DiffusersDenoiser(
+            self._unet,
+            self._conditioning,
+            guidance_scale,
+            self._training_sigmas,
+            self.description.sizes.prediction_type,
+            self._compute_batch(latent_shape[-3:]),
+        )
+        return job(denoiser)
+
+    def batch_size(self, latent_shape: Sequence[int]) -> int:
+        """Return how many latents of shape ``(4,H/8,W/8)`` fit into the free memory, what is kept of them included.
+
+        On the CPU fewer go into one UNet call, but as many may be in work at a time.
+        """
+        activations = 0 if self.device.type == "cpu" else self._activation_bytes(latent_shape)
+        return _fitting(budget_bytes(self.device), activations + self._cache_bytes(latent_shape))
+
+    def _compute_batch(self, latent_shape: Sequence[int]) -> int:
+        """Return how many latents go into one UNet call."""
+        if self.device.type == "cpu":
+            return CPU_COMPUTE_BATCH
+        return self.batch_size(latent_shape)
+
+    def _activation_bytes(self, latent_shape: Sequence[int]) -> int:
+        """Estimate the activations of one latent in a UNet call with guidance."""
+        cells = int(latent_shape[-1]) * int(latent_shape[-2])
+        return 2 * cells * self.description.sizes.unet.model_channels * ACTIVATION_TENSORS * self._element_size
+
+    def _cache_bytes(self, latent_shape: Sequence[int]) -> int:
+        """Return what is kept of one latent: three tensors per block with attention, and skips of about another."""
+        pixels = int(latent_shape[-1]) * int(latent_shape[-2]) * 64
+        values = sum(pixels // block.grid_divisor**2 * block.channels * 4 for block in self.description.blocks)
+        return 2 * values * self._element_size * CACHED_STEPS
+
+    @property
+    def _element_size(self) -> int:
+        return self._conditioning.element_size()
+
+    def _in_chunks(self, call: Callable[[Tensor], Tensor], inputs: Tensor, pixels: int) -> Tensor:
+        """Call the autoencoder on chunks of ``inputs``, of ``pixels`` each, that fit into memory; join the results."""
+        each = pixels * self.description.sizes.vae.ch * VAE_ACTIVATION_TENSORS * self._vae.dtype.itemsize
+        size = CPU_COMPUTE_BATCH if self.device.type == "cpu" else _fitting(budget_bytes(self.device), each)
+
+        def run(size: int) -> Tensor:
+            return torch.cat([call(part) for part in torch.split(inputs, size)])
+
+        return halve_on_out_of_memory(run, max(1, min(size, len(inputs))), is_out_of_memory)
+
+    def _moments(self, frames: Tensor) -> Tensor:
+        """Return mean and standard deviation ``(T,2,4,H/8,W/8)`` float32 of the posterior, on the CPU."""
+        pixels = (2 * frames.to(self.device, torch.float32) - 1).movedim(-1, 1).contiguous()
+        posterior = self._vae.encode(pixels.to(self._vae.dtype)).latent_dist
+        return torch.stack([posterior.mean, posterior.std], dim=1).float().cpu()
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        scaled = latents.to(self.device, torch.float32) / self.description.sizes.scale_factor
+        pixels: Tensor = self._vae.decode(scaled.to(self._vae.dtype)).sample
+        return (pixels.float().movedim(1, -1) + 1) / 2
+
+
+def _fitting(budget: int, each: int) -> int:
+    """Return how many elements of ``each`` bytes fit into ``budget`` bytes, in [1, `MAX_BATCH`]."""
+    return max(1, min(MAX_BATCH, budget // max(1, each)))
+
+
+def _conditioning(model: ModelDescription, given: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return the embeddings ``(2,77,C)`` float32, negative first."""
+    if given is not None:
+        positive, negative = given
+    else:
+        positive = _stored_or_computed(model)
+        negative = torch.zeros_like(positive)
+    width = model.sizes.unet.context_dim
+    pair = []
+    for name, embedding in (("negative", negative), ("positive", positive)):
+        flat = embedding[0] if embedding.ndim == 3 and len(embedding) == 1 else embedding
+        require_shape(f"conditioning ({name})", flat, "N C", N=NUM_TOKENS, C=width)
+        pair.append(flat.detach().float().cpu())
+    return torch.stack(pair)
+
+
+def _stored_or_computed(model: ModelDescription) -> Tensor:
+    if model.conditioning == "tensor":
+        return read_tensors([model.path], CONDITIONING_KEY)[CONDITIONING_KEY].float()
+    if model.conditioning == "text encoder":
+        return empty_prompt_embedding(model)
+    raise InputError(
+        f"`model` must hold the embedding of the empty prompt, but {model.path.name} has neither a text encoder nor a "
+        f"tensor {CONDITIONING_KEY}. Use a full checkpoint, or pass `conditioning`."
+    )

@@ -1,0 +1,145 @@
+"""Build diffusers' UNet and autoencoder from a model file or folder, without a network and without a pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..model_files import ModelDescription
+from ..model_folders import part_files
+from ..model_sizes import UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
+from ..types import InputError
+
+Tensors = dict[str, Tensor]
+Converter = Callable[[Tensors, dict[str, Any]], Tensors]
+
+
+def build_unet(model: ModelDescription, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Return the UNet with its weights on ``device`` as ``dtype``.
+
+    Raises:
+        InputError: tensors are missing or of other shapes than the sizes say.
+    """
+    if model.layout == "folder":
+        make, tensors = _from_folder(UNet2DConditionModel, model.path / "unet")
+    else:
+        config = unet_config(model.sizes.unet)
+        make = partial(UNet2DConditionModel, **config)
+        convert: Converter = convert_ldm_unet_checkpoint
+        tensors = convert(read_tensors([model.path], UNET_PREFIX), config)
+    return _filled(make, _moved(tensors, device, dtype), model.path.name)
+
+
+def build_vae(model: ModelDescription, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Return the autoencoder with its weights on ``device`` as ``dtype``.
+
+    Raises:
+        InputError: tensors are missing or of other shapes than the sizes say.
+    """
+    if model.layout == "folder":
+        make, tensors = _from_folder(AutoencoderKL, model.path / "vae")
+    else:
+        config = vae_config(model.sizes.vae)
+        make = partial(AutoencoderKL, **config)
+        convert: Converter = convert_ldm_vae_checkpoint
+        tensors = convert(read_tensors([model.path], VAE_PREFIX), config)
+    return _filled(make, _moved(tensors, device, dtype), model.path.name)
+
+
+def unet_config(sizes: UNetSizes) -> dict[str, Any]:
+    """Return diffusers' settings of a UNet. Its ``attention_head_dim`` is the number of heads."""
+    attended = [2**level in sizes.attention_resolutions for level in range(len(sizes.channel_mult))]
+    return {
+        "in_channels": sizes.in_channels,
+        "out_channels": sizes.out_channels,
+        "down_block_types": tuple("CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attended),
+        "up_block_types": tuple("CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attended)),
+        "block_out_channels": sizes.channels,
+        "layers_per_block": sizes.num_res_blocks,
+        "transformer_layers_per_block": sizes.transformer_depth,
+        "cross_attention_dim": sizes.context_dim,
+        "attention_head_dim": sizes.heads,
+        "use_linear_projection": sizes.use_linear_in_transformer,
+    }
+
+
+def vae_config(sizes: VAESizes) -> dict[str, Any]:
+    """Return diffusers' settings of an autoencoder."""
+    levels = len(sizes.ch_mult)
+    return {
+        "in_channels": sizes.in_channels,
+        "out_channels": sizes.out_ch,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": sizes.channels,
+        "latent_channels": sizes.z_channels,
+        "layers_per_block": sizes.num_res_blocks,
+    }
+
+
+def read_tensors(files: Iterable[Path], prefix: str = "") -> Tensors:
+    """Return the tensors of `.safetensors` files whose names start with ``prefix``, under their full names.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    tensors: Tensors = {}
+    for path in files:
+        tensors.update(_read_file(path, prefix))
+    return tensors
+
+
+def _read_file(path: Path, prefix: str) -> Tensors:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a dictionary
+            return {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise InputError(f"`model` must be readable, but {path.name} is damaged: {error}. Copy it again.") from None
+
+
+def _from_folder(kind: Any, folder: Path) -> tuple[Callable[[], nn.Module], Tensors]:  # noqa: ANN401
+    """Return what makes the module of a folder, and its tensors."""
+    config = json.loads((folder / "config.json").read_text())
+    return partial(kind.from_config, config), _renamed(read_tensors(part_files(folder)))
+
+
+def _moved(tensors: Tensors, device: torch.device, dtype: torch.dtype) -> Tensors:
+    return {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
+
+
+def _renamed(tensors: Tensors) -> Tensors:
+    """Translate the names that old diffusers versions gave to the autoencoder's attention."""
+    old = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+    renamed = {}
+    for name, tensor in tensors.items():
+        new = name
+        for part, replacement in old.items():
+            new = new.replace(part, replacement)
+        renamed[new] = tensor
+    return renamed
+
+
+def _filled(make: Callable[[], nn.Module], tensors: Tensors, name: str) -> nn.Module:
+    """Make a module without memory of its own and give it ``tensors``."""
+    with torch.device("meta"):
+        module = make()
+    try:
+        module.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"`model` must hold the tensors of its architecture, but {name} does not fit: {reason}. "
+            "Use an unmodified checkpoint, or correct the sizes in its metadata."
+        ) from None
+    return module.requires_grad_(False).eval()

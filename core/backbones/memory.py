@@ -1,0 +1,47 @@
+"""How much memory is free, and how an exhausted memory shows."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+CPU_BUDGET_BYTES = 2**30
+"""What compute batches may take on the CPU, at most; weights and the program come on top."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether ``error`` says that memory ran out, on the GPU or on the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        part in text for part in ("out of memory", "not enough memory", "can't allocate memory")
+    )
+
+
+def budget_bytes(device: torch.device) -> int:
+    """Return how many bytes compute batches on ``device`` may take.
+
+    Half of what is free: on CUDA beside the weights, on MPS of the recommended working set, on the CPU where the system
+    tells, and there at most `CPU_BUDGET_BYTES`.
+    """
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + cached) // 2
+    if device.type == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()) // 2
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return CPU_BUDGET_BYTES
+    return min(CPU_BUDGET_BYTES, free // 2)
+
+
+def default_device() -> torch.device:
+    """Return the best device there is: CUDA, then MPS, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

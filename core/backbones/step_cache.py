@@ -1,0 +1,61 @@
+"""What an unmodulated step leaves for its repetition with a diffusers model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..config import ModulationConfig
+from . import StepCache
+from .unet_passes import AttentionRecord
+
+
+@dataclass(frozen=True)
+class DiffusersStepCache(StepCache):
+    """What an unmodulated step leaves, on the model's device and in its type.
+
+    Tensors start with the axes (guidance halves, frames), so that frames can be picked.
+
+    Attributes:
+        keep: what the step was asked to keep.
+        sigma: noise level of the step.
+        attention: per decoder block what its attention used; empty without injection.
+        hidden: ``(halves,T,C,h,w)`` output of the modulated block before its upsampler.
+        skips: of the blocks after the modulated one.
+    """
+
+    keep: ModulationConfig
+    sigma: float
+    attention: dict[int, AttentionRecord]
+    hidden: Tensor
+    skips: tuple[Tensor, ...]
+
+    def pick(self, frames: Tensor) -> DiffusersStepCache:
+        """Return the elements of ``frames`` ``(B,)``, halves merged with them: ``(E, ...)`` tensors."""
+
+        def picked(kept: Tensor) -> Tensor:
+            return kept.index_select(1, frames).flatten(0, 1)
+
+        attention = {
+            number: AttentionRecord(*(picked(kept) for kept in record)) for number, record in self.attention.items()
+        }
+        return DiffusersStepCache(
+            self.keep, self.sigma, attention, picked(self.hidden), tuple(picked(skip) for skip in self.skips)
+        )
+
+
+def joined_caches(caches: Sequence[DiffusersStepCache]) -> DiffusersStepCache:
+    """Join the caches of chunks of one step along the frames."""
+    first = caches[0]
+    attention = {
+        number: AttentionRecord(
+            *(torch.cat(kept, dim=1) for kept in zip(*(cache.attention[number] for cache in caches), strict=True))
+        )
+        for number in first.attention
+    }
+    hidden = torch.cat([cache.hidden for cache in caches], dim=1)
+    skips = tuple(torch.cat(kept, dim=1) for kept in zip(*(cache.skips for cache in caches), strict=True))
+    return DiffusersStepCache(first.keep, first.sigma, attention, hidden, skips)

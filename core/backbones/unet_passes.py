@@ -1,0 +1,199 @@
+"""A Stable Diffusion UNet of diffusers, run part by part: its encoder, single decoder blocks, its head.
+
+diffusers' modules do the arithmetic; only the order is spelled out here, so that a pass can start in the middle of the
+decoder and attention can be read and replaced without patching the model.
+
+``E`` counts elements of a UNet call, guidance halves included (unconditional half first).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from ..config import ATTENTION_BLOCKS
+
+
+class AttentionRecord(NamedTuple):
+    """What the attention of one decoder block used.
+
+    Attributes:
+        query: ``(E,N,C)`` self-attention queries, heads merged.
+        key: ``(E,N,C)`` self-attention keys, heads merged.
+        cross: ``(E,N,C)`` output of the cross-attention after its projection. Queries and keys of the cross-attention
+            need not be kept: with them fixed and values that depend on the context alone, its output is fixed.
+    """
+
+    query: Tensor
+    key: Tensor
+    cross: Tensor
+
+
+class DecoderBlock(NamedTuple):
+    """One of the paper's decoder blocks 0..11, made of diffusers' modules: attention in 3..11, upsampler in 2, 5, 8."""
+
+    resnet: Any
+    attention: Any
+    upsampler: Any
+
+
+class EncoderOutput(NamedTuple):
+    """What the decoder starts from.
+
+    Attributes:
+        hidden: ``(E,C,h,w)`` output of the middle block.
+        skips: one tensor for each decoder block, in the decoder's order.
+    """
+
+    hidden: Tensor
+    skips: tuple[Tensor, ...]
+
+
+def decoder_blocks(unet: Any) -> tuple[DecoderBlock, ...]:  # noqa: ANN401
+    """Return the decoder blocks of a diffusers UNet, numbered as in the paper."""
+    blocks = []
+    for group in unet.up_blocks:
+        attentions = getattr(group, "attentions", [None] * len(group.resnets))
+        for index, (resnet, attention) in enumerate(zip(group.resnets, attentions, strict=True)):
+            is_last = index == len(group.resnets) - 1 and group.upsamplers is not None
+            blocks.append(DecoderBlock(resnet, attention, group.upsamplers[0] if is_last else None))
+    return tuple(blocks)
+
+
+def embed_timestep(unet: Any, timestep: int, count: int, like: Tensor) -> Tensor:  # noqa: ANN401
+    """Return the time embedding ``(E,C)`` of one timestep for ``count`` elements."""
+    timesteps = torch.full((count,), timestep, device=like.device)
+    embedding: Tensor = unet.time_embedding(unet.time_proj(timesteps).to(like.dtype))
+    return embedding
+
+
+def run_encoder(unet: Any, latents: Tensor, time: Tensor, context: Tensor) -> EncoderOutput:  # noqa: ANN401
+    """Run the UNet up to and including its middle block on ``latents`` ``(E,4,H/8,W/8)``."""
+    hidden = unet.conv_in(latents)
+    skips = (hidden,)
+    for block in unet.down_blocks:
+        if getattr(block, "has_cross_attention", False):
+            hidden, outputs = block(hidden, time, encoder_hidden_states=context)
+        else:
+            hidden, outputs = block(hidden, time)
+        skips += outputs
+    hidden = unet.mid_block(hidden, time, encoder_hidden_states=context)
+    return EncoderOutput(hidden, skips[::-1])
+
+
+def run_block(
+    block: DecoderBlock,
+    hidden: Tensor,
+    skip: Tensor,
+    time: Tensor,
+    context: Tensor,
+    injected: AttentionRecord | None = None,
+) -> tuple[Tensor, AttentionRecord | None]:
+    """Run a decoder block without its upsampler.
+
+    Args:
+        block: the block.
+        hidden: ``(E,C,h,w)`` output of the block before it.
+        skip: ``(E,C',h,w)`` of the encoder.
+        time: time embedding ``(E,C'')``.
+        context: ``(E,77,C''')`` text embedding.
+        injected: queries, keys and cross-attention output to use in place of its own.
+
+    Returns:
+        The output before the upsampler, and what its attention used (None where it has none).
+    """
+    hidden = block.resnet(torch.cat([hidden, skip], dim=1), time)
+    if block.attention is None:
+        return hidden, None
+    return _run_attention(block.attention, hidden, context, injected)
+
+
+def upsampled(block: DecoderBlock, hidden: Tensor) -> Tensor:
+    """Run the block's upsampler, if it has one."""
+    if block.upsampler is None:
+        return hidden
+    larger: Tensor = block.upsampler(hidden)
+    return larger
+
+
+def run_head(unet: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
+    """Return the UNet's output ``(E,4,H/8,W/8)`` from the output of its last block."""
+    output: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
+    return output
+
+
+def offset_response(block: DecoderBlock) -> Tensor:
+    """Return ``(C,)`` float32: what 1 added to all channels of an attention's output adds to the block's output.
+
+    The layer norms of the transformer do not see a constant on all channels of a token, so nothing but the residual
+    stream carries it, up to the output projection: the row sums of its weight (paper Eq. 2 in closed form).
+    """
+    if block.attention is None:
+        raise TypeError("decoder blocks 0..2 have no attention")
+    weight: Tensor = block.attention.proj_out.weight
+    return weight.detach().float().flatten(1).sum(1)
+
+
+def attention_block_numbers(blocks: tuple[DecoderBlock, ...]) -> tuple[int, ...]:
+    """Return the numbers of the blocks with attention; 3..11 for SD 1.x and 2.x."""
+    found = tuple(number for number, block in enumerate(blocks) if block.attention is not None)
+    if found != ATTENTION_BLOCKS:
+        raise TypeError(f"not the shape of SD 1.x or 2.x: attention in decoder blocks {found}")
+    return found
+
+
+def _run_attention(
+    layer: Any,  # noqa: ANN401
+    hidden: Tensor,
+    context: Tensor,
+    injected: AttentionRecord | None,
+) -> tuple[Tensor, AttentionRecord]:
+    """Run a spatial transformer of depth one on ``(E,C,h,w)``."""
+    block = layer.transformer_blocks[0]
+    tokens = _project_in(layer, hidden)
+    normed = block.norm1(tokens)
+    if injected is None:
+        query, key = block.attn1.to_q(normed), block.attn1.to_k(normed)
+    else:
+        query, key = injected.query, injected.key
+    tokens = tokens + _attend(block.attn1, query, key, block.attn1.to_v(normed))
+    cross = _cross_attend(block.attn2, block.norm2(tokens), context) if injected is None else injected.cross
+    tokens = tokens + cross
+    tokens = tokens + block.ff(block.norm3(tokens))
+    return hidden + _project_out(layer, tokens, hidden), AttentionRecord(query, key, cross)
+
+
+def _cross_attend(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:  # noqa: ANN401
+    return _attend(attention, attention.to_q(tokens), attention.to_k(context), attention.to_v(context))
+
+
+def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
+    """Return the attention's projected output ``(E,N,C)``, from ``(E,N,C)`` with heads merged."""
+    q, k, v = (torch.unflatten(x, -1, (attention.heads, -1)).transpose(1, 2) for x in (query, key, value))
+    if query.dtype == torch.float16 and query.device.type != "cuda":  # scores can pass 65504 where they are kept
+        q, k, v = q.float(), k.float(), v.float()
+    mixed = F.scaled_dot_product_attention(q, k, v).to(query.dtype)
+    output: Tensor = attention.to_out[0](mixed.transpose(1, 2).flatten(2))
+    return output
+
+
+def _project_in(layer: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
+    """(E,C,h,w) -> (E,N,C); SD 2.x projects tokens, SD 1.x maps."""
+    normed = layer.norm(hidden)
+    if layer.use_linear_projection:
+        tokens: Tensor = layer.proj_in(normed.flatten(2).transpose(1, 2))
+        return tokens
+    projected: Tensor = layer.proj_in(normed)
+    return projected.flatten(2).transpose(1, 2)
+
+
+def _project_out(layer: Any, tokens: Tensor, like: Tensor) -> Tensor:  # noqa: ANN401
+    """(E,N,C) -> (E,C,h,w)."""
+    if layer.use_linear_projection:
+        tokens = layer.proj_out(tokens)
+        return torch.unflatten(tokens.transpose(1, 2), 2, like.shape[2:])
+    maps: Tensor = layer.proj_out(torch.unflatten(tokens.transpose(1, 2), 2, like.shape[2:]))
+    return maps

@@ -1,0 +1,162 @@
+"""Two floors to compare with: colour clusters carried by the scene context, and every frame clustered alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from .backbones import Backbone
+from .clustering import cluster_anchor
+from .coarse import CoarseScan
+from .config import ClusterConfig, RefinementConfig, Settings
+from .context import windows
+from .frames import check_frames, coarse_grid, fit_frames
+from .labels import assign_clusters
+from .pipeline import FrameSource, extract_features, make_seeds
+from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
+from .upsampling import enlarge, upsample
+
+Baseline = Literal["color", "frame"]
+POSITION_WEIGHT = 0.5
+"""Length of a frame's sides beside the range of a colour channel, in the tokens of the colour baseline."""
+
+
+class BaselineResult(NamedTuple):
+    """What one window gives: its frame numbers and label maps."""
+
+    frames: range
+    labels: LabelMaps
+
+
+def color_windows(
+    source: FrameSource, settings: Settings, *, reference: Tensor | None = None, progress: Progress = no_progress
+) -> Iterator[BaselineResult]:
+    """Segment a clip by colour and position alone: K-means, then the scene context, enlarged without a model.
+
+    Windows, clusters and scene context are those of ``settings``; correspondences and modulation are not used.
+
+    Args:
+        source: the frames.
+        settings: frame size, clustering, window and context settings.
+        reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
+        progress: called as ``("features", done, total)`` in frames.
+
+    Raises:
+        InputError: no frames, or more clusters than tokens.
+    """
+    scan: CoarseScan | None = None
+    regions: tuple[Region, ...] = ()
+    for span in _spans(source, settings):
+        features = color_features(source.read(span.start, span.stop), settings)
+        if scan is None:
+            seeds = make_seeds(features, settings, reference)
+            regions = seeds.regions
+            scan = CoarseScan(seeds, settings.context, RefinementConfig(enabled=False))
+        labels = enlarge(CoarseMaps(scan.step(features), regions), features.frame_size)
+        progress("features", len(span), len(span))
+        yield BaselineResult(span, labels)
+
+
+def frame_windows(
+    backbone: Backbone,
+    source: FrameSource,
+    settings: Settings,
+    *,
+    reference: Tensor | None = None,
+    progress: Progress = no_progress,
+) -> Iterator[BaselineResult]:
+    """Segment every frame alone with diffusion features: K-means on its own tokens, no context, no correspondences.
+
+    Clusters are numbered in the order in which they first occur in a frame, top to bottom and left to right, the only
+    order that needs no other frame. With a reference each number gets, in all frames, the label it has in the first
+    one; a number that does not occur there gets that of number 0.
+
+    Args:
+        backbone: the diffusion model.
+        source: the frames.
+        settings: all settings; modulation is applied as in the full method.
+        reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
+        progress: called after each unit of work.
+
+    Raises:
+        InputError: no frames, or more clusters than tokens of a frame.
+    """
+    alone = ClusterConfig(settings.cluster.num_clusters, settings.cluster.num_restarts, "anchor")
+    table: Tensor | None = None
+    regions: tuple[Region, ...] = ()
+    for span in _spans(source, settings):
+        frames = source.read(span.start, span.stop)
+        features = extract_features(backbone, frames, settings, first_frame=span.start, progress=progress)
+        clusters = torch.stack(
+            [
+                in_order_of_occurrence(cluster_anchor(features, alone, settings.sampling.seed, anchor=index))
+                for index in range(features.num_frames)
+            ]
+        )
+        if table is None:
+            table, regions = _names(clusters[0], reference, settings)
+        coarse = CoarseMaps(table[clusters], regions)
+        yield BaselineResult(span, upsample(backbone, features, coarse, settings, progress=progress))
+
+
+def color_features(frames: Tensor, settings: Settings) -> Features:
+    """Return mean colour and position of each cell of the coarse grid as tokens ``(T,N,6)``.
+
+    The last component is 1, the largest of all, so that dividing a token by its largest component changes nothing.
+
+    Args:
+        frames: ``(T,H,W,3)`` floating point in [0, 1].
+        settings: frame size.
+
+    Raises:
+        InputError: frames of a wrong shape or range.
+    """
+    check_frames(frames)
+    sized = fit_frames(frames, settings.frame)
+    height, width = (int(side) for side in sized.shape[1:3])
+    grid = coarse_grid((height, width))
+    colors = F.adaptive_avg_pool2d(sized.movedim(-1, 1), (grid.h, grid.w))  # (T,H,W,3) -> (T,3,h,w)
+    rows, columns = torch.meshgrid(_positions(grid.h), _positions(grid.w), indexing="ij")
+    constant = torch.stack([rows, columns, torch.ones(grid)]).expand(len(frames), 3, *grid)
+    tokens = torch.cat([colors, constant], dim=1).flatten(2).transpose(1, 2).contiguous()  # (T,6,h,w) -> (T,N,6)
+    nothing = torch.empty(len(frames), 0)
+    return Features(tokens, tokens, nothing, nothing, grid, (int(frames.shape[1]), int(frames.shape[2])))
+
+
+def in_order_of_occurrence(cluster_map: Tensor) -> Tensor:
+    """Number the clusters of ``(h,w)`` in the order in which they first occur in raster order.
+
+    >>> in_order_of_occurrence(torch.tensor([[7, 7, 2], [2, 5, 7]]))
+    tensor([[0, 0, 1],
+            [1, 2, 0]])
+    """
+    numbers: dict[int, int] = {}
+    flat = [numbers.setdefault(cluster, len(numbers)) for cluster in cluster_map.flatten().tolist()]
+    return torch.tensor(flat).reshape(cluster_map.shape)
+
+
+def _positions(count: int) -> Tensor:
+    """Return the centres of ``count`` cells, scaled by `POSITION_WEIGHT`."""
+    return (torch.arange(count) + 0.5) / count * POSITION_WEIGHT
+
+
+def _names(clusters: Tensor, reference: Tensor | None, settings: Settings) -> tuple[Tensor, tuple[Region, ...]]:
+    """Return the label of each cluster number ``(K,)``, and the regions."""
+    count = settings.cluster.num_clusters
+    if reference is None:
+        return torch.arange(count), tuple(Region(number, f"region {number}") for number in range(count))
+    labels, regions = assign_clusters(clusters, reference)
+    table = labels.flatten()[:1].repeat(count)
+    table[clusters.flatten()] = labels.flatten()
+    return table, regions
+
+
+def _spans(source: FrameSource, settings: Settings) -> list[range]:
+    """Return the windows of a clip."""
+    if source.num_frames < 1:
+        raise InputError("`source` must hold at least one frame, but got none.")
+    return windows(source.num_frames, settings.window)

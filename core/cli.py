@@ -1,0 +1,260 @@
+"""The command line: `vidseg segment`, `score`, `demo` and `info`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .config import PRESETS, Settings, changed, preset
+from .images import IMAGE_SUFFIXES
+from .model_files import describe_model, fingerprint
+from .options import parsed, setting_names, with_overrides
+from .output import ResultFolder
+from .progress import STAGE_SHARES, RunProgress, open_display
+from .random_model import random_model
+from .scoring import score_folder
+from .segment_run import SegmentOptions, SegmentRun
+from .types import InputError, InterruptedByUserError
+
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+"""Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""
+ASSETS = Path(__file__).parents[1] / "assets"
+DEMO_MODEL, DEMO_CLIP, RANDOM_MODEL = "demo_model.safetensors", "demo_clip", "random_model.safetensors"
+DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
+"""Settings of the demonstration, small enough for two CPU cores."""
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, 2 for input that cannot be processed, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser().parse_args(words)
+    try:
+        command: Callable[[argparse.Namespace, list[str]], int] = arguments.command
+        return command(arguments, words)
+    except (InputError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        if arguments.debug:
+            raise
+        _tell(f"vidseg: error: {explained(error)}")
+        return EXIT_BAD_INPUT
+    except (KeyboardInterrupt, InterruptedByUserError):
+        _tell("vidseg: stopped.")
+        return EXIT_INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="vidseg", description="Segment a whole video into consistent regions, without prompt or training."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_segment(commands.add_parser("segment", help="segment a video file or a folder of frames"))
+    score = commands.add_parser("score", help="compare label maps with a folder of masks")
+    score.add_argument("result", type=Path, metavar="DIR", help="folder of a result, or of label maps 00000.png, ...")
+    score.add_argument("masks", type=Path, metavar="MASKS", help="folder of masks 00000.png, ...; 255 = void")
+    score.set_defaults(command=_score)
+    demo = commands.add_parser("demo", help="segment the bundled clip with the bundled model")
+    demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+    demo.add_argument("--overwrite", action="store_true", help="replace an earlier result")
+    demo.set_defaults(command=_demo)
+    info = commands.add_parser("info", help="describe a model file or folder")
+    info.add_argument("model", type=Path, metavar="MODEL", help=".safetensors file or diffusers folder")
+    info.set_defaults(command=_info)
+    for command in (score, info):
+        command.add_argument("--json", action="store_true", help="print JSON, for programs")
+    for command in commands.choices.values():
+        command.add_argument("--debug", action="store_true", help="show where an error comes from")
+    return parser
+
+
+def _add_segment(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `vidseg segment`."""
+    add = parser.add_argument
+    add("input", type=Path, metavar="INPUT", help="video file, folder of frames, or folder that holds frames/")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+    add("--model", type=Path, metavar="FILE", help="Stable Diffusion 1.x/2.x; without it the bundled model")
+    add("--preset", default="default", choices=list(PRESETS), help="settings to start from (default: default)")
+    add("--clusters", type=int, metavar="K", help="number of clusters of K-means")
+    add("--seed", type=int, metavar="S", help="seed of noise and K-means")
+    add("--max-side", type=int, metavar="PX", help="reduce the longer side to this many pixels; 0 keeps it")
+    add("--window", type=int, metavar="N", help="frames of a window")
+    add("--blocks", metavar="B,...", help="decoder blocks whose queries are the features, such as 6,7,8")
+    add("--no-refine", action="store_true", help="without correspondence-based refinement")
+    add("--no-modulation", action="store_true", help="without masked modulation: coarse regions, much faster")
+    add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
+    add("--anchor-mask", type=Path, metavar="PNG", help="label image of the first frame, which names the regions")
+    add("--baseline", choices=["color", "frame"], help="run a floor to compare with instead of the method")
+    add("--device", metavar="DEVICE", help="cuda, mps or cpu (default: the first of them that is there)")
+    add("--dtype", default="fp32", choices=list(DTYPES), help="floating-point type of the model (default: fp32)")
+    add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
+    add("--overwrite", action="store_true", help="replace an earlier result")
+    parser.set_defaults(command=_segment)
+    parser.epilog = "Settings of --set: " + ", ".join(setting_names(Settings()))
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Return the settings that the options of `vidseg segment` ask for: preset, then options, then ``--set``.
+
+    Raises:
+        InputError: a value is not allowed.
+    """
+    named = (
+        ("cluster", "num_clusters", arguments.clusters),
+        ("sampling", "seed", arguments.seed),
+        ("frame", "max_side", arguments.max_side),
+        ("window", "length", arguments.window),
+        ("refinement", "enabled", False if arguments.no_refine else None),
+        ("modulation", "enabled", False if arguments.no_modulation else None),
+    )
+    settings = preset(arguments.preset)
+    for part, field, value in named:
+        if value is not None:
+            settings = changed(settings, **{part: {field: value}})
+    if arguments.blocks is not None:
+        blocks = parsed("--blocks", tuple[int, ...], arguments.blocks)
+        settings = changed(settings, feature={"blocks": blocks})
+    return with_overrides(settings, arguments.overrides)
+
+
+def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
+    bundled = ASSETS / DEMO_MODEL
+    options = SegmentOptions(
+        input=arguments.input,
+        out=arguments.out,
+        model=arguments.model or (bundled if bundled.exists() else None),
+        settings=settings_of(arguments),
+        anchor_mask=arguments.anchor_mask,
+        baseline=arguments.baseline,
+        device=_device(arguments.device),
+        dtype=DTYPES[arguments.dtype],
+        overwrite=arguments.overwrite,
+        resume=arguments.resume,
+    )
+    again = [word for word in words if word not in {"--overwrite", "--resume"}]
+    again.append("--overwrite" if arguments.baseline else "--resume")
+    return _execute(options, again)
+
+
+def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
+    clips = [
+        path for path in sorted(ASSETS.glob(f"{DEMO_CLIP}*")) if path.is_dir() or path.suffix not in IMAGE_SUFFIXES
+    ]
+    if not clips:
+        raise InputError(f"`demo` must find its clip {ASSETS / DEMO_CLIP}, but it is not there. Install again.")
+    model = ASSETS / DEMO_MODEL
+    options = SegmentOptions(
+        input=clips[0],
+        out=arguments.out,
+        model=model,
+        settings=with_overrides(Settings(), DEMO_OVERRIDES),
+        overwrite=arguments.overwrite,
+    )
+    if not model.exists():
+        _tell("No trained model is bundled: this demo uses random weights, so regions follow colour and place only.")
+        options = replace(options, model=_written_random_model(arguments.out, overwrite=arguments.overwrite))
+    return _execute(options, [*(word for word in words if word != "--overwrite"), "--overwrite"])
+
+
+def _written_random_model(out: Path, *, overwrite: bool) -> Path:
+    """Write a random model into the folder of the result and return its path."""
+    folder = ResultFolder(out)
+    folder.require_free(overwrite=overwrite, resume=False)
+    folder.prepare(0)
+    folder.write_file(RANDOM_MODEL, random_model)
+    return out / RANDOM_MODEL
+
+
+def _execute(options: SegmentOptions, again: list[str]) -> int:
+    """Run, and say what was written, or how to go on after Ctrl-C."""
+    stages = {s: v for s, v in STAGE_SHARES.items() if s != "modulation" or options.settings.modulation.enabled}
+    if options.baseline == "color":
+        stages.pop("modulation", None)
+    progress = RunProgress(open_display(sys.stderr), stages)
+    run = SegmentRun(options, progress)
+    try:
+        outcome = run.execute()
+    except (KeyboardInterrupt, InterruptedByUserError):
+        progress.close()
+        finished = f"{run.frames_done} of {run.num_frames} frames are finished"
+        _tell(f"vidseg: stopped; {finished} in {options.out}. Continue with: vidseg {shlex.join(again)}")
+        return EXIT_INTERRUPTED
+    finally:
+        progress.close()
+    sys.stdout.write(f"{outcome.num_frames} frames, {len(outcome.regions)} regions: {options.out}\n")
+    return 0
+
+
+def _score(arguments: argparse.Namespace, _words: list[str]) -> int:
+    scores = score_folder(arguments.result, arguments.masks)
+    if not scores.named:
+        _tell("vidseg: the regions were not named by --anchor-mask, so their numbers are not those of the masks.")
+    sys.stdout.write(scores.to_json() if arguments.json else scores.to_text())
+    return 0
+
+
+def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
+    model = describe_model(arguments.model)
+    facts = {
+        "name": model.path.name,
+        "family": model.kind,
+        "layout": model.layout,
+        "prediction": model.sizes.prediction_type,
+        "empty prompt": model.conditioning,
+        "type of weights": model.dtype,
+        "parameters": model.num_parameters,
+        "bytes": model.num_bytes,
+        "fingerprint": fingerprint(model.path),
+        "blocks": {str(block.block): f"{block.channels} channels, 1/{block.grid_divisor}" for block in model.blocks},
+    }
+    if arguments.json:
+        sys.stdout.write(json.dumps(facts, indent=1) + "\n")
+        return 0
+    for name, value in facts.items():
+        rows = value.items() if isinstance(value, dict) else [("", value)]
+        for key, item in rows:
+            sys.stdout.write(f"{f'{name} {key}'.strip():<24} {item}\n")
+    return 0
+
+
+def _device(name: str | None) -> str | None:
+    """Return the device that the option names.
+
+    Raises:
+        InputError: there is no such kind of device.
+    """
+    if name is None:
+        return None
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    if kind not in {"cuda", "mps", "cpu"}:
+        raise InputError(f"`--device` must be cuda, mps or cpu, but got {name!r}.")
+    return name
+
+
+def explained(error: BaseException) -> str:
+    """Return one line that says what is wrong and what to do."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return "memory ran out. Reduce --max-side or --window, or use --dtype fp16 on a GPU."
+    if isinstance(error, OSError) and not isinstance(error, InputError):
+        where = f" {error.filename}" if error.filename else ""
+        return f"the system refused{where}: {error.strerror or error}. Check the path and its rights."
+    return " ".join(str(error).split())
+
+
+def _tell(text: str) -> None:
+    """Write a line to the error stream."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""K-means on tokens, which starts the scene context (paper 4.1)."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
+from torch import Tensor
+
+from .config import ClusterConfig
+from .types import Features, InputError, Region, Seeds, require_finite, require_shape
+
+
+def normalised(tokens: Tensor) -> Tensor:
+    """Divide each token by its largest absolute component; a token of zeros stays as it is.
+
+    Reference code: the same, with NaN for a token of zeros. Applied before K-means and the nearest neighbours.
+
+    Args:
+        tokens: ``(...,C)`` floating point, finite.
+
+    Returns:
+        Same shape, components in [-1, 1].
+
+    Raises:
+        InputError: a token is NaN or infinite.
+
+    >>> normalised(torch.tensor([[1.0, -4.0], [0.0, 0.0]])).tolist()
+    [[0.25, -1.0], [0.0, 0.0]]
+    """
+    require_finite("tokens", tokens)
+    largest = tokens.abs().amax(dim=-1, keepdim=True)
+    return tokens / torch.where(largest == 0, torch.ones_like(largest), largest)
+
+
+def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int) -> Tensor:
+    """Fit K-means (k-means++ start, best of ``config.num_restarts`` runs) and return the centres.
+
+    Fewer than K distinct tokens give centres that coincide, hence fewer clusters in use. Runs on one thread: more
+    threads sum the centres in the order in which they finish, so that results would differ from run to run.
+
+    Args:
+        tokens: ``(M,C)`` float32, normalised.
+        config: number of clusters and restarts.
+        seed: of the local random state; the same seed and tokens give the same centres.
+
+    Returns:
+        ``(K,C)`` float32 on the CPU.
+
+    Raises:
+        InputError: there are more clusters than tokens, or a token is NaN or infinite.
+    """
+    num_tokens = require_shape("tokens", tokens, "M C")["M"]
+    require_finite("tokens", tokens)
+    if config.num_clusters > num_tokens:
+        raise InputError(
+            f"`cluster.num_clusters` must be at most the number of tokens, {num_tokens}, but got "
+            f"{config.num_clusters}. Choose fewer clusters or larger frames."
+        )
+    kmeans = KMeans(config.num_clusters, n_init=config.num_restarts, random_state=seed)
+    with warnings.catch_warnings(), threadpool_limits(limits=1):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct tokens than clusters: see docstring
+        kmeans.fit(tokens.detach().float().cpu().numpy())
+    return torch.from_numpy(kmeans.cluster_centers_)
+
+
+def nearest_centre(tokens: Tensor, centres: Tensor) -> Tensor:
+    """Return for each token the index of the nearest centre; ties go to the smallest index.
+
+    Args:
+        tokens: ``(...,C)`` float32.
+        centres: ``(K,C)`` float32.
+
+    Returns:
+        ``(...)`` int64 in [0, K), on the device of ``centres``.
+    """
+    exact, flat = centres.double(), tokens.reshape(-1, tokens.shape[-1]).to(centres.device).double()
+    distances = exact.square().sum(1) - 2 * flat @ exact.T  # less the token's own norm, which is common to a row
+    return distances.argmin(1).reshape(tokens.shape[:-1])
+
+
+def cluster_anchor(
+    features: Features, config: ClusterConfig, seed: int, *, anchor: int = 0, window_length: int = 14
+) -> Tensor:
+    """Cluster the anchor frame.
+
+    Paper: K-means sees the anchor frame alone. Reference code: K-means sees all frames of the first window; both are
+    values of ``config.fit_frames``.
+
+    Args:
+        features: of the clip, or of the window that holds the anchor.
+        config: number of clusters and restarts, and the frames that K-means sees.
+        seed: of K-means.
+        anchor: index of the anchor frame, in [0, T).
+        window_length: frames of a window; the window that holds the anchor is the one that K-means sees.
+
+    Returns:
+        ``(h,w)`` int64 clusters in [0, K), on the CPU.
+
+    Raises:
+        InputError: the anchor is no frame, there are more clusters than tokens, or a token is NaN or infinite.
+    """
+    require_shape("features.queries", features.queries, "T N C", N=features.grid.num_tokens)
+    if not 0 <= anchor < features.num_frames:
+        raise InputError(
+            f"`anchor` must lie in [0, {features.num_frames - 1}], but got {anchor}. Choose a frame of the clip."
+        )
+    start = anchor - anchor % window_length
+    seen = slice(anchor, anchor + 1) if config.fit_frames == "anchor" else slice(start, start + window_length)
+    tokens = normalised(features.queries[seen])
+    centres = cluster_tokens(tokens.flatten(0, 1), config, seed)
+    return nearest_centre(tokens[anchor - (seen.start or 0)], centres).reshape(features.grid)
+
+
+def seeds_from_clusters(cluster_map: Tensor, anchor: int = 0) -> Seeds:
+    """Take the clusters that occur as regions called ``region 0``, ``region 1``, ... after their label.
+
+    Args:
+        cluster_map: ``(h,w)`` int64 in [0, 255].
+        anchor: index of the anchor frame.
+
+    Returns:
+        The seeds of a segmentation without class names.
+
+    Raises:
+        InputError: ``cluster_map`` has not two axes.
+    """
+    require_shape("cluster_map", cluster_map, "h w")
+    regions = tuple(Region(label, f"region {label}") for label in torch.unique(cluster_map, sorted=True).tolist())
+    return Seeds(anchor, cluster_map, regions)

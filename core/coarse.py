@@ -1,0 +1,119 @@
+"""Coarse maps of a whole video: a scan over windows that carries the scene context (paper 4.1-4.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .clustering import normalised
+from .config import ContextConfig, RefinementConfig, WindowConfig
+from .context import SceneContext, windows
+from .correspondence import refine
+from .types import CoarseMaps, Features, InputError, Progress, Seeds, no_progress, region_labels, require_shape
+
+
+class CoarseScan:
+    """The scan, one window at a time, for clips whose features are not held at once.
+
+    The first window must hold the anchor frame, unless a context is given: one made of the anchor with
+    `anchor_context`, or one stored after an earlier window.
+
+    Attributes:
+        context: scene context for the next window; None before the first.
+    """
+
+    def __init__(
+        self,
+        seeds: Seeds,
+        context_config: ContextConfig,
+        refinement_config: RefinementConfig,
+        context: SceneContext | None = None,
+    ) -> None:
+        self.context = context
+        self._seeds = seeds
+        self._context_config = context_config
+        self._refinement_config = refinement_config
+
+    def step(self, window: Features) -> Tensor:
+        """Label the next window and update the context with the (refined) labels.
+
+        Args:
+            window: features of its frames.
+
+        Returns:
+            ``(T,h,w)`` int64 labels.
+
+        Raises:
+            InputError: the anchor is not in the first window, shapes disagree, or features hold NaN or infinity.
+        """
+        context = self.context or anchor_context(window, self._seeds, self._context_config)
+        require_shape("window.queries", window.queries, "T N C", N=window.grid.num_tokens)
+        tokens = normalised(window.queries)
+        maps = context.predict(tokens).reshape(-1, *window.grid)
+        maps = refine(maps, window.matching, self._refinement_config)
+        self.context = context.updated(tokens, maps)
+        return maps
+
+
+def anchor_context(features: Features, seeds: Seeds, config: ContextConfig) -> SceneContext:
+    """Start the scene context from the anchor frame and its labels.
+
+    Args:
+        features: of the clip, or of a first window that holds the anchor.
+        seeds: labels of the anchor frame.
+        config: number of neighbours, and what is remembered.
+
+    Raises:
+        InputError: the anchor is not among the frames, its map does not fit the grid or holds an unknown label.
+    """
+    if not 0 <= seeds.anchor < features.num_frames:
+        raise InputError(
+            f"`seeds.anchor` must lie in [0, {features.num_frames - 1}], but got {seeds.anchor}. "
+            "Choose an anchor among the frames of the clip; for a clip in windows, of the first window."
+        )
+    require_shape("seeds.cluster_map", seeds.cluster_map, "h w", h=features.grid.h, w=features.grid.w)
+    require_shape("features.queries", features.queries, "T N C", N=features.grid.num_tokens)
+    unknown = set(torch.unique(seeds.cluster_map).tolist()) - set(region_labels(seeds.regions))
+    if unknown:
+        raise InputError(
+            f"`seeds.cluster_map` must hold labels of `seeds.regions`, but got {sorted(unknown)}. Name every label."
+        )
+    tokens = normalised(features.queries[seeds.anchor])
+    return SceneContext.from_anchor(tokens, seeds.cluster_map.flatten(), config)
+
+
+def segment_coarse(
+    features: Features,
+    seeds: Seeds,
+    window: WindowConfig,
+    context: ContextConfig,
+    refinement: RefinementConfig,
+    *,
+    progress: Progress = no_progress,
+) -> CoarseMaps:
+    """Label all frames on the coarse grid: predict a window, refine it, update the context, go on (paper 4.1-4.2).
+
+    Windows run from the first frame on, wherever the anchor is: its tokens are the context of the first window.
+    Reference code: where windows overlap, the later one overwrites.
+
+    Args:
+        features: of the whole clip.
+        seeds: labels of the anchor frame.
+        window: length and tail of the windows.
+        context: settings of the scene context.
+        refinement: settings of the correspondence-based refinement, which may be switched off.
+        progress: called after each window with stage ``coarse maps`` and numbers of frames.
+
+    Returns:
+        Maps of all frames and the regions of ``seeds``.
+
+    Raises:
+        InputError: the anchor is no frame, shapes disagree, or features hold NaN or infinity.
+    """
+    num_frames = features.num_frames
+    maps = torch.empty((num_frames, *features.grid), dtype=torch.int64)
+    scan = CoarseScan(seeds, context, refinement, anchor_context(features, seeds, context))
+    for frames in windows(num_frames, window):
+        maps[frames.start : frames.stop] = scan.step(features.window(frames.start, frames.stop)).cpu()
+        progress("coarse maps", frames.stop, num_frames)
+    return CoarseMaps(maps, seeds.regions)

@@ -1,0 +1,183 @@
+"""The scene context: a nearest-neighbour classifier that is updated window by window (paper 4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import ContextConfig, WindowConfig
+from .types import InputError, require_finite, require_shape
+
+_CHUNK_ELEMENTS = 2**23
+"""Distances held at once: 64 MiB in float64, whatever the number of frames."""
+
+
+def windows(num_frames: int, config: WindowConfig) -> list[range]:
+    """Return the frames of each window, in order.
+
+    Reference code (``tail="overlap"``): ``num_frames // length + 1`` windows, the last of which is shifted back to
+    full length. It overlaps the one before, whose frames it overwrites; when the length divides the number of frames
+    it repeats the whole last window. A clip shorter than a window, on which that code fails, is one short window.
+
+    Args:
+        num_frames: ``T`` >= 1.
+        config: length, and what happens to the frames that remain.
+
+    Returns:
+        Windows that cover all frames; with ``tail="short"`` each frame once.
+
+    Raises:
+        InputError: there is no frame, or the window is empty.
+
+    >>> windows(14, WindowConfig(6)), windows(14, WindowConfig(6, "overlap"))
+    ([range(0, 6), range(6, 12), range(12, 14)], [range(0, 6), range(6, 12), range(8, 14)])
+    """
+    if num_frames < 1:
+        raise InputError(f"`num_frames` must be at least 1, but got {num_frames}. Pass a clip that holds frames.")
+    if config.length < 1:
+        raise InputError(f"`window.length` must be at least 1, but got {config.length}. Choose a positive length.")
+    spans = [range(start, min(start + config.length, num_frames)) for start in range(0, num_frames, config.length)]
+    if config.tail == "overlap":
+        spans = spans[: num_frames // config.length]
+        spans.append(range(max(0, num_frames - config.length), num_frames))
+    return spans
+
+
+@dataclass(frozen=True)
+class SceneContext:
+    """Labelled tokens by which the next window is labelled. Immutable: an update returns a new context.
+
+    Attributes:
+        tokens: ``(M,C)`` float32, normalised as `clustering.normalised` does.
+        labels: ``(M,)`` int64.
+        config: number of neighbours, and what is remembered.
+        num_anchor: how many tokens at the front are the anchor frame's and stay in every update.
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    config: ContextConfig
+    num_anchor: int = 0
+
+    def __post_init__(self) -> None:
+        """Check shapes, values and the number of neighbours."""
+        num_tokens = require_shape("tokens", self.tokens, "M C")["M"]
+        require_shape("labels", self.labels, "M", M=num_tokens)
+        require_finite("tokens", self.tokens)
+        if not 1 <= self.config.num_neighbors <= num_tokens:
+            raise InputError(
+                f"`context.num_neighbors` must lie in [1, {num_tokens}], the number of tokens of the scene context, "
+                f"but got {self.config.num_neighbors}. Choose fewer neighbours or larger frames."
+            )
+
+    @classmethod
+    def from_anchor(cls, tokens: Tensor, labels: Tensor, config: ContextConfig) -> SceneContext:
+        """Start from the anchor frame.
+
+        Args:
+            tokens: ``(N,C)`` float32, normalised.
+            labels: ``(N,)`` int64.
+            config: number of neighbours, and what is remembered.
+
+        Raises:
+            InputError: shapes disagree, a token is NaN or infinite, or there are fewer tokens than neighbours.
+        """
+        num_anchor = tokens.shape[0] if config.memory == "anchor+previous" else 0
+        return cls(tokens, labels.to(tokens.device), config, num_anchor)
+
+    def predict(self, tokens: Tensor) -> Tensor:
+        """Label tokens by the majority of their nearest neighbours (Euclidean, uniform weights).
+
+        Ties between labels go to the smallest label, ties between distances to the token that came first.
+        Distances are float64; the result does not depend on how they are chunked.
+
+        Args:
+            tokens: ``(T,N,C)`` float32, normalised.
+
+        Returns:
+            ``(T,N)`` int64 labels, on the device of the context.
+
+        Raises:
+            InputError: the shape is wrong, or a token is NaN or infinite.
+        """
+        size = require_shape("tokens", tokens, "T N C", C=self.tokens.shape[1])
+        require_finite("tokens", tokens)
+        context = _as_float64(self.tokens)
+        norms = context.square().sum(1)
+        present, compact = torch.unique(self.labels, sorted=True, return_inverse=True)
+        chunk = max(1, _CHUNK_ELEMENTS // len(context))
+        predicted = []
+        for part in torch.split(tokens.flatten(0, 1), chunk):
+            queries = _as_float64(part.to(self.tokens.device))
+            distances = torch.addmm(norms, queries, context.T, alpha=-2)  # less the query's own norm
+            neighbors = self._neighbors(distances, _rounding(queries, norms)).to(compact.device)
+            votes = _count_labels(compact[neighbors], len(present))
+            predicted.append(present[votes.argmax(1)])
+        return torch.cat(predicted).reshape(size["T"], size["N"])
+
+    def updated(self, tokens: Tensor, labels: Tensor) -> SceneContext:
+        """Return the context for the next window: this window's tokens and labels, behind the anchor's if remembered.
+
+        Reference code: the previous window alone (``memory="previous"``), so a label that is absent from a whole
+        window is lost.
+
+        Args:
+            tokens: ``(T,N,C)`` or ``(M,C)`` float32, normalised.
+            labels: ``(T,N)``, ``(T,h,w)`` or ``(M,)`` int64.
+
+        Raises:
+            InputError: numbers of tokens and labels differ, or a token is NaN or infinite.
+        """
+        flat = tokens.reshape(-1, tokens.shape[-1]).to(self.tokens.device)
+        flat_labels = labels.reshape(-1).to(self.labels.device)
+        kept, kept_labels = self.tokens[: self.num_anchor], self.labels[: self.num_anchor]
+        return SceneContext(
+            torch.cat([kept, flat]), torch.cat([kept_labels, flat_labels]), self.config, self.num_anchor
+        )
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the content as tensors, to be stored; `from_tensors` takes them back."""
+        return {"tokens": self.tokens, "labels": self.labels, "num_anchor": torch.tensor(self.num_anchor)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], config: ContextConfig) -> SceneContext:
+        """Rebuild a context from `to_tensors`.
+
+        Raises:
+            InputError: a tensor is missing or has a wrong shape.
+        """
+        missing = sorted({"tokens", "labels", "num_anchor"} - tensors.keys())
+        if missing:
+            raise InputError(f"`tensors` must hold {', '.join(missing)}, but got {sorted(tensors)}. Start anew.")
+        return cls(tensors["tokens"], tensors["labels"], config, int(tensors["num_anchor"]))
+
+    def _neighbors(self, distances: Tensor, tolerance: float) -> Tensor:
+        """Return ``(B,k)`` indices of the smallest of ``(B,M)``; those that tie at the k-th place by index."""
+        k = self.config.num_neighbors
+        nearest = distances.topk(min(k + 1, distances.shape[1]), dim=1, largest=False)
+        indices, limit = nearest.indices[:, :k], nearest.values[:, k - 1 : k]
+        tied = (nearest.values[:, k:] <= limit + tolerance).any(1).nonzero().squeeze(1)
+        if len(tied):
+            rows, limit = distances[tied], limit[tied]
+            rank = (rows >= limit - tolerance).to(torch.int8) + (rows > limit + tolerance).to(torch.int8)
+            indices[tied] = rank.sort(dim=1, stable=True).indices[:, :k]  # surely nearer, tied, farther
+        return indices
+
+
+def _as_float64(tokens: Tensor) -> Tensor:
+    """Return ``tokens`` in float64; on the CPU where the device has no such type (MPS)."""
+    return (tokens.cpu() if tokens.device.type == "mps" else tokens).double()
+
+
+def _rounding(queries: Tensor, norms: Tensor) -> float:
+    """Return by how much float64 rounding can change a distance, squared norms being ``norms``."""
+    largest = max(float(queries.square().sum(1).max()), float(norms.max()))
+    return 4 * queries.shape[1] * torch.finfo(torch.float64).eps * largest
+
+
+def _count_labels(labels: Tensor, num_labels: int) -> Tensor:
+    """Count each label in each row: ``(B,k)`` int64 to ``(B,num_labels)`` int64."""
+    counts = labels.new_zeros(len(labels), num_labels)
+    return counts.scatter_add_(1, labels, torch.ones_like(labels))

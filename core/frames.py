@@ -1,0 +1,76 @@
+"""Bring frames to a size that the model takes, and check them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from .config import FrameConfig
+from .types import Grid, InputError, require_shape
+
+SIDE_MULTIPLE = 64
+"""Sides are multiples of this: eight of the autoencoder times eight of the UNet (code)."""
+PIXELS_PER_LATENT = 8
+"""The autoencoder reduces each side by this."""
+PIXELS_PER_CELL = 16
+"""Blocks 6..8, whose grid is the coarse grid, work at half the size of the latents."""
+
+
+def model_size(frame_size: tuple[int, int], config: FrameConfig) -> tuple[int, int]:
+    """Return the size ``(H, W)`` in pixels at which frames of ``frame_size`` are processed.
+
+    The longer side is reduced to ``config.max_side`` when that is set, never enlarged, then both sides are rounded to
+    multiples of 64, at least 64.
+
+    >>> model_size((480, 854), FrameConfig(max_side=448))
+    (256, 448)
+    >>> model_size((480, 854), FrameConfig(rounding="floor"))
+    (448, 832)
+    """
+    longest = max(frame_size)
+    scale = min(1.0, config.max_side / longest) if config.max_side else 1.0
+    if config.rounding == "floor":
+        rounded = [int(side * scale) // SIDE_MULTIPLE for side in frame_size]
+    else:
+        rounded = [int(side * scale / SIDE_MULTIPLE + 0.5) for side in frame_size]
+    height, width = (max(1, count) * SIDE_MULTIPLE for count in rounded)
+    return height, width
+
+
+def coarse_grid(size: tuple[int, int]) -> Grid:
+    """Return the coarse grid of frames of ``size`` ``(H, W)``, which are multiples of 64."""
+    return Grid(size[0] // PIXELS_PER_CELL, size[1] // PIXELS_PER_CELL)
+
+
+def check_frames(frames: Tensor) -> None:
+    """Check that ``frames`` are ``(T,H,W,3)`` floating-point values in [0, 1].
+
+    Raises:
+        InputError: wrong shape, no frames, or values that are not finite or not in range.
+    """
+    sizes = require_shape("frames", frames, "T H W 3")
+    if not frames.is_floating_point():
+        raise InputError(f"`frames` must hold floating-point values in [0, 1], but got {frames.dtype}. Divide by 255.")
+    if min(sizes.values()) < 1:
+        raise InputError(f"`frames` must hold at least one frame, but got shape {tuple(frames.shape)}.")
+    for index, frame in enumerate(frames):
+        low, high = (float(value) for value in frame.aminmax())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # also false for NaN
+            raise InputError(
+                f"`frames` must hold finite values in [0, 1], but frame {index} holds [{low:g}, {high:g}]. "
+                "Check the step that made this frame."
+            )
+
+
+def fit_frames(frames: Tensor, config: FrameConfig) -> Tensor:
+    """Return ``frames`` ``(T,H,W,3)`` resized to `model_size` (bicubic, antialiased, in [0, 1]), aspect not kept.
+
+    Reference code: PIL's bicubic on 8-bit frames, which rounds to whole grey levels; so do we, on every size.
+    """
+    height, width = model_size((int(frames.shape[1]), int(frames.shape[2])), config)
+    if (height, width) == tuple(frames.shape[1:3]):
+        return frames.float()
+    planes = frames.float().movedim(-1, 1)  # (T,H,W,3) -> (T,3,H,W)
+    resized = F.interpolate(planes, (height, width), mode="bicubic", antialias=True, align_corners=False)
+    return torch.round(resized.movedim(1, -1).clamp(0, 1) * 255) / 255

@@ -1,0 +1,61 @@
+"""What difference maps pass through: blur, normalising, and the filter by the coarse mask (paper 4.3, Eq. 6)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from .config import DifferenceConfig
+from .types import InputError
+
+GREY_LEVEL = 1 / 255
+"""One level of an 8-bit picture: smaller maxima are noise, which normalising must not blow up."""
+
+
+def blurred(maps: Tensor, config: DifferenceConfig) -> Tensor:
+    """Blur maps ``(B,H,W)`` with a Gaussian window; beyond the border they are mirrored without repeating the edge.
+
+    Equal to OpenCV's ``GaussianBlur`` with ``BORDER_REFLECT_101``.
+
+    Raises:
+        InputError: the kernel is even, or does not fit into the maps.
+    """
+    size = config.blur_size
+    if size % 2 == 0 or size // 2 >= min(maps.shape[1:]):
+        limit = 2 * min(maps.shape[1:]) - 1
+        raise InputError(f"`difference.blur_size` must be odd and at most {limit} for these frames, but got {size}.")
+    if size == 1:
+        return maps
+    places = torch.arange(size, dtype=maps.dtype, device=maps.device) - size // 2
+    kernel = torch.exp(-places.square() / (2 * config.blur_sigma**2))
+    kernel = kernel / kernel.sum()
+    padded = F.pad(maps[:, None], (size // 2,) * 4, mode="reflect")
+    rows = F.conv2d(padded, kernel.view(1, 1, 1, size))
+    return F.conv2d(rows, kernel.view(1, 1, size, 1))[:, 0]
+
+
+def normalised_maps(maps: Tensor) -> Tensor:
+    """Divide each of the maps ``(B,H,W)`` by its maximum, or by one grey level if that is larger.
+
+    >>> normalised_maps(torch.tensor([[[0.0, 0.5]]])).tolist()
+    [[[0.0, 1.0]]]
+    """
+    return maps / maps.amax((1, 2), keepdim=True).clamp(min=GREY_LEVEL)
+
+
+def filtered(maps: Tensor, masks: Tensor, strength: float) -> Tensor:
+    """Weigh difference maps by ``strength`` outside the masks (paper Eq. 6).
+
+    Args:
+        maps: ``(B,H,W)`` of 0 or more.
+        masks: ``(B,H,W)`` in [0, 1], may be soft.
+        strength: weight outside, in [0, 1]; 1 changes nothing.
+    """
+    return maps * masks + strength * maps * (1 - masks)
+
+
+def enlarged_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return masks ``(B,h,w)`` enlarged to ``size`` with soft edges, ``(B,*size)`` float32 in [0, 1] (bicubic)."""
+    soft = F.interpolate(masks[:, None].float(), size, mode="bicubic", align_corners=False)
+    return soft[:, 0].clamp(0, 1)

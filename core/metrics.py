@@ -1,0 +1,223 @@
+"""Scores of label maps against ground truth: mIoU, video consistency, boundary F, flicker (paper 5.1).
+
+Label 255 in the ground truth is void: such pixels count for nothing. Each measure is a pure function with a small
+class that gathers it over clips.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from .types import MAX_LABEL, VOID, InputError, require_shape
+
+Agreement = Literal["correct", "constant"]
+_NUM_LABELS = MAX_LABEL + 1
+_BOUNDARY_TOLERANCE = 0.008
+"""Share of the picture's diagonal by which boundaries may be off (DAVIS)."""
+
+
+def confusion_matrix(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Count pixels by true label (rows) and predicted label (columns), without those whose truth is void.
+
+    Args:
+        prediction: integer labels in [0, 255], any shape.
+        truth: same shape.
+
+    Returns:
+        ``(256,256)`` int64.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    _require_same_shape(prediction, truth)
+    valid = truth != VOID
+    codes = truth[valid].long() * _NUM_LABELS + prediction[valid].long()
+    return torch.bincount(codes, minlength=_NUM_LABELS**2).view(_NUM_LABELS, _NUM_LABELS).cpu()
+
+
+def class_ious(matrix: Tensor) -> dict[int, float]:
+    """Return intersection over union of each label that occurs in the ground truth of a confusion matrix.
+
+    A label that is predicted but never true gets no value of its own: its pixels already lower the labels they were
+    taken from. A label that is true but never predicted has 0.
+
+    >>> class_ious(confusion_matrix(torch.tensor([1, 1, 2, 7]), torch.tensor([1, 2, 2, 2])))
+    {1: 0.5, 2: 0.3333333333333333}
+    """
+    true, predicted, hits = matrix.sum(1), matrix.sum(0), matrix.diagonal()
+    unions = true + predicted - hits
+    return {int(label): int(hits[label]) / int(unions[label]) for label in true.nonzero()[:, 0]}
+
+
+def mean_iou(matrix: Tensor) -> float:
+    """Return the mean of `class_ious` of a confusion matrix summed over the whole data set.
+
+    Raises:
+        InputError: the matrix holds no pixel.
+    """
+    ious = class_ious(matrix)
+    if not ious:
+        raise InputError("`truth` must hold labelled pixels, but all are void (255). Check the folder of masks.")
+    return sum(ious.values()) / len(ious)
+
+
+class MeanIoU:
+    """Gathers the confusion matrix of a data set (mIoU over all its pixels, not a mean over clips).
+
+    Attributes:
+        matrix: ``(256,256)`` int64, see `confusion_matrix`.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.matrix = torch.zeros((_NUM_LABELS, _NUM_LABELS), dtype=torch.int64)
+
+    def update(self, prediction: Tensor, truth: Tensor) -> None:
+        """Add label maps of any shape."""
+        self.matrix += confusion_matrix(prediction, truth)
+
+    def compute(self) -> float:
+        """Return mIoU; see `mean_iou`."""
+        return mean_iou(self.matrix)
+
+
+def video_consistency(
+    prediction: Tensor, truth: Tensor, length: int, agreement: Agreement = "correct"
+) -> tuple[float, ...]:
+    """Return the consistency of each run of ``length`` consecutive frames of one clip (VC of VSPW, CVPR 2021).
+
+    With S the ground truth and S' the prediction of the ``C`` frames of a clip, VSPW defines the mean over its
+    ``C - length + 1`` runs of ``|(common area of S) and (common area of S')| / |common area of S|``, where the common
+    area is the set of pixels that have the same label in all frames of the run. Here:
+
+    - the denominator counts pixels whose truth is the same in all frames, void left out;
+    - the numerator counts those of them where the prediction has that label in all frames (``correct``, the
+      formula read as labelled areas), or any one label in all frames (``constant``, as VSPW's evaluation script
+      counts, by which a prediction that never changes scores 1);
+    - a run without such pixels has no value. VSPW's script also leaves out the last run of each clip and counts void
+      as a label.
+
+    Args:
+        prediction: ``(T,H,W)`` integer labels of consecutive frames.
+        truth: ``(T,H,W)``.
+        length: frames of a run, 8 or 16 in the literature; at least 2.
+        agreement: see above.
+
+    Returns:
+        One share in [0, 1] per run; empty for clips shorter than a run.
+
+    Raises:
+        InputError: shapes differ, or ``length`` is below 2.
+    """
+    _require_same_shape(prediction, truth)
+    sizes = require_shape("truth", truth, "T H W")
+    if length < 2:
+        raise InputError(f"`length` must be at least 2, but got {length}. VSPW uses 8 and 16.")
+    steady = torch.zeros(truth.shape[1:], dtype=torch.int64, device=truth.device)
+    agreed = torch.zeros_like(steady)
+    shares: list[float] = []
+    for frame in range(sizes["T"]):  # counters: for how many frames up to this one a condition has held
+        valid = truth[frame] != VOID
+        held = valid & (truth[frame] == truth[max(frame - 1, 0)])
+        steady = torch.where(held, steady + 1, valid.long())
+        if agreement == "correct":
+            agreed = torch.where(prediction[frame] == truth[frame], agreed + 1, 0)
+        else:
+            agreed = torch.where(prediction[frame] == prediction[max(frame - 1, 0)], agreed + 1, 1)
+        common = steady >= length
+        total = int(common.sum())
+        if total:
+            shares.append(int((common & (agreed >= length)).sum()) / total)
+    return tuple(shares)
+
+
+class VideoConsistency:
+    """Gathers mVC over clips: the mean over all runs of all clips, as VSPW does."""
+
+    def __init__(self, length: int, agreement: Agreement = "correct") -> None:
+        """Take runs of ``length`` frames; see `video_consistency`."""
+        self._length, self._agreement = length, agreement
+        self._total, self._runs = 0.0, 0
+
+    def update(self, prediction: Tensor, truth: Tensor) -> None:
+        """Add one clip, or one stretch of consecutive labelled frames, ``(T,H,W)``; too short ones add nothing."""
+        shares = video_consistency(prediction, truth, self._length, self._agreement)
+        self._total += sum(shares)
+        self._runs += len(shares)
+
+    def compute(self) -> float | None:
+        """Return mVC in [0, 1], or None where no clip had a run."""
+        return self._total / self._runs if self._runs else None
+
+
+def flip_rate(prediction: Tensor, truth: Tensor | None = None) -> float | None:
+    """Return how often a pixel's label changes from one frame to the next, as a share of all chances.
+
+    Args:
+        prediction: ``(T,H,W)`` integer labels of consecutive frames.
+        truth: ``(T,H,W)``; if given, only pixels count whose truth does not change and is not void.
+
+    Returns:
+        A share in [0, 1], 0 for steady labels; None where nothing counts.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    require_shape("prediction", prediction, "T H W")
+    changed = prediction[1:] != prediction[:-1]
+    if truth is not None:
+        _require_same_shape(prediction, truth)
+        changed = changed[(truth[1:] == truth[:-1]) & (truth[1:] != VOID)]
+    return float(changed.double().mean()) if changed.numel() else None
+
+
+def boundary_f_score(prediction: Tensor, truth: Tensor, tolerance: float = _BOUNDARY_TOLERANCE) -> float:
+    """Return the F measure of the boundary of one region in one frame (DAVIS, CVPR 2016).
+
+    Precision is the share of the predicted boundary within the tolerance of the true one, recall the reverse, and F
+    their harmonic mean. Both boundaries empty: 1; one empty: 0.
+
+    Args:
+        prediction: ``(H,W)`` boolean mask. Clear void pixels in both masks first.
+        truth: ``(H,W)`` boolean mask.
+        tolerance: share of the diagonal, rounded up to whole pixels.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    _require_same_shape(prediction, truth)
+    sizes = require_shape("truth", truth, "H W")
+    radius = math.ceil(tolerance * math.hypot(sizes["H"], sizes["W"]))
+    ours, theirs = _boundary(prediction), _boundary(truth)
+    if not ours.any() or not theirs.any():
+        return float(ours.any() == theirs.any())
+    precision = float((ours & _dilated(theirs, radius)).sum() / ours.sum())
+    recall = float((theirs & _dilated(ours, radius)).sum() / theirs.sum())
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _boundary(mask: Tensor) -> Tensor:
+    """Return the pixels ``(H,W)`` of which the right, lower or lower right neighbour has another value."""
+    padded = F.pad(mask[None, None].float(), (0, 1, 0, 1), mode="replicate")[0, 0].bool()
+    return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
+
+
+def _dilated(mask: Tensor, radius: int) -> Tensor:
+    """Return the pixels ``(H,W)`` within ``radius`` pixels of the mask."""
+    places = torch.arange(-radius, radius + 1, device=mask.device)
+    disk = (places[:, None].square() + places.square() <= radius**2).float()
+    return F.conv2d(mask[None, None].float(), disk[None, None], padding=radius)[0, 0] > 0.5
+
+
+def _require_same_shape(prediction: Tensor, truth: Tensor) -> None:
+    """Check that label maps have the same shape."""
+    if prediction.shape != truth.shape:
+        raise InputError(
+            f"`prediction` must have the shape of `truth` {tuple(truth.shape)}, but got {tuple(prediction.shape)}. "
+            "Resize the label maps by nearest neighbour."
+        )

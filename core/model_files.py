@@ -1,0 +1,158 @@
+"""Recognise a model file or folder before anything is loaded: sizes, what is refused, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from .config import ATTENTION_BLOCKS
+from .model_folders import prediction_of, read_folder, weight_files
+from .model_sizes import METADATA_KEY, SD2_CONTEXT, SUPPORTED, UNET_PREFIX, VAE_PREFIX, ModelSizes, Shapes
+from .safetensors_header import TensorInfo, common_dtype, read_header
+from .types import InputError
+
+CONDITIONING_KEY = "conditioning.positive"
+"""Tensor of a single file with the embedding of the empty prompt, ``(77, context)``."""
+TEXT_PREFIX = "cond_stage_model."
+PREDICTION_PROBE = f"{UNET_PREFIX}output_blocks.11.1.transformer_blocks.0.norm1.bias"
+
+# What a file holds that is no SD 1.x/2.x checkpoint, by a part of a tensor's name.
+_FOREIGN = (
+    ("time_stack.", "Stable Video Diffusion or another video model"),
+    ("double_blocks.", "Flux"),
+    ("joint_blocks.", "Stable Diffusion 3"),
+    ("conditioner.embedders.1.", "SDXL"),
+    ("label_emb.", "a model with class or size conditioning, such as SDXL"),
+    ("lora_", "a LoRA, not a whole model"),
+    ("control_model.", "a ControlNet"),
+)
+
+
+class BlockInfo(NamedTuple):
+    """Decoder block with attention: pixels of the frame per cell of its grid along a side, and its channels."""
+
+    block: int
+    grid_divisor: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a model file or folder holds.
+
+    Attributes:
+        path: the file or folder.
+        layout: ``file`` (original layout) or ``folder`` (diffusers).
+        sizes: widths, prediction type and scale.
+        conditioning: where the embedding of the empty prompt comes from: ``tensor``, ``text encoder`` or ``none``.
+        num_parameters: of ``unet``, ``vae`` and ``text encoder``.
+        dtype: most frequent type of the UNet's values, such as ``F16``.
+        num_bytes: size of the files.
+    """
+
+    path: Path
+    layout: str
+    sizes: ModelSizes
+    conditioning: str
+    num_parameters: dict[str, int]
+    dtype: str
+    num_bytes: int
+
+    @property
+    def kind(self) -> str:
+        """Family, by the width of the context and the form of the projections."""
+        return "SD 2.x" if self.sizes.unet.use_linear_in_transformer else "SD 1.x"
+
+    @property
+    def blocks(self) -> tuple[BlockInfo, ...]:
+        """Decoder blocks with attention, the paper's 3..11."""
+        channels = self.sizes.unet.channels
+        levels = [(block, len(channels) - 1 - block // 3) for block in ATTENTION_BLOCKS]
+        return tuple(BlockInfo(block, 8 * 2**level, channels[level]) for block, level in levels)
+
+
+def describe_model(path: str | Path) -> ModelDescription:
+    """Describe a model without loading its weights.
+
+    Args:
+        path: single `.safetensors` file in the original layout, or a diffusers folder.
+
+    Raises:
+        InputError: missing, unreadable, truncated or not a Stable Diffusion 1.x/2.x model.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"`model` must be an existing file or folder, but {path} does not exist. Check the path.")
+    description = _describe_folder(path) if path.is_dir() else _describe_file(path)
+    description.sizes.check(path.name)
+    return description
+
+
+def fingerprint(path: str | Path) -> str:
+    """Return the SHA-256 of a model file, or of a folder's weight files in the order of their paths, hexadecimal."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    for file in weight_files(path) if path.is_dir() else [path]:
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _describe_file(path: Path) -> ModelDescription:
+    header = read_header(path)
+    _refuse_foreign(path.name, header.tensors)
+    if METADATA_KEY in header.metadata:
+        sizes = ModelSizes.from_metadata(header.metadata[METADATA_KEY])
+    else:
+        sizes = ModelSizes.from_shapes(header.shapes, _prediction(path, header.shapes))
+    has_text = any(name.startswith(TEXT_PREFIX) for name in header.tensors)
+    conditioning = "tensor" if CONDITIONING_KEY in header.tensors else "text encoder" if has_text else "none"
+    counts = {
+        part: sum(info.size for name, info in header.tensors.items() if name.startswith(prefix))
+        for part, prefix in (("unet", UNET_PREFIX), ("vae", VAE_PREFIX), ("text encoder", TEXT_PREFIX))
+    }
+    dtype = common_dtype(info for name, info in header.tensors.items() if name.startswith(UNET_PREFIX))
+    return ModelDescription(path, "file", sizes, conditioning, counts, dtype, path.stat().st_size)
+
+
+def _refuse_foreign(name: str, tensors: Mapping[str, TensorInfo]) -> None:
+    """Refuse files of other models, and files that hold only a part of one."""
+    for part, what in _FOREIGN:
+        if any(part in tensor for tensor in tensors):
+            raise InputError(f"`model` must be a Stable Diffusion model, but {name} is {what}. Use {SUPPORTED}.")
+    needed = {
+        f"{UNET_PREFIX}input_blocks.0.0.weight": "UNet",
+        f"{UNET_PREFIX}input_blocks.1.1.proj_in.weight": "UNet with attention",
+        f"{UNET_PREFIX}out.2.weight": "UNet",
+        f"{VAE_PREFIX}encoder.conv_in.weight": "encoder of the autoencoder",
+        f"{VAE_PREFIX}decoder.conv_in.weight": "decoder of the autoencoder",
+        f"{VAE_PREFIX}decoder.conv_out.weight": "decoder of the autoencoder",
+    }
+    for tensor, what in needed.items():
+        if tensor not in tensors:
+            raise InputError(
+                f"`model` must be a whole Stable Diffusion checkpoint, but {name} has no {what} ({tensor}). "
+                f"Use {SUPPORTED}, or a diffusers folder with unet/ and vae/."
+            )
+
+
+def _describe_folder(path: Path) -> ModelDescription:
+    folder = read_folder(path)
+    counts = {
+        part: sum(t.size for h in headers for t in h.tensors.values()) for part, headers in folder.headers.items()
+    }
+    dtype = common_dtype(info for header in folder.headers["unet"] for info in header.tensors.values())
+    num_bytes = sum(file.stat().st_size for file in weight_files(path))
+    conditioning = "text encoder" if "text encoder" in folder.headers else "none"
+    return ModelDescription(path, "folder", folder.sizes, conditioning, counts, dtype, num_bytes)
+
+
+def _prediction(path: Path, shapes: Shapes) -> str:
+    """Return the prediction type of a single file: only SD 2.x comes in both."""
+    context = shapes.get(f"{UNET_PREFIX}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", (0, 0))[1]
+    is_told = context == SD2_CONTEXT and PREDICTION_PROBE in shapes
+    return prediction_of(path, PREDICTION_PROBE) if is_told else "epsilon"

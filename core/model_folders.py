@@ -1,0 +1,146 @@
+"""Diffusers folders: their weight files, their sizes in the names of the original layout, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import safe_open
+
+from .model_sizes import SCALE_FACTOR, SD2_CONTEXT, SUPPORTED, ModelSizes, UNetSizes, VAESizes
+from .safetensors_header import Header, read_header
+from .types import InputError
+
+V_PREDICTION_BIAS_STD = 0.09
+"""A standard deviation of the last block's ``norm1.bias`` above this tells v-prediction from epsilon in SD 2.x."""
+PREDICTION_PROBE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+
+
+class Folder(NamedTuple):
+    """A diffusers folder: sizes, and the headers of its parts ``unet``, ``vae`` and, possibly, ``text encoder``."""
+
+    sizes: ModelSizes
+    headers: dict[str, list[Header]]
+
+
+def read_folder(folder: Path) -> Folder:
+    """Read the configuration and the headers of a diffusers folder.
+
+    Raises:
+        InputError: a part is missing, or it is no Stable Diffusion 1.x/2.x pipeline.
+    """
+    unet, vae = (_read_json(folder / part / "config.json") for part in ("unet", "vae"))
+    _check_class(folder, unet, "UNet2DConditionModel")
+    _check_class(folder, vae, "AutoencoderKL")
+    prediction = _prediction(folder, unet)
+    try:
+        sizes = ModelSizes(_unet_sizes(unet), _vae_sizes(vae), vae.get("scaling_factor", SCALE_FACTOR), prediction)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(
+            f"`model` must have complete configuration files, but those of {folder.name} cannot be used ({error!r}). "
+            "Save the pipeline again with `save_pretrained`."
+        ) from None
+    parts = ["unet", "vae", *(["text_encoder"] if (folder / "text_encoder" / "config.json").is_file() else [])]
+    headers = {part.replace("_", " "): [read_header(file) for file in part_files(folder / part)] for part in parts}
+    return Folder(sizes, headers)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the `.safetensors` files of the parts of a diffusers folder that are used.
+
+    Of variants such as ``model.fp16.safetensors`` the plain one is taken where there is one.
+
+    Raises:
+        InputError: a part has none.
+    """
+    parts = ["unet", "vae", *(["text_encoder"] if (folder / "text_encoder").is_dir() else [])]
+    return [file for part in parts for file in part_files(folder / part)]
+
+
+def part_files(part: Path) -> list[Path]:
+    """Return the weight files of one part of a diffusers folder, in order."""
+    files = sorted(part.glob("*.safetensors"))
+    plain = [file for file in files if file.name.count(".") == 1]
+    if not files:
+        raise InputError(
+            f"`model` must hold its weights as .safetensors, but {part} has no such file. "
+            "Save the pipeline again with `save_pretrained(folder, safe_serialization=True)`."
+        )
+    if plain:
+        return plain
+    variant = files[0].name.split(".")[-2].split("-")[0]
+    return [file for file in files if file.name.split(".")[-2].split("-")[0] == variant]
+
+
+def prediction_of(path: Path, tensor: str) -> str:
+    """Tell v-prediction from epsilon in SD 2.x by the spread of one bias."""
+    with safe_open(path, framework="pt") as file:
+        spread = float(file.get_tensor(tensor).float().std())
+    return "v_prediction" if spread > V_PREDICTION_BIAS_STD else "epsilon"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text())
+    except OSError:
+        raise InputError(
+            f"`model` must be a .safetensors file or a diffusers folder, but {path} does not exist. Supported are "
+            f"{SUPPORTED}, or the folder that holds unet/ and vae/."
+        ) from None
+    except ValueError:
+        raise InputError(f"`model` must have readable configuration files, but {path} is not JSON.") from None
+    return values
+
+
+def _check_class(folder: Path, config: Mapping[str, Any], wanted: str) -> None:
+    got = config.get("_class_name", wanted)
+    if got != wanted or config.get("addition_embed_type") or config.get("class_embed_type"):
+        raise InputError(
+            f"`model` must be a Stable Diffusion 1.x or 2.x pipeline with a plain {wanted}, but {folder.name} holds "
+            f"{got if got != wanted else 'one with extra conditioning, such as SDXL'}. Use {SUPPORTED}."
+        )
+
+
+def _unet_sizes(config: Mapping[str, Any]) -> UNetSizes:
+    """Translate diffusers' names. ``attention_head_dim`` is the number of heads there, not their width."""
+    channels = tuple(config["block_out_channels"])
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
+    widths = {c // n for c, n in zip(channels, heads, strict=True)} if isinstance(heads, list) else set()
+    attended = [2**level for level, kind in enumerate(config["down_block_types"]) if "CrossAttn" in kind]
+    depth = config.get("transformer_layers_per_block", 1)
+    return UNetSizes(
+        model_channels=channels[0],
+        channel_mult=tuple(width // channels[0] for width in channels),
+        num_res_blocks=config.get("layers_per_block", 2),
+        attention_resolutions=tuple(attended),
+        num_head_channels=min(widths, default=None),
+        num_heads=heads if isinstance(heads, int) else None,
+        context_dim=config["cross_attention_dim"],
+        use_linear_in_transformer=config.get("use_linear_projection", False),
+        transformer_depth=depth if isinstance(depth, int) else max(depth),
+        in_channels=config.get("in_channels", 4),
+        out_channels=config.get("out_channels", 4),
+    )
+
+
+def _vae_sizes(config: Mapping[str, Any]) -> VAESizes:
+    channels = tuple(config["block_out_channels"])
+    return VAESizes(
+        ch=channels[0],
+        ch_mult=tuple(width // channels[0] for width in channels),
+        num_res_blocks=config.get("layers_per_block", 2),
+        z_channels=config.get("latent_channels", 4),
+    )
+
+
+def _prediction(folder: Path, unet: Mapping[str, Any]) -> str:
+    """Return the prediction type that the scheduler names, or that the weights tell."""
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    if scheduler.is_file():
+        return str(_read_json(scheduler).get("prediction_type", "epsilon"))
+    if unet.get("cross_attention_dim") != SD2_CONTEXT:
+        return "epsilon"
+    files = [file for file in part_files(folder / "unet") if PREDICTION_PROBE in read_header(file).tensors]
+    return prediction_of(files[0], PREDICTION_PROBE) if files else "epsilon"

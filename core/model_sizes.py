@@ -1,0 +1,242 @@
+"""Sizes of a Stable Diffusion UNet and autoencoder, written in a file's metadata or read off its tensors' shapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .types import InputError
+
+METADATA_KEY = "vidseg.config"
+"""Metadata entry of a `.safetensors` file that holds `ModelSizes` as JSON; needed for models of unusual width."""
+UNET_PREFIX = "model.diffusion_model."
+VAE_PREFIX = "first_stage_model."
+SUPPORTED = "Stable Diffusion 1.x or 2.x checkpoints, for example v2-1_512-ema-pruned.safetensors"
+SD1_CONTEXT, SD2_CONTEXT = 768, 1024
+SD1_HEADS, SD2_HEAD_CHANNELS = 8, 64
+SCALE_FACTOR = 0.18215
+"""Latents times this have about unit variance (SD 1.x and 2.x)."""
+NORM_GROUPS = 32
+NUM_LEVELS, NUM_RES_BLOCKS, ATTENTION_RESOLUTIONS = 4, 2, (4, 2, 1)
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class UNetSizes:
+    """Sizes of the UNet under the names of the original configuration files.
+
+    Exactly one of ``num_head_channels`` (SD 2.x) and ``num_heads`` (SD 1.x) is set.
+    """
+
+    model_channels: int
+    channel_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = NUM_RES_BLOCKS
+    attention_resolutions: tuple[int, ...] = ATTENTION_RESOLUTIONS
+    num_head_channels: int | None = None
+    num_heads: int | None = None
+    context_dim: int = SD2_CONTEXT
+    use_linear_in_transformer: bool = True
+    transformer_depth: int = 1
+    in_channels: int = 4
+    out_channels: int = 4
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each level, finest first."""
+        return tuple(self.model_channels * mult for mult in self.channel_mult)
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Attention heads of each level, finest first."""
+        if self.num_head_channels is None:
+            return (self.num_heads or SD1_HEADS,) * len(self.channels)
+        return tuple(channels // self.num_head_channels for channels in self.channels)
+
+
+@dataclass(frozen=True)
+class VAESizes:
+    """Sizes of the autoencoder under the names of the original configuration files."""
+
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    z_channels: int = 4
+    double_z: bool = True
+    in_channels: int = 3
+    out_ch: int = 3
+    resolution: int = 256
+    attn_resolutions: tuple[int, ...] = ()
+    dropout: float = 0.0
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each level, finest first."""
+        return tuple(self.ch * mult for mult in self.ch_mult)
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Everything about a model that is not a weight. ``prediction_type`` is ``epsilon`` or ``v_prediction``."""
+
+    unet: UNetSizes
+    vae: VAESizes
+    scale_factor: float = SCALE_FACTOR
+    prediction_type: str = "epsilon"
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the metadata of a `.safetensors` file with these sizes."""
+        return {METADATA_KEY: json.dumps(asdict(self)), "format": "pt"}
+
+    @classmethod
+    def from_metadata(cls, text: str) -> ModelSizes:
+        """Read the JSON that `to_metadata` wrote.
+
+        Raises:
+            InputError: it is not such JSON, or an entry is unknown or missing.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            sizes = cls(
+                unet=UNetSizes(**_known(UNetSizes, values["unet"])),
+                vae=VAESizes(**_known(VAESizes, values["vae"])),
+                scale_factor=float(values.get("scale_factor", SCALE_FACTOR)),
+                prediction_type=str(values.get("prediction_type", "epsilon")),
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"`{METADATA_KEY}` in the model's metadata must be the JSON of its sizes, but got {text[:80]!r} "
+                f"({error}). Save the model again with `ModelSizes.to_metadata`."
+            ) from None
+        return sizes
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes, prediction_type: str = "epsilon") -> ModelSizes:
+        """Infer the sizes from the shapes of the tensors of a single file, by the rules of SD 1.x and 2.x.
+
+        Raises:
+            InputError: the width of the context tells neither SD 1.x nor 2.x apart.
+        """
+        return cls(_unet_sizes(shapes), _vae_sizes(shapes), SCALE_FACTOR, prediction_type)
+
+    def check(self, name: str) -> None:
+        """Check that the paper's decoder blocks 0..11 exist and that the channels are those of an image model.
+
+        Raises:
+            InputError: they are not.
+        """
+        unet = self.unet
+        facts = {
+            "number of levels": (len(unet.channel_mult), NUM_LEVELS),
+            "residual blocks per level": (unet.num_res_blocks, NUM_RES_BLOCKS),
+            "levels with attention": (tuple(sorted(unet.attention_resolutions)), tuple(sorted(ATTENTION_RESOLUTIONS))),
+            "transformer depth": (unet.transformer_depth, 1),
+            "input channels": (unet.in_channels, 4),
+            "output channels": (unet.out_channels, 4),
+            "latent channels": (self.vae.z_channels, 4),
+            "levels of the autoencoder": (len(self.vae.ch_mult), NUM_LEVELS),
+        }
+        for fact, (value, wanted) in facts.items():
+            if value != wanted:
+                raise InputError(
+                    f"`model` must be shaped like Stable Diffusion, with {fact} {wanted}, but {name} has {value}. "
+                    f"Supported are {SUPPORTED}."
+                )
+        self._check_divisible(name)
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise InputError(
+                f"`prediction_type` of the model must be epsilon or v_prediction, but got {self.prediction_type!r}."
+            )
+
+    def _check_divisible(self, name: str) -> None:
+        """Check that group norms and heads divide the channels."""
+        unet = self.unet
+        head_channels = unet.num_head_channels or 0
+        wrong = [width for width in (*unet.channels, *self.vae.channels) if width < 1 or width % NORM_GROUPS]
+        wrong += [width for width in unet.channels if head_channels and width % head_channels]
+        wrong += [width for width in unet.channels if not head_channels and width % (unet.num_heads or SD1_HEADS)]
+        if wrong:
+            raise InputError(
+                f"`model` must have channels that are multiples of {NORM_GROUPS} and of its attention heads, but "
+                f"{name} has {wrong[0]}. Correct the sizes in its metadata."
+            )
+
+
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``values`` with lists as tuples; unknown names raise when the dataclass is made."""
+    names = {field.name for field in fields(kind)}
+    unknown = set(values) - names
+    if unknown:
+        raise ValueError(f"unknown sizes: {', '.join(sorted(unknown))}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _unet_sizes(shapes: Shapes) -> UNetSizes:
+    """Read the UNet's sizes off its tensors' shapes."""
+    first = shapes[f"{UNET_PREFIX}input_blocks.0.0.weight"]
+    channels, num_res_blocks = _level_channels(shapes)
+    attention = f"{UNET_PREFIX}input_blocks.1.1."
+    context_dim = shapes.get(f"{attention}transformer_blocks.0.attn2.to_k.weight", (0, 0))[1]
+    if context_dim not in (SD1_CONTEXT, SD2_CONTEXT):
+        raise InputError(
+            f"`model` must have a context of {SD1_CONTEXT} (SD 1.x) or {SD2_CONTEXT} (SD 2.x) channels, but got "
+            f"{context_dim}. Supported are {SUPPORTED}; a model of other sizes must name them in its metadata "
+            f"under {METADATA_KEY}."
+        )
+    has_attention = tuple(
+        2**level
+        for level in range(len(channels))
+        if f"{UNET_PREFIX}input_blocks.{1 + level * (num_res_blocks + 1)}.1.norm.weight" in shapes
+    )
+    depth = sum(f"{attention}transformer_blocks.{index}.norm1.weight" in shapes for index in range(100))
+    is_sd1 = context_dim == SD1_CONTEXT
+    return UNetSizes(
+        model_channels=first[0],
+        channel_mult=tuple(width // first[0] for width in channels),
+        num_res_blocks=num_res_blocks,
+        attention_resolutions=has_attention,
+        num_heads=SD1_HEADS if is_sd1 else None,
+        num_head_channels=None if is_sd1 else SD2_HEAD_CHANNELS,
+        context_dim=context_dim,
+        use_linear_in_transformer=len(shapes[f"{attention}proj_in.weight"]) == 2,
+        transformer_depth=depth,
+        in_channels=first[1],
+        out_channels=shapes[f"{UNET_PREFIX}out.2.weight"][0],
+    )
+
+
+def _level_channels(shapes: Shapes) -> tuple[list[int], int]:
+    """Return the channels of each level of the UNet, and the number of residual blocks of a level."""
+    channels: list[int] = []
+    run, num_res_blocks, index = 0, 0, 1
+    while True:
+        block = f"{UNET_PREFIX}input_blocks.{index}.0."
+        if f"{block}op.weight" in shapes:
+            num_res_blocks, run = run, 0
+        elif f"{block}out_layers.3.weight" in shapes:
+            if run == 0:
+                channels.append(shapes[f"{block}out_layers.3.weight"][0])
+            run += 1
+        else:
+            return channels, num_res_blocks or run
+        index += 1
+
+
+def _vae_sizes(shapes: Shapes) -> VAESizes:
+    """Read the autoencoder's sizes off its tensors' shapes."""
+    encoder, decoder = f"{VAE_PREFIX}encoder.", f"{VAE_PREFIX}decoder."
+    first = shapes[f"{encoder}conv_in.weight"]
+    channels: list[int] = []
+    while (name := f"{encoder}down.{len(channels)}.block.0.conv2.weight") in shapes:
+        channels.append(shapes[name][0])
+    blocks = sum(f"{encoder}down.0.block.{index}.conv2.weight" in shapes for index in range(100))
+    return VAESizes(
+        ch=first[0],
+        ch_mult=tuple(width // first[0] for width in channels),
+        num_res_blocks=blocks,
+        z_channels=shapes[f"{decoder}conv_in.weight"][1],
+        in_channels=first[1],
+        out_ch=shapes[f"{decoder}conv_out.weight"][0],
+    )

@@ -1,0 +1,235 @@
+"""Masked modulation: sampling repeated with an offset inside one region (paper 4.3, Eq. 2 and 5).
+
+For some frames: `plain_pass` samples without modulation, then `modulate` repeats the steps from the modulated one on,
+for each (frame, label) with both signs. Frames of an image model are independent, so a compute batch may hold any
+frames, labels and signs. A video model, whose window is one sample, needs other jobs (one per label, over the whole
+window); only `modulation_jobs` and what is passed as ``frames`` to `Denoiser.replay` would change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .backbones import Denoiser, StepCache
+from .config import ModulationConfig, Settings
+from .schedule import euler_step
+from .types import CoarseMaps, InputError, require_shape
+
+Blending = Literal["all", "first", "none"]
+CELL_LATENTS = 2
+"""Latents along the side of a coarse cell."""
+
+
+class PlainStep(NamedTuple):
+    """An unmodulated step: its noise level and the next, what a replay needs, and ``(F,4,H/8,W/8)`` latents after."""
+
+    sigma: float
+    next_sigma: float
+    cache: StepCache
+    latents: Tensor
+
+
+class PlainPass(NamedTuple):
+    """Unmodulated steps from the modulated one to the last.
+
+    Attributes:
+        start: ``(F,4,H/8,W/8)`` float32, latents that enter the modulated step.
+        steps: the steps, the modulated one first.
+    """
+
+    start: Tensor
+    steps: tuple[PlainStep, ...]
+
+
+class ModulationJob(NamedTuple):
+    """A region of a frame, to be modulated with both signs."""
+
+    frame: int
+    label: int
+
+
+class ModulatedPairs(NamedTuple):
+    """Outcome of some jobs: clean latents ``plus`` and ``minus``, ``(B,4,H/8,W/8)`` float32, one of each per job."""
+
+    jobs: tuple[ModulationJob, ...]
+    plus: Tensor
+    minus: Tensor
+
+
+def modulate(
+    denoiser: Denoiser, plain: PlainPass, coarse: CoarseMaps, settings: Settings, batch_size: int
+) -> Iterator[ModulatedPairs]:
+    """Modulate every region of every frame with both signs (paper 4.3).
+
+    The jobs are those of `modulation_jobs`, in its order. Their results do not depend on ``batch_size`` beyond float
+    rounding.
+
+    Args:
+        denoiser: the model.
+        plain: unmodulated steps of ``F`` frames.
+        coarse: maps ``(F,h,w)`` of the same frames.
+        settings: modulation settings, and the precision of differences.
+        batch_size: latents of one UNet call, at least 1; plus and minus of a job share a call except with 1.
+
+    Yields:
+        One compute batch at a time.
+
+    Raises:
+        InputError: the maps do not fit the latents, or ``batch_size`` is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"`batch_size` must be at least 1, but got {batch_size}. Pass 1 to use the least memory.")
+    frames, _, height, width = plain.start.shape
+    require_shape("coarse.maps", coarse.maps, "F h w", F=frames, h=height // CELL_LATENTS, w=width // CELL_LATENTS)
+    jobs = modulation_jobs(coarse, keep_uniform=keeps_uniform_frames(settings))
+    replays = _Replays(denoiser, plain, coarse.maps.to(plain.start.device), settings.modulation)
+    count = max(1, batch_size // 2)
+    for first in range(0, len(jobs), count):
+        yield replays.pairs(jobs[first : first + count], batch_size)
+
+
+def keeps_uniform_frames(settings: Settings) -> bool:
+    """Return whether frames of one single label need modulation.
+
+    With exact differences such a frame is that label everywhere. With 8-bit differences pixels whose difference was
+    truncated to zero get the lowest label of all, so its differences are needed.
+    """
+    return settings.difference.precision == "8bit"
+
+
+def modulation_jobs(coarse: CoarseMaps, *, keep_uniform: bool) -> tuple[ModulationJob, ...]:
+    """Return the (frame, label) pairs to modulate, by frame, then label: those with non-empty masks.
+
+    Modulation with an empty mask changes nothing, so the difference is zero.
+
+    >>> modulation_jobs(CoarseMaps(torch.tensor([[[3, 5]], [[5, 5]]]), ()), keep_uniform=False)
+    (ModulationJob(frame=0, label=3), ModulationJob(frame=0, label=5))
+
+    Args:
+        coarse: maps ``(F,h,w)`` int64.
+        keep_uniform: whether to keep frames that hold one label only.
+    """
+    require_shape("coarse.maps", coarse.maps, "F h w")
+    jobs: list[ModulationJob] = []
+    for frame, cells in enumerate(coarse.maps):
+        labels = torch.unique(cells).tolist()
+        if len(labels) > 1 or keep_uniform:
+            jobs += [ModulationJob(frame, int(label)) for label in labels]
+    return tuple(jobs)
+
+
+def plain_pass(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> PlainPass:
+    """Sample without modulation from ``settings.start_step`` to the end, keeping what the replays need.
+
+    Args:
+        denoiser: the model.
+        latents: ``(F,4,H/8,W/8)`` float32, with noise of ``sigmas[settings.start_step]`` added.
+        sigmas: ``(S+1,)`` noise levels, falling to zero.
+        settings: sampling and modulation settings.
+
+    Raises:
+        InputError: shapes do not fit.
+    """
+    require_shape("latents", latents, "F 4 H W")
+    require_shape("sigmas", sigmas, "S", S=settings.sampling.num_steps + 1)
+    first = settings.modulation.step
+    start = latents
+    for step in range(settings.start_step, first):
+        sigma, next_sigma = float(sigmas[step]), float(sigmas[step + 1])
+        start = _advance(start, denoiser.predict(start, sigma).denoised, sigma, next_sigma)
+    steps: list[PlainStep] = []
+    current = start
+    for step in range(first, settings.sampling.num_steps):
+        sigma, next_sigma = float(sigmas[step]), float(sigmas[step + 1])
+        prediction = denoiser.predict(current, sigma, keep=settings.modulation)
+        if prediction.cache is None:
+            raise RuntimeError("a denoiser returned no cache although `keep` was given")
+        current = _advance(current, prediction.denoised, sigma, next_sigma)
+        steps.append(PlainStep(sigma, next_sigma, prediction.cache, current))
+    return PlainPass(start.to(current.device), tuple(steps))
+
+
+def mask_offsets(masks: Tensor, signs: Tensor, factor: float) -> Tensor:
+    """Return what Eq. 2 adds to the modulated attention's output: ``sign * factor`` inside the masks, zero outside.
+
+    >>> mask_offsets(torch.tensor([[[True, False]]]), torch.tensor([-1.0]), 50.0).tolist()
+    [[[-50.0, 0.0]]]
+
+    Args:
+        masks: ``(B,h,w)`` boolean.
+        signs: ``(B,)`` float32, 1 or -1.
+        factor: modulation factor, lambda.
+
+    Returns:
+        ``(B,h,w)`` float32.
+    """
+    return torch.where(masks, (factor * signs)[:, None, None], 0.0)
+
+
+def blend_latents(modulated: Tensor, plain: Tensor, masks: Tensor) -> Tensor:
+    """Keep modulated latents inside the masks and put plain ones outside (paper Eq. 5).
+
+    Args:
+        modulated: ``(B,4,H/8,W/8)``.
+        plain: ``(B,4,H/8,W/8)``, latents of the unmodulated pass after the same step.
+        masks: ``(B,h,w)`` boolean; each cell covers two by two latents.
+
+    Raises:
+        InputError: shapes do not fit.
+    """
+    sizes = require_shape("masks", masks, "B h w")
+    shape = {"B": sizes["B"], "H": CELL_LATENTS * sizes["h"], "W": CELL_LATENTS * sizes["w"]}
+    require_shape("modulated", modulated, "B 4 H W", **shape)
+    require_shape("plain", plain, "B 4 H W", **shape)
+    inside = masks.repeat_interleave(CELL_LATENTS, dim=1).repeat_interleave(CELL_LATENTS, dim=2)
+    return torch.where(inside[:, None], modulated, plain)
+
+
+def blends_after(index: int, blending: Blending) -> bool:
+    """Return whether latents are blended after the ``index``-th step, counted from the modulated one.
+
+    Paper: after every step. Reference code: after the first two only (``first``).
+    """
+    return blending == "all" or (blending == "first" and index < 2)
+
+
+@dataclass(frozen=True)
+class _Replays:
+    """Repetitions of a plain pass over ``F`` frames with their coarse maps ``(F,h,w)``."""
+
+    denoiser: Denoiser
+    plain: PlainPass
+    maps: Tensor
+    config: ModulationConfig
+
+    def pairs(self, jobs: Sequence[ModulationJob], batch_size: int) -> ModulatedPairs:
+        """Do the jobs with both signs in UNet calls of up to ``batch_size`` latents."""
+        frames, labels = torch.tensor(jobs, device=self.maps.device).repeat(2, 1).T  # all plus, then all minus
+        signs = torch.ones(len(frames), device=self.maps.device)
+        signs[len(jobs) :] = -1
+        parts = zip(*(values.split(batch_size) for values in (frames, labels, signs)), strict=True)
+        plus, minus = torch.cat([self._sampled(*part) for part in parts]).chunk(2)
+        return ModulatedPairs(tuple(jobs), plus, minus)
+
+    def _sampled(self, frames: Tensor, labels: Tensor, signs: Tensor) -> Tensor:
+        """Return clean latents ``(B,4,H/8,W/8)``, modulated in the first step alone, for elements ``(B,)``."""
+        masks = self.maps[frames] == labels[:, None, None]
+        offset: Tensor | None = mask_offsets(masks, signs, self.config.factor)
+        latents = self.plain.start[frames]
+        for index, step in enumerate(self.plain.steps):
+            denoised = self.denoiser.replay(latents, step.sigma, step.cache, frames, offset)
+            latents = _advance(latents, denoised, step.sigma, step.next_sigma)
+            if blends_after(index, self.config.blending):
+                latents = blend_latents(latents, step.latents[frames], masks)
+            offset = None
+        return latents
+
+
+def _advance(latents: Tensor, denoised: Tensor, sigma: float, next_sigma: float) -> Tensor:
+    """Take one Euler step on the device of ``denoised``."""
+    return euler_step(latents.to(denoised.device), denoised, sigma, next_sigma)

@@ -1,0 +1,167 @@
+"""Tell a person at a terminal, or a log, how far a run is."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol, TextIO
+
+STAGE_SHARES: Mapping[str, float] = {"features": 0.1, "modulation": 0.9}
+"""Stages of a window in order, and their expected share of its time until the first window has shown it."""
+LINE_INTERVAL = 10.0
+"""Seconds between two lines where the output is not a terminal."""
+REFRESH_INTERVAL = 0.1
+"""Seconds between two updates of the line at a terminal."""
+_BAR_WIDTH = 20
+"""Characters of the bar."""
+_INSTANT = 1e-9
+"""Seconds that stand for no time, so that a rate is finite."""
+
+Clock = Callable[[], float]
+"""Returns seconds that never fall."""
+
+
+class Display(Protocol):
+    """Shows how far the run is."""
+
+    def show(self, fraction: float, text: str, *, last: bool) -> None:
+        """Show a fraction in [0, 1] and a text; ``last`` marks the end of a stage."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        ...
+
+
+class LineDisplay:
+    """Plain lines for logs: one at the end of a stage and at most one in `LINE_INTERVAL` seconds between."""
+
+    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._shown = clock()
+
+    def show(self, fraction: float, text: str, *, last: bool) -> None:
+        """Write a line where one is due."""
+        now = self._clock()
+        if last or now - self._shown >= LINE_INTERVAL:
+            self._shown = now
+            self._stream.write(f"[{fraction:4.0%}] {text}\n")
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing to restore."""
+
+
+class TerminalDisplay:
+    """One line that is rewritten in place."""
+
+    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._shown = float("-inf")
+        self._used = 0
+
+    def show(self, fraction: float, text: str, *, last: bool) -> None:
+        """Rewrite the line, at most once in `REFRESH_INTERVAL` seconds."""
+        now = self._clock()
+        if not last and now - self._shown < REFRESH_INTERVAL:
+            return
+        bar = "#" * round(_BAR_WIDTH * fraction)
+        line = f"[{bar:.<{_BAR_WIDTH}}] {fraction:4.0%} {text}"[: shutil.get_terminal_size().columns - 1]
+        self._stream.write(f"\r{line:<{self._used}}")
+        self._stream.flush()
+        self._shown, self._used = now, len(line)
+
+    def close(self) -> None:
+        """End the line."""
+        if self._used:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._used = 0
+
+
+def open_display(stream: TextIO) -> Display:
+    """Return what suits ``stream``: a line rewritten in place at a terminal, plain lines elsewhere."""
+    return TerminalDisplay(stream) if stream.isatty() else LineDisplay(stream)
+
+
+class RunProgress:
+    """The ``progress`` of all stages of a run: stage, frames per second, and the time left of the whole run.
+
+    The stages of a window are shown as a part of all windows; others, such as the check of the input, by themselves.
+
+    Args:
+        display: where to show it.
+        shares: stages of a window in order, and the expected share of each in its time.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, display: Display, shares: Mapping[str, float] = STAGE_SHARES, clock: Clock = time.monotonic
+    ) -> None:
+        self._display, self._shares, self._clock = display, dict(shares), clock
+        self._num_frames = self._window_length = self._first = self._done = 0
+        self._spent: dict[str, float] = {}
+        self._stage = ""
+        self._begin = self._stage_begin = self._last = clock()
+
+    def start(self, num_frames: int, window_length: int, first: int = 0) -> None:
+        """Begin with the window that starts at frame ``first``; those before are finished and took no time."""
+        self._num_frames, self._window_length = num_frames, window_length
+        self._first = self._done = first
+        self._begin = self._last = self._clock()
+        self._stage = ""
+
+    def window_done(self, stop: int) -> None:
+        """Note that all frames before ``stop`` are finished, and learn the shares of the stages."""
+        self._done, self._stage, self._last = stop, "", self._clock()
+        if sum(self._spent.values()) > 0:
+            self._shares = {stage: self._spent.get(stage, 0.0) for stage in self._shares}
+        self._spent = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that ``done`` of ``total`` units of ``stage`` are done."""
+        now = self._clock()
+        if stage != self._stage:
+            self._stage, self._stage_begin = stage, self._last
+        self._last = now
+        part = done / total if total else 1.0
+        spent = max(now - self._stage_begin, _INSTANT)
+        if stage in self._shares and self._num_frames:
+            self._spent[stage] = spent
+            self._show_window(stage, part, now, last=done >= total)
+        else:
+            rate = max(done, 1) / spent
+            text = f"{stage}: frame {done} of {total}, {rate:.3g} frames/s, {duration((total - done) / rate)} left"
+            self._display.show(part, text, last=done >= total)
+
+    def _show_window(self, stage: str, part: float, now: float, *, last: bool) -> None:
+        """Show how far all windows are when ``part`` of a stage of the current one is done."""
+        stages = list(self._shares)
+        before = sum(self._shares[name] for name in stages[: stages.index(stage)])
+        share = (before + part * self._shares[stage]) / max(sum(self._shares.values()), _INSTANT)
+        length = max(0, min(self._window_length, self._num_frames - self._done))
+        done = self._done + share * length
+        rate = max(done - self._first, _INSTANT) / max(now - self._begin, _INSTANT)
+        frames = f"frames {self._done + 1}-{self._done + length} of {self._num_frames}"
+        left = duration((self._num_frames - done) / rate)
+        text = f"{frames}: {stage} {part:.0%}, {rate:.3g} frames/s, {left} left"
+        self._display.show(done / self._num_frames, text, last=last)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._display.close()
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people read it.
+
+    >>> duration(7.2), duration(185), duration(7384)
+    ('7 s', '3:05 min', '2:03 h')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"

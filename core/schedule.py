@@ -1,0 +1,162 @@
+"""Noise levels, inversion by added noise, and the deterministic Euler step (paper 3; reference: Euler on DDPM sigmas).
+
+Latents live in "sigma space": ``x = clean + sigma * noise``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .types import InputError, require_shape
+
+NUM_TRAINING_STEPS = 1000
+"""Steps of the schedule that SD 1.x and 2.x were trained with."""
+_FIRST_BETA, _LAST_BETA = 0.00085, 0.012
+
+
+def training_sigmas() -> Tensor:
+    """Return the noise levels ``sqrt((1 - acp) / acp)`` of the training schedule of SD 1.x and 2.x.
+
+    Returns:
+        ``(1000,)`` float64, rising from 0.0292 to 14.6146. ``acp`` is the running product of ``1 - beta``, and the
+        square root of ``beta`` rises linearly.
+
+    >>> round(float(training_sigmas()[-1]), 4)
+    14.6146
+    """
+    betas = torch.linspace(_FIRST_BETA**0.5, _LAST_BETA**0.5, NUM_TRAINING_STEPS, dtype=torch.float64) ** 2
+    acp = torch.cumprod(1 - betas, dim=0)
+    return torch.sqrt((1 - acp) / acp)
+
+
+def sampling_timesteps(num_steps: int, num_training_steps: int = NUM_TRAINING_STEPS) -> tuple[int, ...]:
+    """Return the training step of each sampling step, falling from the noisiest.
+
+    Args:
+        num_steps: sampling steps ``S``, in [1, ``num_training_steps``].
+        num_training_steps: length of the training schedule.
+
+    Returns:
+        ``S`` integers: step ``k`` is ``floor(last * (1 - k/S))``, which is ``999 - 40 k`` for 25 of 1000 steps.
+
+    Raises:
+        InputError: ``num_steps`` lies outside its range.
+
+    >>> sampling_timesteps(25)[22:]
+    (119, 79, 39)
+    """
+    if not 1 <= num_steps <= num_training_steps:
+        raise InputError(
+            f"`num_steps` must lie in [1, {num_training_steps}], but got {num_steps}. Choose a number in that range."
+        )
+    last = num_training_steps - 1
+    return tuple(last * (num_steps - step) // num_steps for step in range(num_steps))
+
+
+def sampling_sigmas(training_sigmas: Tensor, num_steps: int) -> Tensor:
+    """Return the noise level before each sampling step, and the final 0.
+
+    Args:
+        training_sigmas: ``(n,)`` float64, rising.
+        num_steps: sampling steps ``S``, in [1, n].
+
+    Returns:
+        ``(S+1,)`` float64, falling. Latents have level ``k`` before step ``k`` and level ``k+1`` after it.
+
+    Raises:
+        InputError: ``num_steps`` lies outside its range, or the shape of ``training_sigmas`` is wrong.
+
+    >>> [round(float(sigma), 4) for sigma in sampling_sigmas(training_sigmas(), 25)[22:]]
+    [0.3866, 0.2959, 0.1963, 0.0]
+    """
+    size = require_shape("training_sigmas", training_sigmas, "n")["n"]
+    levels = training_sigmas[list(sampling_timesteps(num_steps, size))]
+    return torch.cat([levels, levels.new_zeros(1)])
+
+
+def add_noise(latents: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """Bring clean latents to a noise level: ``latents + sigma * noise`` (the paper's inversion).
+
+    Args:
+        latents: ``(T,4,H/8,W/8)`` float32, clean.
+        noise: same shape, standard normal.
+        sigma: noise level, >= 0.
+
+    Returns:
+        Same shape and type as ``latents``.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    if latents.shape != noise.shape:
+        raise InputError(f"`noise` must have the shape of `latents` {tuple(latents.shape)}, got {tuple(noise.shape)}.")
+    return latents + sigma * noise
+
+
+def euler_step(latents: Tensor, denoised: Tensor, sigma: float, next_sigma: float) -> Tensor:
+    """Take one deterministic Euler step: ``x + (next_sigma - sigma) * (x - denoised) / sigma``.
+
+    Args:
+        latents: ``x``, any shape, at level ``sigma``.
+        denoised: same shape, prediction of the clean latents.
+        sigma: present noise level, > 0.
+        next_sigma: noise level to reach, >= 0.
+
+    Returns:
+        Latents at level ``next_sigma``; at 0 they are ``denoised`` up to rounding.
+
+    Raises:
+        InputError: ``sigma`` is not positive.
+    """
+    if sigma <= 0:
+        raise InputError(f"`sigma` must be positive, but got {sigma}. Take no step after the last noise level.")
+    return latents + (next_sigma - sigma) * ((latents - denoised) / sigma)
+
+
+def frame_noise(seed: int, frames: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Draw noise that depends on the seed and the absolute number of each frame alone, not on windows or batches.
+
+    Reference code: restarts the generator in each window (see `window_noise`, setting ``sampling.noise``).
+
+    Args:
+        seed: >= 0.
+        frames: ``T`` absolute frame numbers, each >= 0.
+        shape: of one frame, ``(4,H/8,W/8)``.
+
+    Returns:
+        ``(T,4,H/8,W/8)`` float32 on the CPU, standard normal.
+
+    Raises:
+        InputError: the seed or a frame number is negative, or there is no frame.
+    """
+    if not frames:
+        raise InputError("`frames` must hold at least one frame number, but got none. Pass the frames to process.")
+    if min(seed, *frames) < 0:
+        raise InputError(f"`seed` and `frames` must be >= 0, but got {seed} and {min(frames)}. Count frames from 0.")
+    return torch.stack([torch.randn(tuple(shape), generator=_generator(seed, frame)) for frame in frames])
+
+
+def window_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Draw the noise of one window as the reference code does on a CPU: two draws of one restarted generator.
+
+    Args:
+        seed: >= 0.
+        shape: ``(T,4,H/8,W/8)`` of the whole window.
+
+    Returns:
+        Noise of the autoencoder's posterior and noise of the inversion, both float32 of ``shape`` on the CPU.
+        The same for every window of that shape.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    posterior_noise = torch.randn(tuple(shape), generator=generator)
+    return posterior_noise, torch.randn(tuple(shape), generator=generator)
+
+
+def _generator(seed: int, frame: int) -> torch.Generator:
+    """Return a generator for one frame; torch's CPU generator looks at 32 bits of a seed only, so both are hashed."""
+    hashed = np.random.SeedSequence([seed, frame]).generate_state(1, np.uint32)[0]
+    return torch.Generator().manual_seed(int(hashed))

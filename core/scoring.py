@@ -1,0 +1,146 @@
+"""Compare the label maps of a result with a folder of masks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .images import read_labels
+from .metrics import MeanIoU, VideoConsistency, class_ious
+from .output import LABELS_FOLDER, RECORD_FILE
+from .types import InputError
+
+MASKS_FOLDER = "masks"
+"""Folder of the masks inside a clip's folder."""
+CONSISTENCY_LENGTHS = (8, 16)
+"""Frames of a run in mVC8 and mVC16 (VSPW)."""
+_NUMBERED = re.compile(r"(\d+)\.png")
+
+
+class Scores(NamedTuple):
+    """Scores of one clip.
+
+    Attributes:
+        num_frames: labelled frames compared.
+        miou: mean intersection over union, in [0, 1].
+        mvc: consistency in [0, 1] by length of the runs; None where no run of that length is labelled.
+        ious: intersection over union of each label of the masks, in [0, 1].
+        names: name of each of these labels, where the result or the clip tells.
+        named: whether the clusters of the result were named by an anchor mask; if not, scores mean little.
+    """
+
+    num_frames: int
+    miou: float
+    mvc: dict[int, float | None]
+    ious: dict[int, float]
+    names: dict[int, str]
+    named: bool
+
+    def to_json(self) -> str:
+        """Return the scores as JSON."""
+        record = {
+            "frames": self.num_frames,
+            "miou": self.miou,
+            **{f"mvc{length}": value for length, value in self.mvc.items()},
+            "iou": {str(label): value for label, value in self.ious.items()},
+            "names": {str(label): name for label, name in self.names.items()},
+            "named": self.named,
+        }
+        return json.dumps(record, indent=1) + "\n"
+
+    def to_text(self) -> str:
+        """Return the scores as a table, in percent."""
+        rows = [("mIoU", self.miou), *((f"mVC{length}", value) for length, value in self.mvc.items())]
+        rows += [(f"IoU {label} {self.names.get(label, '')}".rstrip(), value) for label, value in self.ious.items()]
+        width = max(len(name) for name, _ in rows)
+        lines = [f"{name:<{width}}  {'  n/a' if value is None else f'{100 * value:5.1f}'}\n" for name, value in rows]
+        return f"{self.num_frames} labelled frames\n" + "".join(lines)
+
+
+def score_folder(result: Path, masks: Path) -> Scores:
+    """Score the label maps in ``result`` against ``masks``; void (255) pixels do not count.
+
+    Args:
+        result: folder of a result, or of label maps ``%05d.png``.
+        masks: folder of masks whose names are frame numbers, or a clip's folder that holds it as ``masks``.
+
+    Raises:
+        InputError: no masks, a labelled frame without label map, or images of different sizes.
+    """
+    labels = result / LABELS_FOLDER if (result / LABELS_FOLDER).is_dir() else result
+    masks = masks / MASKS_FOLDER if (masks / MASKS_FOLDER).is_dir() else masks
+    truth, predicted = _numbered(masks, "MASKS"), _numbered(labels, "DIR")
+    missing = sorted(truth.keys() - predicted.keys())
+    if missing:
+        raise InputError(
+            f"`DIR` must hold a label map of each labelled frame, but {len(missing)} are missing, the first is "
+            f"{missing[0]:05d}.png. Finish the run with --resume, or pass the masks of the same clip."
+        )
+    miou, mvc = MeanIoU(), {length: VideoConsistency(length) for length in CONSISTENCY_LENGTHS}
+    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=max(CONSISTENCY_LENGTHS))
+    previous = -1
+    for number, prediction, mask in _pairs(predicted, truth):
+        if number != previous + 1:
+            recent.clear()
+        previous = number
+        recent.append((prediction, mask))
+        miou.update(prediction, mask)
+        for length, consistency in mvc.items():
+            if len(recent) >= length:
+                run = list(recent)[-length:]
+                consistency.update(*(torch.stack(maps) for maps in zip(*run, strict=True)))
+    ious = class_ious(miou.matrix)
+    named, names = _names(result, masks)
+    return Scores(
+        len(truth),
+        miou.compute(),
+        {length: consistency.compute() for length, consistency in mvc.items()},
+        ious,
+        {label: names[label] for label in ious if label in names},
+        named,
+    )
+
+
+def _pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield number, label map and mask of each labelled frame in order."""
+    for number in sorted(truth):
+        prediction, mask = read_labels(predicted[number], "DIR"), read_labels(truth[number], "MASKS")
+        if prediction.shape != mask.shape:
+            raise InputError(
+                f"`MASKS` must have the size of the label maps, {prediction.shape[1]}x{prediction.shape[0]}, but "
+                f"{truth[number].name} is {mask.shape[1]}x{mask.shape[0]}. Pass the masks of the same clip."
+            )
+        yield number, prediction, mask
+
+
+def _numbered(folder: Path, name: str) -> dict[int, Path]:
+    """Return the images of ``folder`` by the number that is their name."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    found = {int(match[1]): path for path in files if (match := _NUMBERED.fullmatch(path.name))}
+    if not found:
+        raise InputError(f"`{name}` must be a folder of images named 00000.png, 00001.png, ..., but {folder} is not.")
+    return found
+
+
+def _names(result: Path, masks: Path) -> tuple[bool, dict[int, str]]:
+    """Return whether an anchor mask named the clusters, and the names of labels by the clip's ``meta.json``."""
+    record, meta = _json(result / RECORD_FILE), _json(masks.parent / "meta.json")
+    classes = meta.get("classes", [])
+    names = dict(enumerate(map(str, classes))) if isinstance(classes, list) else {}
+    return bool(record.get("anchor_mask", True)), names
+
+
+def _json(path: Path) -> dict[str, object]:
+    """Return the JSON object of a file, or an empty one where there is none."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,248 @@
+"""The command `vidseg segment`: check everything, then segment window by window into a folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .backbones import Backbone
+from .backbones.memory import default_device
+from .baselines import Baseline, color_windows, frame_windows
+from .config import Settings
+from .context import windows
+from .frames import coarse_grid, model_size
+from .images import read_labels
+from .model_files import describe_model
+from .output import OVERLAY_FILE, ResultFolder, areas_of, colours_of
+from .palette import legend, overlay
+from .pipeline import segment_windows
+from .progress import RunProgress
+from .record import RunDescription, RunResult
+from .scan_state import ScanState
+from .types import InputError, LabelMaps, Region
+from .video import Clip, ClipInfo, open_clip
+from .video_writer import write_video
+
+OVERLAY_STAGE = "overlay"
+"""Name of the stage that writes the video at the end."""
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What a person asks for.
+
+    Attributes:
+        input: video file or folder of frames.
+        out: folder of the result.
+        model: model file or folder; unused by the colour baseline.
+        settings: all settings.
+        anchor_mask: label image of the first frame, or None.
+        baseline: run a floor instead.
+        device: where the model runs, or None for the best there is.
+        dtype: floating-point type of the model.
+        overwrite: replace an earlier result.
+        resume: continue it.
+    """
+
+    input: Path
+    out: Path
+    model: Path | None
+    settings: Settings
+    anchor_mask: Path | None = None
+    baseline: Baseline | None = None
+    device: str | None = None
+    dtype: torch.dtype = torch.float32
+    overwrite: bool = False
+    resume: bool = False
+
+
+class Outcome(NamedTuple):
+    """What a run left: frames of the clip, frames finished before and in this run, and labels that may occur."""
+
+    num_frames: int
+    frames_done: int
+    regions: tuple[Region, ...]
+
+
+class _Window(NamedTuple):
+    """One finished window of whichever method."""
+
+    frames: range
+    labels: LabelMaps
+    state: ScanState | None
+
+
+class SegmentRun:
+    """One run. `execute` does all of it; when it is interrupted, `frames_done` tells how far it came."""
+
+    def __init__(self, options: SegmentOptions, progress: RunProgress) -> None:
+        self.options = options
+        self.num_frames = self.frames_done = 0
+        self._progress = progress
+        self._folder = ResultFolder(options.out)
+        self._areas: list[dict[int, int]] = []
+        self._regions: tuple[Region, ...] = ()
+
+    def execute(self) -> Outcome:
+        """Check, segment and write everything.
+
+        Raises:
+            InputError: something about input, model, settings or output does not fit.
+        """
+        options = self.options
+        self._check_options()
+        with open_clip(options.input, self._progress) as clip:
+            self.num_frames = clip.num_frames
+            check_tokens(clip.info, options.settings, options.baseline)
+            reference, mask_hash = _read_anchor_mask(options.anchor_mask, clip.info)
+            height, width = clip.info.frame_size
+            self._folder.prepare(clip.num_frames * height * width)
+            backbone, device = self._load()
+            run = RunDescription(
+                clip=clip.info,
+                model=backbone.info if backbone else None,
+                device=device,
+                dtype=str(options.dtype).removeprefix("torch."),
+                settings=options.settings,
+                baseline=options.baseline,
+                anchor_mask=mask_hash,
+            )
+            state = self._begin(run)
+            if not (options.resume and self._folder.is_finished()):
+                self._segment(run, self._windows(backbone, clip, reference, state))
+                self._finish(clip, run)
+        return Outcome(self.num_frames, self.frames_done, self._regions)
+
+    def _check_options(self) -> None:
+        """Check what needs no file's content."""
+        options = self.options
+        if options.resume and options.overwrite:
+            raise InputError("`--resume` must not be combined with --overwrite. Use one of them.")
+        if options.resume and options.baseline:
+            raise InputError("`--resume` must not be combined with --baseline. Start it anew with --overwrite.")
+        self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
+        if options.baseline != "color":
+            if options.model is None:
+                raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
+            describe_model(options.model)
+
+    def _load(self) -> tuple[Backbone | None, str]:
+        """Return the model and its device."""
+        options = self.options
+        if options.baseline == "color" or options.model is None:
+            return None, "cpu"
+        from .backbones.diffusers_unet import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
+
+        device = torch.device(options.device) if options.device else default_device()
+        return load_diffusers(options.model, dtype=options.dtype, device=device), device.type
+
+    def _begin(self, run: RunDescription) -> ScanState | None:
+        """Make the folder ready; return the state to go on from, if there is one."""
+        folder, state = self._folder, None
+        if self.options.resume:
+            folder.require_same_run(run)
+            if folder.is_finished():
+                self.frames_done = self.num_frames
+                return None
+            if folder.state.exists():
+                state = ScanState.load(folder.state, run.settings.context)
+                self._regions = state.seeds.regions
+                self.frames_done = self._first_frame(state)
+                self._areas = [areas_of(label_map) for label_map in folder.read_label_maps(self.frames_done)]
+        if state is None:
+            folder.start_anew()
+        self._write_record(run, finished=False)
+        self._progress.start(self.num_frames, run.settings.window.length, self.frames_done)
+        return state
+
+    def _first_frame(self, state: ScanState) -> int:
+        """Return how many frames are finished in ``state``."""
+        spans = windows(self.num_frames, self.options.settings.window)
+        return spans[state.next_window - 1].stop if state.next_window else 0
+
+    def _windows(
+        self, backbone: Backbone | None, clip: Clip, reference: Tensor | None, state: ScanState | None
+    ) -> Iterator[_Window]:
+        """Yield the windows by the method that was asked for."""
+        settings, progress = self.options.settings, self._progress
+        if backbone is None:
+            for floor in color_windows(clip, settings, reference=reference, progress=progress):
+                yield _Window(floor.frames, floor.labels, None)
+        elif self.options.baseline == "frame":
+            for floor in frame_windows(backbone, clip, settings, reference=reference, progress=progress):
+                yield _Window(floor.frames, floor.labels, None)
+        else:
+            for result in segment_windows(
+                backbone, clip, settings, reference=reference, state=state, progress=progress
+            ):
+                yield _Window(result.frames, result.labels, result.state)
+
+    def _segment(self, run: RunDescription, results: Iterator[_Window]) -> None:
+        """Write each window as it is finished: labels first, then the state that counts them as finished."""
+        for window in results:
+            maps = window.labels.maps
+            self._folder.write_label_maps(window.frames.start, maps)
+            if window.state is not None:
+                self._folder.write_state(window.state)
+            self._areas[window.frames.start : window.frames.stop] = [areas_of(label_map) for label_map in maps]
+            self._regions = window.labels.regions
+            self.frames_done = window.frames.stop
+            self._write_record(run, finished=False)
+            self._progress.window_done(window.frames.stop)
+
+    def _finish(self, clip: Clip, run: RunDescription) -> None:
+        """Write what shows the whole clip, and drop the state."""
+        info = clip.info
+        self._folder.write_legend(legend(self._regions))
+        pictures = self._overlay_frames(clip)
+        self._folder.write_file(OVERLAY_FILE, lambda path: write_video(path, pictures, info.fps, info.times))
+        self._write_record(run, finished=True)
+        self._folder.state.unlink(missing_ok=True)
+
+    def _overlay_frames(self, clip: Clip) -> Iterator[Tensor]:
+        """Yield frames with the colours of their labels, ``(H,W,3)`` uint8."""
+        for number, label_map in enumerate(self._folder.read_label_maps(clip.num_frames)):
+            picture = overlay(clip.read(number, number + 1), label_map[None])[0]
+            yield (picture * 255).round().to(torch.uint8)
+            self._progress(OVERLAY_STAGE, number + 1, clip.num_frames)
+
+    def _write_record(self, run: RunDescription, *, finished: bool) -> None:
+        """Write `segmentation.json` as far as the run has come."""
+        result = RunResult(self._regions, self._areas, colours_of(self._regions), finished)
+        self._folder.write_record(run, result)
+
+
+def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) -> None:
+    """Check that K-means will see at least as many tokens as there are clusters.
+
+    Raises:
+        InputError: it will not.
+    """
+    tokens = coarse_grid(model_size(clip.frame_size, settings.frame)).num_tokens
+    if settings.cluster.fit_frames == "window" and baseline != "frame":
+        tokens *= min(settings.window.length, clip.num_frames)
+    if settings.cluster.num_clusters > tokens:
+        raise InputError(
+            f"`--clusters` must be at most the number of tokens, {tokens}, but got {settings.cluster.num_clusters}. "
+            "Choose fewer clusters or larger frames."
+        )
+
+
+def _read_anchor_mask(path: Path | None, clip: ClipInfo) -> tuple[Tensor | None, str | None]:
+    """Return the label image of the first frame and its SHA-256."""
+    if path is None:
+        return None, None
+    labels = read_labels(path, "--anchor-mask")
+    height, width = clip.frame_size
+    if tuple(labels.shape) != clip.frame_size:
+        raise InputError(
+            f"`--anchor-mask` must have the size of the frames, {width}x{height}, but {path.name} is "
+            f"{labels.shape[1]}x{labels.shape[0]}. Give the label image of the first frame."
+        )
+    return labels, hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,112 @@
+"""From coarse maps to full resolution: modulate, decode, compare, choose (paper 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from .backbones import Backbone, Denoiser
+from .config import Settings
+from .differences import RunningArgmax, initial_maps, label_scores
+from .modulation import ModulatedPairs, keeps_uniform_frames, modulate, modulation_jobs, plain_pass
+from .schedule import add_noise, sampling_sigmas
+from .types import CoarseMaps, Features, LabelMaps, Progress, no_progress, region_labels, require_shape
+
+Advance = Callable[[str, int], None]
+"""Called as ``advance(stage, done)`` with the number of regions just done."""
+
+
+def upsample(
+    backbone: Backbone,
+    features: Features,
+    coarse: CoarseMaps,
+    settings: Settings,
+    *,
+    progress: Progress = no_progress,
+) -> LabelMaps:
+    """Return label maps in the size of the input frames (paper 4.3, Eq. 2, 5, 6).
+
+    Frames are processed in chunks; the result does not depend on them. A label absent from a frame's coarse map has
+    an empty difference map there and is skipped, which changes nothing.
+
+    Args:
+        backbone: the diffusion model.
+        features: of the same frames as ``coarse``; their latents and noise are denoised again.
+        coarse: labels on the coarse grid.
+        settings: modulation and difference settings.
+        progress: called with stages ``modulation`` and ``decoding`` in regions of frames.
+    """
+    require_shape("coarse.maps", coarse.maps, "T h w", T=features.num_frames, h=features.grid.h, w=features.grid.w)
+    if not settings.modulation.enabled:
+        return enlarge(coarse, features.frame_size)
+    batch = backbone.batch_size(tuple(features.latents.shape[1:]))
+    total = len(modulation_jobs(coarse, keep_uniform=keeps_uniform_frames(settings)))
+    counts = {"modulation": 0, "decoding": 0}
+
+    def advance(stage: str, done: int) -> None:
+        counts[stage] += done
+        progress(stage, counts[stage], total)
+
+    parts = []
+    for start in range(0, features.num_frames, batch):
+        part = coarse._replace(maps=coarse.maps[start : start + batch])
+        chunk = _Chunk(backbone, features.window(start, start + batch), part, settings, batch)
+        parts.append(chunk.label_maps(advance))
+    return LabelMaps(torch.cat(parts), coarse.regions)
+
+
+class _Chunk:
+    """Some frames that are modulated together."""
+
+    def __init__(
+        self, backbone: Backbone, features: Features, coarse: CoarseMaps, settings: Settings, batch: int
+    ) -> None:
+        self.backbone, self.features, self.coarse = backbone, features, coarse
+        self.settings, self.batch = settings, batch
+
+    def label_maps(self, advance: Advance) -> Tensor:
+        """Return ``(T,H,W)`` uint8."""
+        difference, size = self.settings.difference, self.features.frame_size
+        best = RunningArgmax(initial_maps(self.coarse, size, difference))
+        for pairs in self._modulated(advance):
+            for index, job in enumerate(pairs.jobs):
+                plus, minus = self.backbone.decode(torch.stack([pairs.plus[index], pairs.minus[index]]))
+                mask = self.coarse.maps[job.frame] == job.label
+                scores = label_scores(plus[None], minus[None], mask[None], size, difference)
+                best.update(job.frame, job.label, scores[0].cpu())
+                advance("decoding", 1)
+        return best.maps
+
+    def _modulated(self, advance: Advance) -> list[ModulatedPairs]:
+        """Run all modulated passes; decoding waits until the UNet is no longer needed."""
+        sampling, latents = self.settings.sampling, self.features.latents
+        sigmas = sampling_sigmas(self.backbone.training_sigmas, sampling.num_steps)
+        noised = add_noise(latents, self.features.noise, float(sigmas[self.settings.start_step]))
+
+        def job(denoiser: Denoiser) -> list[ModulatedPairs]:
+            plain = plain_pass(denoiser, noised, sigmas, self.settings)
+            done = []
+            for pairs in modulate(denoiser, plain, self.coarse, self.settings, self.batch):
+                done.append(pairs)
+                advance("modulation", len(pairs.jobs))
+            return done
+
+        return self.backbone.run(job, sampling.guidance_scale, (self.batch, *latents.shape[1:]))
+
+
+def enlarge(coarse: CoarseMaps, frame_size: tuple[int, int]) -> LabelMaps:
+    """Enlarge coarse maps without the model: bilinear per label, the largest wins, ties to the smallest label."""
+    maps = []
+    for frame in coarse.maps.cpu():
+        best = torch.zeros(frame_size)
+        chosen = torch.zeros(frame_size, dtype=torch.uint8)
+        for label in region_labels(coarse.regions):
+            mask = (frame == label).float()[None, None]
+            score = F.interpolate(mask, frame_size, mode="bilinear", align_corners=False)[0, 0]
+            chosen[score > best] = label
+            best = torch.maximum(best, score)
+        maps.append(chosen)
+    return LabelMaps(torch.stack(maps), coarse.regions)

@@ -1,0 +1,209 @@
+"""Read a clip, a video file or a folder of images, frame by frame, after checking all of it once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .images import IMAGE_SUFFIXES, read_image
+from .types import InputError, Progress, no_progress
+from .video_stream import VideoStream
+
+CHECK_STAGE = "check input"
+"""Name of the stage that reads every frame once before any long work."""
+FRAMES_FOLDER = "frames"
+"""Folder inside a clip's folder that holds its frames, beside ``masks`` and others."""
+_CHUNK = 1 << 20
+"""Bytes read at a time."""
+
+
+class ClipInfo(NamedTuple):
+    """What is known of a clip before it is processed.
+
+    Attributes:
+        name: name of the file or folder.
+        num_frames: number of frames, at least one.
+        frame_size: ``(H, W)`` in pixels, the same for all frames.
+        fps: average number of frames per second; None for images.
+        times: second at which each frame is shown, for a video of variable frame rate; else None.
+        fingerprint: SHA-256 of the content of all files in order, hexadecimal.
+    """
+
+    name: str
+    num_frames: int
+    frame_size: tuple[int, int]
+    fps: float | None
+    times: tuple[float, ...] | None
+    fingerprint: str
+
+
+class _Frames(Protocol):
+    """Where frames come from; `Clip` adds the checks."""
+
+    def frames(self, start: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Yield what to call a frame in a message, and the frame ``(H,W,3)``, from number ``start`` on."""
+        ...
+
+    def files(self) -> list[Path]:
+        """Return the files in order."""
+        ...
+
+
+class _Images:
+    """Images in the order of their names."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+
+    def frames(self, start: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        for path in self._paths[start:]:
+            yield path.name, read_image(path)
+
+    def files(self) -> list[Path]:
+        return self._paths
+
+
+class Clip:
+    """A checked clip. It holds one frame at a time and reads forward; reading back starts again at the first frame."""
+
+    def __init__(self, source: _Frames, info: ClipInfo) -> None:
+        self.info = info
+        self._source = source
+        self._position = 0
+        self._frames = source.frames(0)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return self.info.num_frames
+
+    def __enter__(self) -> Clip:
+        """Return the clip, which is closed at the end of the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._frames.close()  # type: ignore[attr-defined]  # all sources are generators
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1].
+
+        Raises:
+            InputError: the range is empty or leaves the clip, or its files changed since they were checked.
+        """
+        if not 0 <= start < stop <= self.num_frames:
+            raise InputError(f"`start`, `stop` must be a range in [0, {self.num_frames}], but got {start}, {stop}.")
+        if start != self._position:
+            self.close()
+            self._frames = self._source.frames(start)
+        self._position = stop
+        result = torch.empty((stop - start, *self.info.frame_size, 3))
+        for slot in result:
+            label, frame = next(self._frames, ("end", None))
+            if frame is None or frame.shape != slot.shape:
+                raise InputError(f"`input` must stay as it is during the run, but {label} changed. Start again.")
+            slot.copy_(torch.from_numpy(frame))
+        return result
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Return a sorting key under which ``frame2`` comes before ``frame10``; ties go by the plain name.
+
+    >>> sorted(["f10", "f9", "f09"], key=natural_key)
+    ['f09', 'f9', 'f10']
+    """
+    parts = re.split(r"(\d+)", name.casefold())
+    return (*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (1, name))
+
+
+def open_clip(path: Path, progress: Progress = no_progress) -> Clip:
+    """Open a video file, an image, a folder of images, or a folder that holds such a folder called ``frames``.
+
+    Every frame is decoded once here, so that a bad one is found before any long work.
+
+    Args:
+        path: file or folder.
+        progress: called as ``("check input", done, total)`` in frames; ``total`` is what the file claims.
+
+    Raises:
+        InputError: nothing there, no frames, an unreadable or damaged frame, NaN, or frames of different sizes.
+    """
+    if path.is_dir():
+        source, claimed, stream = _open_folder(path)
+    elif not path.exists():
+        raise InputError(f"`input` must be a video file or a folder of frames, but {path} does not exist.")
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        source, claimed, stream = _Images([path]), 1, None
+    else:
+        stream = VideoStream(path)
+        source, claimed = stream, stream.claimed_frames
+    size, count = _check(source, claimed, progress)
+    if stream is not None and stream.is_cut_short():
+        raise InputError(
+            f"`input` must be complete, but {path.name} announces {claimed} frames and holds {count}. "
+            f"Copy it again, or re-encode what is there: ffmpeg -i {path.name} repaired.mp4."
+        )
+    fps, times = (stream.fps, stream.variable_times()) if stream else (None, None)
+    return Clip(source, ClipInfo(path.name, count, size, fps, times, _fingerprint(source.files())))
+
+
+def _open_folder(folder: Path) -> tuple[_Frames, int, VideoStream | None]:
+    """Return the images of a folder in natural order."""
+    inner = folder / FRAMES_FOLDER
+    folder = inner if inner.is_dir() else folder
+    paths = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    if not paths:
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"`input` must hold at least one frame, but {folder} holds no image ({kinds}).")
+    return _Images(sorted(paths, key=lambda p: natural_key(p.name))), len(paths), None
+
+
+def _check(source: _Frames, claimed: int, progress: Progress) -> tuple[tuple[int, int], int]:
+    """Decode every frame; return their size and number."""
+    size, first, count = (0, 0), "", 0
+    for label, frame in source.frames(0):
+        height, width = frame.shape[:2]
+        if count == 0:
+            size, first = (height, width), label
+        elif (height, width) != size:
+            raise InputError(
+                f"`input` must hold frames of one size, but {first} is {size[1]}x{size[0]} and {label} is "
+                f"{width}x{height}. Resize or remove the frames that differ."
+            )
+        if not (frame.min() >= 0 and frame.max() <= 1):  # also false for NaN
+            raise InputError(
+                f"`input` must hold finite values in [0, 1], but {label} holds NaN or values beyond. "
+                "Write the frame again, as an 8-bit image if in doubt."
+            )
+        count += 1
+        progress(CHECK_STAGE, count, max(claimed, count))
+    if count == 0:
+        raise InputError("`input` must hold at least one frame, but the video holds none. Check that it plays.")
+    return size, count
+
+
+def _fingerprint(paths: list[Path]) -> str:
+    """Return the SHA-256 of the content of ``paths`` in order."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            part = hashlib.sha256()
+            while chunk := file.read(_CHUNK):
+                part.update(chunk)
+        total.update(part.digest())
+    return total.hexdigest()

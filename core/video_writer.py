@@ -1,0 +1,74 @@
+"""Write an overlay as an MP4 file with PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from torch import Tensor
+
+from .types import InputError
+
+CODECS = ("libx264", "mpeg4")
+"""Tried in this order: H.264, which browsers play, where PyAV was built with it."""
+DEFAULT_FPS = 24.0
+"""Frames per second of a clip of images."""
+_CLOCK = 1000
+"""Units of a second in which the times of a variable rate are written."""
+_BITS_PER_PIXEL = 0.25
+"""Bit rate of the fallback codec."""
+
+
+def write_video(
+    path: Path, frames: Iterable[Tensor], fps: float | None = None, times: Sequence[float] | None = None
+) -> None:
+    """Encode frames to ``path``, an MP4 file, one at a time.
+
+    Args:
+        path: the file; it is whole only when the function returns.
+        frames: each ``(H,W,3)`` uint8, all of one size. An odd side is extended by repeating its last line.
+        fps: frames per second; None for `DEFAULT_FPS`.
+        times: second of each frame, for a variable rate.
+
+    Raises:
+        InputError: no encoder is available.
+        OSError: the file cannot be written.
+    """
+    try:
+        _encode(path, frames, fps, times)
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error
+
+
+def _encode(path: Path, frames: Iterable[Tensor], fps: float | None, times: Sequence[float] | None) -> None:
+    rate = Fraction(fps or DEFAULT_FPS).limit_denominator(1001)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream: Any = None
+        for number, frame in enumerate(frames):
+            pixels = frame.cpu().numpy()
+            even = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")
+            if stream is None:
+                stream = container.add_stream(_codec(), rate=rate)
+                stream.height, stream.width = even.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                stream.bit_rate = max(100_000, int(even.shape[0] * even.shape[1] * float(rate) * _BITS_PER_PIXEL))
+                if times is not None:
+                    stream.codec_context.time_base = Fraction(1, _CLOCK)
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+            if times is not None:
+                picture.pts, picture.time_base = round(times[number] * _CLOCK), Fraction(1, _CLOCK)
+            container.mux(stream.encode(picture))
+        if stream is not None:
+            container.mux(stream.encode())
+
+
+def _codec() -> str:
+    """Return the first codec of `CODECS` that can encode."""
+    for name in CODECS:
+        if name in av.codecs_available:
+            return name
+    raise InputError(f"`av` must offer one of the encoders {', '.join(CODECS)}, but has none. Install av from PyPI.")

@@ -1,0 +1,47 @@
+"""The nodes of the pack; imported by the host alone."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .files import LoadRegions, SaveRegions
+from .previews import PreviewFeatures, PreviewRegions
+from .regions import AssignRegionsFromMask, NameRegions, RegionsToMask, RegionsToMasks
+from .scores import ScoreRegions
+from .stages import (
+    CorrespondenceRefine,
+    ExtractDiffusionFeatures,
+    KMeansInit,
+    MaskedModulationUpsample,
+    SceneContextKNN,
+)
+from .whole import LoadDemoModel, SegmentVideo
+
+__all__ = ["NODES", "VidSegExtension"]
+
+NODES: list[type[io.ComfyNode]] = [
+    ExtractDiffusionFeatures,
+    KMeansInit,
+    SceneContextKNN,
+    CorrespondenceRefine,
+    MaskedModulationUpsample,
+    SegmentVideo,
+    NameRegions,
+    AssignRegionsFromMask,
+    RegionsToMask,
+    RegionsToMasks,
+    PreviewRegions,
+    PreviewFeatures,
+    SaveRegions,
+    LoadRegions,
+    ScoreRegions,
+    LoadDemoModel,
+]
+
+
+class VidSegExtension(ComfyExtension):
+    """What the host asks for the nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Return all nodes."""
+        return NODES

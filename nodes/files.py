@@ -1,0 +1,140 @@
+"""Save and load regions without loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+
+from ..core.output import LABELS_FOLDER, RECORD_FILE, ResultFolder, areas_of, colours_of
+from ..core.types import InputError, Region
+from .schema import Labels as LabelsSocket
+from .schema import schema
+from .wires import Labels
+
+
+class SaveRegions(io.ComfyNode):
+    """Write label maps and names to the output folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="SaveRegions",
+            display_name="Save Regions",
+            description="Write the regions to the output folder: one palette PNG per frame (the colour's index is the "
+            "region's id) and a JSON file with names and colours. Nothing is lost; Load Regions reads it back.",
+            search_aliases=["vidseg", "export masks", "label maps", "png sequence"],
+            is_output_node=True,
+            inputs=[
+                LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node; coarse ones are enlarged first."),
+                io.String.Input("filename_prefix", default="vidseg/regions",
+                                tooltip="Folder and start of the name below ComfyUI's output folder."),
+            ],
+            outputs=[io.String.Output("folder", display_name="folder")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, labels: Labels, filename_prefix: str) -> io.NodeOutput:
+        """Write the folder."""
+        output = folder_paths.get_output_directory()
+        parent, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
+        folder = ResultFolder(Path(parent) / f"{name}_{counter:05}_")
+        maps, regions = labels.full()
+        folder.prepare(maps.numel(), overwrite=False, resume=False)
+        folder.write_label_maps(0, maps)
+        text = json.dumps(_record(maps, regions), indent=1)
+        folder.write_file(RECORD_FILE, lambda path: _write(path, text))
+        saved = (Path(subfolder) / folder.path.name).as_posix()
+        return io.NodeOutput(saved, ui=ui.PreviewText(f"{len(maps)} label maps in output/{saved}"))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _record(maps: torch.Tensor, regions: tuple[Region, ...]) -> dict[str, Any]:
+    """Return the content of the JSON file; a part of what the command line writes."""
+    colours = colours_of(regions)
+    return {
+        "program": "vidseg",
+        "format": 1,
+        "finished": True,
+        "frames_done": len(maps),
+        "regions": [{"label": label, "name": name, "colour": colours[label]} for label, name in regions],
+        "areas": [{str(label): count for label, count in sorted(areas_of(frame).items())} for frame in maps],
+    }
+
+
+class LoadRegions(io.ComfyNode):
+    """Read what Save Regions or the command line wrote."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="LoadRegions",
+            display_name="Load Regions",
+            description="Read regions that Save Regions or the vidseg command wrote, for example after correcting the "
+            "PNG files in an image editor.",
+            search_aliases=["vidseg", "import masks", "label maps"],
+            inputs=[
+                io.String.Input("folder", default="vidseg/regions_00001_",
+                                tooltip="Folder below ComfyUI's output or input folder, as Save Regions shows it."),
+            ],
+            outputs=[LabelsSocket.Output("labels", display_name="labels")],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str) -> str:
+        """Tell the host to read again when a file has changed."""
+        files = sorted(_found(folder).rglob("*"))
+        return str([(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files if path.is_file()])
+
+    @classmethod
+    def validate_inputs(cls, folder: str) -> bool | str:
+        """Check that the folder is there before the graph runs."""
+        try:
+            _found(folder)
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, folder: str) -> io.NodeOutput:
+        """Read the folder."""
+        result = ResultFolder(_found(folder))
+        try:
+            record = json.loads((result.path / RECORD_FILE).read_text(encoding="utf-8"))
+            regions = tuple(Region(int(entry["label"]), str(entry["name"])) for entry in record["regions"])
+            count = int(record["frames_done"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"`folder` must hold a readable {RECORD_FILE}, but got {error}. Save the regions again."
+            ) from error
+        frames = list(result.read_label_maps(count))
+        if not frames or any(frame.shape != frames[0].shape for frame in frames):
+            raise InputError(
+                f"`folder` must hold label maps of one size, but {folder} does not. Save the regions again."
+            )
+        maps = torch.stack(frames)
+        known = {region.label for region in regions}
+        extra = tuple(Region(int(label), f"region {label}") for label in maps.unique() if int(label) not in known)
+        size = (int(maps.shape[1]), int(maps.shape[2]))
+        return io.NodeOutput(Labels(maps, tuple(sorted(regions + extra)), size, coarse=False))
+
+
+def _found(folder: str) -> Path:
+    """Return the path of a result below the output or input folder."""
+    for base in map(Path, (folder_paths.get_output_directory(), folder_paths.get_input_directory())):
+        path = (base / folder.strip()).resolve()
+        if path.is_relative_to(base.resolve()) and (path / LABELS_FOLDER).is_dir():
+            return path
+    raise InputError(
+        f"`folder` must be a folder of saved regions below ComfyUI's output or input folder, but got {folder!r}. "
+        "Copy the text that Save Regions shows."
+    )

@@ -1,0 +1,127 @@
+"""The host's IMAGE and MASK as the core's frames and label maps, and pictures for people."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..core.palette import PALETTE, legend
+from ..core.types import MAX_LABEL, Features, InputError, Region
+
+VOID = 255
+_MARGIN = 8
+"""Pixels between a preview and its legend."""
+
+
+def as_frames(images: Tensor) -> Tensor:
+    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: grey becomes RGB, alpha is dropped.
+
+    Raises:
+        InputError: it is no batch of images, or has none.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or 0 in images.shape:
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"`frames` must be a batch of at least one image, but got {shape}. Check the video loader.")
+    colours = images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)
+    return colours.float().cpu()
+
+
+def as_label_maps(mask: Tensor) -> Tensor:
+    """Return a MASK or IMAGE that shows labels as label maps ``(T,H,W)`` uint8.
+
+    - black and white: 0 and 1;
+    - grey: the grey value from 0 to 255, where 255 is void;
+    - the colours of VidSeg's palette: their labels;
+    - other flat colours: numbered in the order of their RGB values.
+
+    Raises:
+        InputError: no image, or more than 255 colours, as in a photo or a JPEG.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim not in (3, 4) or 0 in mask.shape:
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise InputError(f"`mask` must be a mask or a label image, but got {shape}. Check the node before.")
+    levels = (mask.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
+    grey = levels if levels.ndim == 3 else levels[..., 0]
+    if levels.ndim == 4 and levels.shape[-1] >= 3 and bool((levels[..., :3] != grey[..., None]).any()):
+        return _labels_of_colours(levels[..., :3])
+    if set(torch.unique(grey).tolist()) <= {0, VOID}:
+        return grey // VOID
+    return grey
+
+
+def _labels_of_colours(levels: Tensor) -> Tensor:
+    """Return labels ``(T,H,W)`` uint8 of colours ``(T,H,W,3)`` uint8."""
+    codes = (levels.long() * torch.tensor([65536, 256, 1])).sum(-1)
+    colours, indices = torch.unique(codes, return_inverse=True)
+    if len(colours) > MAX_LABEL:
+        raise InputError(
+            f"`mask` must show labels as at most {MAX_LABEL} flat colours, but got {len(colours)} colours. "
+            "Use a PNG label image, not a photo or a JPEG."
+        )
+    palette = (PALETTE.long() * torch.tensor([65536, 256, 1])).sum(-1)
+    known = {int(code): label for label, code in enumerate(palette)}
+    if all(int(colour) in known for colour in colours):
+        table = torch.tensor([known[int(colour)] for colour in colours])
+        return table[indices].to(torch.uint8)
+    return indices.to(torch.uint8)
+
+
+def with_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tensor:
+    """Write the id and name of each region on ``frames`` ``(T,H,W,3)``, inside the region if there is room."""
+    font = ImageFont.load_default(max(10, frames.shape[1] // 24))
+    tagged = []
+    for frame, labels in zip(frames, maps, strict=True):
+        image = Image.fromarray((frame * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+        draw = ImageDraw.Draw(image)
+        for label, name in regions:
+            spot = _inner_point(labels == label)
+            if spot:
+                text = str(label) if name in (f"region {label}", f"label {label}") else f"{label} {name}"
+                draw.text(spot, text, fill="white", stroke_width=2, stroke_fill="black", font=font, anchor="mm")
+        tagged.append(torch.from_numpy(np.array(image)).float() / 255)
+    return torch.stack(tagged)
+
+
+def _inner_point(mask: Tensor) -> tuple[int, int] | None:
+    """Return a pixel (x, y) of ``mask`` ``(H,W)`` near its middle; None where it covers under a thousandth."""
+    ys, xs = mask.nonzero(as_tuple=True)
+    if len(ys) * 1000 < mask.numel():
+        return None
+    nearest = int(((ys - ys.float().mean()) ** 2 + (xs - xs.float().mean()) ** 2).argmin())
+    return int(xs[nearest]), int(ys[nearest])
+
+
+def beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:
+    """Return ``frames`` ``(T,H,W,3)`` with the legend of ``regions`` at their right, on white."""
+    picture = legend(regions).float() / 255
+    height = max(frames.shape[1], picture.shape[0])
+    panel = torch.ones(height, picture.shape[1] + _MARGIN, 3)
+    panel[: picture.shape[0], _MARGIN:] = picture
+    sheet = torch.ones(len(frames), height, frames.shape[2] + panel.shape[1], 3)
+    sheet[:, : frames.shape[1], : frames.shape[2]] = frames
+    sheet[:, :, frames.shape[2] :] = panel
+    return sheet
+
+
+def reduced(frames: Tensor, longest: int) -> Tensor:
+    """Return ``frames`` ``(T,H,W,3)`` with the longer side at most ``longest`` pixels."""
+    scale = longest / max(frames.shape[1:3])
+    if scale >= 1:
+        return frames
+    size = (max(1, round(frames.shape[1] * scale)), max(1, round(frames.shape[2] * scale)))
+    planes = F.interpolate(frames.movedim(-1, 1), size, mode="bilinear", antialias=True, align_corners=False)
+    return planes.movedim(1, -1).clamp(0, 1)
+
+
+def principal_colours(features: Features) -> Tensor:
+    """Return the three main directions of the features as RGB ``(T,h,w,3)`` in [0, 1], the same for all frames."""
+    tokens = features.queries.float().flatten(0, 1)
+    centred = tokens - tokens.mean(0)
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    colours = centred @ vectors[:, -3:].flip(-1)
+    low, high = colours.quantile(torch.tensor([0.01, 0.99]), dim=0) if len(colours) < 2**24 else colours.aminmax(dim=0)
+    scaled = ((colours - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+    return scaled.reshape(features.num_frames, *features.grid, 3)

@@ -1,0 +1,103 @@
+"""Look at regions and features."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..core.palette import legend, overlay
+from ..core.types import Features
+from .images import as_frames, beside_legend, principal_colours, reduced, with_tags
+from .schema import Features as FeaturesSocket
+from .schema import Labels as LabelsSocket
+from .schema import schema
+from .wires import Labels, require_frames_of
+
+PREVIEW_SIDE = 512
+"""Longer side of what is shown inside a node, pixels."""
+MAX_PREVIEW_FRAMES = 60
+"""Frames shown inside a node at most; of longer clips every second, third ... frame."""
+
+
+def shown(frames: Tensor, fps: float, node: type[io.ComfyNode]) -> ui.SavedImages:
+    """Return ``frames`` ``(T,H,W,3)`` as what the host shows inside the node: one small animated picture."""
+    stride = -(-len(frames) // MAX_PREVIEW_FRAMES)
+    small = frames[::stride]
+    saved = ui.ImageSaveHelper.save_animated_webp(
+        small, "vidseg_preview", folder_type=io.FolderType.temp, cls=node, fps=fps / stride, lossless=False, quality=80,
+        method=2,
+    )  # fmt: skip
+    return ui.SavedImages([saved], is_animated=len(small) > 1)
+
+
+class PreviewRegions(io.ComfyNode):
+    """Overlay of the regions with ids, names and a legend."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="PreviewRegions",
+            display_name="Preview Regions",
+            description="Show the regions over the video with their ids and names. A region keeps its colour in every "
+            "frame, preview and export.",
+            search_aliases=["vidseg", "overlay", "show segmentation", "legend"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("frames", tooltip="The frames that were segmented."),
+                LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node, coarse or in full resolution."),
+                io.Float.Input(
+                    "opacity", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="Of the colours over the frames."
+                ),
+                io.Boolean.Input("tags", default=True, tooltip="Write ids and names on the regions."),
+                io.Float.Input(
+                    "fps", default=12.0, min=0.1, max=120.0, step=0.5, tooltip="Speed of the preview in the node."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("overlay", display_name="overlay"),
+                io.Image.Output("legend", display_name="legend"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames: Tensor, labels: Labels, opacity: float, tags: bool, fps: float) -> io.NodeOutput:
+        """Draw the overlay."""
+        frames = as_frames(frames)
+        require_frames_of(labels, frames)
+        maps, regions = labels.full()
+        painted = overlay(frames, maps, opacity)
+        if tags:
+            painted = with_tags(painted, maps, regions)
+        preview = beside_legend(reduced(painted, PREVIEW_SIDE), regions)
+        key = legend(regions).float()[None] / 255
+        return io.NodeOutput(painted, key, ui=shown(preview, fps, cls))
+
+
+class PreviewFeatures(io.ComfyNode):
+    """Features as colours."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="PreviewFeatures",
+            display_name="Preview Features",
+            description="Show features as colours (their three main directions): things that look alike to the model have "
+            "the same colour in all frames.",
+            search_aliases=["vidseg", "pca", "visualise features"],
+            is_output_node=True,
+            inputs=[
+                FeaturesSocket.Input("features", tooltip="From Extract Diffusion Features."),
+                io.Float.Input(
+                    "fps", default=12.0, min=0.1, max=120.0, step=0.5, tooltip="Speed of the preview in the node."
+                ),
+            ],
+            outputs=[io.Image.Output("image", display_name="image")],
+        )
+
+    @classmethod
+    def execute(cls, features: Features, fps: float) -> io.NodeOutput:
+        """Draw the features, one square of 16 pixels per cell."""
+        colours = principal_colours(features).repeat_interleave(16, 1).repeat_interleave(16, 2)
+        return io.NodeOutput(colours, ui=shown(reduced(colours, PREVIEW_SIDE), fps, cls))

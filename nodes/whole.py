@@ -1,0 +1,137 @@
+"""The whole chain in one node, and the bundled model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.backbones.comfy_unet import ComfyBackbone
+from ..core.config import PRESETS, changed, preset
+from ..core.frames import check_frames
+from ..core.pipeline import segment
+from ..core.types import InputError
+from .images import as_frames, as_label_maps
+from .narrow_model import load_narrow_model
+from .progress import NodeProgress
+from .schema import Labels as LabelsSocket
+from .schema import advanced, conditioning_inputs, model_inputs, schema
+from .stages import MAX_SEED
+from .wires import Labels
+
+_DEFAULT = preset("default")
+DEMO_MODEL = Path(__file__).resolve().parent.parent / "assets" / "demo_model.safetensors"
+
+
+class HeldFrames:
+    """`FrameSource` over frames in memory."""
+
+    def __init__(self, frames: Tensor) -> None:
+        """Hold ``frames`` ``(T,H,W,3)``."""
+        self._frames = frames
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self._frames)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return frames ``start`` (included) to ``stop`` (excluded)."""
+        return self._frames[start:stop]
+
+
+class SegmentVideo(io.ComfyNode):
+    """Frames -> labels in full resolution, with presets."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        config = _DEFAULT
+        return schema(
+            node_id="SegmentVideo",
+            display_name="Segment Video",
+            description="Divide a whole video into regions that keep their identity from frame to frame: no prompt, no "
+            "clicks, no segmentation model. The five VidSeg stages in one box.",
+            search_aliases=["vidseg", "video segmentation", "segment everything", "panoptic", "rotoscope"],
+            inputs=[
+                *model_inputs(),
+                io.Image.Input("frames", tooltip="The frames of the video, as one batch of images in their order."),
+                *conditioning_inputs(),
+                io.MultiType.Input("mask", [io.Mask, io.Image], optional=True,
+                                   tooltip="A mask or label image of the FIRST frame: regions become its classes. Optional."),
+                io.Combo.Input("preset", options=list(PRESETS), default=config.preset,
+                               tooltip="default: what measures best. paper: as the paper writes it. reference: as its published "
+                               "code does it, faults included. emerdiff: each frame alone."),
+                io.Int.Input("num_clusters", default=config.cluster.num_clusters, min=1, max=255,
+                             tooltip="Number of regions. Few for a subject before a background, 20 for a whole scene."),
+                io.Int.Input("seed", default=config.sampling.seed, min=0, max=MAX_SEED, tooltip="Seed of noise and K-means."),
+                io.Int.Input("max_side", default=config.frame.max_side, min=0, max=16384, step=64,
+                             tooltip="Reduce frames to this longer side before processing; 0 keeps their size. Labels always come "
+                             "back in the size of the frames."),
+                io.Boolean.Input("fine_edges", default=True,
+                                 tooltip="Find the pixels of each region (slow). Off: blocky edges, in a small part of the time."),
+                advanced(io.Int.Input("window_length", default=0, min=0, max=10_000,
+                                      tooltip="Frames labelled together before the memory moves on; 0 takes the preset's.")),
+            ],
+            outputs=[LabelsSocket.Output("labels", display_name="labels")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(  # noqa: PLR0913
+        cls, model: Any, vae: Any, frames: Tensor, preset: str, num_clusters: int, seed: int, max_side: int,  # noqa: ANN401
+        fine_edges: bool, window_length: int, positive: Any = None, negative: Any = None, mask: Tensor | None = None,  # noqa: ANN401
+    ) -> io.NodeOutput:  # fmt: skip
+        """Segment the clip."""
+        backbone = ComfyBackbone(model, vae, positive, negative)
+        frames = as_frames(frames)
+        check_frames(frames)
+        base = PRESETS[preset]
+        settings = changed(
+            base,
+            cluster={"num_clusters": num_clusters},
+            sampling={"seed": seed},
+            frame={"max_side": max_side},
+            modulation={"enabled": fine_edges and base.modulation.enabled},
+            window={"length": window_length or base.window.length},
+        )
+        reference = None if mask is None else _first_of(as_label_maps(mask))
+        maps, regions = segment(backbone, HeldFrames(frames), settings, reference=reference, progress=NodeProgress())
+        return io.NodeOutput(Labels(maps, regions, (frames.shape[1], frames.shape[2]), coarse=False))
+
+
+def _first_of(maps: Tensor) -> Tensor:
+    """Return the one label map ``(H,W)``."""
+    if len(maps) != 1:
+        raise InputError(
+            f"`mask` must be one picture, that of the first frame, but got {len(maps)}. Pick it with Image From Batch."
+        )
+    return maps[0]
+
+
+class LoadDemoModel(io.ComfyNode):
+    """The bundled narrow checkpoint."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="LoadDemoModel",
+            display_name="Load Demo Model",
+            description="A very small Stable Diffusion that comes with VidSeg, so that every example runs without a "
+            "download, on a CPU too. For trying things out: a real checkpoint segments far better.",
+            search_aliases=["vidseg", "checkpoint", "tiny model", "example model"],
+            inputs=[],
+            outputs=[
+                io.Model.Output("model", display_name="model"),
+                io.Vae.Output("vae", display_name="vae"),
+                io.Conditioning.Output("positive", display_name="positive"),
+                io.Conditioning.Output("negative", display_name="negative"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """Load the file."""
+        return io.NodeOutput(*load_narrow_model(DEMO_MODEL))

@@ -1,0 +1,113 @@
+"""What travels between the nodes beside the core's own types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.config import ContextConfig, WindowConfig
+from ..core.labels import reduced_reference
+from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Region, Seeds, region_labels
+from ..core.upsampling import enlarge
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What coarse labels were made from, so that refinement can replay the scan with its own feedback.
+
+    Not a tuple: a host that weighs cached outputs by walking tuples must not count the features twice.
+    """
+
+    features: Features
+    seeds: Seeds
+    window: WindowConfig
+    context: ContextConfig
+
+
+class Labels(NamedTuple):
+    """Labels of a clip, coarse or in full resolution.
+
+    Attributes:
+        maps: ``(T,h,w)`` int64 if coarse, else ``(T,H,W)`` uint8.
+        regions: every label that may occur.
+        frame_size: ``(H, W)`` of the frames, pixels.
+        coarse: which of the two `maps` is.
+        scan: where the labels come from; None after loading from disk or from the node that does it all.
+    """
+
+    maps: Tensor
+    regions: tuple[Region, ...]
+    frame_size: tuple[int, int]
+    coarse: bool
+    scan: Scan | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames ``T``."""
+        return int(self.maps.shape[0])
+
+    def full(self) -> LabelMaps:
+        """Return the label maps in full resolution; coarse ones are enlarged without the model."""
+        if self.coarse:
+            return enlarge(CoarseMaps(self.maps, self.regions), self.frame_size)
+        return LabelMaps(self.maps, self.regions)
+
+    def on_grid(self, size: tuple[int, int]) -> Tensor:
+        """Return the labels ``(T,h,w)`` int64 on a coarse grid of ``size``, by nearest neighbour."""
+        if tuple(self.maps.shape[1:]) == size:
+            return self.maps.long()
+        return torch.stack([reduced_reference(frame, size) for frame in self.maps]).long()
+
+    def get_ram_usage(self) -> int:
+        """Return the size in bytes, without the features they came from, which their own node holds."""
+        return self.maps.numel() * self.maps.element_size()
+
+
+def require_features_of(labels: Labels, features: Features) -> None:
+    """Check that ``labels`` and ``features`` belong to the same clip.
+
+    Raises:
+        InputError: they do not.
+    """
+    if not labels.coarse:
+        raise InputError(
+            "`labels` must be coarse, but got labels that are already in full resolution. Wire the labels of "
+            "Correspondence Refine (or Scene Context KNN) here."
+        )
+    made_of = labels.scan.features if labels.scan else None
+    same_clip = made_of is None or made_of is features or (
+        made_of.latents.shape == features.latents.shape and torch.equal(made_of.latents, features.latents)
+    )  # fmt: skip
+    if labels.num_frames != features.num_frames:
+        raise InputError(
+            f"`labels` must have as many frames as `features`, {features.num_frames}, but got {labels.num_frames}. "
+            "Wire the same features here as to Scene Context KNN."
+        )
+    if not same_clip or tuple(labels.maps.shape[1:]) != tuple(features.grid):
+        raise InputError(
+            "`features` must be those that `labels` were made from, but got features of another clip or size. "
+            "Wire the same features here as to Scene Context KNN."
+        )
+
+
+def require_frames_of(labels: Labels, frames: Tensor) -> None:
+    """Check that ``frames`` ``(T,H,W,C)`` and ``labels`` have the same number and size.
+
+    Raises:
+        InputError: they differ.
+    """
+    expected, actual = (labels.num_frames, *labels.frame_size), tuple(frames.shape[:3])
+    if expected != actual:
+        raise InputError(
+            f"`frames` must be the {expected[0]} frames of {expected[2]}x{expected[1]} pixels that were segmented, but "
+            f"got {actual[0]} of {actual[2]}x{actual[1]}. Wire the same images here as to the first VidSeg node."
+        )
+
+
+def known_regions(labels: Labels) -> str:
+    """Return the regions in words, for messages."""
+    ids = region_labels(labels.regions)
+    return ", ".join(f"{label} ({region.name})" for label, region in zip(ids, labels.regions, strict=True))

@@ -1,0 +1,87 @@
+"""Pictures of a training run: curves, reconstructions, samples, one-step denoisings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from .noise import add_noise, remove_noise, sample, signal_levels
+from .shapes import SCALE_FACTOR
+from .unet_stage import encode, guided
+from .vae_stage import reconstruct
+
+SHOWN_TIMESTEPS = (39, 119, 300)
+GUIDANCE = 5.0
+"""Guidance scale of the segmentation pipeline."""
+NUM_SAMPLE_STEPS = 50
+
+
+def grid(path: Path, rows: Sequence[Tensor], columns_per_row: int = 0) -> None:
+    """Write pictures (B,3,H,W) in [-1,1] as one picture; each tensor starts a row."""
+    lines = [line for row in rows for line in row.split(columns_per_row or len(row))]
+    widest = max(len(line) for line in lines)
+    lines = [torch.cat([line, line.new_ones(widest - len(line), *line.shape[1:])]) for line in lines]
+    canvas = torch.cat([torch.cat(list(line), dim=2) for line in lines], dim=1)  # (3, rows*H, columns*W)
+    pixels = ((canvas.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, optimize=True)
+
+
+def curves(path: Path, history: Sequence[dict[str, Any]], title: str, logarithmic: bool = True) -> None:
+    """Draw the training loss and every validation figure against steps."""
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    names = [name for name in history[-1] if name != "step"] if history else []
+    left = figure.subplots()
+    for name in names:
+        left.plot([row["step"] for row in history], [row[name] for row in history], label=name)
+    left.set(xlabel="step", title=title, yscale="log" if logarithmic else "linear")
+    left.grid(alpha=0.3)
+    if names:
+        left.legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Return frames in [-1,1] of latents as the UNet sees them."""
+    return vae.decoder(vae.post_quant_conv(latents.float() / SCALE_FACTOR)).float().clamp(-1, 1)
+
+
+def reconstructions(path: Path, vae: AutoencoderKL, frames: Tensor) -> None:
+    """Write frames above their reconstructions."""
+    grid(path, (frames, reconstruct(vae, frames)))
+
+
+@torch.no_grad()
+def samples(path: Path, unet: UNet2DConditionModel, vae: AutoencoderKL, table: Tensor, size: tuple[int, int]) -> None:
+    """Write samples: two rows without guidance, two with the pipeline's."""
+    device = next(unet.parameters()).device
+    noise = torch.randn(10, 4, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    rows = [decode(vae, sample(guided(unet, table, scale), noise, NUM_SAMPLE_STEPS)) for scale in (1.0, GUIDANCE)]
+    grid(path, rows, columns_per_row=5)
+
+
+@torch.no_grad()
+def denoisings(path: Path, unet: UNet2DConditionModel, vae: AutoencoderKL, table: Tensor, frames: Tensor) -> None:
+    """Write frames, and for each of `SHOWN_TIMESTEPS` the noisy latents decoded and their one-step denoising."""
+    device = next(unet.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(frames), 4, frames.shape[2] // 8, frames.shape[3] // 8)
+    clean = encode(vae, frames, torch.zeros(shape, device=device), torch.float32).float()
+    noise = torch.randn(shape, generator=generator).to(device)
+    rows = [frames]
+    for timestep in SHOWN_TIMESTEPS:
+        level = signal_levels(device)[timestep].expand(len(frames))
+        noisy = add_noise(clean, noise, level)
+        predicted = guided(unet, table, GUIDANCE)(noisy, torch.full((len(frames),), timestep, device=device))
+        rows += [decode(vae, noisy / level[0].sqrt()), decode(vae, remove_noise(noisy, predicted, level))]
+    grid(path, rows)

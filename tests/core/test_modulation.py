@@ -1,0 +1,222 @@
+"""Masked modulation against a loop version, on a small denoiser whose frames are independent."""
+
+from __future__ import annotations
+
+import doctest
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from vidseg.core import modulation
+from vidseg.core.backbones import Prediction
+from vidseg.core.config import Settings, changed
+from vidseg.core.modulation import blend_latents, mask_offsets, modulation_jobs, plain_pass
+from vidseg.core.schedule import euler_step, sampling_sigmas, training_sigmas
+from vidseg.core.types import CoarseMaps, InputError
+
+SIGMAS = sampling_sigmas(training_sigmas(), 25)
+SETTINGS = changed(Settings(), modulation={"factor": 3.0})
+
+
+class Cache(NamedTuple):
+    sigma: float
+    latents: Tensor
+
+
+class Pair(NamedTuple):
+    frame: int
+    label: int
+    plus: Tensor
+    minus: Tensor
+
+
+class ToyDenoiser:
+    """A smooth map of latents, frame by frame, that is disturbed by the offset and drawn to the cached pass."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, float, bool]] = []
+
+    def predict(self, latents: Tensor, sigma: float, *, query_blocks: Any = (), keep: Any = None) -> Prediction:
+        self.calls.append(("predict", len(latents), sigma, keep is not None))
+        return Prediction(
+            torch.tanh(latents + latents.mean((2, 3), keepdim=True)) - 0.1 * sigma,
+            (),
+            Cache(sigma, latents) if keep else None,
+        )
+
+    def replay(self, latents: Tensor, sigma: float, cache: Cache, frames: Tensor, offset: Tensor | None) -> Tensor:
+        assert cache.sigma == sigma
+        assert frames.shape == (len(latents),)
+        self.calls.append(("replay", len(latents), sigma, offset is not None))
+        result = (
+            torch.tanh(latents + latents.mean((2, 3), keepdim=True))
+            - 0.1 * sigma
+            + 0.2 * (cache.latents[frames] - latents)
+        )
+        if offset is not None:
+            assert offset.shape == (len(latents), latents.shape[2] // 2, latents.shape[3] // 2)
+            assert torch.equal(latents, cache.latents[frames])  # what the protocol demands of the modulated step
+            spread = offset.repeat_interleave(2, 1).repeat_interleave(2, 2)
+            result = result + 0.1 * (spread.roll(1, 2) + 2 * spread)[:, None] / (1 + latents.abs())
+        return result
+
+
+def clip(num_frames: int = 3, h: int = 3, w: int = 4, num_labels: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    latents = torch.randn(num_frames, 4, 2 * h, 2 * w, generator=generator)
+    return latents, torch.randint(0, num_labels, (num_frames, h, w), generator=generator) * 10
+
+
+def modulate(toy: ToyDenoiser, latents: Tensor, maps: Tensor, settings: Settings, batch_size: int) -> list[Pair]:
+    plain = plain_pass(toy, latents, SIGMAS, settings)
+    batches = list(modulation.modulate(toy, plain, CoarseMaps(maps, ()), settings, batch_size))
+    return [
+        Pair(*job, plus, minus)
+        for batch in batches
+        for job, plus, minus in zip(batch.jobs, batch.plus, batch.minus, strict=True)
+    ]
+
+
+def by_loop(latents: Tensor, maps: Tensor, settings: Settings) -> dict[tuple[int, int, int], Tensor]:
+    """One frame, label and sign at a time, with Eq. 5 written as in the paper."""
+    toy, config, results = ToyDenoiser(), settings.modulation, {}
+    for frame in range(len(latents)):
+        for label in sorted({int(value) for value in maps[frame].flatten()}):
+            for sign in (1, -1):
+                mask = (maps[frame] == label).float()[None]
+                big = mask.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None]
+                plain = latents[frame : frame + 1]
+                for step in range(settings.start_step, config.step):
+                    denoised = toy.predict(plain, float(SIGMAS[step])).denoised
+                    plain = euler_step(plain, denoised, float(SIGMAS[step]), float(SIGMAS[step + 1]))
+                x = plain
+                for step in range(config.step, 25):
+                    sigma, following = float(SIGMAS[step]), float(SIGMAS[step + 1])
+                    prediction = toy.predict(plain, sigma, keep=config)
+                    plain = euler_step(plain, prediction.denoised, sigma, following)
+                    offset = sign * config.factor * mask if step == config.step else None
+                    x = euler_step(
+                        x, toy.replay(x, sigma, prediction.cache, torch.tensor([0]), offset), sigma, following
+                    )
+                    if config.blending == "all" or (config.blending == "first" and step <= config.step + 1):
+                        x = x * big + plain * (1 - big)
+                results[frame, label, sign] = x[0]
+    return results
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64])
+def test_equals_the_loop_version_for_any_batch_size(batch_size: int) -> None:
+    latents, maps = clip()
+    expected = by_loop(latents, maps, SETTINGS)
+    pairs = modulate(ToyDenoiser(), latents, maps, SETTINGS, batch_size)
+    assert [(pair.frame, pair.label) for pair in pairs] == sorted({key[:2] for key in expected})
+    for pair in pairs:
+        torch.testing.assert_close(pair.plus, expected[pair.frame, pair.label, 1], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(pair.minus, expected[pair.frame, pair.label, -1], atol=1e-6, rtol=1e-6)
+        assert (pair.plus - pair.minus).abs().max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("modulation", {"blending": "first"}),
+        ("modulation", {"blending": "none"}),
+        ("modulation", {"step": 20}),
+        ("modulation", {"step": 24}),
+        ("modulation", {"step": 23, "blending": "first"}),
+        ("feature", {"step": 20}),
+        ("modulation", {"inject": False, "factor": 7.0}),
+    ],
+)
+def test_equals_the_loop_version_for_other_settings(part: str, values: dict[str, Any]) -> None:
+    settings = changed(SETTINGS, **{part: values})
+    latents, maps = clip()
+    expected = by_loop(latents, maps, settings)
+    for pair in modulate(ToyDenoiser(), latents, maps, settings, 4):
+        torch.testing.assert_close(pair.plus, expected[pair.frame, pair.label, 1], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(pair.minus, expected[pair.frame, pair.label, -1], atol=1e-6, rtol=1e-6)
+
+
+def test_blending_leaves_the_outside_as_it_was() -> None:
+    latents, maps = clip(num_frames=1)
+    plain = modulation.plain_pass(ToyDenoiser(), latents, SIGMAS, SETTINGS).steps[-1].latents[0]
+    for blending, untouched in (("all", True), ("first", False), ("none", False)):
+        settings = changed(SETTINGS, modulation={"blending": blending})
+        for pair in modulate(ToyDenoiser(), latents, maps, settings, 8):
+            outside = (maps[0] != pair.label).repeat_interleave(2, 0).repeat_interleave(2, 1)
+            assert torch.equal(pair.plus[:, outside], plain[:, outside]) == untouched
+
+
+def test_only_the_first_replayed_step_has_an_offset_and_keeps_start_at_the_modulated_step() -> None:
+    toy = ToyDenoiser()
+    latents, maps = clip(num_frames=1)
+    settings = changed(SETTINGS, feature={"step": 21})
+    pairs = modulate(toy, latents, maps, settings, 64)
+    predicted = [(sigma, keep) for kind, _, sigma, keep in toy.calls if kind == "predict"]
+    replayed = [(sigma, offset) for kind, _, sigma, offset in toy.calls if kind == "replay"]
+    assert predicted == [(float(SIGMAS[step]), step >= 22) for step in (21, 22, 23, 24)]
+    assert replayed == [(float(SIGMAS[22]), True), (float(SIGMAS[23]), False), (float(SIGMAS[24]), False)]
+    assert len(pairs) == len(maps.unique())
+
+
+def test_batches_are_full_across_frames_and_never_larger_than_asked() -> None:
+    toy = ToyDenoiser()
+    latents, maps = clip(num_frames=4)
+    count = len(modulate(toy, latents, maps, SETTINGS, 9))
+    sizes = [size for kind, size, _, _ in toy.calls if kind == "replay"]
+    full, rest = divmod(2 * count, 8)
+    assert sizes == [8] * 3 * full + [rest] * 3 * (rest > 0)
+
+
+def test_absent_labels_and_uniform_frames_need_no_modulation() -> None:
+    coarse = CoarseMaps(torch.tensor([[[1, 1]], [[1, 2]], [[2, 2]]]), ())
+    assert modulation_jobs(coarse, keep_uniform=False) == ((1, 1), (1, 2))
+    assert modulation_jobs(coarse, keep_uniform=True) == ((0, 1), (1, 1), (1, 2), (2, 2))
+    uniform = torch.zeros(2, 3, 4, dtype=torch.int64)
+    assert modulate(ToyDenoiser(), torch.randn(2, 4, 6, 8), uniform, SETTINGS, 4) == []
+    settings = changed(SETTINGS, difference={"precision": "8bit"})
+    assert len(modulate(ToyDenoiser(), torch.randn(2, 4, 6, 8), uniform, settings, 4)) == 2
+
+
+def test_relabelling_commutes() -> None:
+    latents, maps = clip()
+    plain = modulate(ToyDenoiser(), latents, maps, SETTINGS, 6)
+    swapped = {(pair.frame, pair.label): pair for pair in modulate(ToyDenoiser(), latents, 200 - maps, SETTINGS, 6)}
+    for pair in plain:
+        torch.testing.assert_close(pair.plus, swapped[pair.frame, 200 - pair.label].plus)
+
+
+def test_offsets_carry_the_sign() -> None:
+    masks = torch.tensor([[[True, False]], [[False, True]]])
+    assert mask_offsets(masks, torch.tensor([1.0, -1.0]), 50.0).tolist() == [[[50.0, 0.0]], [[0.0, -50.0]]]
+
+
+def test_blending_takes_two_by_two_latents_per_cell() -> None:
+    masks = torch.tensor([[[True, False], [False, False]]])
+    blended = blend_latents(torch.ones(1, 4, 4, 4), torch.zeros(1, 4, 4, 4), masks)
+    assert blended[0, 0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    with pytest.raises(InputError, match="`plain` must have shape"):
+        blend_latents(torch.ones(1, 4, 4, 4), torch.zeros(1, 4, 4, 6), masks)
+
+
+def test_bad_input_is_refused() -> None:
+    latents, maps = clip()
+    with pytest.raises(InputError, match="`batch_size` must be at least 1, but got 0"):
+        modulate(ToyDenoiser(), latents, maps, SETTINGS, 0)
+    with pytest.raises(InputError, match=r"`coarse\.maps` must have shape"):
+        modulate(ToyDenoiser(), latents, maps[:2], SETTINGS, 1)
+    with pytest.raises(InputError, match="`sigmas` must have shape"):
+        plain_pass(ToyDenoiser(), latents, SIGMAS[:-1], SETTINGS)
+
+
+def test_a_denoiser_without_cache_is_an_error() -> None:
+    toy = ToyDenoiser()
+    toy.predict = lambda latents, sigma, **_: Prediction(latents, (), None)  # type: ignore[method-assign]
+    latents, maps = clip()
+    with pytest.raises(RuntimeError, match="no cache"):
+        modulate(toy, latents, maps, SETTINGS, 2)
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(modulation).failed == 0

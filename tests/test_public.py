@@ -1,0 +1,107 @@
+"""The public names of the core are known, documented, and say nothing of the machine they were written on."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from .sources import ROOT, module_name, source_files
+
+INVENTORY = Path(__file__).parent / "public_names.txt"
+PRODUCT = ("core", "nodes", "scripts", "assets", "web", "locales", "example_workflows", "benchmarks")
+TEXT_SUFFIXES = {".py", ".md", ".json", ".js", ".toml", ".txt", ".css", ".yaml"}
+MACHINE = re.compile(r"(^|[^a-zA-Z.])/(work|tmp|root|home)/[a-z.]|\.\./shared|\bOneDrive\b|C:\\Users")
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def public_names(path: Path) -> list[str]:
+    """Return ``module.name`` of the functions, classes and constants of a file that have no leading underscore."""
+    names = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, Definition):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign):
+            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.append(node.target.id)
+    return sorted(f"{module_name(path)}.{name}" for name in names if not name.startswith("_"))
+
+
+def definitions(path: Path) -> list[Definition]:
+    """Return public functions and classes of a file, and public methods of public classes."""
+    found: list[Definition] = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            found.append(node)
+            if isinstance(node, ast.ClassDef):
+                found += [
+                    inner for inner in node.body if isinstance(inner, Definition) and not inner.name.startswith("_")
+                ]
+    return found
+
+
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Return the public functions of a file; methods are left out, a protocol may document them once."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return [
+        node
+        for node in body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_")
+    ]
+
+
+def num_arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    return len([argument for argument in arguments if argument.arg not in {"self", "cls"}])
+
+
+def test_public_names_are_the_ones_listed() -> None:
+    """On purpose? Then write the new list: `python scripts/public_names.py`."""
+    names = [name for path in source_files("core") for name in public_names(path)]
+    assert sorted(names) == INVENTORY.read_text(encoding="utf-8").split()
+
+
+@pytest.mark.parametrize("path", source_files("core"), ids=module_name)
+def test_everything_public_is_documented(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert not [node.name for node in definitions(path) if not ast.get_docstring(node)]
+
+
+@pytest.mark.parametrize("path", source_files("core"), ids=module_name)
+def test_functions_of_many_arguments_describe_them(path: Path) -> None:
+    missing = [
+        node.name
+        for node in functions(path)
+        if num_arguments(node) >= 4 and "Args:" not in (ast.get_docstring(node) or "")
+    ]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", source_files("core"), ids=module_name)
+def test_functions_of_many_arguments_say_what_they_return(path: Path) -> None:
+    missing = [
+        node.name
+        for node in functions(path)
+        if num_arguments(node) >= 4
+        and node.returns is not None
+        and ast.unparse(node.returns) not in {"None", "Never", "NoReturn"}
+        and not re.search(r"\b(Return|Yield|Give)s?\b|\breturn ", ast.get_docstring(node) or "")
+    ]
+    assert not missing
+
+
+def product_files() -> list[Path]:
+    files = [path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT_SUFFIXES]
+    for folder in PRODUCT:
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in TEXT_SUFFIXES]
+    return sorted(path for path in files if "__pycache__" not in path.parts)
+
+
+@pytest.mark.parametrize("path", product_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_text_names_a_machine(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if MACHINE.search(line)]
