@@ -173,9 +173,8 @@ def _written_random_model(out: Path, *, overwrite: bool) -> Path:
 
 def _execute(options: SegmentOptions, again: list[str]) -> int:
     """Run, and say what was written, or how to go on after Ctrl-C."""
-    stages = {s: v for s, v in STAGE_SHARES.items() if s != "modulation" or options.settings.modulation.enabled}
-    if options.baseline == "color":
-        stages.pop("modulation", None)
+    upsamples = options.settings.modulation.enabled and options.baseline != "color"
+    stages = STAGE_SHARES if upsamples else {"features": 1.0}
     progress = RunProgress(open_display(sys.stderr), stages)
     run = SegmentRun(options, progress)
     try:

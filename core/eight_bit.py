@@ -27,7 +27,18 @@ _WEIGHT_ONE = 2048
 def eight_bit_scores(
     plus: Tensor, minus: Tensor, masks: Tensor, frame_size: tuple[int, int], config: DifferenceConfig
 ) -> Tensor:
-    """Return scores ``(B,*frame_size)`` float64 on the CPU; see `differences.label_scores`."""
+    """Score each pixel of each element as the reference code does (paper 4.3).
+
+    Args:
+        plus: ``(B,H,W,3)`` decodes with positive modulation, nominally in [0, 1].
+        minus: the same with negative modulation.
+        masks: ``(B,h,w)`` boolean, coarse masks that were modulated.
+        frame_size: ``(H, W)`` of the result, pixels.
+        config: difference settings.
+
+    Returns:
+        ``(B,*frame_size)`` float64 on the CPU, 0 or more.
+    """
     return scores_of_jpeg_maps(jpeg_difference_maps(plus, minus, frame_size, config), masks, config)
 
 

@@ -107,16 +107,20 @@ def _unet_sizes(config: Mapping[str, Any]) -> UNetSizes:
     """Translate diffusers' names. ``attention_head_dim`` is the number of heads there, not their width."""
     channels = tuple(config["block_out_channels"])
     heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
-    widths = {c // n for c, n in zip(channels, heads, strict=True)} if isinstance(heads, list) else set()
+    counts = [heads] * len(channels) if isinstance(heads, int) else list(heads)
+    widths = {width // count for width, count in zip(channels, counts, strict=True)}
+    is_count_constant = len(set(counts)) == 1
+    if not is_count_constant and len(widths) != 1:
+        raise ValueError(f"neither number nor width of heads is constant: {counts}")
     attended = [2**level for level, kind in enumerate(config["down_block_types"]) if "CrossAttn" in kind]
     depth = config.get("transformer_layers_per_block", 1)
     return UNetSizes(
         model_channels=channels[0],
         channel_mult=tuple(width // channels[0] for width in channels),
         num_res_blocks=config.get("layers_per_block", 2),
-        attention_resolutions=tuple(attended),
-        num_head_channels=min(widths, default=None),
-        num_heads=heads if isinstance(heads, int) else None,
+        attention_resolutions=tuple(reversed(attended)),
+        num_head_channels=None if is_count_constant else widths.pop(),
+        num_heads=counts[0] if is_count_constant else None,
         context_dim=config["cross_attention_dim"],
         use_linear_in_transformer=config.get("use_linear_projection", False),
         transformer_depth=depth if isinstance(depth, int) else max(depth),

@@ -187,7 +187,7 @@ def _unet_sizes(shapes: Shapes) -> UNetSizes:
         )
     has_attention = tuple(
         2**level
-        for level in range(len(channels))
+        for level in reversed(range(len(channels)))
         if f"{UNET_PREFIX}input_blocks.{1 + level * (num_res_blocks + 1)}.1.norm.weight" in shapes
     )
     depth = sum(f"{attention}transformer_blocks.{index}.norm1.weight" in shapes for index in range(100))

@@ -132,6 +132,9 @@ def plain_pass(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Se
         sigmas: ``(S+1,)`` noise levels, falling to zero.
         settings: sampling and modulation settings.
 
+    Returns:
+        The steps from the modulated one to the last.
+
     Raises:
         InputError: shapes do not fit.
     """

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol, TextIO
 
-STAGE_SHARES: Mapping[str, float] = {"features": 0.1, "modulation": 0.9}
-"""Stages of a window in order, and their expected share of its time until the first window has shown it."""
+STAGE_SHARES: Mapping[str, float] = {"features": 0.1, "modulation": 0.5, "decoding": 0.4}
+"""Stages of a window and their expected shares of its time, until the first window has shown them."""
 LINE_INTERVAL = 10.0
 """Seconds between two lines where the output is not a terminal."""
 REFRESH_INTERVAL = 0.1
@@ -92,7 +92,7 @@ class RunProgress:
 
     Args:
         display: where to show it.
-        shares: stages of a window in order, and the expected share of each in its time.
+        shares: stages of a window, and the expected share of each in its time.
         clock: seconds.
     """
 
@@ -102,50 +102,53 @@ class RunProgress:
         self._display, self._shares, self._clock = display, dict(shares), clock
         self._num_frames = self._window_length = self._first = self._done = 0
         self._spent: dict[str, float] = {}
+        self._parts: dict[str, float] = {}
         self._stage = ""
         self._begin = self._stage_begin = self._last = clock()
 
     def start(self, num_frames: int, window_length: int, first: int = 0) -> None:
         """Begin with the window that starts at frame ``first``; those before are finished and took no time."""
         self._num_frames, self._window_length = num_frames, window_length
-        self._first = self._done = first
-        self._begin = self._last = self._clock()
-        self._stage = ""
+        self._first = first
+        self._begin = self._clock()
+        self._begin_window(first)
 
     def window_done(self, stop: int) -> None:
         """Note that all frames before ``stop`` are finished, and learn the shares of the stages."""
-        self._done, self._stage, self._last = stop, "", self._clock()
         if sum(self._spent.values()) > 0:
             self._shares = {stage: self._spent.get(stage, 0.0) for stage in self._shares}
-        self._spent = {}
+        self._begin_window(stop)
+
+    def _begin_window(self, start: int) -> None:
+        self._done, self._stage, self._last = start, "", self._clock()
+        self._spent, self._parts = {}, {}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` units of ``stage`` are done."""
+        """Show that ``done`` of ``total`` units of ``stage`` are done; stages may take turns."""
         now = self._clock()
         if stage != self._stage:
             self._stage, self._stage_begin = stage, self._last
-        self._last = now
         part = done / total if total else 1.0
-        spent = max(now - self._stage_begin, _INSTANT)
         if stage in self._shares and self._num_frames:
-            self._spent[stage] = spent
-            self._show_window(stage, part, now, last=done >= total)
+            self._spent[stage] = self._spent.get(stage, 0.0) + now - self._last
+            self._parts[stage] = part
+            self._show_window(stage, now, last=done >= total)
         else:
-            rate = max(done, 1) / spent
+            rate = max(done, 1) / max(now - self._stage_begin, _INSTANT)
             text = f"{stage}: frame {done} of {total}, {rate:.3g} frames/s, {duration((total - done) / rate)} left"
             self._display.show(part, text, last=done >= total)
+        self._last = now
 
-    def _show_window(self, stage: str, part: float, now: float, *, last: bool) -> None:
-        """Show how far all windows are when ``part`` of a stage of the current one is done."""
-        stages = list(self._shares)
-        before = sum(self._shares[name] for name in stages[: stages.index(stage)])
-        share = (before + part * self._shares[stage]) / max(sum(self._shares.values()), _INSTANT)
+    def _show_window(self, stage: str, now: float, *, last: bool) -> None:
+        """Show how far all windows are, from the parts of the current one that its stages have done."""
+        whole = max(sum(self._shares.values()), _INSTANT)
+        share = sum(self._shares[name] * part for name, part in self._parts.items()) / whole
         length = max(0, min(self._window_length, self._num_frames - self._done))
         done = self._done + share * length
         rate = max(done - self._first, _INSTANT) / max(now - self._begin, _INSTANT)
         frames = f"frames {self._done + 1}-{self._done + length} of {self._num_frames}"
         left = duration((self._num_frames - done) / rate)
-        text = f"{frames}: {stage} {part:.0%}, {rate:.3g} frames/s, {left} left"
+        text = f"{frames}: {stage} {self._parts[stage]:.0%}, {rate:.3g} frames/s, {left} left"
         self._display.show(done / self._num_frames, text, last=last)
 
     def close(self) -> None:

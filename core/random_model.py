@@ -23,6 +23,8 @@ NUM_TOKENS = 77
 """Tokens of the empty prompt."""
 _GAIN = 0.6
 """Standard deviation of a layer's output over that of its input, low enough that residual paths stay tame."""
+_GAINS = {f"{VAE_PREFIX}quant_conv.weight": 14.0}
+"""Gains of their own: this one gives natural frames latents of about unit variance."""
 
 _Spec = tuple[str, tuple[int, ...]]
 
@@ -47,7 +49,7 @@ def _values(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     values = np.random.Generator(np.random.PCG64([zlib.crc32(name.encode()), seed])).standard_normal(shape, np.float32)
     fan_in = 1 if name == CONDITIONING_KEY else int(np.prod(shape[1:]))
-    return torch.from_numpy(values * np.float32(_GAIN / fan_in**0.5))
+    return torch.from_numpy(values * np.float32(_GAINS.get(name, _GAIN) / fan_in**0.5))
 
 
 def _layer(name: str, *shape: int) -> Iterator[_Spec]:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .coarse import CorrespondenceRefine, KMeansInit, SceneContextKNN
+from .features import ExtractDiffusionFeatures
 from .files import LoadRegions, SaveRegions
+from .fine import MaskedModulationUpsample
 from .previews import PreviewFeatures, PreviewRegions
 from .regions import AssignRegionsFromMask, NameRegions, RegionsToMask, RegionsToMasks
 from .scores import ScoreRegions
-from .stages import (
-    CorrespondenceRefine,
-    ExtractDiffusionFeatures,
-    KMeansInit,
-    MaskedModulationUpsample,
-    SceneContextKNN,
-)
 from .whole import LoadDemoModel, SegmentVideo
 
 __all__ = ["NODES", "VidSegExtension"]

@@ -85,10 +85,9 @@ def along_correspondences(labels: Labels, features: object) -> tuple[list[str], 
     agreement = float((good & kept).sum() / good.sum().clamp_min(1))
     lines = [f"agreement along correspondences: {agreement:.3f} (the same spot keeps its region from frame to frame)"]
     worst = [int(frame) for frame in flips.argsort(descending=True) if flips[frame] > 0][:MAX_LISTED]
-    lines += [
-        f"frame {frame} to {frame + 1}: {int(flips[frame])} cells flip, {_flipping(maps[frame], good[frame] & ~kept[frame], labels)}"
-        for frame in worst
-    ]
+    for frame in worst:
+        lost = _flipping(maps[frame], good[frame] & ~kept[frame], labels)
+        lines.append(f"frame {frame} to {frame + 1}: {int(flips[frame])} cells flip, {lost}")
     return lines if worst else [*lines, "no region flips"], agreement
 
 

@@ -32,11 +32,14 @@ class SaveRegions(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node; coarse ones are enlarged first."),
-                io.String.Input("filename_prefix", default="vidseg/regions",
-                                tooltip="Folder and start of the name below ComfyUI's output folder."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="vidseg/regions",
+                    tooltip="Folder and start of the name below ComfyUI's output folder.",
+                ),
             ],
             outputs=[io.String.Output("folder", display_name="folder")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, labels: Labels, filename_prefix: str) -> io.NodeOutput:
@@ -45,7 +48,7 @@ class SaveRegions(io.ComfyNode):
         parent, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
         folder = ResultFolder(Path(parent) / f"{name}_{counter:05}_")
         maps, regions = labels.full()
-        folder.prepare(maps.numel(), overwrite=False, resume=False)
+        folder.prepare(maps.numel())
         folder.write_label_maps(0, maps)
         text = json.dumps(_record(maps, regions), indent=1)
         folder.write_file(RECORD_FILE, lambda path: _write(path, text))
@@ -83,11 +86,14 @@ class LoadRegions(io.ComfyNode):
             "PNG files in an image editor.",
             search_aliases=["vidseg", "import masks", "label maps"],
             inputs=[
-                io.String.Input("folder", default="vidseg/regions_00001_",
-                                tooltip="Folder below ComfyUI's output or input folder, as Save Regions shows it."),
+                io.String.Input(
+                    "folder",
+                    default="vidseg/regions_00001_",
+                    tooltip="Folder below ComfyUI's output or input folder, as Save Regions shows it.",
+                ),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def fingerprint_inputs(cls, folder: str) -> str:

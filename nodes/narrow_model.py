@@ -41,7 +41,7 @@ class NarrowStableDiffusion(comfy.supported_models.SD20):  # type: ignore[misc]
 class NarrowStableDiffusionV(NarrowStableDiffusion):
     """The same, predicting velocity."""
 
-    def model_type(self, _weights: dict[str, Tensor], _prefix: str = "") -> Any:  # noqa: ANN401
+    def model_type(self, _weights: dict[str, Tensor], _prefix: str = "") -> Any:
         """Return the host's name of the prediction type."""
         return comfy.model_base.ModelType.V_PREDICTION
 
@@ -70,7 +70,7 @@ def load_narrow_model(path: Path) -> LoadedModel:
     return LoadedModel(model, vae, [[positive, {}]], [[torch.zeros_like(positive), {}]])
 
 
-def _reloaded_model(path: Path) -> Any:  # noqa: ANN401
+def _reloaded_model(path: Path) -> Any:
     """Load the MODEL alone again; the host calls this when it needs a second copy."""
     return load_narrow_model(path).model
 
@@ -82,7 +82,7 @@ def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return part
 
 
-def _model(weights: dict[str, Tensor], sizes: ModelSizes) -> Any:  # noqa: ANN401
+def _model(weights: dict[str, Tensor], sizes: ModelSizes) -> Any:
     """Return the host's MODEL of UNet ``weights`` (names without prefix)."""
     host = comfy.model_management
     kind = NarrowStableDiffusionV if sizes.prediction_type == "v_prediction" else NarrowStableDiffusion
@@ -102,7 +102,7 @@ def _model(weights: dict[str, Tensor], sizes: ModelSizes) -> Any:  # noqa: ANN40
     return patcher
 
 
-def _vae(weights: dict[str, Tensor], sizes: ModelSizes) -> Any:  # noqa: ANN401
+def _vae(weights: dict[str, Tensor], sizes: ModelSizes) -> Any:
     """Return the host's VAE of ``weights`` (names without prefix)."""
     ddconfig = {**asdict(sizes.vae), "attn_resolutions": [], "ch_mult": list(sizes.vae.ch_mult)}
     return comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": ddconfig, "embed_dim": sizes.vae.z_channels}})

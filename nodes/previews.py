@@ -83,8 +83,8 @@ class PreviewFeatures(io.ComfyNode):
         return schema(
             node_id="PreviewFeatures",
             display_name="Preview Features",
-            description="Show features as colours (their three main directions): things that look alike to the model have "
-            "the same colour in all frames.",
+            description="Show features as colours (their three main directions): things that look alike to the model "
+            "have the same colour in all frames.",
             search_aliases=["vidseg", "pca", "visualise features"],
             is_output_node=True,
             inputs=[

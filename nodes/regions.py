@@ -11,7 +11,7 @@ from .images import as_label_maps
 from .schema import Labels as LabelsSocket
 from .schema import Seeds as SeedsSocket
 from .schema import advanced, schema
-from .selection import chosen_labels, class_names, names_and_merges
+from .selection import chosen_labels, names_and_merges, parsed_class_names
 from .wires import Labels, Scan
 
 
@@ -28,11 +28,16 @@ class NameRegions(io.ComfyNode):
             search_aliases=["vidseg", "merge regions", "rename", "label"],
             inputs=[
                 LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node, coarse or in full resolution."),
-                io.String.Input("names", default="", multiline=True, placeholder="person: 3, 7\nsky: 1",
-                                tooltip="One line per region: the name, a colon, and the ids (or old names) that become it."),
+                io.String.Input(
+                    "names",
+                    default="",
+                    multiline=True,
+                    placeholder="person: 3, 7\nsky: 1",
+                    tooltip="One line per region: the name, a colon, and the ids (or old names) that become it.",
+                ),
             ],
             outputs=[LabelsSocket.Output("named", display_name="labels")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, labels: Labels, names: str) -> io.NodeOutput:
@@ -57,22 +62,35 @@ class AssignRegionsFromMask(io.ComfyNode):
         return schema(
             node_id="AssignRegionsFromMask",
             display_name="Assign Regions from Mask",
-            description="Turn nameless regions into classes: each cluster of the anchor frame becomes the class that most "
-            "of its cells have in a mask or label image of that frame. Put it between K-Means Init and Scene Context KNN; "
-            "with a black-and-white mask, the whole video follows the masked subject.",
+            description="Turn nameless regions into classes: each cluster of the anchor frame becomes the class that "
+            "most of its cells have in a mask or label image of that frame. Put it between K-Means Init and Scene "
+            "Context KNN; with a black-and-white mask, the whole video follows the masked subject.",
             search_aliases=["vidseg", "first frame mask", "propagate mask", "semi-supervised"],
             inputs=[
                 SeedsSocket.Input("seeds", tooltip="From K-Means Init."),
-                io.MultiType.Input("mask", [io.Mask, io.Image],
-                                   tooltip="Of the anchor frame, in any size. Black and white: background and subject. Grey: the grey "
-                                   "value is the class, 255 counts as unknown. Flat colours: one class per colour."),
-                io.String.Input("class_names", default="", multiline=True, placeholder="0: background\n1: dog",
-                                tooltip="Names of the classes, as number, colon, name. Optional."),
-                advanced(io.Boolean.Input("ignore_unknown", default=True,
-                                          tooltip="Pixels of class 255 have no vote; off, 255 is a class like any other.")),
+                io.MultiType.Input(
+                    "mask",
+                    [io.Mask, io.Image],
+                    tooltip="Of the anchor frame, in any size. Black and white: background and subject. Grey: the "
+                    "grey value is the class, 255 counts as unknown. Flat colours: one class per colour.",
+                ),
+                io.String.Input(
+                    "class_names",
+                    default="",
+                    multiline=True,
+                    placeholder="0: background\n1: dog",
+                    tooltip="Names of the classes, as number, colon, name. Optional.",
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "ignore_unknown",
+                        default=True,
+                        tooltip="Pixels of class 255 have no vote; off, 255 is a class like any other.",
+                    )
+                ),
             ],
             outputs=[SeedsSocket.Output("assigned", display_name="seeds")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, seeds: Seeds, mask: Tensor, class_names: str, ignore_unknown: bool) -> io.NodeOutput:
@@ -84,22 +102,24 @@ class AssignRegionsFromMask(io.ComfyNode):
                 "Pick that frame with Image From Batch."
             )
         ignore = VOID if ignore_unknown else None
-        names = _class_names(class_names)
+        names = parsed_class_names(class_names)
         return io.NodeOutput(
             seeds_from_reference(seeds.cluster_map, reference[0], seeds.anchor, ignore=ignore, names=names)
         )
 
 
-_class_names = class_names
-
-
 def _mask_inputs() -> list[io.Input]:
     return [
         LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node."),
-        io.String.Input("regions", default="", multiline=False, placeholder="person, 3, 5-8",
-                        tooltip="Names or ids of regions, separated by commas; 5-8 means all ids from 5 to 8. "
-                        "Preview Regions shows them."),
-    ]  # fmt: skip
+        io.String.Input(
+            "regions",
+            default="",
+            multiline=False,
+            placeholder="person, 3, 5-8",
+            tooltip="Names or ids of regions, separated by commas; 5-8 means all ids from 5 to 8. Preview Regions "
+            "shows them.",
+        ),
+    ]
 
 
 class RegionsToMask(io.ComfyNode):
@@ -111,7 +131,8 @@ class RegionsToMask(io.ComfyNode):
         return schema(
             node_id="RegionsToMask",
             display_name="Regions to Mask",
-            description="Make one mask per frame of the regions that you name, for inpainting, compositing and the like.",
+            description="Make one mask per frame of the regions that you name, for inpainting, compositing and the "
+            "like.",
             search_aliases=["vidseg", "mask", "select region", "matte"],
             inputs=[
                 *_mask_inputs(),

@@ -22,20 +22,32 @@ class ScoreRegions(io.ComfyNode):
         return schema(
             node_id="ScoreRegions",
             display_name="Score Regions",
-            description="Measure a segmentation. With masks: overlap (mIoU) and consistency over 8 and 16 frames (mVC8, "
-            "mVC16). Without: how often the same spot keeps its region from frame to frame, and where regions flip.",
+            description="Measure a segmentation. With masks: overlap (mIoU) and consistency over 8 and 16 frames "
+            "(mVC8, mVC16). Without: how often the same spot keeps its region from frame to frame, and where regions "
+            "flip.",
             search_aliases=["vidseg", "evaluate", "miou", "iou", "consistency", "flicker"],
             is_output_node=True,
             inputs=[
                 LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node."),
-                io.MultiType.Input("masks", [io.Mask, io.Image], optional=True,
-                                   tooltip="Ground truth of every frame, as masks or label images. Grey 255 counts for nothing."),
-                FeaturesSocket.Input("features", optional=True,
-                                     tooltip="Features of the clip, for labels that do not come with them (loaded ones, or of "
-                                     "Segment Video)."),
-                io.Combo.Input("match", options=["first frame", "ids"], default="first frame",
-                               tooltip="first frame: a region stands for the class that most of its pixels have where it first "
-                               "occurs. ids: region ids are class ids already."),
+                io.MultiType.Input(
+                    "masks",
+                    [io.Mask, io.Image],
+                    optional=True,
+                    tooltip="Ground truth of every frame, as masks or label images. Grey 255 counts for nothing.",
+                ),
+                FeaturesSocket.Input(
+                    "features",
+                    optional=True,
+                    tooltip="Features of the clip, for labels that do not come with them (loaded ones, or of Segment "
+                    "Video).",
+                ),
+                io.Combo.Input(
+                    "match",
+                    options=["first frame", "ids"],
+                    default="first frame",
+                    tooltip="first frame: a region stands for the class that most of its pixels have where it first "
+                    "occurs. ids: region ids are class ids already.",
+                ),
             ],
             outputs=[
                 io.String.Output("report", display_name="report"),
@@ -44,7 +56,7 @@ class ScoreRegions(io.ComfyNode):
                 io.Float.Output("mvc16", display_name="mVC16"),
                 io.Float.Output("agreement", display_name="agreement"),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, labels: Labels, match: str, masks: Tensor | None = None, features: object = None) -> io.NodeOutput:

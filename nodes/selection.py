@@ -69,7 +69,7 @@ def names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[int, st
     return names, merges
 
 
-def class_names(text: str) -> dict[int, str]:
+def parsed_class_names(text: str) -> dict[int, str]:
     """Read names of classes such as ``0: background, 1: dog``, separated by commas or lines.
 
     Raises:

@@ -16,9 +16,8 @@ from ..core.types import InputError
 from .images import as_frames, as_label_maps
 from .narrow_model import load_narrow_model
 from .progress import NodeProgress
+from .schema import MAX_SEED, advanced, conditioning_inputs, model_inputs, schema
 from .schema import Labels as LabelsSocket
-from .schema import advanced, conditioning_inputs, model_inputs, schema
-from .stages import MAX_SEED
 from .wires import Labels
 
 _DEFAULT = preset("default")
@@ -52,37 +51,79 @@ class SegmentVideo(io.ComfyNode):
         return schema(
             node_id="SegmentVideo",
             display_name="Segment Video",
-            description="Divide a whole video into regions that keep their identity from frame to frame: no prompt, no "
-            "clicks, no segmentation model. The five VidSeg stages in one box.",
+            description="Divide a whole video into regions that keep their identity from frame to frame: no prompt, "
+            "no clicks, no segmentation model. The five VidSeg stages in one box.",
             search_aliases=["vidseg", "video segmentation", "segment everything", "panoptic", "rotoscope"],
             inputs=[
                 *model_inputs(),
                 io.Image.Input("frames", tooltip="The frames of the video, as one batch of images in their order."),
                 *conditioning_inputs(),
-                io.MultiType.Input("mask", [io.Mask, io.Image], optional=True,
-                                   tooltip="A mask or label image of the FIRST frame: regions become its classes. Optional."),
-                io.Combo.Input("preset", options=list(PRESETS), default=config.preset,
-                               tooltip="default: what measures best. paper: as the paper writes it. reference: as its published "
-                               "code does it, faults included. emerdiff: each frame alone."),
-                io.Int.Input("num_clusters", default=config.cluster.num_clusters, min=1, max=255,
-                             tooltip="Number of regions. Few for a subject before a background, 20 for a whole scene."),
-                io.Int.Input("seed", default=config.sampling.seed, min=0, max=MAX_SEED, tooltip="Seed of noise and K-means."),
-                io.Int.Input("max_side", default=config.frame.max_side, min=0, max=16384, step=64,
-                             tooltip="Reduce frames to this longer side before processing; 0 keeps their size. Labels always come "
-                             "back in the size of the frames."),
-                io.Boolean.Input("fine_edges", default=True,
-                                 tooltip="Find the pixels of each region (slow). Off: blocky edges, in a small part of the time."),
-                advanced(io.Int.Input("window_length", default=0, min=0, max=10_000,
-                                      tooltip="Frames labelled together before the memory moves on; 0 takes the preset's.")),
+                io.MultiType.Input(
+                    "mask",
+                    [io.Mask, io.Image],
+                    optional=True,
+                    tooltip="A mask or label image of the FIRST frame: regions become its classes. Optional.",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default=config.preset,
+                    tooltip="default: what measures best. paper: as the paper writes it. reference: as its published "
+                    "code does it, faults included. emerdiff: each frame alone.",
+                ),
+                io.Int.Input(
+                    "num_clusters",
+                    default=config.cluster.num_clusters,
+                    min=1,
+                    max=255,
+                    tooltip="Number of regions. Few for a subject before a background, 20 for a whole scene.",
+                ),
+                io.Int.Input(
+                    "seed", default=config.sampling.seed, min=0, max=MAX_SEED, tooltip="Seed of noise and K-means."
+                ),
+                io.Int.Input(
+                    "max_side",
+                    default=config.frame.max_side,
+                    min=0,
+                    max=16384,
+                    step=64,
+                    tooltip="Reduce frames to this longer side before processing; 0 keeps their size. Labels always "
+                    "come back in the size of the frames.",
+                ),
+                io.Boolean.Input(
+                    "fine_edges",
+                    default=True,
+                    tooltip="Find the pixels of each region (slow). Off: blocky edges, in a small part of the time.",
+                ),
+                advanced(
+                    io.Int.Input(
+                        "window_length",
+                        default=0,
+                        min=0,
+                        max=10_000,
+                        tooltip="Frames labelled together before the memory moves on; 0 takes the preset's.",
+                    )
+                ),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
-        )  # fmt: skip
+        )
 
     @classmethod
-    def execute(  # noqa: PLR0913
-        cls, model: Any, vae: Any, frames: Tensor, preset: str, num_clusters: int, seed: int, max_side: int,  # noqa: ANN401
-        fine_edges: bool, window_length: int, positive: Any = None, negative: Any = None, mask: Tensor | None = None,  # noqa: ANN401
-    ) -> io.NodeOutput:  # fmt: skip
+    def execute(
+        cls,
+        model: Any,
+        vae: Any,
+        frames: Tensor,
+        preset: str,
+        num_clusters: int,
+        seed: int,
+        max_side: int,
+        fine_edges: bool,
+        window_length: int,
+        positive: Any = None,
+        negative: Any = None,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
         """Segment the clip."""
         backbone = ComfyBackbone(model, vae, positive, negative)
         frames = as_frames(frames)

@@ -88,8 +88,8 @@ def require_features_of(labels: Labels, features: Features) -> None:
         )
     if not same_clip or tuple(labels.maps.shape[1:]) != tuple(features.grid):
         raise InputError(
-            "`features` must be those that `labels` were made from, but got features of another clip or size. "
-            "Wire the same features here as to Scene Context KNN."
+            "`features` must be those that `labels` were made from, but got features of another clip or size. Wire "
+            "the same features here as to Scene Context KNN."
         )
 
 

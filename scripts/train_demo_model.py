@@ -52,6 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="compile both networks (minutes of waiting, then faster)")
     parser.add_argument("--fp32", action="store_true", help="no bf16 on a GPU; a CPU always uses fp32")
     parser.add_argument("--start-from", type=Path, help="weights that the UNet starts from")
+    parser.add_argument("--stages", nargs="+", choices=("vae", "unet"), default=("vae", "unet"), help="timing: which")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--small", action="store_true", help="tiny crops and few latents, to try the script")
     parser.add_argument("--unet", type=Path, help="export: the UNet's weights, when not the last ones")
@@ -85,10 +86,13 @@ def settings_of(given: argparse.Namespace) -> RunSettings:
     return RunSettings(**{**vars(settings), **small})
 
 
-def timing(settings: RunSettings) -> None:
-    """Print step rates and what they mean for a plan."""
-    rate = time_vae(settings)
-    print(f"vae: {rate:.3f} steps/s; {settings.vae.minutes} min hold {int(rate * settings.vae.minutes * 60)} steps")
+def timing(settings: RunSettings, stages: list[str]) -> None:
+    """Print step rates and what they mean for a plan; compiled code is cached for a run that follows."""
+    if "vae" in stages:
+        rate = time_vae(settings)
+        print(f"vae: {rate:.3f} steps/s; {settings.vae.minutes} min hold {int(rate * settings.vae.minutes * 60)} steps")
+    if "unet" not in stages:
+        return
     rates = time_unet(settings)
     print("unet: " + ", ".join(f"{size}: {value:.3f} steps/s" for size, value in rates.items()))
     mean = 1 / sum(bucket.share / value for bucket, value in zip(settings.buckets, rates.values(), strict=True))
@@ -129,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = settings_of(given)
     session = Session(given.session_minutes)
     if given.command == "timing":
-        timing(settings)
+        timing(settings, given.stages)
     elif given.command == "train":
         session.stop_on_signals()
         print(f"plan: autoencoder {in_words(given.minutes_vae * 60)}, UNet {in_words(given.minutes_unet * 60)}")

@@ -18,6 +18,9 @@ SUPPORTED = (
 NUM_TRAINING_STEPS = 1000
 """Length of the training schedule of Stable Diffusion."""
 
+_TRANSFORMERS = [[1] if block in ATTENTION_BLOCKS else [] for block in range(12)]
+"""Depths of the transformers in each decoder block."""
+
 _FOREIGN = {
     "SDXL": "Stable Diffusion XL",
     "SDXLRefiner": "the refiner of Stable Diffusion XL",
@@ -38,13 +41,13 @@ _FOREIGN = {
 }
 
 
-def model_name(model: Any) -> str:  # noqa: ANN401 - the host has no types
+def model_name(model: Any) -> str:
     """Return what kind of model the host holds, in words."""
     config = type(getattr(model.model, "model_config", model.model)).__name__
     return _FOREIGN.get(config, config)
 
 
-def require_readable(model: Any) -> None:  # noqa: ANN401
+def require_readable(model: Any) -> None:
     """Check that ``model`` is a MODEL whose UNet has the shape of Stable Diffusion 1.x or 2.x.
 
     Raises:
@@ -55,7 +58,8 @@ def require_readable(model: Any) -> None:  # noqa: ANN401
     problem = _unet_problem(model.model.diffusion_model)
     if problem:
         raise InputError(
-            f"`model` must be a Stable Diffusion 1.x or 2.x model, but got {model_name(model)} ({problem}). {SUPPORTED}."
+            f"`model` must be a Stable Diffusion 1.x or 2.x model, but got {model_name(model)} ({problem}). "
+            f"{SUPPORTED}."
         )
     sampling = model.get_model_object("model_sampling")
     if not isinstance(sampling, comfy.model_sampling.EPS):
@@ -70,26 +74,31 @@ def require_readable(model: Any) -> None:  # noqa: ANN401
         )
 
 
-def _unet_problem(unet: Any) -> str:  # noqa: ANN401
+def _unet_problem(unet: Any) -> str:
     """Return why ``unet`` cannot be read, or an empty string."""
     if not isinstance(unet, host_unet.UNetModel):
         return f"its network is {type(unet).__name__}, not a UNet"
-    if unet.num_classes is not None:
-        return "its UNet takes a vector besides the text"
-    if unet.in_channels != 4 or unet.out_channels != 4:
-        return f"its UNet takes {unet.in_channels} channels in and gives {unet.out_channels}, instead of 4 and 4"
-    if len(unet.output_blocks) != 12:
-        return f"its UNet has {len(unet.output_blocks)} decoder blocks instead of 12"
-    for number, block in enumerate(unet.output_blocks):
+    channels, blocks = (unet.in_channels, unet.out_channels), len(unet.output_blocks)
+    problems = {
+        "its UNet takes a vector besides the text": unet.num_classes is not None,
+        f"its UNet takes {channels[0]} channels in and gives {channels[1]}, instead of 4 and 4": channels != (4, 4),
+        f"its UNet has {blocks} decoder blocks instead of 12": blocks != len(_TRANSFORMERS),
+    }
+    return next((problem for problem, found in problems.items() if found), "") or _attention_problem(unet)
+
+
+def _attention_problem(unet: Any) -> str:
+    """Return what is unusual about the attention in the decoder of ``unet``, or an empty string."""
+    for number, (block, expected) in enumerate(zip(unet.output_blocks, _TRANSFORMERS, strict=True)):
         layers = [layer for layer in block if isinstance(layer, host_attention.SpatialTransformer)]
         if any(isinstance(layer, host_attention.SpatialVideoTransformer) for layer in layers):
             return "its UNet has temporal layers"
-        if [len(layer.transformer_blocks) for layer in layers] != [1] * (number in ATTENTION_BLOCKS):
+        if [len(layer.transformer_blocks) for layer in layers] != expected:
             return f"its decoder block {number} holds attention in another arrangement"
     return ""
 
 
-def require_vae(vae: Any) -> None:  # noqa: ANN401
+def require_vae(vae: Any) -> None:
     """Check that ``vae`` is a VAE with 4 latent channels at an eighth of the size.
 
     Raises:
@@ -103,7 +112,7 @@ def require_vae(vae: Any) -> None:  # noqa: ANN401
         )
 
 
-def require_conditioning(name: str, conditioning: Any, width: int) -> None:  # noqa: ANN401
+def require_conditioning(name: str, conditioning: Any, width: int) -> None:
     """Check that ``conditioning`` is plain text conditioning of the model's width.
 
     Raises:

@@ -177,7 +177,8 @@ class HostDenoiser:
         if error <= MAX_TAIL_ERROR * effect:
             return True
         logger.warning(
-            "VidSeg: the short form of masked modulation differs from the full one by %.3g of its effect on this model; "
+            "VidSeg: the short form of masked modulation differs from the full one by %.3g of its effect on this "
+            "model; "
             "using full calls, which take about twice as long.",
             error / effect if effect else float("inf"),
         )
@@ -248,7 +249,8 @@ class HostDenoiser:
         attention = self._attention("attn1", block)
 
         def inject(_q: Tensor, _k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-            return attention(*(_stored(kind, block, cache, frames, extra) for kind in "qk"), v, extra)
+            queries, keys = (_stored(kind, block, cache, frames, extra) for kind in "qk")
+            return attention(queries, keys, v, extra)
 
         return inject
 

@@ -71,8 +71,8 @@ class TailCall:
     offset: Tensor
 
     def __call__(
-        self, executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, _y: None, _control: None,  # noqa: ANN401
-        options: dict[str, Any], **_unused: Any,  # noqa: ANN401
+        self, executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, _y: None, _control: None,
+        options: dict[str, Any], **_unused: Any,
     ) -> Tensor:  # fmt: skip
         """Return what the UNet predicts, in the host's convention."""
         unet = executor.class_obj
@@ -101,7 +101,7 @@ class TailCall:
         return result
 
 
-def projected_offset(layers: Any, offset: Tensor, like: Tensor, next_skip: Tensor) -> Tensor:  # noqa: ANN401
+def projected_offset(layers: Any, offset: Tensor, like: Tensor, next_skip: Tensor) -> Tensor:
     """Return what ``offset`` ``(B,h,w)`` inside a block's transformer adds to the output of the block's ``layers``."""
     change = offset.new_zeros(())
     for layer in layers:
@@ -113,7 +113,7 @@ def projected_offset(layers: Any, offset: Tensor, like: Tensor, next_skip: Tenso
     return change
 
 
-def _row_sums(transformer: Any, like: Tensor) -> Tensor:  # noqa: ANN401
+def _row_sums(transformer: Any, like: Tensor) -> Tensor:
     """Return the row sums ``(C,)`` of the output projection, by calling it: the host may stream its weights."""
     projection: Callable[[Tensor], Tensor] = transformer.proj_out
     width = transformer.transformer_blocks[0].norm3.normalized_shape[0]

@@ -42,7 +42,7 @@ class ComfyBackbone:
         model: Any,
         vae: Any,
         positive: Conditioning | None = None,
-        negative: Conditioning | None = None,  # noqa: ANN401
+        negative: Conditioning | None = None,
     ) -> None:
         """Check the parts before any long work.
 
@@ -56,8 +56,8 @@ class ComfyBackbone:
         require_vae(vae)
         width = model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
         zeros = torch.zeros(1, NUM_PROMPT_TOKENS, width)
-        self._positive = positive if positive is not None else [[zeros, {}]]
-        self._negative = negative if negative is not None else [[torch.zeros_like(self._positive[0][0]), {}]]
+        self._positive: Conditioning = positive if positive is not None else [[zeros, {}]]
+        self._negative: Conditioning = negative if negative is not None else [[zeros, {}]]
         require_conditioning("positive", self._positive, width)
         require_conditioning("negative", self._negative, width)
         self._model, self._vae = model.clone(), vae
@@ -105,7 +105,8 @@ class ComfyBackbone:
         finally:
             hook.remove()
         deviation = torch.exp(0.5 * torch.cat(moments)[:, 4:].clamp(-30, 20))
-        return mode + self._model.model.process_latent_in(deviation * noise)
+        shift: Tensor = self._model.model.process_latent_in(deviation * noise)
+        return mode + shift
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return frames ``(T,H,W,3)`` float32, not clamped; the host's own decoding would clamp them."""
@@ -150,7 +151,7 @@ class _Session(comfy.samplers.Sampler, Generic[Result]):  # type: ignore[misc]
         self._guidance_scale = guidance_scale
         self.result: Result
 
-    def sample(self, wrapped: Any, _sigmas: Tensor, extra: dict[str, Any], *rest: Any) -> Tensor:  # noqa: ANN401
+    def sample(self, wrapped: Any, _sigmas: Tensor, extra: dict[str, Any], *rest: Any) -> Tensor:
         """Run the job; what is returned to the host is not used."""
         noise: Tensor = rest[1]
         loaded = Loaded(wrapped.inner_model, wrapped.conds, extra["model_options"], noise.device)

@@ -14,7 +14,7 @@ from ..config import ModulationConfig
 from ..types import InputError, require_shape
 from . import Prediction, StepCache, halve_on_out_of_memory
 from .memory import is_out_of_memory
-from .step_cache import DiffusersStepCache, joined_caches
+from .step_cache import DiffusersStepCache, joined_caches, picked
 from .unet_passes import (
     AttentionRecord,
     DecoderBlock,
@@ -166,18 +166,18 @@ class DiffusersDenoiser:
         part: slice,
     ) -> Tensor:
         """Repeat the UNet call for a chunk of elements."""
-        picked = cache.pick(frames[part])
+        chosen = frames[part]
         latents, model_input, time, context = self._inputs(latents[part], sigma)
         if offset is None:
             start = 0
             hidden, skips = run_encoder(self._unet, model_input, time, context)
         else:
             start = cache.keep.block + 1
-            hidden = self._modulated(cache.keep.block, picked.hidden, offset[part])
-            skips = picked.skips
+            hidden = self._modulated(cache.keep.block, picked(cache.hidden, chosen), offset[part])
+            skips = tuple(picked(skip, chosen) for skip in cache.skips)
         for number, skip in zip(range(start, len(self._blocks)), skips, strict=True):
             block = self._blocks[number]
-            hidden, _ = run_block(block, hidden, skip, time, context, picked.attention.get(number))
+            hidden, _ = run_block(block, hidden, skip, time, context, cache.attention_of(number, chosen))
             hidden = upsampled(block, hidden)
         return self._denoised(run_head(self._unet, hidden), latents, sigma)
 

@@ -33,18 +33,15 @@ class DiffusersStepCache(StepCache):
     hidden: Tensor
     skips: tuple[Tensor, ...]
 
-    def pick(self, frames: Tensor) -> DiffusersStepCache:
-        """Return the elements of ``frames`` ``(B,)``, halves merged with them: ``(E, ...)`` tensors."""
+    def attention_of(self, number: int, frames: Tensor) -> AttentionRecord | None:
+        """Return what the attention of a block used for the elements of ``frames`` ``(B,)``, or None."""
+        record = self.attention.get(number)
+        return None if record is None else AttentionRecord(*(picked(kept, frames) for kept in record))
 
-        def picked(kept: Tensor) -> Tensor:
-            return kept.index_select(1, frames).flatten(0, 1)
 
-        attention = {
-            number: AttentionRecord(*(picked(kept) for kept in record)) for number, record in self.attention.items()
-        }
-        return DiffusersStepCache(
-            self.keep, self.sigma, attention, picked(self.hidden), tuple(picked(skip) for skip in self.skips)
-        )
+def picked(kept: Tensor, frames: Tensor) -> Tensor:
+    """Return the elements of ``frames`` ``(B,)`` of a kept tensor, halves merged with them: ``(E, ...)``."""
+    return kept.index_select(1, frames).flatten(0, 1)
 
 
 def joined_caches(caches: Sequence[DiffusersStepCache]) -> DiffusersStepCache:

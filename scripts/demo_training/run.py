@@ -36,7 +36,11 @@ STREET_BOOST = {"camvid_0006R0": 2.0}
 """Street scenes are few among the photos, so they are drawn twice as often."""
 SNAPSHOT_REPORTS = (1, 4, 12, 24, NUM_REPORTS)
 """Reports at which the UNet is kept: after 2.5, 10, 30, 60 and 100 % of the steps."""
+CURVE_REPORTS = 4
+"""The curve is drawn at every fourth report."""
 NUM_SHOWN = 6
+NUM_JUDGED = 48
+"""Held-out photos that reconstructions are judged on while training."""
 NUM_NORMALISED = 2048
 """Crops that the mean and deviation of the latents are measured on."""
 
@@ -113,10 +117,10 @@ class DemoRun:
         return True
 
     def _report_vae(self, trainer: Trainer) -> dict[str, Any]:
-        figures = {"validation_psnr": validation_psnr(trainer.average, self._validation)}
+        figures = {"validation_psnr": validation_psnr(trainer.average, self._validation[:NUM_JUDGED])}
         print(f"vae: step {trainer.step} held-out PSNR {figures['validation_psnr']:.2f} dB", flush=True)
         folder = self._settings.folder / "pictures"
-        if trainer.history:
+        if trainer.history and _report_number(trainer) % CURVE_REPORTS == 0:
             pictures.curves(folder / "vae_curve.png", trainer.history, "Autoencoder")
         if _report_number(trainer) in SNAPSHOT_REPORTS:
             pictures.reconstructions(folder / "reconstructions.png", trainer.average, self._shown)
@@ -147,7 +151,7 @@ class DemoRun:
             figures = validation_losses(trainer.average, held_out, self._table, settings.seed)
         shown = " ".join(f"{name.removeprefix('validation_')} {value:.4f}" for name, value in figures.items())
         print(f"unet: step {trainer.step} held-out loss: {shown}", flush=True)
-        if trainer.history:
+        if trainer.history and _report_number(trainer) % CURVE_REPORTS == 0:
             pictures.curves(folder / "unet_curve.png", trainer.history, "Noise predictor")
         if _report_number(trainer) in SNAPSHOT_REPORTS:
             self._keep(trainer, f"unet_step_{trainer.step:06}.safetensors")

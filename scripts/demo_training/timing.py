@@ -16,7 +16,7 @@ from .unet_stage import UNetBatches, UNetObjective
 from .vae_stage import VAEObjective
 
 WARM_UP_STEPS = 3
-NUM_TIMED = 20
+NUM_TIMED = 10
 MAX_SECONDS = 60.0
 """Timing of one size stops after this, once a step is done."""
 

@@ -22,7 +22,7 @@ UNMEASURED_STEPS = 30
 MEASURED_STEPS = 60
 """Steps that the rate is measured over, unless they take longer than `MEASURED_SECONDS`."""
 MEASURED_SECONDS = 30.0
-PLANNED_SHARE = 0.96
+PLANNED_SHARE = 0.93
 """Share of the minutes that is planned for steps; the rest is for validation and checkpoints."""
 NUM_REPORTS = 40
 PROGRESS_SECONDS = 15.0

@@ -16,7 +16,7 @@ L1_WEIGHT = 0.05
 GRADIENT_WEIGHT = 0.1
 KL_WEIGHT = 1e-4
 """Per latent value; costs about half of itself in squared error and keeps the posterior's noise near 3 %."""
-CROP_SCALES = (0.7, 1.25)
+CROP_SCALES = (0.76, 1.25)
 ENCODE_BATCH = 64
 
 

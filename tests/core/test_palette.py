@@ -11,7 +11,7 @@ from vidseg.core.palette import PALETTE, colour_maps, label_borders, legend, ove
 from vidseg.core.types import InputError, Region
 
 # Machado, Oliveira and Fernandes 2009, severity 1, in linear RGB.
-HASH = "d63d10a31899e638796af4cd6395d6d9ca0f3fca0fe3657db2b017409ecc21c4"
+HASH = "ee693ef5cfc1c82d35f59aff47ecd7c65452a44bff7bb996eb775a97afa9f962"
 DEFICIENCIES = {
     "protanopia": [
         [0.152286, 1.052583, -0.204868],

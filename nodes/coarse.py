@@ -1,0 +1,214 @@
+"""Second to fourth stage: regions on the coarse grid (paper 4.1-4.2)."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..core.coarse import segment_coarse
+from ..core.config import RefinementConfig, changed, preset
+from ..core.pipeline import make_seeds
+from ..core.types import Features, InputError, Seeds
+from .progress import NodeProgress
+from .schema import MAX_SEED, advanced, schema
+from .schema import Features as FeaturesSocket
+from .schema import Labels as LabelsSocket
+from .schema import Seeds as SeedsSocket
+from .wires import Labels, Scan
+
+_DEFAULT = preset("default")
+_WINDOW_TOOLTIP = (
+    "Frames that are labelled together before the memory moves on. Keep the same in K-Means and KNN nodes."
+)
+
+
+class KMeansInit(io.ComfyNode):
+    """Features -> seeds: clusters of the anchor frame (paper 4.1)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        config = _DEFAULT.cluster
+        return schema(
+            node_id="KMeansInit",
+            display_name="K-Means Init",
+            description="Divide one frame into regions of similar features. All other frames get these regions. "
+            "Second of the five VidSeg stages.",
+            search_aliases=["vidseg", "cluster", "kmeans", "segment everything"],
+            inputs=[
+                FeaturesSocket.Input("features", tooltip="From Extract Diffusion Features."),
+                io.Int.Input(
+                    "num_clusters",
+                    default=config.num_clusters,
+                    min=1,
+                    max=255,
+                    tooltip="Number of regions. Few for a subject before a background, 20 for a whole scene.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=_DEFAULT.sampling.seed,
+                    min=0,
+                    max=MAX_SEED,
+                    tooltip="Seed of K-means: another seed divides the frame somewhat differently.",
+                ),
+                io.Int.Input(
+                    "anchor_frame",
+                    default=0,
+                    min=0,
+                    max=100_000,
+                    tooltip="Frame that is divided, counted from 0. Choose one that shows everything you care for: "
+                    "what is not in it gets no region of its own.",
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "fit_frames",
+                        options=["window", "anchor"],
+                        default=config.fit_frames,
+                        tooltip="Frames that K-means looks at: all of the anchor's window, or the anchor alone.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "num_restarts",
+                        default=config.num_restarts,
+                        min=1,
+                        max=1000,
+                        tooltip="Runs of K-means of which the best is kept.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "window_length", default=_DEFAULT.window.length, min=1, max=10_000, tooltip=_WINDOW_TOOLTIP
+                    )
+                ),
+            ],
+            outputs=[SeedsSocket.Output("seeds", display_name="seeds")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        features: Features,
+        num_clusters: int,
+        seed: int,
+        anchor_frame: int,
+        fit_frames: str,
+        num_restarts: int,
+        window_length: int,
+    ) -> io.NodeOutput:
+        """Cluster the anchor frame."""
+        settings = changed(
+            _DEFAULT,
+            sampling={"seed": seed},
+            cluster={"num_clusters": num_clusters, "fit_frames": fit_frames, "num_restarts": num_restarts},
+            window={"length": window_length},
+        )
+        return io.NodeOutput(make_seeds(features, settings, anchor=anchor_frame))
+
+
+class SceneContextKNN(io.ComfyNode):
+    """Features and seeds -> coarse labels, window by window (paper 4.1)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        config = _DEFAULT.context
+        return schema(
+            node_id="SceneContextKNN",
+            display_name="Scene Context KNN",
+            description="Carry the regions of the anchor frame to all frames: each cell takes the label of the most "
+            "similar remembered cells. Third of the five VidSeg stages.",
+            search_aliases=["vidseg", "track", "propagate", "temporal consistency", "knn"],
+            inputs=[
+                FeaturesSocket.Input("features", tooltip="From Extract Diffusion Features."),
+                SeedsSocket.Input("seeds", tooltip="From K-Means Init, made from the same features."),
+                io.Int.Input(
+                    "window_length", default=_DEFAULT.window.length, min=1, max=10_000, tooltip=_WINDOW_TOOLTIP
+                ),
+                io.Int.Input(
+                    "num_neighbors",
+                    default=config.num_neighbors,
+                    min=1,
+                    max=1000,
+                    tooltip="Remembered cells that vote on the label of a cell.",
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "memory",
+                        options=["previous", "anchor+previous"],
+                        default=config.memory,
+                        tooltip="What is remembered: the window before, or that and the anchor frame, which brings "
+                        "back regions that were hidden for a while.",
+                    )
+                ),
+            ],
+            outputs=[LabelsSocket.Output("labels", display_name="labels")],
+        )
+
+    @classmethod
+    def execute(
+        cls, features: Features, seeds: Seeds, window_length: int, num_neighbors: int, memory: str
+    ) -> io.NodeOutput:
+        """Predict coarse labels without refinement."""
+        settings = changed(
+            _DEFAULT,
+            window={"length": window_length},
+            context={"num_neighbors": num_neighbors, "memory": memory},
+        )
+        scan = Scan(features, seeds, settings.window, settings.context)
+        return io.NodeOutput(_scanned(scan, RefinementConfig(enabled=False)))
+
+
+class CorrespondenceRefine(io.ComfyNode):
+    """Coarse labels -> refined coarse labels (paper 4.2)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        config = _DEFAULT.refinement
+        return schema(
+            node_id="CorrespondenceRefine",
+            display_name="Correspondence Refine",
+            description="Follow each cell through the frames of its window and let the majority decide its label, "
+            "which removes flicker. The next window then learns from the refined labels. Fourth of the five VidSeg "
+            "stages; bypass it to see what it does.",
+            search_aliases=["vidseg", "flicker", "temporal consistency", "majority vote"],
+            inputs=[
+                LabelsSocket.Input("labels", tooltip="From Scene Context KNN."),
+                io.Int.Input(
+                    "spatial_threshold",
+                    default=config.spatial_threshold,
+                    min=0,
+                    max=1000,
+                    tooltip="Cells (of 16 pixels) that something may move by from frame to frame. More for fast "
+                    "motion.",
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "voting",
+                        options=["cell", "track"],
+                        default=config.voting,
+                        tooltip="cell: all tracks through a cell vote. track: tracks of the window's first frame "
+                        "overwrite their cells (the published code).",
+                    )
+                ),
+            ],
+            outputs=[LabelsSocket.Output("refined", display_name="labels")],
+        )
+
+    @classmethod
+    def execute(cls, labels: Labels, spatial_threshold: int, voting: str) -> io.NodeOutput:
+        """Repeat the scan with refined feedback."""
+        if labels.scan is None or not labels.coarse:
+            raise InputError(
+                "`labels` must come from Scene Context KNN, but got labels that were loaded or are in full resolution "
+                "already. Put this node right after Scene Context KNN."
+            )
+        settings = changed(_DEFAULT, refinement={"spatial_threshold": spatial_threshold, "voting": voting})
+        return io.NodeOutput(_scanned(labels.scan, settings.refinement))
+
+
+def _scanned(scan: Scan, refinement: RefinementConfig) -> Labels:
+    """Return coarse labels of all frames, from a scan with or without refinement."""
+    features, seeds = scan.features, scan.seeds
+    coarse = segment_coarse(features, seeds, scan.window, scan.context, refinement, progress=NodeProgress())
+    return Labels(coarse.maps, coarse.regions, features.frame_size, coarse=True, scan=scan)

@@ -1,0 +1,57 @@
+"""Narrow models with random weights in which no norm is an identity and no bias is zero."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from vidseg.core.model_files import CONDITIONING_KEY
+from vidseg.core.model_sizes import ModelSizes, UNetSizes, VAESizes
+from vidseg.core.random_model import random_model
+
+SD2 = ModelSizes(UNetSizes(32, num_head_channels=32, context_dim=64), VAESizes(ch=32))
+"""Shape of SD 2.1: linear projections, heads of constant width."""
+SD1 = ModelSizes(
+    UNetSizes(32, num_heads=4, context_dim=48, use_linear_in_transformer=False),
+    VAESizes(ch=32),
+    prediction_type="v_prediction",
+)
+"""Shape of SD 1.x: convolutions as projections, a constant number of heads; v-prediction for variety."""
+
+
+def narrow_model(path: Path, sizes: ModelSizes = SD2) -> Path:
+    """Write a narrow model with its empty prompt to ``path`` and return it."""
+    random_model(path, sizes=sizes)
+    generator = torch.Generator().manual_seed(7)
+    tensors = load_file(path)
+    for name, value in tensors.items():
+        noise = torch.randn(value.shape, generator=generator)
+        if value.ndim == 1:
+            tensors[name] = value + 0.1 * noise
+        elif name == CONDITIONING_KEY:
+            tensors[name] = noise
+    save_file(tensors, path, sizes.to_metadata())
+    return path
+
+
+def sparse_model(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]], filled: Mapping[str, Tensor]) -> Path:
+    """Write a float16 file of any size whose tensors are zero, except those of ``filled``; zeros take no disk."""
+    entries, offset, places = {}, 0, {}
+    for name, shape in shapes:
+        end = offset + 2 * int(np.prod(shape))
+        entries[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, end]}
+        places[name], offset = offset, end
+    header = json.dumps(entries).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for name, value in filled.items():
+            file.seek(8 + len(header) + places[name])
+            file.write(value.half().numpy().tobytes())
+        file.truncate(8 + len(header) + offset)
+    return path

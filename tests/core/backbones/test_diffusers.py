@@ -1,0 +1,378 @@
+"""The diffusers adapter against diffusers' own forward pass, its loading, conditioning and memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+from vidseg.core.backbones import diffusers_denoiser, diffusers_unet, memory
+from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
+from vidseg.core.config import ATTENTION_BLOCKS, ModulationConfig
+from vidseg.core.model_files import CONDITIONING_KEY, describe_model
+from vidseg.core.types import InputError
+
+from .narrow_models import SD1, SD2, narrow_model
+
+SHAPE = (4, 8, 16)
+GUIDANCE = 5.0
+
+
+@pytest.fixture(scope="module", params=["SD2", "SD1"])
+def backbone(request: Any, tmp_path_factory: Any) -> DiffusersBackbone:
+    sizes = SD2 if request.param == "SD2" else SD1
+    return load_diffusers(narrow_model(tmp_path_factory.mktemp("model") / "m.safetensors", sizes), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def latents() -> Tensor:
+    return torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(1))
+
+
+def oracle(backbone: DiffusersBackbone, latents: Tensor, timestep: int) -> Tensor:
+    """Denoise by diffusers' own forward pass, with the formulas of the paper's samplers written out."""
+    sigma = float(backbone.training_sigmas[timestep])
+    inputs = torch.cat([latents, latents]) / (1 + sigma**2) ** 0.5
+    context = backbone._conditioning.repeat_interleave(len(latents), 0)
+    with torch.no_grad():
+        negative, positive = backbone._unet(inputs, timestep, context).sample.chunk(2)
+    output = negative + GUIDANCE * (positive - negative)
+    if backbone.info.prediction == "epsilon":
+        return latents - sigma * output
+    alpha, beta = 1 / (1 + sigma**2) ** 0.5, sigma / (1 + sigma**2) ** 0.5
+    return alpha * (latents * alpha) - beta * output
+
+
+def attention(backbone: DiffusersBackbone, block: int) -> Any:
+    return backbone._unet.up_blocks[block // 3].attentions[block % 3].transformer_blocks[0]
+
+
+@contextmanager
+def hooked(hooks: list[tuple[Any, Any]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for module, hook in hooks:
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    error = float((actual - expected).abs().max() / expected.abs().max())
+    assert error <= tolerance, error
+
+
+def test_prediction_equals_that_of_diffusers(backbone: DiffusersBackbone, latents: Tensor) -> None:
+    sigma = float(backbone.training_sigmas[119])
+    queries: dict[int, Tensor] = {}
+    hooks = [
+        (attention(backbone, block).attn1.to_q, lambda _m, _i, out, block=block: queries.update({block: out[2:]}))
+        for block in ATTENTION_BLOCKS
+    ]
+    with hooked(hooks):
+        expected = oracle(backbone, latents, 119)
+    ours = backbone.run(lambda d: d.predict(latents, sigma, query_blocks=ATTENTION_BLOCKS), GUIDANCE, latents.shape)
+    close(ours.denoised, expected, 2e-6)
+    for block, query in zip(ATTENTION_BLOCKS, ours.queries, strict=True):
+        close(query, queries[block], 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["cross", "self"])
+@pytest.mark.parametrize("block", ATTENTION_BLOCKS)
+def test_closed_form_of_modulation_equals_the_explicit_pass(
+    backbone: DiffusersBackbone, latents: Tensor, block: int, kind: str
+) -> None:
+    sigma = float(backbone.training_sigmas[119])
+    keep = ModulationConfig(block=block, attention=kind, inject=False)  # type: ignore[arg-type]
+    offset = 50 * (torch.rand(2, 4, 8, generator=torch.Generator().manual_seed(2)) > 0.5).float()
+    offset[1] *= -1
+    scale = {3: 0.5, 4: 0.5, 5: 0.5, 6: 1, 7: 1, 8: 1}.get(block, 2)
+    grid = torch.nn.functional.interpolate(offset[:, None], scale_factor=scale, mode="nearest").flatten(1)
+    module = getattr(attention(backbone, block), {"cross": "attn2", "self": "attn1"}[kind])
+    with hooked([(module, lambda _m, _i, out: out + grid.repeat(2, 1)[..., None])]):
+        explicit = oracle(backbone, latents, 119)
+
+    def job(denoiser: Any) -> Tensor:
+        cache = denoiser.predict(latents, sigma, keep=keep).cache
+        return denoiser.replay(latents, sigma, cache, torch.arange(2), offset)
+
+    plain = oracle(backbone, latents, 119)
+    assert float((explicit - plain).abs().max()) > 1e-2
+    # float32 keeps fewer digits of tokens that carry 50: errors of the explicit pass itself
+    close(backbone.run(job, GUIDANCE, latents.shape), explicit, 2e-5)
+
+
+def test_injection_equals_hooks_on_queries_and_keys(backbone: DiffusersBackbone, latents: Tensor) -> None:
+    sigma, other = float(backbone.training_sigmas[79]), latents.flip(-1)
+    kept: dict[Any, Tensor] = {}
+    projections = [
+        getattr(getattr(attention(backbone, block), attn), name)
+        for block in ATTENTION_BLOCKS
+        for attn in ("attn1", "attn2")
+        for name in ("to_q", "to_k")
+    ]
+    with hooked([(module, lambda m, _i, out: kept.update({m: out})) for module in projections]):
+        oracle(backbone, latents, 79)
+    with hooked([(module, lambda m, _i, _out: kept[m]) for module in projections]):
+        expected = oracle(backbone, other, 79)
+
+    def job(denoiser: Any) -> Tensor:
+        cache = denoiser.predict(latents, sigma, keep=ModulationConfig()).cache
+        return denoiser.replay(other, sigma, cache, torch.arange(2), None)
+
+    close(backbone.run(job, GUIDANCE, latents.shape), expected, 2e-6)
+
+
+def test_results_on_the_cpu_do_not_depend_on_the_batch(backbone: DiffusersBackbone, latents: Tensor) -> None:
+    sigma = float(backbone.training_sigmas[79])
+    both, alone = (
+        backbone.run(lambda d, x=x: d.predict(x, sigma, query_blocks=(7,)), GUIDANCE, x.shape)
+        for x in (latents, latents[1:])
+    )
+    assert torch.equal(both.denoised[1:], alone.denoised)
+    assert torch.equal(both.queries[0][1:], alone.queries[0])
+    assert torch.equal(backbone.decode(latents)[1:], backbone.decode(latents[1:]))
+
+
+def test_exhausted_memory_halves_the_batch(
+    backbone: DiffusersBackbone, latents: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sigma = float(backbone.training_sigmas[79])
+    expected = backbone.run(lambda d: d.predict(latents, sigma), GUIDANCE, latents.shape).denoised
+    sizes = []
+
+    def limited(unet: Any, inputs: Tensor, *rest: Any) -> Any:
+        sizes.append(len(inputs))
+        if len(inputs) > 2:
+            raise torch.OutOfMemoryError
+        return run_encoder(unet, inputs, *rest)
+
+    run_encoder = diffusers_denoiser.run_encoder
+    monkeypatch.setattr(diffusers_denoiser, "run_encoder", limited)
+    monkeypatch.setattr(diffusers_unet, "CPU_COMPUTE_BATCH", 2)
+    result = backbone.run(lambda d: d.predict(latents, sigma, keep=ModulationConfig()), GUIDANCE, latents.shape)
+    assert sizes == [4, 2, 2]
+    assert torch.equal(result.denoised, expected)
+
+
+def test_other_errors_are_not_taken_for_exhausted_memory(
+    backbone: DiffusersBackbone, latents: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(diffusers_denoiser, "run_encoder", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        backbone.run(lambda d: d.predict(latents, 1.0), GUIDANCE, latents.shape)
+
+
+def test_what_says_that_memory_ran_out() -> None:
+    assert memory.is_out_of_memory(torch.OutOfMemoryError())
+    assert memory.is_out_of_memory(MemoryError())
+    assert memory.is_out_of_memory(RuntimeError("MPS backend out of memory"))
+    assert memory.is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate"))
+    assert not memory.is_out_of_memory(RuntimeError("shapes differ"))
+    assert not memory.is_out_of_memory(ValueError("out of memory"))
+
+
+def test_budget_without_a_number_of_free_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(memory.os, "sysconf", raising=False)
+    assert memory.budget_bytes(torch.device("cpu")) == memory.CPU_BUDGET_BYTES
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_close(tmp_path: Path, latents: Tensor, dtype: torch.dtype) -> None:
+    path = narrow_model(tmp_path / "m.safetensors")
+    sigma = 0.386565
+
+    def job(denoiser: Any) -> Tensor:
+        plain = denoiser.predict(latents, sigma, query_blocks=(7,), keep=ModulationConfig())
+        assert plain.denoised.dtype == plain.queries[0].dtype == torch.float32
+        return denoiser.replay(latents, sigma, plain.cache, torch.arange(2), torch.full((2, 4, 8), 50.0))
+
+    exact, half = (
+        load_diffusers(path, device="cpu", dtype=t).run(job, 1.0, latents.shape) for t in (torch.float32, dtype)
+    )
+    close(half, exact, 0.05)
+
+
+def test_inputs_are_checked(backbone: DiffusersBackbone, latents: Tensor) -> None:
+    sigma = float(backbone.training_sigmas[79])
+
+    def job(denoiser: Any) -> None:
+        for wrong in (latents[:, :3], latents[..., :5], latents[:0]):
+            with pytest.raises(InputError, match="`latents`"):
+                denoiser.predict(wrong, sigma)
+        cache = denoiser.predict(latents, sigma, keep=ModulationConfig()).cache
+        frames = torch.arange(2)
+        with pytest.raises(InputError, match="`cache`"):
+            denoiser.replay(latents, sigma * 2, cache, frames, None)
+        with pytest.raises(InputError, match="`frames`"):
+            denoiser.replay(latents, sigma, cache, frames[:1], None)
+        with pytest.raises(InputError, match="`offset`"):
+            denoiser.replay(latents, sigma, cache, frames, torch.zeros(1, 4, 8))
+        with pytest.raises(TypeError, match="cache"):
+            denoiser.replay(latents, sigma, object(), frames, None)
+
+    backbone.run(job, GUIDANCE, latents.shape)
+    with pytest.raises(InputError, match="multiples of 8"):
+        backbone.encode(torch.zeros(1, 60, 64, 3))
+    with pytest.raises(InputError, match="posterior_noise"):
+        backbone.encode(torch.zeros(1, 64, 64, 3), torch.zeros(1, 4, 4, 4))
+    with pytest.raises(InputError, match="at least one frame"):
+        backbone.decode(torch.zeros(0, 4, 8, 8))
+
+
+def test_arguments_are_checked(tmp_path: Path) -> None:
+    path = narrow_model(tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match="`dtype`"):
+        load_diffusers(path, dtype=torch.float64)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="`device`"):
+            load_diffusers(path, device="cuda")
+    with pytest.raises(InputError, match="positive"):
+        load_diffusers(path, device="cpu", conditioning=(torch.zeros(77, 8), torch.zeros(77, 64)))
+
+
+def save_folder(backbone: DiffusersBackbone, folder: Path, prediction: str = "epsilon") -> Path:
+    backbone._unet.save_pretrained(folder / "unet")
+    backbone._vae.save_pretrained(folder / "vae")
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": prediction}))
+    return folder
+
+
+def test_folder_gives_the_same_as_the_file(backbone: DiffusersBackbone, latents: Tensor, tmp_path: Path) -> None:
+    folder = save_folder(backbone, tmp_path, backbone.info.prediction)
+    negative, positive = backbone._conditioning
+    other = load_diffusers(folder, device="cpu", conditioning=(positive, negative))
+    assert other.description.sizes.unet.heads == backbone.description.sizes.unet.heads
+    assert other.description.sizes.vae == backbone.description.sizes.vae
+    assert other.description.num_parameters["unet"] == backbone.description.num_parameters["unet"]
+    assert len(other.info.fingerprint) == 64
+    one, two = (b.run(lambda d: d.predict(latents, 0.4).denoised, GUIDANCE, latents.shape) for b in (backbone, other))
+    assert torch.equal(one, two)
+    assert torch.equal(backbone.decode(latents), other.decode(latents))
+    with pytest.raises(InputError, match="empty prompt"):
+        load_diffusers(folder, device="cpu")
+
+
+def test_old_names_of_the_autoencoder_are_read(backbone: DiffusersBackbone, latents: Tensor, tmp_path: Path) -> None:
+    folder = save_folder(backbone, tmp_path)
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(weights)
+    for new, name in old.items():
+        tensors = {key.replace(f".{new}.", f".{name}."): value for key, value in tensors.items()}
+    save_file(tensors, weights)
+    other = load_diffusers(folder, device="cpu", conditioning=(backbone._conditioning[1], backbone._conditioning[0]))
+    assert torch.equal(backbone.decode(latents[:1]), other.decode(latents[:1]))
+
+
+def text_encoder(width: int, layers: int, activation: str) -> CLIPTextModel:
+    torch.manual_seed(3)
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        hidden_act=activation,
+    )
+    return CLIPTextModel(config).eval()
+
+
+def rewritten(path: Path, extra: dict[str, Tensor], sizes: Any) -> Path:
+    tensors = {name: value for name, value in load_file(path).items() if name != CONDITIONING_KEY}
+    save_file({**tensors, **extra}, path, sizes.to_metadata())
+    return path
+
+
+def sized(base: Any, context: int) -> Any:
+    values = json.loads(base.to_metadata()["vidseg.config"])
+    values["unet"]["context_dim"] = context
+    return type(base).from_metadata(json.dumps(values))
+
+
+def bare(model: CLIPTextModel) -> dict[str, Tensor]:
+    return {name.removeprefix("text_model."): value for name, value in model.state_dict().items()}
+
+
+def test_empty_prompt_of_sd1_is_computed_by_its_text_encoder(tmp_path: Path) -> None:
+    encoder = text_encoder(768, 2, "quick_gelu")
+    sizes = sized(SD1, 768)
+    extra = {f"cond_stage_model.transformer.text_model.{n}": v for n, v in bare(encoder).items()}
+    extra["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    path = rewritten(narrow_model(tmp_path / "m.safetensors", sizes), extra, sizes)
+    tokens = torch.tensor([[49406] + 76 * [49407]])
+    with torch.no_grad():
+        expected = encoder(input_ids=tokens).last_hidden_state[0]
+    assert describe_model(path).conditioning == "text encoder"
+    negative, positive = load_diffusers(path, device="cpu")._conditioning
+    assert torch.allclose(positive, expected, atol=1e-6)
+    assert not bool(negative.any())
+
+
+def open_clip(encoder: CLIPTextModel) -> dict[str, Tensor]:
+    """Rename to OpenCLIP's layout, written from its definition."""
+    names = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
+    state, out = bare(encoder), {}
+    prefix = "cond_stage_model.model."
+    out[f"{prefix}token_embedding.weight"] = state["embeddings.token_embedding.weight"]
+    out[f"{prefix}positional_embedding"] = state["embeddings.position_embedding.weight"]
+    out[f"{prefix}text_projection"] = torch.zeros(encoder.config.hidden_size, encoder.config.hidden_size)
+    for part in ("weight", "bias"):
+        out[f"{prefix}ln_final.{part}"] = state[f"final_layer_norm.{part}"]
+        for layer in range(encoder.config.num_hidden_layers):
+            old, new = f"encoder.layers.{layer}.", f"{prefix}transformer.resblocks.{layer}."
+            qkv = [state[f"{old}self_attn.{x}_proj.{part}"] for x in "qkv"]
+            out[f"{new}attn.in_proj_{part}"] = torch.cat(qkv)
+            out[f"{new}attn.out_proj.{part}"] = state[f"{old}self_attn.out_proj.{part}"]
+            for name, renamed in names.items():
+                out[f"{new}{renamed}.{part}"] = state[f"{old}{name}.{part}"]
+    return out
+
+
+def test_empty_prompt_of_sd2_is_that_of_the_last_layer_but_one(tmp_path: Path) -> None:
+    encoder = text_encoder(128, 3, "gelu")
+    sizes = sized(SD2, 128)
+    path = rewritten(narrow_model(tmp_path / "m.safetensors", sizes), open_clip(encoder), sizes)
+    tokens = torch.tensor([[49406, 49407] + 75 * [0]])
+    with torch.no_grad():
+        hidden = encoder(input_ids=tokens, output_hidden_states=True).hidden_states[-2]
+        expected = getattr(encoder, "text_model", encoder).final_layer_norm(hidden)[0]
+    positive = load_diffusers(path, device="cpu")._conditioning[1]
+    assert torch.allclose(positive, expected, atol=1e-5)
+
+
+def test_empty_prompt_of_a_folder(backbone: DiffusersBackbone, tmp_path: Path) -> None:
+    width = backbone.description.sizes.unet.context_dim
+    if width % 64:
+        pytest.skip("the text encoder needs heads of 64 channels")
+    folder = save_folder(backbone, tmp_path)
+    encoder = text_encoder(width, 1, "gelu")
+    encoder.save_pretrained(folder / "text_encoder")
+    with torch.no_grad():
+        expected = encoder(input_ids=torch.tensor([[49406, 49407] + 75 * [0]])).last_hidden_state[0]
+    assert torch.allclose(load_diffusers(folder, device="cpu")._conditioning[1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cond_stage_model.model.other", "cond_stage_model.transformer.other"])
+def test_unknown_text_encoder_is_refused(tmp_path: Path, name: str) -> None:
+    path = rewritten(narrow_model(tmp_path / "m.safetensors"), {name: torch.zeros(1)}, SD2)
+    with pytest.raises(InputError, match="text encoder"):
+        load_diffusers(path, device="cpu")
+
+
+def test_missing_tensor_is_reported_in_one_line(tmp_path: Path) -> None:
+    path = narrow_model(tmp_path / "m.safetensors")
+    tensors = load_file(path)
+    del tensors["model.diffusion_model.middle_block.0.in_layers.2.weight"]
+    save_file(tensors, path, SD2.to_metadata())
+    with pytest.raises(InputError, match="does not fit") as error:
+        load_diffusers(path, device="cpu")
+    assert "\n" not in str(error.value)

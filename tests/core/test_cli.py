@@ -1,0 +1,431 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from vidseg.core import cli
+from vidseg.core.cli import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
+from vidseg.core.config import PRESETS, Settings
+from vidseg.core.options import setting_names, with_overrides
+from vidseg.core.output import ResultFolder
+from vidseg.core.random_model import random_model
+from vidseg.core.segment_run import SegmentRun
+from vidseg.core.types import InputError
+from vidseg.core.video import open_clip
+from vidseg.core.video_writer import write_video
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    random_model(path)
+    return path
+
+
+def squares(count: int = 5) -> torch.Tensor:
+    """A bright square that moves over a dark slope, ``(T,64,64,3)`` uint8."""
+    slope = torch.arange(64, dtype=torch.uint8)[None, :, None].expand(64, 64, 3)
+    frames = slope.repeat(count, 1, 1, 1)
+    for number in range(count):
+        frames[number, 16:48, 4 * number : 4 * number + 32] = torch.tensor([250, 200, 20], dtype=torch.uint8)
+    return frames
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A clip's folder with frames and masks, of which frame 3 is not labelled."""
+    path = tmp_path / "clip"
+    (path / "frames").mkdir(parents=True)
+    (path / "masks").mkdir()
+    for number, frame in enumerate(squares()):
+        Image.fromarray(frame.numpy()).save(path / "frames" / f"{number:05d}.png")
+        if number != 3:
+            mask = (frame[..., 0] == 250).to(torch.uint8)
+            mask[0, 0] = 255
+            Image.fromarray(mask.numpy()).save(path / "masks" / f"{number:05d}.png")
+    (path / "meta.json").write_text(json.dumps({"classes": ["ground", "square"]}))
+    return path
+
+
+def segment(source: Path, out: Path, *more: object) -> int:
+    return main(["segment", str(source), "--out", str(out), "--clusters", "3", *map(str, more)])
+
+
+def labels_of(out: Path) -> list[torch.Tensor]:
+    count = len(list((out / "labels").iterdir()))
+    return list(ResultFolder(out).read_label_maps(count))
+
+
+def record_of(out: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((out / "segmentation.json").read_text())
+    return record
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted((folder / "labels").iterdir()))).hexdigest()
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line of an error."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("vidseg: error: ")
+    return lines[0]
+
+
+def test_colour_baseline_from_video_to_score(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    mask = folder / "masks" / "00000.png"
+    assert segment(folder, out, "--baseline", "color", "--anchor-mask", mask, "--window", 2) == 0
+    names = {path.name for path in out.iterdir()}
+    assert names == {"labels", "overlay.mp4", "legend.png", "segmentation.json"}
+    record = record_of(out)
+    assert record["finished"] is True
+    assert record["frames_done"] == len(record["areas"]) == 5
+    assert all(sum(area.values()) == 64 * 64 for area in record["areas"])
+    assert record["baseline"] == "color"
+    assert record["model"] is None
+    assert [int(label.float().sum()) for label in labels_of(out)] == [area.get("1", 0) for area in record["areas"]]
+    assert open_clip(out / "overlay.mp4").num_frames == 5
+    capsys.readouterr()
+    assert main(["score", str(out), str(folder), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["frames"] == 4
+    assert scores["mvc8"] is None
+    assert scores["names"] == {"0": "ground", "1": "square"}
+    assert 0.8 < scores["miou"] <= 1
+    assert main(["score", str(out / "labels"), str(folder / "masks")]) == 0
+    text = capsys.readouterr().out
+    assert "mVC8" in text
+    assert "n/a" in text
+    assert "IoU 1 square" in text
+
+
+def test_a_perfect_result_scores_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("labels", "masks"):
+        (tmp_path / name).mkdir()
+    for number in range(17):
+        truth = rng.integers(0, 3, (8, 8), dtype=np.uint8) if number == 0 else truth
+        Image.fromarray(truth).save(tmp_path / "labels" / f"{number:05d}.png")
+        Image.fromarray(truth).save(tmp_path / "masks" / f"{number:05d}.png")
+    assert main(["score", str(tmp_path), str(tmp_path), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["miou"] == scores["mvc8"] == scores["mvc16"] == 1
+
+
+def test_scores_of_unnamed_regions_are_marked(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert segment(folder, tmp_path / "out", "--baseline", "color") == 0
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "out"), str(folder)]) == 0
+    assert "--anchor-mask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("baseline", [None, "frame"])
+def test_the_method_runs_on_a_video(model: Path, tmp_path: Path, baseline: str | None) -> None:
+    write_video(tmp_path / "clip.mp4", squares(3), fps=12.5)
+    more = ("--baseline", baseline) if baseline else ()
+    out = tmp_path / "out"
+    assert segment(tmp_path / "clip.mp4", out, "--model", model, "--window", 2, "--device", "cpu", *more) == 0
+    record = record_of(out)
+    assert record["finished"] is True
+    assert record["fps"] == 12.5
+    assert record["model"]["fingerprint"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert record["settings"]["cluster"]["num_clusters"] == 3
+    assert not (out / "resume.safetensors").exists()
+    assert len(labels_of(out)) == 3
+
+
+class StopAt:
+    """A stand-in for Ctrl-C at a moment that can be repeated."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: int, error: BaseException) -> None:
+        self.calls, write = 0, ResultFolder.write_label_maps
+
+        def stopping(folder: ResultFolder, start: int, maps: torch.Tensor) -> None:
+            self.calls += 1
+            if self.calls == call:
+                write(folder, start, maps[:1])
+                raise error
+            write(folder, start, maps)
+
+        monkeypatch.setattr(ResultFolder, "write_label_maps", stopping)
+
+
+@pytest.mark.parametrize("preset", ["default", "reference"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], preset: str
+) -> None:
+    options = ("--model", model, "--window", 2, "--no-modulation", "--device", "cpu", "--preset", preset)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert segment(folder, whole, *options) == 0
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        StopAt(patch, 2, KeyboardInterrupt())
+        assert segment(folder, parts, *options) == EXIT_INTERRUPTED
+    told = capsys.readouterr().err
+    assert "2 of 5 frames are finished" in told
+    assert told.rstrip().endswith("--resume")
+    unfinished = record_of(parts)
+    assert unfinished["finished"] is False
+    assert unfinished["frames_done"] == 2
+    assert torch.equal(labels_of(parts)[0], labels_of(whole)[0])
+    assert segment(folder, parts, *options, "--resume") == 0
+    assert digest(parts) == digest(whole)
+    assert record_of(parts) == record_of(whole)
+    assert not (parts / "resume.safetensors").exists()
+    before = (parts / "segmentation.json").stat().st_mtime_ns
+    assert segment(folder, parts, *options, "--resume") == 0  # nothing is left to do
+    assert (parts / "segmentation.json").stat().st_mtime_ns == before
+
+
+def test_another_run_is_not_resumed(
+    model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--model", model, "--window", 2, "--no-modulation", "--device", "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        StopAt(patch, 2, KeyboardInterrupt())
+        segment(folder, tmp_path / "out", *options)
+    capsys.readouterr()
+    before = digest(tmp_path / "out")
+    assert segment(folder, tmp_path / "out", *options, "--resume", "--seed", 5) == EXIT_BAD_INPUT
+    assert "`settings.sampling.seed` is 5 and was 1" in error_of(capsys)
+    Image.new("RGB", (64, 64)).save(folder / "frames" / "00004.png")
+    assert segment(folder, tmp_path / "out", *options, "--resume") == EXIT_BAD_INPUT
+    assert "`input.fingerprint`" in error_of(capsys)
+    assert digest(tmp_path / "out") == before
+
+
+def test_a_full_disk_in_the_middle_can_be_resumed(
+    folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--model", model, "--window", 2, "--no-modulation", "--device", "cpu")
+    written: list[Path] = []
+
+    def full(path: Path, content: bytes) -> None:
+        written.append(path)
+        path.write_bytes(content)
+        if len(written) == 5:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vidseg.core.output._write_through", full)
+        assert segment(folder, tmp_path / "out", *options) == EXIT_BAD_INPUT
+    assert "Free space, then continue with --resume" in error_of(capsys)
+    assert segment(folder, tmp_path / "out", *options, "--resume") == 0
+    assert len(labels_of(tmp_path / "out")) == 5
+
+
+def bad_input(kind: str, folder: Path, tmp_path: Path) -> tuple[list[object], str]:
+    """Return arguments with one fault, and what the message must say."""
+    frames = folder / "frames"
+    if kind == "no frames":
+        (tmp_path / "empty").mkdir()
+        return [tmp_path / "empty"], "holds no image"
+    if kind == "corrupt frame":
+        (frames / "00003.png").write_bytes((frames / "00003.png").read_bytes()[:80])
+        return [folder], "00003.png is damaged"
+    if kind == "sizes":
+        Image.new("RGB", (32, 32)).save(frames / "00003.png")
+        return [folder], "frames of one size"
+    if kind == "text":
+        (tmp_path / "a.mp4").write_text("hello\n" * 100)
+        return [tmp_path / "a.mp4"], "must be a video"
+    if kind == "nan":
+        Image.fromarray(np.full((64, 64), np.nan, np.float32)).save(frames / "00009.tif")
+        return [folder], "holds NaN"
+    if kind == "clusters":
+        return [folder, "--clusters", "81"], "at most the number of tokens, 80"
+    if kind == "mask size":
+        Image.new("L", (8, 8)).save(tmp_path / "mask.png")
+        return [folder, "--anchor-mask", tmp_path / "mask.png"], "size of the frames, 64x64"
+    if kind == "preset part":
+        return [folder, "--set", "cluster.number=3"], "cluster.num_clusters"
+    if kind == "device":
+        return [folder, "--device", "toaster"], "cuda, mps or cpu"
+    if kind == "result there":
+        (tmp_path / "out" / "labels").mkdir(parents=True)
+        return [folder], "--overwrite"
+    return [folder, "--resume", "--overwrite"], "must not be combined"
+
+
+KINDS = ["no frames", "corrupt frame", "sizes", "text", "nan", "clusters", "mask size", "preset part", "device"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "result there", "both"])
+def test_bad_input_ends_before_the_model_is_loaded(
+    kind: str, model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(SegmentRun, "_load", lambda _: pytest.fail("the model was loaded"))
+    arguments, said = bad_input(kind, folder, tmp_path)
+    assert segment(Path(str(arguments[0])), tmp_path / "out", "--model", model, *arguments[1:]) == EXIT_BAD_INPUT
+    assert said in error_of(capsys)
+
+
+def test_no_sd_model_ends_before_frames_are_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidseg.core.segment_run.open_clip", lambda *_: pytest.fail("frames were read"))
+    (tmp_path / "model.safetensors").write_bytes(b"no model at all")
+    assert segment(folder, tmp_path / "out", "--model", tmp_path / "model.safetensors") == EXIT_BAD_INPUT
+    assert "`model` must" in error_of(capsys)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(cli, "ASSETS", tmp_path)
+    assert segment(folder, tmp_path / "out") == EXIT_BAD_INPUT
+    assert "`--model` must name a model" in error_of(capsys)
+
+
+def test_an_output_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert segment(folder, tmp_path / "file" / "out", "--baseline", "color") == EXIT_BAD_INPUT
+    assert "`--out` must be writable" in error_of(capsys)
+    assert segment(folder, tmp_path / "file", "--baseline", "color") == EXIT_BAD_INPUT
+    assert "is a file" in error_of(capsys)
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        segment(tmp_path, tmp_path / "out", "--baseline", "color", "--debug")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried ...\nmore")])
+def test_exhausted_memory_names_the_remedy(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        StopAt(patch, 1, error)
+        assert segment(folder, tmp_path / "out", "--baseline", "color") == EXIT_BAD_INPUT
+    assert "Reduce --max-side" in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("masks", "said"),
+    [("none", "MASKS"), ("clip/frames", "mode RGB"), ("more", "00009.png"), ("small", "size of the label maps")],
+)
+def test_bad_masks(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], masks: str, said: str) -> None:
+    segment(folder, tmp_path / "out", "--baseline", "color")
+    for name, number, size in (("more", 9, 64), ("small", 1, 8)):
+        (tmp_path / name).mkdir()
+        Image.new("L", (size, size)).save(tmp_path / name / f"{number:05d}.png")
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "out"), str(tmp_path / masks)]) == EXIT_BAD_INPUT
+    assert said in error_of(capsys)
+
+
+def test_info_describes_a_model(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(model), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["fingerprint"] == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert list(facts["blocks"]) == [str(block) for block in range(3, 12)]
+    assert main(["info", str(model)]) == 0
+    assert "epsilon" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "none")]) == EXIT_BAD_INPUT
+    assert "does not exist" in error_of(capsys)
+
+
+def test_the_demo_without_trained_model_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "demo_clip.mp4", squares(2))
+    monkeypatch.setattr(cli, "ASSETS", tmp_path)
+    monkeypatch.setattr(cli, "DEMO_OVERRIDES", ("cluster.num_clusters=2", "modulation.enabled=false"))
+    out = tmp_path / "out"
+    assert main(["demo", "--out", str(out)]) == 0
+    assert "random weights" in capsys.readouterr().err
+    assert record_of(out)["model"]["name"] == "random_model.safetensors"
+    assert main(["demo", "--out", str(out)]) == EXIT_BAD_INPUT
+    assert "--overwrite" in capsys.readouterr().err
+    (tmp_path / "demo_clip.mp4").unlink()
+    assert main(["demo", "--out", str(out), "--overwrite"]) == EXIT_BAD_INPUT
+
+
+def test_random_models_repeat(model: Path, tmp_path: Path) -> None:
+    random_model(tmp_path / "again.safetensors")
+    random_model(tmp_path / "other.safetensors", seed=2)
+    assert (tmp_path / "again.safetensors").read_bytes() == model.read_bytes()
+    assert (tmp_path / "other.safetensors").read_bytes() != model.read_bytes()
+
+
+def test_options_change_the_settings() -> None:
+    words = "segment x --out y --preset paper --clusters 7 --seed 3 --max-side 320 --window 5 --blocks 7,8 --no-refine"
+    arguments = cli.build_parser().parse_args(
+        [
+            *words.split(),
+            "--no-modulation",
+            "--set",
+            "difference.filter_strength=0.5",
+            "--set",
+            "cluster.num_clusters=9",
+        ]
+    )
+    settings = cli.settings_of(arguments)
+    assert settings.preset == "paper"
+    assert settings.cluster.num_clusters == 9
+    assert settings.cluster.fit_frames == PRESETS["paper"].cluster.fit_frames
+    assert settings.sampling.seed == 3
+    assert settings.frame.max_side == 320
+    assert settings.window.length == 5
+    assert settings.feature.blocks == (7, 8)
+    assert settings.refinement.enabled is settings.modulation.enabled is False
+    assert settings.difference.filter_strength == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("cluster.num_clusters", "part.field=value"),
+        ("num_clusters=3", "part.field=value"),
+        ("nothing.at_all=3", "frame.max_side"),
+        ("preset.name=x", "must name one of"),
+        ("cluster.num_clusters=many", "a whole number"),
+        ("cluster.num_clusters=0", r"\[1, 255\]"),
+        ("difference.filter_strength=lots", "a number"),
+        ("modulation.enabled=perhaps", "true or false"),
+        ("window.tail=long", "short, overlap"),
+        ("feature.blocks=6;7", "commas"),
+        ("feature.blocks=2", "blocks of"),
+    ],
+)
+def test_bad_overrides(override: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        with_overrides(Settings(), [override])
+
+
+def test_every_setting_can_be_given_as_text() -> None:
+    for name in setting_names(Settings()):
+        part, field = name.split(".")
+        value = getattr(getattr(Settings(), part), field)
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        assert with_overrides(Settings(), [f"{name}={text}"]) == Settings()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_a_real_interrupt_leaves_finished_windows_and_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", squares(6).repeat(5, 1, 1, 1))
+    out = tmp_path / "out"
+    words = ["segment", str(tmp_path / "clip.mp4"), "--out", str(out), "--model", str(model), "--clusters", "3"]
+    command = [sys.executable, "-m", "vidseg.core.cli", *words, "--window", "1", "--no-modulation"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "resume.safetensors").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == EXIT_INTERRUPTED, told
+    assert "Traceback" not in told
+    done = record_of(out)["frames_done"]
+    assert 1 <= done < 30
+    assert len(list(ResultFolder(out).read_label_maps(done))) == done
+    assert "--resume" in told

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from vidseg.core.backbones import BackboneInfo
+from vidseg.core.config import ContextConfig, Settings, changed
+from vidseg.core.context import SceneContext
+from vidseg.core.output import ResultFolder, areas_of, colours_of, unwritable
+from vidseg.core.palette import PALETTE
+from vidseg.core.record import RunDescription, RunResult, record_text, require_same_run, versions
+from vidseg.core.scan_state import ScanState
+from vidseg.core.types import InputError, Region, Seeds
+from vidseg.core.video import ClipInfo
+
+CLIP = ClipInfo("clip.mp4", 3, (4, 6), 25.0, None, "f" * 64)
+MODEL = BackboneInfo("model.safetensors", "sd", "epsilon", "a" * 64)
+RUN = RunDescription(CLIP, MODEL, "cpu", "float32", Settings(), None, None)
+REGIONS = (Region(0, "road"), Region(3, "sky"))
+MAPS = torch.tensor([0, 3, 255], dtype=torch.uint8)[:, None, None].repeat(1, 4, 6)
+
+
+def result(areas: list[dict[int, int]], *, finished: bool = False) -> RunResult:
+    return RunResult(REGIONS, areas, colours_of(REGIONS), finished)
+
+
+def test_label_maps_are_palette_images_whose_index_is_the_label(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path / "deep" / "out")
+    folder.prepare(MAPS.numel())
+    folder.write_label_maps(7, MAPS)
+    names = sorted(path.name for path in folder.labels.iterdir())
+    assert names == ["00007.png", "00008.png", "00009.png"]
+    with Image.open(folder.labels / "00008.png") as image:
+        assert image.mode == "P"
+        assert np.all(np.asarray(image) == 3)
+        assert image.convert("RGB").getpixel((0, 0)) == tuple(PALETTE[3].tolist())
+
+
+def test_label_maps_come_back(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path)
+    folder.write_label_maps(0, MAPS)
+    assert torch.equal(torch.stack(list(folder.read_label_maps(3))), MAPS)
+    with pytest.raises(InputError, match="does not exist"):
+        list(folder.read_label_maps(4))
+
+
+def test_a_failed_write_leaves_the_earlier_file_whole(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path)
+    folder.write_file("a.txt", lambda path: path.write_text("whole") and None)
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match=r"No space left on device. Free space, then continue with --resume\."):
+        folder.write_file("a.txt", fail)
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_earlier_result_is_in_the_way(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path)
+    folder.require_free(overwrite=False, resume=False)
+    (tmp_path / "notes.txt").write_text("somebody's")
+    folder.require_free(overwrite=False, resume=False)
+    folder.write_label_maps(0, MAPS)
+    folder.write_record(RUN, result([]))
+    with pytest.raises(InputError, match="--overwrite"):
+        folder.require_free(overwrite=False, resume=False)
+    folder.require_free(overwrite=True, resume=False)
+    folder.require_free(overwrite=False, resume=True)
+    (folder.labels / "mine.png").write_text("somebody's")
+    folder.start_anew()
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["mine.png", "notes.txt"]
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        ResultFolder(tmp_path / "out").require_free(overwrite=False, resume=False)
+    with pytest.raises(InputError, match="must be writable"):
+        ResultFolder(tmp_path / "out" / "below").prepare(1)
+
+
+def test_a_full_disk_is_refused_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"MB free, but .* has \d+ MB. Free space"):
+        ResultFolder(tmp_path).prepare(10**18)
+
+
+def test_what_cannot_be_written_names_the_remedy(tmp_path: Path) -> None:
+    assert "may write to" in str(unwritable(tmp_path, PermissionError(errno.EROFS, "Read-only file system")))
+    assert "Free space" in str(unwritable(tmp_path, OSError(errno.EDQUOT, "Quota exceeded")))
+
+
+def test_the_state_is_written_whole(tmp_path: Path) -> None:
+    config = ContextConfig()
+    context = SceneContext.from_anchor(torch.rand(8, 3), torch.arange(8), config)
+    folder = ResultFolder(tmp_path)
+    folder.write_state(ScanState(2, Seeds(0, torch.zeros(2, 4, dtype=torch.int64), REGIONS), context))
+    back = ScanState.load(folder.state, config)
+    assert back.next_window == 2
+    assert back.seeds.regions == REGIONS
+    assert torch.equal(back.context.tokens, context.tokens)
+    assert [path.name for path in tmp_path.iterdir()] == [folder.state.name]
+
+
+def test_a_full_disk_while_the_state_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors import SafetensorError
+
+    def fail(*_: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("vidseg.core.scan_state.save_file", fail)
+    context = SceneContext.from_anchor(torch.rand(8, 3), torch.arange(8), ContextConfig())
+    state = ScanState(1, Seeds(0, torch.zeros(2, 4, dtype=torch.int64), REGIONS), context)
+    with pytest.raises(InputError, match="Free space"):
+        ResultFolder(tmp_path).write_state(state)
+
+
+def test_the_record_is_enough_to_repeat_the_run() -> None:
+    record = json.loads(record_text(RUN, result([{0: 20, 3: 4}, {0: 24}], finished=True)))
+    assert record["finished"] is True
+    assert record["frames_done"] == 2
+    assert record["settings"] == json.loads(json.dumps(Settings().to_dict()))
+    assert record["seed"] == Settings().sampling.seed
+    assert record["model"]["fingerprint"] == MODEL.fingerprint
+    assert record["input"]["fingerprint"] == CLIP.fingerprint
+    assert record["fps"] == 25.0
+    assert record["regions"][1] == {"label": 3, "name": "sky", "colour": colours_of(REGIONS)[3], "area": 4}
+    assert record["areas"] == [{"0": 20, "3": 4}, {"0": 24}]
+    assert {"python", "torch", "av"} <= set(record["versions"]) == set(versions())
+
+
+def test_is_finished_only_after_the_end(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path)
+    assert not folder.is_finished()
+    folder.write_record(RUN, result([]))
+    assert not folder.is_finished()
+    folder.write_record(RUN, result([], finished=True))
+    assert folder.is_finished()
+    (tmp_path / "segmentation.json").write_text("{ broken")
+    assert not folder.is_finished()
+
+
+@pytest.mark.parametrize(
+    ("changed_run", "name"),
+    [
+        (RUN._replace(settings=changed(Settings(), cluster={"num_clusters": 7})), "settings.cluster.num_clusters"),
+        (RUN._replace(settings=changed(Settings(), feature={"blocks": (7,)})), "settings.feature.blocks"),
+        (RUN._replace(model=MODEL._replace(fingerprint="b" * 64)), "model.fingerprint"),
+        (RUN._replace(model=None, baseline="color"), "baseline"),
+        (RUN._replace(clip=CLIP._replace(fingerprint="0" * 64)), "input.fingerprint"),
+        (RUN._replace(dtype="float16"), "model.dtype"),
+        (RUN._replace(anchor_mask="c" * 64), "anchor_mask"),
+    ],
+)
+def test_another_run_may_not_continue(changed_run: RunDescription, name: str) -> None:
+    with pytest.raises(InputError, match=f"`{name}` is .* and was .*--overwrite"):
+        require_same_run(record_text(RUN, result([])), changed_run)
+
+
+def test_the_same_run_may_continue_under_other_names() -> None:
+    renamed = RUN._replace(clip=CLIP._replace(name="moved.mp4"), model=MODEL._replace(name="other.safetensors"))
+    require_same_run(record_text(RUN, result([])), renamed)
+    require_same_run(record_text(RUN, result([])), RUN._replace(settings=Settings(preset="paper")))
+    with pytest.raises(InputError, match="damaged"):
+        require_same_run("{ broken", RUN)
+
+
+def test_areas_count_every_pixel() -> None:
+    label_map = torch.randint(0, 256, (40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    areas = areas_of(label_map)
+    assert sum(areas.values()) == 2000
+    assert all(areas[label] == int((label_map == label).sum()) for label in areas)

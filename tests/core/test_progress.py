@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from vidseg.core.progress import LineDisplay, RunProgress, TerminalDisplay, duration, open_display
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.shown: list[tuple[float, str, bool]] = []
+
+    def show(self, fraction: float, text: str, *, last: bool) -> None:
+        self.shown.append((fraction, text, last))
+
+    def close(self) -> None:
+        self.shown.append((-1, "closed", True))
+
+
+def test_the_time_left_covers_all_stages_and_windows() -> None:
+    clock, display = Clock(), Recorder()
+    progress = RunProgress(display, {"features": 0.5, "modulation": 0.5}, clock)
+    progress.start(20, 10)
+    clock.now += 10
+    progress("features", 10, 10)  # half of the first of two windows: 5 of 20 frames in 10 s
+    assert display.shown[-1] == (0.25, "frames 1-10 of 20: features 100%, 0.5 frames/s, 30 s left", True)
+    clock.now += 15
+    progress("modulation", 4, 8)
+    fraction, text, last = display.shown[-1]
+    assert fraction == pytest.approx(7.5 / 20)
+    assert "modulation 50%, 0.3 frames/s, 42 s left" in text
+    assert not last
+    clock.now += 15
+    progress("modulation", 8, 8)
+    progress.window_done(10)
+    clock.now += 10
+    progress("features", 10, 10)  # learned: features are a quarter of a window
+    fraction, text, _ = display.shown[-1]
+    assert fraction == pytest.approx(12.5 / 20)
+    assert text == "frames 11-20 of 20: features 100%, 0.25 frames/s, 30 s left"
+
+
+def test_frames_of_an_earlier_run_take_no_time() -> None:
+    clock, display = Clock(), Recorder()
+    progress = RunProgress(display, {"features": 1.0}, clock)
+    progress.start(30, 10, first=20)
+    clock.now += 5
+    progress("features", 5, 10)
+    assert display.shown[-1][1] == "frames 21-30 of 30: features 50%, 1 frames/s, 5 s left"
+
+
+def test_other_stages_are_shown_by_themselves() -> None:
+    clock, display = Clock(), Recorder()
+    progress = RunProgress(display, clock=clock)
+    clock.now += 2
+    progress("check input", 4, 10)
+    assert display.shown[-1] == (0.4, "check input: frame 4 of 10, 2 frames/s, 3 s left", False)
+    progress.close()
+    assert display.shown[-1][1] == "closed"
+
+
+@pytest.mark.parametrize("total", [0, 1])
+def test_nothing_to_do_and_no_time_give_no_error(total: int) -> None:
+    display = Recorder()
+    progress = RunProgress(display, clock=Clock())
+    progress("check input", total, total)
+    progress.start(1, 14)
+    progress("features", total, total)
+    progress.window_done(1)
+    progress("features", total, total)
+    assert all(0 <= fraction <= 1 for fraction, _, _ in display.shown)
+
+
+def test_plain_lines_come_now_and_then() -> None:
+    clock, stream = Clock(), io.StringIO()
+    display = LineDisplay(stream, clock)
+    for _ in range(25):
+        clock.now += 1
+        display.show(0.5, "working", last=False)
+    display.show(1.0, "done", last=True)
+    display.close()
+    assert stream.getvalue() == "[ 50%] working\n[ 50%] working\n[100%] done\n"
+
+
+def test_a_terminal_line_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "44")
+    clock, stream = Clock(), io.StringIO()
+    display = TerminalDisplay(stream, clock)
+    display.show(0.5, "a long text that does not fit here", last=False)
+    display.show(0.6, "too soon", last=False)
+    clock.now += 1
+    display.show(1.0, "short", last=False)
+    display.close()
+    display.close()
+    first, second = stream.getvalue().removeprefix("\r").removesuffix("\n").split("\r")
+    assert first == "[##########..........]  50% a long text that does not fit here"[:43]
+    assert second.rstrip() == "[####################] 100% short"
+    assert len(second) == len(first)  # nothing of the longer line remains
+
+
+def test_the_display_suits_the_stream() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    assert isinstance(open_display(Terminal()), TerminalDisplay)
+    assert isinstance(open_display(io.StringIO()), LineDisplay)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (60, "1:00 min"), (3599, "59:59 min"), (3660, "1:01 h")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_stages_may_take_turns() -> None:
+    clock, display = Clock(), Recorder()
+    progress = RunProgress(display, {"modulation": 0.5, "decoding": 0.5}, clock)
+    progress.start(10, 10)
+    for part in (1, 2):
+        for stage, seconds in (("modulation", 1.0), ("decoding", 3.0)):
+            clock.now += seconds
+            progress(stage, part, 2)
+    assert [round(fraction, 2) for fraction, _, _ in display.shown] == [0.25, 0.5, 0.75, 1.0]
+    progress.window_done(10)
+    progress.start(20, 10, first=10)
+    clock.now += 2
+    progress("modulation", 2, 2)  # learned: a quarter of the time
+    assert display.shown[-1][0] == pytest.approx(12.5 / 20)
