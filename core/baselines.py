@@ -45,6 +45,9 @@ def color_windows(
         reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
         progress: called as ``("features", done, total)`` in frames.
 
+    Yields:
+        The label maps of each window, in order.
+
     Raises:
         InputError: no frames, or more clusters than tokens.
     """
@@ -81,6 +84,9 @@ def frame_windows(
         settings: all settings; modulation is applied as in the full method.
         reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
         progress: called after each unit of work.
+
+    Yields:
+        The label maps of each window, in order.
 
     Raises:
         InputError: no frames, or more clusters than tokens of a frame.

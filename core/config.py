@@ -72,6 +72,8 @@ class ClusterConfig:
     """Runs of K-means of which the best is kept (code)."""
     fit_frames: Literal["anchor", "window"] = "window"
     """Frames K-means sees: the anchor frame (paper) or the whole first window (code)."""
+    void_votes: bool = False
+    """Whether void pixels of a reference label map vote on the name of a cluster (code)."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class RefinementConfig:
     """Correspondence-based refinement (paper 4.2, Eq. 3-4)."""
 
     enabled: bool = True
+    """Off: the maps that the scene context predicts are kept."""
     spatial_threshold: int = 1
     """Cells that a match may move by between two frames (paper A.4)."""
     matching: Literal["pairwise", "anchored"] = "pairwise"
@@ -119,7 +122,7 @@ class ModulationConfig:
     inject: bool = True
     """Replace queries and keys of blocks 3..11 by those of the unmodulated pass (code)."""
     blending: Literal["all", "first", "none"] = "all"
-    """Latent blending (Eq. 5) after every step (paper), after all but the last of the first two (code), or never."""
+    """Latent blending (Eq. 5) after each step (paper), the modulated one and the next (code), or none."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,7 @@ _REFERENCE = Settings(
     frame=FrameConfig(rounding="floor"),
     sampling=SamplingConfig(noise="window", posterior="sample"),
     window=WindowConfig(tail="overlap"),
+    cluster=ClusterConfig(void_votes=True),
     refinement=RefinementConfig(matching="anchored", one_sided=True, bad_match="drop", voting="track"),
     modulation=ModulationConfig(blending="first"),
     difference=DifferenceConfig(precision="8bit"),

@@ -97,8 +97,8 @@ class ResultFolder:
         needed = int(num_pixels * MIN_BYTES_PER_PIXEL)
         if free < needed:
             raise InputError(
-                f"`--out` must lie on a disk with at least {needed / 1e6:.0f} MB free, but {self.path} has "
-                f"{free / 1e6:.0f} MB. Free space, or choose another folder."
+                f"`--out` must lie on a disk with at least {needed / 1e6:.3g} MB free, but {self.path} has "
+                f"{free / 1e6:.3g} MB. Free space, or choose another folder."
             )
 
     def start_anew(self) -> None:

@@ -20,7 +20,7 @@ from .frames import check_frames, coarse_grid, fit_frames
 from .labels import seeds_from_reference
 from .scan_state import ScanState
 from .schedule import add_noise, euler_step, frame_noise, sampling_sigmas, window_noise
-from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
+from .types import VOID, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
 from .upsampling import upsample
 
 
@@ -135,7 +135,7 @@ def make_seeds(
     )
     if reference is None:
         return seeds_from_clusters(clusters, anchor)
-    return seeds_from_reference(clusters, reference, anchor)
+    return seeds_from_reference(clusters, reference, anchor, ignore=None if settings.cluster.void_votes else VOID)
 
 
 def segment_windows(

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .model_files import CONDITIONING_KEY
-from .model_sizes import UNET_PREFIX, VAE_PREFIX, ModelSizes, UNetSizes, VAESizes
+from .model_sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes, UNetSizes, VAESizes
 
 NARROW = ModelSizes(
     UNetSizes(model_channels=32, num_head_channels=32, context_dim=64),
@@ -40,7 +40,8 @@ def random_model(path: Path, seed: int = 1, sizes: ModelSizes = NARROW) -> None:
         sizes: widths of the model.
     """
     shapes = [*_unet(sizes.unet), *_autoencoder(sizes.vae), (CONDITIONING_KEY, (NUM_TOKENS, sizes.unet.context_dim))]
-    save_file({name: _values(name, shape, seed) for name, shape in shapes}, path, sizes.to_metadata())
+    metadata = {METADATA_KEY: sizes.to_metadata()[METADATA_KEY]}  # one entry: the format writes several in any order
+    save_file({name: _values(name, shape, seed) for name, shape in shapes}, path, metadata)
 
 
 def _values(name: str, shape: tuple[int, ...], seed: int) -> Tensor:

@@ -46,7 +46,7 @@ class ScanState(NamedTuple):
             InputError: there is no such file, or it is not whole.
         """
         try:
-            with safe_open(path, "pt", str(device)) as file:  # type: ignore[no-untyped-call]
+            with safe_open(path, "pt", str(device)) as file:
                 record = json.loads(file.metadata()["vidseg.state"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -82,6 +82,8 @@ class _Chunk:
 
     def _modulated(self, advance: Advance) -> list[ModulatedPairs]:
         """Run all modulated passes; decoding waits until the UNet is no longer needed."""
+        if not modulation_jobs(self.coarse, keep_uniform=keeps_uniform_frames(self.settings)):
+            return []
         sampling, latents = self.settings.sampling, self.features.latents
         sigmas = sampling_sigmas(self.backbone.training_sigmas, sampling.num_steps)
         noised = add_noise(latents, self.features.noise, float(sigmas[self.settings.start_step]))

@@ -19,7 +19,9 @@ DEFAULT_FPS = 24.0
 """Frames per second of a clip of images."""
 _CLOCK = 1000
 """Units of a second in which the times of a variable rate are written."""
-_BITS_PER_PIXEL = 0.25
+_CRF = 18
+"""Quality of H.264, about free of visible loss."""
+_BITS_PER_PIXEL = 1.0
 """Bit rate of the fallback codec."""
 
 
@@ -52,10 +54,12 @@ def _encode(path: Path, frames: Iterable[Tensor], fps: float | None, times: Sequ
             pixels = frame.cpu().numpy()
             even = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")
             if stream is None:
-                stream = container.add_stream(_codec(), rate=rate)
+                codec = _codec()
+                stream = container.add_stream(codec, rate=rate, options={"crf": str(_CRF)} if "264" in codec else {})
                 stream.height, stream.width = even.shape[:2]
                 stream.pix_fmt = "yuv420p"
-                stream.bit_rate = max(100_000, int(even.shape[0] * even.shape[1] * float(rate) * _BITS_PER_PIXEL))
+                if "264" not in codec:
+                    stream.bit_rate = max(100_000, int(even[..., 0].size * float(rate) * _BITS_PER_PIXEL))
                 if times is not None:
                     stream.codec_context.time_base = Fraction(1, _CLOCK)
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")

@@ -96,16 +96,17 @@ class LoadRegions(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str) -> str:
-        """Tell the host to read again when a file has changed."""
-        files = sorted(_found(folder).rglob("*"))
+    def fingerprint_inputs(cls, folder: str | None = None) -> str:
+        """Tell the host to read again when a file has changed; a connected folder is not known beforehand."""
+        files = sorted(_found(folder).rglob("*")) if folder else []
         return str([(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files if path.is_file()])
 
     @classmethod
-    def validate_inputs(cls, folder: str) -> bool | str:
-        """Check that the folder is there before the graph runs."""
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        """Check that the folder is there before the graph runs, unless it is connected."""
         try:
-            _found(folder)
+            if folder is not None:
+                _found(folder)
         except InputError as error:
             return str(error)
         return True

@@ -123,8 +123,8 @@ SCENES = {
         regions=("sky", "lake", "tower", "trees"),
         outlines=((1, _LAKE), (2, _TOWER), (3, _TREE_LEFT), (3, _TREES_LEFT_LOW), (3, _TREES_RIGHT)),
         near=frozenset({2, 3}),
-        start=View((275, 205), 510, 0.0, (0.0, 0.0)),
-        end=View((335, 220), 560, -1.5, (-14.0, -3.0)),
+        start=View((285, 200), 560, 0.0, (0.0, 0.0)),
+        end=View((325, 215), 585, -1.5, (-14.0, -3.0)),
     ),
     "coffee": Scene(
         regions=("table", "saucer", "cup", "coffee", "spoon"),
@@ -137,7 +137,7 @@ SCENES = {
         regions=("backdrop", "person", "flag", "shuttle", "helmet", "table"),
         outlines=((5, _TABLE), (3, _SHUTTLE), (2, _FLAG), (1, _PERSON), (4, _HELMET)),
         near=frozenset({1, 4}),
-        start=View((256, 210), 500, 0.0, (0.0, 0.0)),
+        start=View((256, 226), 500, 0.0, (0.0, 0.0)),
         end=View((252, 290), 450, 1.0, (10.0, -4.0)),
     ),
 }

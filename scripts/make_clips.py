@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 VOID = 255
-NUM_FRAMES = 8
-FRAME_SIZE = (384, 256)
+NUM_FRAMES = 6
+FRAME_SIZE = (320, 192)
 OVERSAMPLING = 2
 VOID_BAND = 5
 """Width in pixels of the unlabelled band along outlines, which are true to about two pixels."""

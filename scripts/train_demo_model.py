@@ -42,14 +42,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes-unet", type=float, default=15.0)
     parser.add_argument("--steps-vae", type=int, default=0, help="exact number of steps in place of minutes")
     parser.add_argument("--steps-unet", type=int, default=0)
-    parser.add_argument("--session-minutes", type=float, default=0.0, help="save and stop after this; run again to go on")
+    parser.add_argument(
+        "--session-minutes", type=float, default=0.0, help="save and stop after this; run again to go on"
+    )
     parser.add_argument("--replan", action="store_true", help="plan the steps left anew after a resume")
     parser.add_argument("--batch-vae", type=int, default=40)
     parser.add_argument("--batch-unet", type=int, default=256)
     parser.add_argument("--rate-vae", type=float, default=8e-4)
     parser.add_argument("--rate-unet", type=float, default=8e-4)
     parser.add_argument("--model-channels", type=int, default=UNetShape.model_channels)
-    parser.add_argument("--compile", action="store_true", help="compile both networks (minutes of waiting, then faster)")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile both networks (minutes of waiting, then faster)"
+    )
     parser.add_argument("--fp32", action="store_true", help="no bf16 on a GPU; a CPU always uses fp32")
     parser.add_argument("--start-from", type=Path, help="weights that the UNet starts from")
     parser.add_argument("--stages", nargs="+", choices=("vae", "unet"), default=("vae", "unet"), help="timing: which")
@@ -120,7 +124,9 @@ def check_vae(model: Path, folders: list[Path]) -> None:
                 scaled = image.convert("RGB").resize((CHECKED_WIDTH, height), Image.Resampling.LANCZOS)
             frame = torch.from_numpy(np.asarray(scaled).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
             values.append(float(psnr(reconstruct(vae, frame), frame)))
-        print(f"{folder}: {np.mean(values):.2f} dB mean, {min(values):.2f} dB worst of {len(values)} frames", flush=True)
+        print(
+            f"{folder}: {np.mean(values):.2f} dB mean, {min(values):.2f} dB worst of {len(values)} frames", flush=True
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -47,6 +47,9 @@ def load_diffusers(
         conditioning: positive and negative embedding, each ``(77,C)``. By default the positive one is that of the
             empty prompt, stored in the file or computed by its text encoder, and the negative one zero.
 
+    Returns:
+        The model on its device, as a `Backbone`.
+
     Raises:
         InputError: not a Stable Diffusion 1.x/2.x model, or no embedding of the empty prompt to be had.
     """

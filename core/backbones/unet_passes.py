@@ -64,14 +64,34 @@ def decoder_blocks(unet: Any) -> tuple[DecoderBlock, ...]:  # noqa: ANN401
 
 
 def embed_timestep(unet: Any, timestep: int, count: int, like: Tensor) -> Tensor:  # noqa: ANN401
-    """Return the time embedding ``(E,C)`` of one timestep for ``count`` elements."""
+    """Return the time embedding ``(E,C)`` of a timestep.
+
+    Args:
+        unet: diffusers' UNet.
+        timestep: in [0, 999].
+        count: elements ``E``.
+        like: tensor whose device and type the embedding gets.
+
+    Returns:
+        ``(E,C)``.
+    """
     timesteps = torch.full((count,), timestep, device=like.device)
     embedding: Tensor = unet.time_embedding(unet.time_proj(timesteps).to(like.dtype))
     return embedding
 
 
 def run_encoder(unet: Any, latents: Tensor, time: Tensor, context: Tensor) -> EncoderOutput:  # noqa: ANN401
-    """Run the UNet up to and including its middle block on ``latents`` ``(E,4,H/8,W/8)``."""
+    """Run the UNet up to and including its middle block.
+
+    Args:
+        unet: diffusers' UNet.
+        latents: ``(E,4,H/8,W/8)``, divided by ``sqrt(1 + sigma**2)``.
+        time: time embedding ``(E,C)``.
+        context: ``(E,77,C')`` text embedding.
+
+    Returns:
+        What the decoder starts from.
+    """
     hidden = unet.conv_in(latents)
     skips = (hidden,)
     for block in unet.down_blocks:

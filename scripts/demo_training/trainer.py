@@ -110,7 +110,9 @@ class Trainer:
         """Whether all planned steps are done."""
         return self.total is not None and self.step >= self.total
 
-    def run(self, batch_of: Callable[[int], Batch], report: Callable[[Trainer], dict[str, Any]], session: Session) -> bool:
+    def run(
+        self, batch_of: Callable[[int], Batch], report: Callable[[Trainer], dict[str, Any]], session: Session
+    ) -> bool:
         """Train until the planned steps are done (True) or the session is over (False); saved in both cases."""
         clock = _Clock(self)
         while not self.finished and not session.is_over:
@@ -183,7 +185,9 @@ class _Clock:
         left = max(0.0, trainer.settings.minutes * 60 - trainer.elapsed) * PLANNED_SHARE
         trainer.total = trainer.step + int(left * rate)
         self._to_plan = False
-        print(f"{trainer.settings.name}: {rate:.2f} steps/s, so {trainer.total} steps fill {in_words(left)}", flush=True)
+        print(
+            f"{trainer.settings.name}: {rate:.2f} steps/s, so {trainer.total} steps fill {in_words(left)}", flush=True
+        )
 
     def show_and_save(self) -> None:
         trainer, now = self._trainer, time.monotonic()
@@ -192,7 +196,9 @@ class _Clock:
             rate = (trainer.step - self._first) / (now - self._start)
             left = in_words((trainer.total - trainer.step) / rate) if trainer.total else "not planned yet"
             loss = float(self._last)
-            print(f"{trainer.settings.name}: step {trainer.step}/{trainer.total} loss {loss:.4f} left {left}", flush=True)
+            print(
+                f"{trainer.settings.name}: step {trainer.step}/{trainer.total} loss {loss:.4f} left {left}", flush=True
+            )
             self._shown = now
         if now - self._saved > CHECKPOINT_SECONDS:
             trainer.save()

@@ -115,4 +115,3 @@ def validation_psnr(vae: AutoencoderKL, frames: Tensor) -> float:
     """Return the mean PSNR of held-out frames (B,3,H,W)."""
     parts = [psnr(reconstruct(vae, part), part) for part in frames.split(ENCODE_BATCH)]
     return float(torch.cat(parts).mean())
-

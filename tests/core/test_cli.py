@@ -113,13 +113,11 @@ def test_colour_baseline_from_video_to_score(folder: Path, tmp_path: Path, capsy
 
 
 def test_a_perfect_result_scores_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rng = np.random.default_rng(0)
+    truth = Image.fromarray(np.random.default_rng(0).integers(0, 3, (8, 8), dtype=np.uint8))
     for name in ("labels", "masks"):
         (tmp_path / name).mkdir()
-    for number in range(17):
-        truth = rng.integers(0, 3, (8, 8), dtype=np.uint8) if number == 0 else truth
-        Image.fromarray(truth).save(tmp_path / "labels" / f"{number:05d}.png")
-        Image.fromarray(truth).save(tmp_path / "masks" / f"{number:05d}.png")
+        for number in range(17):
+            truth.save(tmp_path / name / f"{number:05d}.png")
     assert main(["score", str(tmp_path), str(tmp_path), "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert scores["miou"] == scores["mvc8"] == scores["mvc16"] == 1
@@ -227,7 +225,7 @@ def test_a_full_disk_in_the_middle_can_be_resumed(
     assert len(labels_of(tmp_path / "out")) == 5
 
 
-def bad_input(kind: str, folder: Path, tmp_path: Path) -> tuple[list[object], str]:
+def bad_input(kind: str, folder: Path, tmp_path: Path) -> tuple[list[object], str]:  # noqa: PLR0911, one per fault
     """Return arguments with one fault, and what the message must say."""
     frames = folder / "frames"
     if kind == "no frames":

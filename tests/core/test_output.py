@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from vidseg.core.backbones import BackboneInfo
 from vidseg.core.config import ContextConfig, Settings, changed
 from vidseg.core.context import SceneContext
@@ -89,7 +90,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_refused_beforehand(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"MB free, but .* has \d+ MB. Free space"):
+    with pytest.raises(InputError, match=r"MB free, but .* has \S+ MB. Free space"):
         ResultFolder(tmp_path).prepare(10**18)
 
 
@@ -111,8 +112,6 @@ def test_the_state_is_written_whole(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_while_the_state_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from safetensors import SafetensorError
-
     def fail(*_: Any) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 

@@ -53,7 +53,8 @@ def test_reads_a_folder_in_natural_order(tmp_path: Path) -> None:
 
 def test_natural_order_is_total() -> None:
     names = ["f10", "f9", "F1", "f01", "10", "9", "a1b10", "a1b9", "f"]
-    assert sorted(names, key=natural_key) == sorted(reversed(names), key=natural_key)
+    assert len({natural_key(name) for name in names}) == len(names)
+    assert sorted(names, key=natural_key)[:3] == ["9", "10", "a1b9"]
     assert sorted(["10", "9", "1"], key=natural_key) == ["1", "9", "10"]
     assert sorted(["a1b10", "a1b9"], key=natural_key) == ["a1b9", "a1b10"]
 

@@ -1,0 +1,64 @@
+"""The same model gives the same regions on a CUDA device, in all number types, and gives its memory back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.config import Settings, changed
+from vidseg.core.pipeline import extract_features, segment
+
+from .narrow_models import narrow_model
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+SETTINGS = changed(Settings(), cluster={"num_clusters": 4, "num_restarts": 2}, window={"length": 3})
+
+
+class Frames:
+    """Smooth moving frames."""
+
+    num_frames = 5
+
+    def read(self, start: int, stop: int) -> Tensor:
+        rows, columns = torch.meshgrid(torch.linspace(0, 6, 128), torch.linspace(0, 12, 192), indexing="ij")
+        waves = [
+            torch.stack([torch.sin(rows * k + t / 3) * torch.cos(columns) for k in (1, 2, 3)], -1) for t in range(5)
+        ]
+        return torch.stack(waves)[start:stop] / 2 + 0.5
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return narrow_model(tmp_path_factory.mktemp("cuda") / "narrow.safetensors")
+
+
+@pytest.fixture(scope="module")
+def on_cpu(model: Path) -> Tensor:
+    return segment(load_diffusers(model, device="cpu"), Frames(), SETTINGS).maps
+
+
+@pytest.mark.parametrize(("dtype", "agreement"), [("float32", 0.99), ("float16", 0.95), ("bfloat16", 0.8)])
+def test_labels_agree_with_the_cpu(model: Path, on_cpu: Tensor, dtype: str, agreement: float) -> None:
+    backbone = load_diffusers(model, device="cuda", dtype=getattr(torch, dtype))
+    maps = segment(backbone, Frames(), SETTINGS).maps.cpu()
+    assert (maps == on_cpu).float().mean() >= agreement
+
+
+def test_features_agree_with_the_cpu(model: Path) -> None:
+    frames = Frames().read(0, 2)
+    features = [extract_features(load_diffusers(model, device=device), frames, SETTINGS) for device in ("cpu", "cuda")]
+    error = (features[0].queries - features[1].queries).abs().max() / features[0].queries.abs().max()
+    assert error < 5e-3  # convolutions may use TF32
+
+
+def test_same_labels_twice_and_memory_given_back(model: Path) -> None:
+    backbone = load_diffusers(model, device="cuda")
+    first = segment(backbone, Frames(), SETTINGS).maps.cpu()
+    torch.cuda.synchronize()
+    used = torch.cuda.memory_allocated()
+    second = segment(backbone, Frames(), SETTINGS).maps.cpu()
+    assert torch.equal(first, second)
+    assert torch.cuda.memory_allocated() <= used

@@ -1,0 +1,157 @@
+"""Find ComfyUI, import it on the CPU, and start it as a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PACK = "ComfyUI-VidSeg"
+START_SECONDS, RUN_SECONDS = 300, 900
+
+Graph = dict[str, dict[str, Any]]
+
+
+def host_path() -> Path | None:
+    """Return the folder of ComfyUI: $COMFYUI_PATH, the one whose custom_nodes this pack is in, or ~/comfy/ComfyUI."""
+    named = os.environ.get("COMFYUI_PATH")
+    candidates = [Path(named)] if named else [REPOSITORY.parents[1], Path.home() / "comfy" / "ComfyUI"]
+    return next((path for path in candidates if (path / "main.py").is_file() and (path / "comfy").is_dir()), None)
+
+
+def import_host() -> str:
+    """Import the host for tests in this process; return why that is impossible, or an empty string."""
+    path = host_path()
+    if path is None:
+        return "no ComfyUI: set COMFYUI_PATH to its folder"
+    sys.path.insert(0, str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import comfy.options  # noqa: F401, PLC0415
+            from comfy.cli_args import args  # noqa: PLC0415
+
+            args.cpu = True
+            import comfy.samplers  # noqa: PLC0415
+            import comfy_api.latest  # noqa: PLC0415
+            import folder_paths  # noqa: F401, PLC0415
+        except ModuleNotFoundError as error:
+            return f"ComfyUI's requirements are not in this environment ({error}): run pytest with ComfyUI's Python"
+    return ""
+
+
+class Server:
+    """A running ComfyUI.
+
+    Attributes:
+        base: its base directory, with `input`, `output` and `custom_nodes`.
+        log: what it printed.
+    """
+
+    def __init__(self, base: Path, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.base, self.log = base, log
+        self.process = process
+        self._address = f"http://127.0.0.1:{port}"
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.fetch(path))
+
+    def fetch(self, path: str, data: object = None) -> bytes:
+        body = None if data is None else json.dumps(data).encode()
+        request = urllib.request.Request(
+            f"{self._address}{path}", data=body, headers={"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            return bytes(response.read())
+
+    def submit(self, graph: Graph) -> dict[str, Any]:
+        """Queue a graph; returns the server's answer, which holds ``prompt_id`` or ``node_errors``."""
+        try:
+            return dict(json.loads(self.fetch("/prompt", {"prompt": graph})))
+        except urllib.error.HTTPError as error:
+            with error:
+                return dict(json.loads(error.read()))
+
+    def wait(self, prompt_id: str) -> dict[str, Any]:
+        """Wait for a graph and return its history."""
+        end = time.monotonic() + RUN_SECONDS
+        while time.monotonic() < end:
+            history = self.get(f"/history/{prompt_id}")
+            if history:
+                return dict(history[prompt_id])
+            time.sleep(0.2)
+        raise TimeoutError(prompt_id)
+
+    def run(self, graph: Graph) -> dict[str, Any]:
+        """Run a graph that must succeed and return its outputs by node."""
+        answer = self.submit(graph)
+        assert "prompt_id" in answer, answer
+        history = self.wait(answer["prompt_id"])
+        assert history["status"]["status_str"] == "success", messages(history)
+        return dict(history["outputs"])
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the server's process holds."""
+        text = Path(f"/proc/{self.process.pid}/statm").read_text()
+        return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def messages(history: dict[str, Any]) -> str:
+    """Return what the host says about a run that failed."""
+    return "\n".join(
+        f"{body.get('node_type')}: {body.get('exception_message')}"
+        for kind, body in history["status"]["messages"]
+        if kind.startswith("execution_") and "exception_message" in body
+    )
+
+
+@contextmanager
+def running_server(base: Path, pack: Path) -> Iterator[Server]:
+    """Start ComfyUI on a clean base directory with this pack alone."""
+    path = host_path()
+    assert path is not None
+    for name in ("custom_nodes", "models", "input", "output", "temp", "user", "home"):
+        (base / name).mkdir(parents=True)
+    (base / "custom_nodes" / PACK).symlink_to(pack)
+    port = 20_000 + os.getpid() % 20_000
+    command = [
+        os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu", "--port", str(port),
+        "--listen", "127.0.0.1", "--disable-api-nodes", "--base-directory", str(base),
+        "--user-directory", str(base / "user"), "--database-url", "sqlite:///:memory:", "--disable-auto-launch",
+        "--dont-print-server",
+    ]  # fmt: skip
+    log = base / "server.log"
+    environment = {**os.environ, "HOME": str(base / "home"), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=path, stdout=output, stderr=output, env=environment)
+    server = Server(base, port, process, log)
+    try:
+        _wait_for(server)
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def _wait_for(server: Server) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        assert server.process.poll() is None, server.log.read_text()[-3000:]
+        try:
+            server.get("/system_stats")
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise TimeoutError("the server did not start")

@@ -1,0 +1,181 @@
+"""The contract suite of backbones, over the host's model; and what is particular to the host."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import pytest
+import torch
+from torch import Tensor
+from vidseg.core.backbones import Denoiser, comfy_denoiser, comfy_tail
+from vidseg.core.backbones.comfy_unet import ComfyBackbone
+from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.config import ModulationConfig, preset
+from vidseg.core.pipeline import extract_features
+from vidseg.core.types import InputError
+from vidseg.nodes.narrow_model import LoadedModel, load_narrow_model
+
+from ..core.backbones import test_contract as contract
+from ..core.backbones.narrow_models import SD1, SD2, narrow_model
+
+globals().update({name: test for name, test in vars(contract).items() if name.startswith("test_")})
+latents, sigma = contract.latents, contract.sigma
+
+
+@pytest.fixture(scope="module", params=["SD2", "SD1"])
+def both(request: Any, tmp_path_factory: Any) -> tuple[Path, LoadedModel]:
+    path: Path = tmp_path_factory.mktemp("model") / f"{request.param}.safetensors"
+    narrow_model(path, SD2 if request.param == "SD2" else SD1)
+    return path, load_narrow_model(path)
+
+
+@pytest.fixture(scope="module")
+def backbone(both: tuple[Path, LoadedModel]) -> ComfyBackbone:
+    return ComfyBackbone(*both[1])
+
+
+@pytest.fixture
+def modulated(backbone: ComfyBackbone, latents: Tensor, sigma: float) -> Callable[..., Tensor]:
+    """Return a modulated prediction; ``change`` may alter the denoiser before."""
+    offset = torch.zeros(2, 4, 8)
+    offset[:, 1:3, 2:6] = 50.0
+
+    def run(keep: ModulationConfig, change: Callable[[Any], None] = lambda _: None) -> Tensor:
+        def job(denoiser: Denoiser) -> Tensor:
+            change(denoiser)
+            cache = denoiser.predict(latents, sigma, keep=keep).cache
+            assert cache is not None
+            return denoiser.replay(latents, sigma, cache, torch.tensor([0, 1]), offset)
+
+        return backbone.run(job, 5.0, (2, *contract.SHAPE))
+
+    return run
+
+
+def test_same_numbers_as_diffusers(
+    both: tuple[Path, LoadedModel], backbone: ComfyBackbone, frames: Tensor, modulated: Callable[..., Tensor]
+) -> None:
+    other = load_diffusers(both[0], device="cpu")
+    contract.close(backbone.encode(frames), other.encode(frames), 1e-4)
+    latents = other.encode(frames)
+    contract.close(backbone.decode(latents), other.decode(latents), 1e-4)
+    ours, theirs = (extract_features(model, frames, preset("default")) for model in (backbone, other))
+    assert torch.equal(backbone.training_sigmas, other.training_sigmas)
+    contract.close(ours.queries, theirs.queries, 1e-4)
+    contract.close(ours.matching, theirs.matching, 1e-4)
+
+
+@pytest.mark.parametrize("block", range(3, 12))
+def test_short_call_equals_the_explicit_one(modulated: Callable[..., Tensor], block: int) -> None:
+    keep = ModulationConfig(block=block)
+
+    def explicit(denoiser: Any) -> None:
+        denoiser._short_calls = False
+
+    contract.close(modulated(keep), modulated(keep, explicit), 1e-4)
+
+
+def test_wrong_short_call_is_found_and_replaced(
+    modulated: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = modulated(ModulationConfig())
+    monkeypatch.setattr(comfy_tail, "_row_sums", lambda _transformer, like: like.new_ones(like.shape[1]) * 7)
+    with caplog.at_level(logging.WARNING):
+        contract.close(modulated(ModulationConfig()), right, 1e-4)
+    assert "full calls" in caplog.text
+
+
+def test_model_of_the_user_is_untouched(both: tuple[Path, LoadedModel], frames: Tensor) -> None:
+    model = both[1].model
+    before = repr(model.model_options), repr(model.object_patches), sorted(model.patches)
+    weights = {name: value.clone() for name, value in model.model.state_dict().items()}
+    modules = sum(len(module._forward_hooks) for module in both[1].vae.first_stage_model.modules())
+    backbone = ComfyBackbone(*both[1])
+    extract_features(backbone, frames, preset("reference"))
+    assert (repr(model.model_options), repr(model.object_patches), sorted(model.patches)) == before
+    after = model.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in weights.items())
+    assert modules == sum(len(module._forward_hooks) for module in both[1].vae.first_stage_model.modules())
+
+
+def test_patches_of_other_nodes_stay_in_force(both: tuple[Path, LoadedModel], latents: Tensor, sigma: float) -> None:
+    called = []
+
+    def foreign(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        called.append(extra["block"])
+        return comfy_denoiser._host_attention(q, k, v, extra)
+
+    model = both[1].model.clone()
+    model.set_model_attn1_replace(foreign, "output", 7)
+    model.set_model_attn2_replace(foreign, "output", 7, 0)
+    backbone = ComfyBackbone(model, *both[1][1:])
+    contract.close(
+        contract.predict(backbone, latents, sigma, keep=ModulationConfig()).denoised,
+        contract.predict(ComfyBackbone(*both[1]), latents, sigma).denoised,
+    )
+    assert called == [("output", 7)] * 2
+
+
+def test_merged_tokens_are_refused(both: tuple[Path, LoadedModel], latents: Tensor, sigma: float) -> None:
+    model = both[1].model.clone()
+    model.set_model_attn1_patch(lambda n, context, value, _extra: (n[:, ::2], context, value))
+    with pytest.raises(InputError, match="ToMe"):
+        contract.predict(ComfyBackbone(model, *both[1][1:]), latents, sigma, query_blocks=(7,))
+
+
+def test_halves_that_the_host_splits_give_the_same(
+    backbone: ComfyBackbone, modulated: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = modulated(ModulationConfig())
+    monkeypatch.setattr(type(backbone._model.model), "memory_required", lambda *_args, **_options: 1e15)
+    contract.close(modulated(ModulationConfig()), together)
+
+
+def test_exhausted_memory_halves_the_batch(
+    backbone: ComfyBackbone, modulated: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = modulated(ModulationConfig())
+    original = comfy_denoiser.HostDenoiser._denoised
+
+    def limited(self: Any, latents: Tensor, *rest: Any) -> Tensor:
+        if len(latents) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return original(self, latents, *rest)
+
+    monkeypatch.setattr(comfy_denoiser.HostDenoiser, "_denoised", limited)
+    monkeypatch.setattr(comfy.model_management, "OOM_EXCEPTION", torch.cuda.OutOfMemoryError, raising=False)
+    contract.close(modulated(ModulationConfig()), whole, 1e-4)
+
+
+def test_interrupt_stops_within_a_call(backbone: ComfyBackbone, modulated: Callable[..., Tensor]) -> None:
+    before = modulated(ModulationConfig())
+    calls = []
+
+    def job(denoiser: Denoiser) -> None:
+        denoiser.predict(torch.zeros(1, *contract.SHAPE), 0.3)
+        comfy.model_management.interrupt_current_processing()
+        calls.append(1)
+        denoiser.predict(torch.zeros(1, *contract.SHAPE), 0.3)
+        calls.append(2)
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        backbone.run(job, 5.0, (1, *contract.SHAPE))
+    assert calls == [1]
+    assert torch.equal(modulated(ModulationConfig()), before)
+
+
+def test_without_conditioning_both_halves_are_zeros(both: tuple[Path, LoadedModel], latents: Tensor) -> None:
+    model, vae, _, negative = both[1]
+    zeros = contract.predict(ComfyBackbone(model, vae), latents, 0.3).denoised
+    contract.close(zeros, contract.predict(ComfyBackbone(model, vae, negative, negative), latents, 0.3).denoised)
+
+
+def test_half_precision_is_close(both: tuple[Path, LoadedModel], latents: Tensor, sigma: float) -> None:
+    wide = contract.predict(ComfyBackbone(*both[1]), latents, sigma, query_blocks=(7,)).queries[0]
+    narrow = load_narrow_model(both[0])
+    narrow.model.model.diffusion_model.to(torch.float16)
+    assert wide.dtype == contract.predict(ComfyBackbone(*both[1]), latents, sigma, query_blocks=(7,)).queries[0].dtype
