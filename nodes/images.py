@@ -69,6 +69,25 @@ def _labels_of_colours(levels: Tensor) -> Tensor:
     return indices.to(torch.uint8)
 
 
+def one_label_map(mask: Tensor, which: str) -> Tensor:
+    """Return the label map ``(H,W)`` uint8 of a single MASK or IMAGE, that of ``which`` frame.
+
+    Raises:
+        InputError: several pictures, or one that shows a single class.
+    """
+    maps = as_label_maps(mask)
+    if len(maps) != 1:
+        raise InputError(
+            f"`mask` must be one picture, that of {which}, but got {len(maps)}. Pick it with Image From Batch."
+        )
+    if len(torch.unique(maps)) < 2:
+        raise InputError(
+            f"`mask` must show at least two classes in {which}, but it is empty or all the same. Paint the mask, or "
+            "check that the image has one."
+        )
+    return maps[0]
+
+
 def with_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tensor:
     """Write the id and name of each region on ``frames`` ``(T,H,W,3)``, inside the region if there is room."""
     font = ImageFont.load_default(max(10, frames.shape[1] // 24))

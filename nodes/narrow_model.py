@@ -35,7 +35,11 @@ class LoadedModel(NamedTuple):
 
 
 class NarrowStableDiffusion(comfy.supported_models.SD20):  # type: ignore[misc]
-    """The layout of SD 2.x at any width; created directly, never registered for detection."""
+    """The layout of SD 2.x at any width, predicting noise; created directly, never registered for detection."""
+
+    def model_type(self, _weights: dict[str, Tensor], _prefix: str = "") -> Any:
+        """Return the host's name of the prediction type; the host would guess it from the weights."""
+        return comfy.model_base.ModelType.EPS
 
 
 class NarrowStableDiffusionV(NarrowStableDiffusion):

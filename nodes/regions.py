@@ -6,8 +6,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.labels import VOID, merged, region_masks, renamed, seeds_from_reference
-from ..core.types import InputError, Region, Seeds
-from .images import as_label_maps
+from ..core.types import Region, Seeds
+from .images import one_label_map
 from .schema import Labels as LabelsSocket
 from .schema import Seeds as SeedsSocket
 from .schema import advanced, schema
@@ -95,16 +95,11 @@ class AssignRegionsFromMask(io.ComfyNode):
     @classmethod
     def execute(cls, seeds: Seeds, mask: Tensor, class_names: str, ignore_unknown: bool) -> io.NodeOutput:
         """Assign classes."""
-        reference = as_label_maps(mask)
-        if len(reference) != 1:
-            raise InputError(
-                f"`mask` must be one picture, that of frame {seeds.anchor}, but got {len(reference)}. "
-                "Pick that frame with Image From Batch."
-            )
+        reference = one_label_map(mask, f"frame {seeds.anchor}")
         ignore = VOID if ignore_unknown else None
         names = parsed_class_names(class_names)
         return io.NodeOutput(
-            seeds_from_reference(seeds.cluster_map, reference[0], seeds.anchor, ignore=ignore, names=names)
+            seeds_from_reference(seeds.cluster_map, reference, seeds.anchor, ignore=ignore, names=names)
         )
 
 

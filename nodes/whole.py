@@ -12,8 +12,7 @@ from ..core.backbones.comfy_unet import ComfyBackbone
 from ..core.config import PRESETS, changed, preset
 from ..core.frames import check_frames
 from ..core.pipeline import segment
-from ..core.types import InputError
-from .images import as_frames, as_label_maps
+from .images import as_frames, one_label_map
 from .narrow_model import load_narrow_model
 from .progress import NodeProgress
 from .schema import MAX_SEED, advanced, conditioning_inputs, model_inputs, schema
@@ -137,18 +136,9 @@ class SegmentVideo(io.ComfyNode):
             modulation={"enabled": fine_edges and base.modulation.enabled},
             window={"length": window_length or base.window.length},
         )
-        reference = None if mask is None else _first_of(as_label_maps(mask))
+        reference = None if mask is None else one_label_map(mask, "the first frame")
         maps, regions = segment(backbone, HeldFrames(frames), settings, reference=reference, progress=NodeProgress())
         return io.NodeOutput(Labels(maps, regions, (frames.shape[1], frames.shape[2]), coarse=False))
-
-
-def _first_of(maps: Tensor) -> Tensor:
-    """Return the one label map ``(H,W)``."""
-    if len(maps) != 1:
-        raise InputError(
-            f"`mask` must be one picture, that of the first frame, but got {len(maps)}. Pick it with Image From Batch."
-        )
-    return maps[0]
 
 
 class LoadDemoModel(io.ComfyNode):

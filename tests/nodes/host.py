@@ -39,12 +39,12 @@ def import_host() -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            import comfy.options  # noqa: F401, PLC0415
+            import comfy.options  # noqa: PLC0415
             from comfy.cli_args import args  # noqa: PLC0415
 
             args.cpu = True
-            import comfy.samplers  # noqa: PLC0415
-            import comfy_api.latest  # noqa: PLC0415
+            import comfy.samplers  # noqa: F401, PLC0415
+            import comfy_api.latest  # noqa: F401, PLC0415
             import folder_paths  # noqa: F401, PLC0415
         except ModuleNotFoundError as error:
             return f"ComfyUI's requirements are not in this environment ({error}): run pytest with ComfyUI's Python"
@@ -69,9 +69,8 @@ class Server:
 
     def fetch(self, path: str, data: object = None) -> bytes:
         body = None if data is None else json.dumps(data).encode()
-        request = urllib.request.Request(
-            f"{self._address}{path}", data=body, headers={"Content-Type": "application/json"}
-        )
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._address}{path}", data=body, headers=headers)  # noqa: S310
         with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
             return bytes(response.read())
 

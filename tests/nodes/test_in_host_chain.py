@@ -1,0 +1,167 @@
+"""The nodes give what the core gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import pytest
+import torch
+from torch import Tensor
+from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.config import changed, preset
+from vidseg.core.pipeline import segment
+from vidseg.core.types import Features
+from vidseg.nodes.narrow_model import LoadedModel
+from vidseg.nodes.whole import HeldFrames
+from vidseg.nodes.wires import Labels
+
+from .graphs import call, coarse_labels, wired
+
+SETTINGS = changed(preset("default"), cluster={"num_clusters": 4}, window={"length": 2})
+
+
+@pytest.fixture(scope="module")
+def headless(model_file: Path, frames: Tensor) -> Tensor:
+    return segment(load_diffusers(model_file, device="cpu"), HeldFrames(frames), SETTINGS).maps
+
+
+@pytest.fixture(scope="module")
+def features(loaded: LoadedModel, frames: Tensor) -> Features:
+    result: Features = call("ExtractDiffusionFeatures", **wired(loaded), frames=frames)
+    return result
+
+
+@pytest.fixture(scope="module")
+def full(loaded: LoadedModel, features: Features) -> Labels:
+    result: Labels = call(
+        "MaskedModulationUpsample", **wired(loaded), features=features, labels=coarse_labels(features)
+    )
+    return result
+
+
+def test_chain_equals_the_core_without_the_host(full: Labels, headless: Tensor) -> None:
+    assert float((full.maps == headless).float().mean()) > 0.9999
+    assert full.maps.dtype == torch.uint8
+    assert not full.coarse
+
+
+def test_one_box_equals_the_chain(loaded: LoadedModel, frames: Tensor, full: Labels) -> None:
+    whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=4, window_length=2)
+    assert torch.equal(whole.maps, full.maps)
+    assert whole.regions == full.regions
+
+
+def test_refinement_replays_the_scan_with_its_own_feedback(features: Features) -> None:
+    seeds = call("KMeansInit", features=features, num_clusters=4, window_length=1)
+    unrefined = call("SceneContextKNN", features=features, seeds=seeds, window_length=1)
+    refined = call("CorrespondenceRefine", labels=unrefined)
+    assert torch.equal(refined.maps, unrefined.maps)  # a window of one frame has nothing to vote
+    assert refined.scan == unrefined.scan
+
+
+def test_bypassed_stages_leave_usable_labels(features: Features, frames: Tensor) -> None:
+    labels = coarse_labels(features)
+    overlay, legend = call("PreviewRegions", frames=frames, labels=labels)
+    assert overlay.shape == frames.shape
+    assert legend.ndim == 4
+    assert call("RegionsToMask", labels=labels, regions="0-255").min() == 1
+
+
+def test_masks_of_regions_cover_the_frames_once(full: Labels) -> None:
+    masks, names = call("RegionsToMasks", labels=full)
+    assert len(masks) == len(names) == len(full.regions)
+    assert bool((torch.stack(masks).sum(0) == 1).all())
+    chosen = call("RegionsToMask", labels=full, regions=names[0])
+    assert torch.equal(chosen, masks[0])
+    assert torch.equal(call("RegionsToMask", labels=full, regions=names[0], invert=True), 1 - masks[0])
+
+
+def test_names_and_merges(full: Labels) -> None:
+    first, second, *_ = full.regions
+    named = call("NameRegions", labels=full, names=f"thing: {second.label}, {first.label}")
+    assert (first.label, "thing") in [(region.label, region.name) for region in named.regions]
+    assert len(named.regions) == len(full.regions) - 1
+    assert not bool((named.maps == second.label).any())
+
+
+def test_names_before_refinement_last(features: Features) -> None:
+    seeds = call("KMeansInit", features=features, num_clusters=4, window_length=2)
+    labels = call("SceneContextKNN", features=features, seeds=seeds, window_length=2)
+    first, second, *_ = labels.regions
+    named = call("NameRegions", labels=labels, names=f"thing: {first.label}, {second.label}")
+    refined = call("CorrespondenceRefine", labels=named)
+    assert refined.regions == named.regions
+    assert not bool((refined.maps == second.label).any())
+
+
+def test_mask_of_the_first_frame_names_the_regions(features: Features, frames: Tensor) -> None:
+    mask = (frames[:1, ..., 0] > 0.6).float()
+    seeds = call("KMeansInit", features=features, num_clusters=12)
+    assigned = call("AssignRegionsFromMask", seeds=seeds, mask=mask, class_names="0: ground\n1: square")
+    assert {region.name for region in assigned.regions} <= {"ground", "square"}
+    labels = call("SceneContextKNN", features=features, seeds=assigned)
+    assert set(labels.maps.unique().tolist()) <= {0, 1}
+
+
+def test_score_with_and_without_ground_truth(full: Labels, features: Features) -> None:
+    truth = full.maps.float() / 255
+    report, miou, mvc8, mvc16, agreement = call("ScoreRegions", labels=full, masks=truth, match="ids")
+    assert miou == 1
+    assert (mvc8, mvc16) == (-1, -1)
+    assert 0 <= agreement <= 1
+    assert "mIoU" in report
+    assert "agreement" in report
+    loose = full._replace(scan=None)
+    report, *values = call("ScoreRegions", labels=loose, features=features)
+    assert values == [-1, -1, -1, agreement]
+
+
+def test_features_become_a_picture(features: Features) -> None:
+    image = call("PreviewFeatures", features=features)
+    assert image.shape == (3, 64, 128, 3)
+    assert 0 <= float(image.min()) <= float(image.max()) <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_any_number_of_frames(loaded: LoadedModel, frames: Tensor, count: int) -> None:
+    clip = frames[torch.arange(count) % 3]
+    labels = call("SegmentVideo", **wired(loaded), frames=clip, num_clusters=3, window_length=2, fine_edges=False)
+    assert labels.maps.shape == (count, 64, 128)
+
+
+@pytest.mark.parametrize("size", [(70, 100), (64, 65), (20, 200)])
+def test_any_size_and_kind_of_frames(loaded: LoadedModel, size: tuple[int, int]) -> None:
+    rgba = torch.rand(2, *size, 4, generator=torch.Generator().manual_seed(1)).half()
+    labels = call("SegmentVideo", **wired(loaded), frames=rgba, num_clusters=3, fine_edges=False)
+    assert labels.maps.shape == (2, *size)
+
+
+def test_interrupted_upsampling_can_be_repeated(
+    loaded: LoadedModel, features: Features, full: Labels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = coarse_labels(features)
+    ticks: list[int] = []
+
+    def stop(*_args: Any) -> None:
+        ticks.append(1)
+        if len(ticks) == 3:
+            comfy.model_management.interrupt_current_processing()
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    with monkeypatch.context() as patch, pytest.raises(comfy.model_management.InterruptProcessingException):
+        patch.setattr("vidseg.nodes.fine.NodeProgress", lambda: stop)
+        call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels)
+    again = call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels)
+    assert torch.equal(again.maps, full.maps)
+
+
+@pytest.mark.parametrize("name", ["paper", "reference", "emerdiff"])
+def test_presets_equal_the_core(loaded: LoadedModel, model_file: Path, frames: Tensor, name: str) -> None:
+    settings = changed(preset(name), cluster={"num_clusters": 3})
+    clip = frames[:2]
+    expected = segment(load_diffusers(model_file, device="cpu"), HeldFrames(clip), settings)
+    labels = call("SegmentVideo", **wired(loaded), frames=clip, num_clusters=3, preset=name)
+    assert float((labels.maps == expected.maps).float().mean()) > 0.999
+    assert labels.regions == expected.regions

@@ -1,0 +1,70 @@
+"""Saved regions come back as they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+import pytest
+import torch
+from vidseg.core.types import InputError, Region
+from vidseg.nodes.wires import Labels
+
+from .graphs import NODE, call
+
+
+@pytest.fixture(autouse=True)
+def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "output"))
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
+    for name in ("output", "input"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "output"
+
+
+@pytest.fixture
+def labels() -> Labels:
+    maps = torch.randint(0, 256, (3, 20, 30), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    regions = tuple(Region(int(label), f"Näme {label}") for label in maps.unique())
+    return Labels(maps, regions, (20, 30), coarse=False)
+
+
+def test_nothing_is_lost(labels: Labels) -> None:
+    again = call("LoadRegions", folder=call("SaveRegions", labels=labels))
+    assert torch.equal(again.maps, labels.maps)
+    assert (again.regions, again.frame_size, again.coarse) == (labels.regions, (20, 30), False)
+
+
+def test_saving_twice_keeps_both(labels: Labels, output: Path) -> None:
+    first, second = call("SaveRegions", labels=labels), call("SaveRegions", labels=labels)
+    assert first != second
+    assert len(list((output / "vidseg").iterdir())) == 2
+
+
+def test_coarse_labels_are_enlarged(labels: Labels) -> None:
+    coarse = Labels(torch.tensor([[[0, 1], [2, 3]]]), tuple(Region(n, str(n)) for n in range(4)), (32, 32), coarse=True)
+    again = call("LoadRegions", folder=call("SaveRegions", labels=coarse))
+    assert again.maps.shape == (1, 32, 32)
+    assert again.maps[0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0, 1, 2, 3]
+
+
+def test_corrected_files_are_read_again(labels: Labels, output: Path) -> None:
+    folder = call("SaveRegions", labels=labels)
+    node = NODE["LoadRegions"]
+    before = node.fingerprint_inputs(folder=folder)
+    (output / folder / "labels" / "00000.png").touch()
+    assert node.fingerprint_inputs(folder=folder) != before
+
+
+@pytest.mark.parametrize("folder", ["", "nowhere", "../..", "/etc"])
+def test_other_folders_are_refused_before_the_run(folder: str) -> None:
+    assert "below ComfyUI's output or input folder" in NODE["LoadRegions"].validate_inputs(folder=folder)
+    with pytest.raises(InputError):
+        call("LoadRegions", folder=folder)
+
+
+def test_damaged_files_are_named(labels: Labels, output: Path) -> None:
+    folder = call("SaveRegions", labels=labels)
+    (output / folder / "segmentation.json").write_text("{")
+    with pytest.raises(InputError, match="Save the regions again"):
+        call("LoadRegions", folder=folder)

@@ -1,0 +1,72 @@
+"""What people type is understood, or answered with what there is."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+import torch
+from vidseg.core.palette import PALETTE
+from vidseg.core.types import InputError, Region
+from vidseg.nodes import selection
+from vidseg.nodes.images import as_frames, as_label_maps
+from vidseg.nodes.selection import block_numbers, chosen_labels, names_and_merges, parsed_class_names
+
+REGIONS = (Region(1, "sky"), Region(3, "region 3"), Region(4, "a dog"), Region(7, "12"))
+
+
+def test_examples_in_the_documentation() -> None:
+    assert doctest.testmod(selection).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [("1", (1,)), ("SKY, a Dog", (1, 4)), ("3-7", (3, 4, 7)), ("1\n3;4", (1, 3, 4)), ("12", (7,)), (" 4 - 4 ,", (4,))],
+)
+def test_choice(text: str, labels: tuple[int, ...]) -> None:
+    assert chosen_labels(text, REGIONS) == labels
+
+
+@pytest.mark.parametrize("text", ["", " , ", "cat", "2", "5-6", "1 3", "-1"])
+def test_choice_of_nothing_lists_the_regions(text: str) -> None:
+    with pytest.raises(InputError, match=r"There are: 1 \(sky\), 3 \(region 3\), 4 \(a dog\), 7 \(12\)"):
+        chosen_labels(text, REGIONS)
+
+
+def test_names() -> None:
+    assert names_and_merges("animal: a dog, 3\n\nsky: 1", REGIONS) == ({3: "animal", 1: "sky"}, {4: 3})
+
+
+@pytest.mark.parametrize("text", ["animal 3", ": 3", "a: 3\nb: 3", "a: 1, 3\nb: 3", "a:"])
+def test_wrong_names_are_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        names_and_merges(text, REGIONS)
+
+
+def test_class_names() -> None:
+    assert parsed_class_names("0: background, 1: dog") == {0: "background", 1: "dog"}
+    with pytest.raises(InputError, match="number, colon, name"):
+        parsed_class_names("dog")
+
+
+def test_blocks() -> None:
+    assert block_numbers("6, 7,8") == (6, 7, 8)
+    with pytest.raises(InputError):
+        block_numbers("six")
+
+
+def test_label_images() -> None:
+    black_and_white = torch.tensor([[[0.0, 1.0]]])
+    assert as_label_maps(black_and_white).tolist() == [[[0, 1]]]
+    assert as_label_maps(torch.tensor([[[0, 3, 255]]]) / 255).tolist() == [[[0, 3, 255]]]
+    palette = PALETTE[[9, 200]].float()[None, None] / 255
+    assert as_label_maps(palette).tolist() == [[[9, 200]]]
+    colours = torch.tensor([[[[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]]])
+    assert as_label_maps(colours).tolist() == [[[0, 2, 1]]]
+    with pytest.raises(InputError, match="flat colours"):
+        as_label_maps(torch.rand(1, 64, 64, 3))
+
+
+def test_frames_of_any_kind() -> None:
+    assert as_frames(torch.rand(2, 4, 4, 4)).shape == (2, 4, 4, 3)
+    assert as_frames(torch.rand(2, 4, 4, 1).half()).dtype == torch.float32
