@@ -48,6 +48,7 @@ class KMeansInit(io.ComfyNode):
                     default=_DEFAULT.sampling.seed,
                     min=0,
                     max=MAX_SEED,
+                    control_after_generate=False,
                     tooltip="Seed of K-means: another seed divides the frame somewhat differently.",
                 ),
                 io.Int.Input(

@@ -41,6 +41,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                     default=config.sampling.seed,
                     min=0,
                     max=MAX_SEED,
+                    control_after_generate=False,
                     tooltip="Seed of the noise. The noise of a frame depends on it and the frame's number.",
                 ),
                 io.Int.Input(

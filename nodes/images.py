@@ -14,6 +14,8 @@ from ..core.types import MAX_LABEL, Features, InputError, Region
 VOID = 255
 _MARGIN = 8
 """Pixels between a preview and its legend."""
+_DEPTH_SIDE = 128
+"""Pixels of the longer side at which the inside of regions is looked for."""
 
 
 def as_frames(images: Tensor) -> Tensor:
@@ -105,12 +107,17 @@ def with_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tens
 
 
 def _inner_point(mask: Tensor) -> tuple[int, int] | None:
-    """Return a pixel (x, y) of ``mask`` ``(H,W)`` near its middle; None where it covers under a thousandth."""
-    ys, xs = mask.nonzero(as_tuple=True)
-    if len(ys) * 1000 < mask.numel():
+    """Return the pixel (x, y) of ``mask`` ``(H,W)`` farthest from its border; None where it covers under 1/1000."""
+    if int(mask.sum()) * 1000 < mask.numel():
         return None
-    nearest = int(((ys - ys.float().mean()) ** 2 + (xs - xs.float().mean()) ** 2).argmin())
-    return int(xs[nearest]), int(ys[nearest])
+    stride = -(-max(mask.shape) // _DEPTH_SIDE)
+    inside = mask[::stride, ::stride].float()[None, None]
+    depth = torch.zeros_like(inside)
+    while bool(inside.any()):
+        depth += inside
+        inside = -F.max_pool2d(-F.pad(inside, (1, 1, 1, 1)), 3, stride=1)  # lose one pixel along the border
+    row, column = divmod(int(depth.argmax()), depth.shape[-1])
+    return column * stride, row * stride
 
 
 def beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F  # noqa: N812
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -98,6 +99,7 @@ class PreviewFeatures(io.ComfyNode):
 
     @classmethod
     def execute(cls, features: Features, fps: float) -> io.NodeOutput:
-        """Draw the features, one square of 16 pixels per cell."""
-        colours = principal_colours(features).repeat_interleave(16, 1).repeat_interleave(16, 2)
+        """Draw the features in the size of the frames, one rectangle per cell."""
+        cells = principal_colours(features).movedim(-1, 1)
+        colours = F.interpolate(cells, features.frame_size, mode="nearest-exact").movedim(1, -1)
         return io.NodeOutput(colours, ui=shown(reduced(colours, PREVIEW_SIDE), fps, cls))

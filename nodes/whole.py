@@ -12,6 +12,7 @@ from ..core.backbones.comfy_unet import ComfyBackbone
 from ..core.config import PRESETS, changed, preset
 from ..core.frames import check_frames
 from ..core.pipeline import segment
+from ..core.video import open_clip
 from .images import as_frames, one_label_map
 from .narrow_model import load_narrow_model
 from .progress import NodeProgress
@@ -20,7 +21,8 @@ from .schema import Labels as LabelsSocket
 from .wires import Labels
 
 _DEFAULT = preset("default")
-DEMO_MODEL = Path(__file__).resolve().parent.parent / "assets" / "demo_model.safetensors"
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+DEMO_MODEL, DEMO_CLIP = ASSETS / "demo_model.safetensors", ASSETS / "demo_clip.mp4"
 
 
 class HeldFrames:
@@ -78,7 +80,12 @@ class SegmentVideo(io.ComfyNode):
                     tooltip="Number of regions. Few for a subject before a background, 20 for a whole scene.",
                 ),
                 io.Int.Input(
-                    "seed", default=config.sampling.seed, min=0, max=MAX_SEED, tooltip="Seed of noise and K-means."
+                    "seed",
+                    default=config.sampling.seed,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=False,
+                    tooltip="Seed of noise and K-means.",
                 ),
                 io.Int.Input(
                     "max_side",
@@ -151,7 +158,7 @@ class LoadDemoModel(io.ComfyNode):
             node_id="LoadDemoModel",
             display_name="Load Demo Model",
             description="A very small Stable Diffusion that comes with VidSeg, so that every example runs without a "
-            "download, on a CPU too. For trying things out: a real checkpoint segments far better.",
+            "download, on a CPU too; and a short clip to try it on. A real checkpoint segments far better.",
             search_aliases=["vidseg", "checkpoint", "tiny model", "example model"],
             inputs=[],
             outputs=[
@@ -159,10 +166,13 @@ class LoadDemoModel(io.ComfyNode):
                 io.Vae.Output("vae", display_name="vae"),
                 io.Conditioning.Output("positive", display_name="positive"),
                 io.Conditioning.Output("negative", display_name="negative"),
+                io.Image.Output("frames", display_name="frames"),
             ],
         )
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        """Load the file."""
-        return io.NodeOutput(*load_narrow_model(DEMO_MODEL))
+        """Load the model and the clip."""
+        loaded = load_narrow_model(DEMO_MODEL)
+        with open_clip(DEMO_CLIP) as clip:
+            return io.NodeOutput(*loaded, clip.read(0, clip.num_frames))

@@ -3,11 +3,12 @@
     python scripts/train_demo_model.py timing --photos PHOTOS --work RUN
     python scripts/train_demo_model.py train --photos PHOTOS --work RUN --minutes-vae 4 --minutes-unet 15
     python scripts/train_demo_model.py export --photos PHOTOS --work RUN --output assets/demo_model.safetensors
+    python scripts/train_demo_model.py pictures --photos PHOTOS --work RUN --model FILE --output assets/model_card
     python scripts/train_demo_model.py check-vae --model assets/demo_model.safetensors --frames CLIP/frames ...
 
-Each stage plans its steps from the measured step rate, saves a checkpoint at least every two minutes and on SIGTERM, and
-goes on from it when the same command is run again. With `--steps-vae` and `--steps-unet` in place of minutes a run on
-one machine is repeatable by its seed.
+Each stage plans its steps from the measured step rate, saves a checkpoint every two minutes and on SIGTERM, and goes on
+from it when the same command is run again. With `--steps-vae` and `--steps-unet` in place of minutes a run on one
+machine is repeatable by its seed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from demo_training import export
+from demo_training.card import draw_card
 from demo_training.run import DemoRun, RunSettings, join
 from demo_training.session import Session, in_words
 from demo_training.shapes import ModelShape, UNetShape, VAEShape, build_vae
@@ -34,7 +36,7 @@ CHECKED_WIDTH = 448
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's settings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("timing", "train", "export", "check-vae"))
+    parser.add_argument("command", choices=("timing", "train", "export", "pictures", "check-vae"))
     parser.add_argument("--photos", type=Path, help="folder of .jpg photos, with a manifest.csv of licences")
     parser.add_argument("--work", type=Path, help="folder of checkpoints and pictures")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -60,8 +62,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--small", action="store_true", help="tiny crops and few latents, to try the script")
     parser.add_argument("--unet", type=Path, help="export: the UNet's weights, when not the last ones")
-    parser.add_argument("--output", type=Path, help="export: the file to write")
-    parser.add_argument("--model", type=Path, help="check-vae: the file to check")
+    parser.add_argument("--output", type=Path, help="export: the file to write; pictures: the folder")
+    parser.add_argument("--model", type=Path, help="pictures, check-vae: the file to look at")
     parser.add_argument("--frames", type=Path, nargs="+", help="check-vae: folders of frames")
     return parser.parse_args(arguments)
 
@@ -121,7 +123,7 @@ def check_vae(model: Path, folders: list[Path]) -> None:
         for path in sorted(folder.glob("*.jpg")) + sorted(folder.glob("*.png")):
             with Image.open(path) as image:
                 height = round(CHECKED_WIDTH * image.height / image.width / 64) * 64
-                scaled = image.convert("RGB").resize((CHECKED_WIDTH, height), Image.Resampling.LANCZOS)
+                scaled = image.convert("RGB").resize((CHECKED_WIDTH, height), Image.Resampling.BICUBIC)
             frame = torch.from_numpy(np.asarray(scaled).copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
             values.append(float(psnr(reconstruct(vae, frame), frame)))
         print(
@@ -140,6 +142,8 @@ def main(arguments: list[str] | None = None) -> None:
     session = Session(given.session_minutes)
     if given.command == "timing":
         timing(settings, given.stages)
+    elif given.command == "pictures":
+        draw_card(settings.photos, settings.folder, given.model, given.output)
     elif given.command == "train":
         session.stop_on_signals()
         print(f"plan: autoencoder {in_words(given.minutes_vae * 60)}, UNet {in_words(given.minutes_unet * 60)}")

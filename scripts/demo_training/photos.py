@@ -69,10 +69,8 @@ class PhotoBank:
 
     def crops(self, count: int, size: tuple[int, int], scale: float, generator: torch.Generator) -> Tensor:
         """Return (B,3,H,W) random crops in [-1,1], half of them mirrored, of the photos enlarged by ``scale``."""
-        source = (math.ceil(size[0] / scale), math.ceil(size[1] / scale))
-        fits = (self.heights >= source[0]) & (self.widths >= source[1])
-        if not fits.any():
-            raise ValueError(f"`size` must fit in some photo, but none holds {source[0]}x{source[1]} pixels.")
+        source = _source_size(size, scale)
+        fits = self._fits(source)
         index = torch.multinomial(self.weights * fits, count, replacement=True, generator=generator)
         draws = torch.rand(3, count, generator=generator)
         top = (draws[0] * (self.heights[index] - source[0] + 1)).long()
@@ -87,6 +85,15 @@ class PhotoBank:
         top, left = torch.tensor([(height - source[0]) // 2]), torch.tensor([(width - source[1]) // 2])
         return self._gather(torch.tensor([index]), top, left, torch.tensor([False]), source, size)
 
+    def require(self, size: tuple[int, int], scale: float) -> None:
+        """Raise when no photo holds a crop of ``size`` after enlarging by ``scale``."""
+        source = _source_size(size, scale)
+        if not self._fits(source).any():
+            raise ValueError(f"`size` must fit in some photo, but none holds {source[0]}x{source[1]} pixels.")
+
+    def _fits(self, source: tuple[int, int]) -> Tensor:
+        return (self.heights >= source[0]) & (self.widths >= source[1])
+
     def _gather(
         self, index: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, source: tuple[int, int], size: tuple[int, int]
     ) -> Tensor:
@@ -100,6 +107,10 @@ class PhotoBank:
         if source == size:
             return crops
         return functional.interpolate(crops, size, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def _source_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return math.ceil(size[0] / scale), math.ceil(size[1] / scale)
 
 
 def _read(path: Path) -> np.ndarray:

@@ -21,31 +21,34 @@ from .vae_stage import reconstruct
 SHOWN_TIMESTEPS = (39, 119, 300)
 GUIDANCE = 5.0
 """Guidance scale of the segmentation pipeline."""
-NUM_SAMPLE_STEPS = 50
+NUM_SAMPLE_STEPS = 25
+NUM_SAMPLES = 6
 
 
-def grid(path: Path, rows: Sequence[Tensor], columns_per_row: int = 0) -> None:
-    """Write pictures (B,3,H,W) in [-1,1] as one picture; each tensor starts a row."""
-    lines = [line for row in rows for line in row.split(columns_per_row or len(row))]
-    widest = max(len(line) for line in lines)
-    lines = [torch.cat([line, line.new_ones(widest - len(line), *line.shape[1:])]) for line in lines]
-    canvas = torch.cat([torch.cat(list(line), dim=2) for line in lines], dim=1)  # (3, rows*H, columns*W)
+def grid(path: Path, rows: Sequence[Tensor]) -> None:
+    """Write pictures (B,3,H,W) in [-1,1] as one picture, a row for each tensor."""
+    canvas = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)  # (3, rows*H, columns*W)
     pixels = ((canvas.float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(pixels)).save(path, optimize=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, optimize=True, quality=90)
 
 
-def curves(path: Path, history: Sequence[dict[str, Any]], title: str, logarithmic: bool = True) -> None:
-    """Draw the training loss and every validation figure against steps."""
+def curves(path: Path, history: Sequence[dict[str, Any]], title: str) -> None:
+    """Draw the training loss and every validation figure against steps; decibels have the right axis."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
-    names = [name for name in history[-1] if name != "step"] if history else []
-    left = figure.subplots()
-    for name in names:
-        left.plot([row["step"] for row in history], [row[name] for row in history], label=name)
-    left.set(xlabel="step", title=title, yscale="log" if logarithmic else "linear")
-    left.grid(alpha=0.3)
-    if names:
-        left.legend(fontsize=8)
+    losses = figure.subplots()
+    steps = [row["step"] for row in history]
+    for name in [name for name in history[0] if name != "step"]:
+        in_decibels = name.endswith("psnr")
+        axes = losses.twinx() if in_decibels else losses
+        label = f"{name.replace('_', ' ')}, dB" if in_decibels else name.replace("_", " ")
+        style = "C1--" if in_decibels else "-"
+        axes.plot(steps, [row[name] for row in history], style, label=label)
+        if in_decibels:
+            axes.set_ylabel(label)
+    losses.set(xlabel="step", ylabel="loss", title=title, yscale="log")
+    losses.grid(alpha=0.3)
+    figure.legend(fontsize=8, loc="outside right upper")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
 
@@ -63,11 +66,11 @@ def reconstructions(path: Path, vae: AutoencoderKL, frames: Tensor) -> None:
 
 @torch.no_grad()
 def samples(path: Path, unet: UNet2DConditionModel, vae: AutoencoderKL, table: Tensor, size: tuple[int, int]) -> None:
-    """Write samples: two rows without guidance, two with the pipeline's."""
+    """Write samples: a row without guidance, a row from the same noise with the pipeline's."""
     device = next(unet.parameters()).device
-    noise = torch.randn(10, 4, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    noise = torch.randn(NUM_SAMPLES, 4, *size, generator=torch.Generator().manual_seed(0)).to(device)
     rows = [decode(vae, sample(guided(unet, table, scale), noise, NUM_SAMPLE_STEPS)) for scale in (1.0, GUIDANCE)]
-    grid(path, rows, columns_per_row=5)
+    grid(path, rows)
 
 
 @torch.no_grad()

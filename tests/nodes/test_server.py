@@ -1,0 +1,154 @@
+"""A real server with this pack alone: nodes, files for the browser, every example, interruption, memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import av
+import numpy as np
+import pytest
+
+from .conftest import REASON
+from .host import PACK, REPOSITORY, Graph, Server, running_server
+
+EXAMPLES = sorted((Path(__file__).parent / "graphs_api").glob("*.json"))
+DEMO_OUTPUTS = {"CheckpointLoaderSimple": {0: 0, 2: 1}, "CLIPTextEncode": {0: 2}}
+"""Outputs of a checkpoint's nodes, and those of the demo model that stand for them."""
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(REASON), reason=REASON or "-"),
+    pytest.mark.skipif(not (REPOSITORY / "assets" / "demo_model.safetensors").is_file(), reason="no demo model yet"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("comfyui") / "base", REPOSITORY) as running:
+        write_clip(running.base / "input" / "demo_clip.mp4")
+        yield running
+
+
+def write_clip(path: Path) -> None:
+    """Write four frames of a square that moves over noise."""
+    ground = np.random.default_rng(0).integers(90, 130, (96, 160, 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for number in range(4):
+            frame = ground.copy()
+            frame[20:70, 10 + 20 * number : 60 + 20 * number] = (230, 40, 30)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+
+
+def small(path: Path) -> Graph:
+    """Return an example with the demo model swapped in, at a size that runs in seconds."""
+    graph: Graph = json.loads(path.read_text())
+    demo = str(max(map(int, graph)) + 1)
+    for node in list(graph.values()):
+        for name, value in node["inputs"].items():
+            if isinstance(value, list):
+                swaps = DEMO_OUTPUTS.get(graph[value[0]]["class_type"], {})
+                node["inputs"][name] = [demo, swaps[value[1]]] if value[1] in swaps else value
+        if node["class_type"] == "ConditioningZeroOut":
+            node["inputs"]["conditioning"] = [demo, 2]
+        for name, value in (("max_side", 128), ("num_clusters", 3), ("steps", 25), ("regions", "0-255")):
+            if name in node["inputs"] and not isinstance(node["inputs"][name], list):
+                node["inputs"][name] = value
+        if node["class_type"] == "NameRegions":
+            node["inputs"]["names"] = "subject: 0"
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = 2
+    swapped = {key: node for key, node in graph.items() if node["class_type"] not in DEMO_OUTPUTS}
+    return {**swapped, demo: {"class_type": "LoadDemoModel", "inputs": {}}}
+
+
+def test_the_log_shows_no_failed_import(server: Server) -> None:
+    log = server.log.read_text()
+    assert "IMPORT FAILED" not in log
+    assert "Error while calling comfy_entrypoint" not in log
+    assert PACK in log
+
+
+def test_all_nodes_are_listed(server: Server) -> None:
+    from .test_in_host_schema import IDS  # noqa: PLC0415
+
+    info = server.get("/object_info")
+    assert set(info) >= IDS
+    modules = {info[node]["python_module"] for node in IDS}
+    assert modules == {f"custom_nodes.{PACK}"}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_is_offered_and_uses_known_nodes(server: Server, path: Path) -> None:
+    assert path.stem in server.get("/workflow_templates")[PACK]
+    address = f"/api/workflow_templates/{quote(PACK)}/{quote(path.stem)}"
+    nodes = server.get(f"{address}.json")["nodes"]
+    kinds = {node["type"] for node in nodes} - {"MarkdownNote"}
+    assert kinds <= set(server.get("/object_info"))
+    assert server.fetch(f"{address}.jpg")[:2] == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs_with_the_demo_model(server: Server, path: Path) -> None:
+    outputs = server.run(small(path))
+    assert any(output.get("images") for output in outputs.values())
+
+
+def test_help_and_language_are_served(server: Server) -> None:
+    from .test_in_host_schema import IDS  # noqa: PLC0415
+
+    for node in IDS:
+        assert server.fetch(f"/extensions/{PACK}/docs/{node}.md").decode().startswith("# ")
+    assert set(server.get("/i18n")["en"]["nodeDefs"]) >= IDS
+
+
+def test_interrupted_run_can_be_repeated(server: Server) -> None:
+    graph = small(next(path for path in EXAMPLES if path.stem.endswith("Segment a video")))
+    kinds = {node["class_type"]: key for key, node in graph.items()}
+    graph[kinds["ExtractDiffusionFeatures"]]["inputs"].update(seed=5, max_side=0)  # not what the host has cached
+    preview = {"frames": [kinds["GetVideoComponents"], 0], "labels": [kinds["CorrespondenceRefine"], 0]}
+    coarse = {key: node for key, node in graph.items() if not waits_for(kinds["MaskedModulationUpsample"], key, graph)}
+    widgets = {"opacity": 0.5, "tags": True, "fps": 8.0}
+    server.run({**coarse, "100": {"class_type": "PreviewRegions", "inputs": {**preview, **widgets}}})
+    started = server.submit(graph)["prompt_id"]
+    time.sleep(1)  # all before the slow stage is cached
+    server.fetch("/interrupt", {})
+    clock = time.monotonic()
+    status = server.wait(started)["status"]
+    assert time.monotonic() - clock < 10
+    kind, body = status["messages"][-1]
+    assert (kind, body.get("node_type")) == ("execution_interrupted", "MaskedModulationUpsample"), status
+    first = saved_labels(server, server.run(graph))
+    graph[kinds["MaskedModulationUpsample"]]["inputs"]["filter_strength"] = 0.70000001  # the same, but not cached
+    assert first == saved_labels(server, server.run(graph)) != []
+
+
+def waits_for(needed: str, key: str, graph: Graph) -> bool:
+    """Tell whether a node is ``needed`` or takes something from it."""
+    sources = [value[0] for value in graph[key]["inputs"].values() if isinstance(value, list)]
+    return key == needed or any(waits_for(needed, source, graph) for source in sources)
+
+
+def saved_labels(server: Server, outputs: dict[str, Any]) -> list[bytes]:
+    """Return the label maps that a run has written."""
+    texts = [text for output in outputs.values() for text in output.get("text", []) if "label maps in output/" in text]
+    folders = [server.base / "output" / text.split("output/")[1] / "labels" for text in texts]
+    return [path.read_bytes() for folder in folders for path in sorted(folder.iterdir())]
+
+
+def test_two_runs_take_no_more_memory_than_one(server: Server) -> None:
+    graph = small(next(path for path in EXAMPLES if "box" in path.stem))
+    held = []
+    for seed in range(11, 15):
+        for node in graph.values():
+            if node["class_type"] == "SegmentVideo":
+                node["inputs"]["seed"] = seed
+        server.run(graph)
+        held.append(server.resident_bytes())
+    assert held[-1] - held[1] < 60e6, held
