@@ -63,6 +63,9 @@ def extract_features(
         first_frame: number of the first of these frames in the clip; its noise depends on it.
         progress: called as ``("features", done, total)`` in frames.
 
+    Returns:
+        Queries of all frames on the CPU, and the latents and noise they came from.
+
     Raises:
         InputError: frames of a wrong shape or range.
     """
@@ -129,6 +132,9 @@ def make_seeds(
         settings: clustering, window and sampling settings.
         reference: ``(H,W)`` uint8 labels of the anchor frame, 255 = void, or None.
         anchor: index of the anchor frame.
+
+    Returns:
+        Labels of the anchor frame: cluster numbers, or labels of ``reference``.
     """
     clusters = cluster_anchor(
         features, settings.cluster, settings.sampling.seed, anchor=anchor, window_length=settings.window.length
@@ -186,7 +192,21 @@ def segment(
     reference: Tensor | None = None,
     progress: Progress = no_progress,
 ) -> LabelMaps:
-    """Segment a whole clip and return its label maps ``(T,H,W)``; see `segment_windows`."""
+    """Segment a whole clip that fits into memory; see `segment_windows`.
+
+    Args:
+        backbone: the diffusion model.
+        source: the frames.
+        settings: all settings.
+        reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
+        progress: called after each unit of work.
+
+    Returns:
+        Label maps ``(T,H,W)`` uint8 in the size of the frames.
+
+    Raises:
+        InputError: no frames.
+    """
     maps: Tensor | None = None
     regions: tuple[Region, ...] = ()
     for result in segment_windows(backbone, source, settings, reference=reference, progress=progress):

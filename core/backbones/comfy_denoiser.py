@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import comfy.model_management
@@ -12,48 +12,29 @@ import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.samplers
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ..config import ATTENTION_BLOCKS, ModulationConfig
 from ..types import InputError
 from . import Prediction, StepCache, halve_on_out_of_memory
-from .comfy_tail import TailCall, TailRecorder, TailState, fit_offset
+from .comfy_attention import (
+    AttentionPatch,
+    HostCache,
+    Slot,
+    capture_cross,
+    capture_self,
+    host_attention,
+    inject_cross,
+    inject_self,
+)
+from .comfy_tail import TailCall, TailRecorder, fit_offset
 
 logger = logging.getLogger(__name__)
 
-AttentionPatch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 MAX_TAIL_ERROR = 0.05
 """Largest difference between short and explicit call, as a share of the modulation's effect, that rounding explains."""
 NEGLIGIBLE = 1e-4
 """Share of the prediction below which a difference is rounding."""
-
-
-class Slot(NamedTuple):
-    """Key of a captured tensor: what, in which decoder block, of which half of guidance (the host's uuid)."""
-
-    kind: str
-    block: int
-    half: Any
-
-
-@dataclass(frozen=True)
-class HostCache:
-    """What an unmodulated step leaves: queries, keys and cross-attention outputs, and the state for `TailCall`."""
-
-    keep: ModulationConfig
-    tensors: dict[Slot, Tensor] = field(default_factory=dict)
-    tail: dict[Any, TailState] = field(default_factory=dict)
-
-    def merged(self, other: HostCache) -> HostCache:
-        """Return the cache of the frames of both, in order."""
-        tensors = {slot: torch.cat([tensor, other.tensors[slot]]) for slot, tensor in self.tensors.items()}
-        tail = {}
-        for half, (hidden, skips, index) in self.tail.items():
-            more = other.tail[half]
-            joined = tuple(torch.cat(pair) for pair in zip(skips, more.skips, strict=True))
-            tail[half] = TailState(torch.cat([hidden, more.hidden]), joined, index)
-        return HostCache(self.keep, tensors, tail)
 
 
 class Call(NamedTuple):
@@ -121,9 +102,11 @@ class HostDenoiser:
         call = Call({}, {})
         kept = ATTENTION_BLOCKS if keep and keep.inject else ()
         for block in sorted({*query_blocks, *kept}):
-            call.replace["attn1", block] = self._capture_self(block, captured, keys=block in kept)
+            call.replace["attn1", block] = capture_self(
+                self._attention("attn1", block), block, captured, keys=block in kept
+            )
             if block in kept:
-                call.replace["attn2", block] = self._capture_cross(block, captured)
+                call.replace["attn2", block] = capture_cross(self._attention("attn2", block), block, captured)
         recorder = None
         if keep and keep.block + 1 in ATTENTION_BLOCKS and sigma >= self._highest_kept_sigma:
             self._highest_kept_sigma = sigma  # the modulated step comes first: later steps need no tail
@@ -146,8 +129,8 @@ class HostDenoiser:
     def _injection(self, cache: HostCache, frames: Tensor) -> Call:
         call = Call({}, {})
         for block in ATTENTION_BLOCKS if cache.keep.inject else ():
-            call.replace["attn1", block] = self._inject_self(block, cache, frames)
-            call.replace["attn2", block] = _inject_cross(block, cache, frames)
+            call.replace["attn1", block] = inject_self(self._attention("attn1", block), block, cache, frames)
+            call.replace["attn2", block] = inject_cross(block, cache, frames)
         return call
 
     def _explicit_call(self, cache: HostCache, frames: Tensor, offset: Tensor) -> Call:
@@ -227,37 +210,7 @@ class HostDenoiser:
         """Return what computes attention: the host's function, or the patch of another node."""
         patches = self._loaded.options.get("transformer_options", {}).get("patches_replace", {}).get(name, {})
         foreign: AttentionPatch | None = patches.get(("output", block, 0)) or patches.get(("output", block))
-        return foreign or _host_attention
-
-    def _capture_self(self, block: int, into: dict[Slot, Tensor], *, keys: bool) -> AttentionPatch:
-        attention = self._attention("attn1", block)
-
-        def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-            _require_all_tokens(q, extra)
-            for kind, tensor in (("q", q), ("k", k)) if keys else (("q", q),):
-                _store(kind, block, tensor, extra, into)
-            return attention(q, k, v, extra)
-
-        return capture
-
-    def _capture_cross(self, block: int, into: dict[Slot, Tensor]) -> AttentionPatch:
-        attention = self._attention("attn2", block)
-
-        def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-            out = attention(q, k, v, extra)
-            _store("cross", block, out, extra, into)
-            return out
-
-        return capture
-
-    def _inject_self(self, block: int, cache: HostCache, frames: Tensor) -> AttentionPatch:
-        attention = self._attention("attn1", block)
-
-        def inject(_q: Tensor, _k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-            queries, keys = (_stored(kind, block, cache, frames, extra) for kind in "qk")
-            return attention(queries, keys, v, extra)
-
-        return inject
+        return foreign or host_attention
 
 
 UPSAMPLING_BLOCKS = (2, 5, 8)
@@ -268,39 +221,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether the host counts ``error`` as memory that ran out."""
     host = comfy.model_management
     return bool(host.is_oom(error)) if hasattr(host, "is_oom") else isinstance(error, host.OOM_EXCEPTION)
-
-
-def _inject_cross(block: int, cache: HostCache, frames: Tensor) -> AttentionPatch:
-    """Return a patch that repeats the unmodulated output: with queries and keys injected nothing in it changes."""
-
-    def inject(_q: Tensor, _k: Tensor, _v: Tensor, extra: dict[str, Any]) -> Tensor:
-        return _stored("cross", block, cache, frames, extra)
-
-    return inject
-
-
-def _host_attention(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-    precision = extra["attn_precision"]
-    out: Tensor = optimized_attention(q, k, v, extra["n_heads"], attn_precision=precision, transformer_options=extra)
-    return out
-
-
-def _store(kind: str, block: int, tensor: Tensor, extra: dict[str, Any], into: dict[Slot, Tensor]) -> None:
-    halves = extra["uuids"]
-    into.update((Slot(kind, block, half), part) for half, part in zip(halves, tensor.chunk(len(halves)), strict=True))
-
-
-def _stored(kind: str, block: int, cache: HostCache, frames: Tensor, extra: dict[str, Any]) -> Tensor:
-    return torch.cat([cache.tensors[Slot(kind, block, half)][frames] for half in extra["uuids"]])
-
-
-def _require_all_tokens(queries: Tensor, extra: dict[str, Any]) -> None:
-    height, width = extra["activations_shape"][2:]
-    if queries.shape[1] != height * width:
-        raise InputError(
-            f"`model` must attend over all {height * width} cells of the frame, but got {queries.shape[1]}. "
-            "Remove the node that merges or tiles tokens (ToMe, HyperTile) before this one."
-        )
 
 
 def _as_cache(cache: StepCache | None) -> HostCache:

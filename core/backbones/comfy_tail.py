@@ -102,7 +102,14 @@ class TailCall:
 
 
 def projected_offset(layers: Any, offset: Tensor, like: Tensor, next_skip: Tensor) -> Tensor:
-    """Return what ``offset`` ``(B,h,w)`` inside a block's transformer adds to the output of the block's ``layers``."""
+    """Return what ``offset`` inside a block's transformer adds to the output of the block's ``layers``.
+
+    Args:
+        layers: layers of the block, called in order, the transformer among them.
+        offset: ``(B,h,w)`` float32.
+        like: hidden states of the block, for device and type.
+        next_skip: skip connection of the next block, for the size that an upsampling layer aims at.
+    """
     change = offset.new_zeros(())
     for layer in layers:
         if isinstance(layer, SpatialTransformer):

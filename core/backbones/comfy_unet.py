@@ -7,6 +7,7 @@ so that the user's MODEL is untouched. The host's own guidance functions (rescal
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
@@ -28,6 +29,12 @@ NUM_PROMPT_TOKENS = 77
 """Tokens of a prompt in Stable Diffusion's text encoders."""
 MAX_CPU_BATCH = 2
 """On a CPU a larger batch is no faster, and an interrupt waits for the end of a call."""
+MAX_BATCH = 16
+"""On a GPU a larger batch is hardly faster, and an interrupt waits for the end of a call."""
+QUERY_WIDTHS = 5.25
+"""Elements of the queries of blocks 3..11 of a latent, over its cells times the UNet's channels."""
+KEPT_TENSORS = 3 * 2
+"""Queries, keys and cross-attention outputs, of both halves of guidance."""
 KEPT_STEPS = 5
 """Steps whose queries and keys are held at once, at most: from step 20 on (paper)."""
 MEMORY_FACTOR = 1.5
@@ -120,7 +127,7 @@ class ComfyBackbone:
     def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
         """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""
         sampler = _Session(job, guidance_scale)
-        blank = torch.zeros(tuple(latent_shape))
+        blank = self._blank(latent_shape)
         sigmas = schedule.sampling_sigmas(self.training_sigmas, 25).float()
         with torch.no_grad():
             comfy.sample.sample_custom(
@@ -131,16 +138,29 @@ class ComfyBackbone:
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Return how many latents one call may hold besides the queries and keys that are kept for them."""
-        device = self._model.load_device
-        if comfy.model_management.is_device_cpu(device):
+        host, device = comfy.model_management, self._model.load_device
+        if host.is_device_cpu(device):
             return MAX_CPU_BATCH
+        evictable = sum(other.model_loaded_memory() for other in host.current_loaded_models if other.device == device)
+        room = host.get_free_memory(device) + evictable - self._model.model_size() - host.minimum_inference_memory()
+        kept, call = self._bytes_per_latent(latent_shape)
+        return max(1, min(MAX_BATCH, int(room // (kept + call))))
+
+    def _bytes_per_latent(self, latent_shape: Sequence[int]) -> tuple[float, float]:
+        """Return the memory of what is kept of a latent of shape ``(...,4,H/8,W/8)``, and of a call with it."""
         channels = self._model.model.diffusion_model.model_channels
-        area = latent_shape[-2] * latent_shape[-1]
-        item = 2 if self._model.model_dtype() != torch.float32 else 4
-        kept = 3 * 2 * 5.25 * channels * area * item * KEPT_STEPS  # q, k, cross-attention; two halves; blocks 3..11
+        item = 4 if self._model.model_dtype() == torch.float32 else 2
+        queries = QUERY_WIDTHS * channels * latent_shape[-2] * latent_shape[-1] * item
         call = MEMORY_FACTOR * self._model.memory_required([2, *latent_shape[-3:]])
-        free = comfy.model_management.get_free_memory(device) - self._model.model_size()
-        return int(max(1, free // (kept + call)))
+        return KEPT_TENSORS * KEPT_STEPS * queries, max(call, 1.0)
+
+    def _blank(self, latent_shape: Sequence[int]) -> Tensor:
+        """Return zeros whose size makes the host set aside memory for what is kept, too, when it loads the model."""
+        count, *rest = latent_shape
+        if not comfy.model_management.is_device_cpu(self._model.load_device):
+            kept, call = self._bytes_per_latent(latent_shape)
+            count = math.ceil(count * (1 + kept / call))
+        return torch.zeros(count, *rest)
 
 
 class _Session(comfy.samplers.Sampler, Generic[Result]):  # type: ignore[misc]

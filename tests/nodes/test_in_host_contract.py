@@ -11,7 +11,7 @@ import comfy.model_management
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones import Denoiser, comfy_denoiser, comfy_tail
+from vidseg.core.backbones import Denoiser, comfy_attention, comfy_denoiser, comfy_tail
 from vidseg.core.backbones.comfy_unet import ComfyBackbone
 from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.config import ModulationConfig, preset
@@ -107,7 +107,7 @@ def test_patches_of_other_nodes_stay_in_force(both: tuple[Path, LoadedModel], la
 
     def foreign(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         called.append(extra["block"])
-        return comfy_denoiser._host_attention(q, k, v, extra)
+        return comfy_attention.host_attention(q, k, v, extra)
 
     model = both[1].model.clone()
     model.set_model_attn1_replace(foreign, "output", 7)

@@ -1,0 +1,111 @@
+"""Patches of the host's attention that capture queries, keys and outputs, or inject captured ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+from ..config import ModulationConfig
+from ..types import InputError
+from .comfy_tail import TailState
+
+AttentionPatch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+
+
+class Slot(NamedTuple):
+    """Key of a captured tensor: what, in which decoder block, of which half of guidance (the host's uuid)."""
+
+    kind: str
+    block: int
+    half: Any
+
+
+@dataclass(frozen=True)
+class HostCache:
+    """What an unmodulated step leaves: queries, keys and cross-attention outputs, and the state for `TailCall`."""
+
+    keep: ModulationConfig
+    tensors: dict[Slot, Tensor] = field(default_factory=dict)
+    tail: dict[Any, TailState] = field(default_factory=dict)
+
+    def merged(self, other: HostCache) -> HostCache:
+        """Return the cache of the frames of both, in order."""
+        tensors = {slot: torch.cat([tensor, other.tensors[slot]]) for slot, tensor in self.tensors.items()}
+        tail = {}
+        for half, (hidden, skips, index) in self.tail.items():
+            more = other.tail[half]
+            joined = tuple(torch.cat(pair) for pair in zip(skips, more.skips, strict=True))
+            tail[half] = TailState(torch.cat([hidden, more.hidden]), joined, index)
+        return HostCache(self.keep, tensors, tail)
+
+
+def capture_self(attention: AttentionPatch, block: int, into: dict[Slot, Tensor], *, keys: bool) -> AttentionPatch:
+    """Return a patch of self-attention that captures queries, and keys if wanted, and changes nothing."""
+
+    def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        _require_all_tokens(q, extra)
+        for kind, tensor in (("q", q), ("k", k)) if keys else (("q", q),):
+            _store(kind, block, tensor, extra, into)
+        return attention(q, k, v, extra)
+
+    return capture
+
+
+def capture_cross(attention: AttentionPatch, block: int, into: dict[Slot, Tensor]) -> AttentionPatch:
+    """Return a patch of cross-attention that captures its output and changes nothing."""
+
+    def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        out = attention(q, k, v, extra)
+        _store("cross", block, out, extra, into)
+        return out
+
+    return capture
+
+
+def inject_self(attention: AttentionPatch, block: int, cache: HostCache, frames: Tensor) -> AttentionPatch:
+    """Return a patch of self-attention with captured queries and keys."""
+
+    def inject(_q: Tensor, _k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        queries, keys = (_stored(kind, block, cache, frames, extra) for kind in "qk")
+        return attention(queries, keys, v, extra)
+
+    return inject
+
+
+def inject_cross(block: int, cache: HostCache, frames: Tensor) -> AttentionPatch:
+    """Return a patch that repeats the unmodulated output: with queries and keys injected nothing in it changes."""
+
+    def inject(_q: Tensor, _k: Tensor, _v: Tensor, extra: dict[str, Any]) -> Tensor:
+        return _stored("cross", block, cache, frames, extra)
+
+    return inject
+
+
+def host_attention(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+    """Compute attention as the host does where nothing is patched."""
+    precision = extra["attn_precision"]
+    out: Tensor = optimized_attention(q, k, v, extra["n_heads"], attn_precision=precision, transformer_options=extra)
+    return out
+
+
+def _store(kind: str, block: int, tensor: Tensor, extra: dict[str, Any], into: dict[Slot, Tensor]) -> None:
+    halves = extra["uuids"]
+    into.update((Slot(kind, block, half), part) for half, part in zip(halves, tensor.chunk(len(halves)), strict=True))
+
+
+def _stored(kind: str, block: int, cache: HostCache, frames: Tensor, extra: dict[str, Any]) -> Tensor:
+    return torch.cat([cache.tensors[Slot(kind, block, half)][frames] for half in extra["uuids"]])
+
+
+def _require_all_tokens(queries: Tensor, extra: dict[str, Any]) -> None:
+    height, width = extra["activations_shape"][2:]
+    if queries.shape[1] != height * width:
+        raise InputError(
+            f"`model` must attend over all {height * width} cells of the frame, but got {queries.shape[1]}. "
+            "Remove the node that merges or tiles tokens (ToMe, HyperTile) before this one."
+        )

@@ -1,0 +1,40 @@
+"""What the registry and `pip install` take of the project is there."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from typing import Any
+
+import pytest
+from PIL import Image
+from vidseg.core import cli
+
+from .sources import ROOT, module_name, source_files
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads TOML")
+    return dict(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(("key", "size"), [("Icon", (400, 400)), ("Banner", (1680, 720))])
+def test_pictures_of_the_registry(project: dict[str, Any], key: str, size: tuple[int, int]) -> None:
+    repository = project["project"]["urls"]["Repository"].replace(
+        "https://github.com", "https://raw.githubusercontent.com"
+    )
+    url = project["tool"]["comfy"][key]
+    assert url.startswith(f"{repository}/main/assets/")
+    with Image.open(ROOT / "assets" / url.rsplit("/", 1)[1]) as image:
+        assert image.size == size
+
+
+def test_what_the_program_needs_is_installed_with_it(project: dict[str, Any]) -> None:
+    setuptools = project["tool"]["setuptools"]
+    packages = {module_name(path) for path in source_files(".", "core", "nodes") if path.name == "__init__.py"}
+    assert packages == set(setuptools["packages"])
+    patterns = setuptools["package-data"]["vidseg"]
+    needed = [cli.DEMO_MODEL, f"{cli.DEMO_CLIP}.mp4", "CREDITS.md"]
+    for name in needed:
+        assert (cli.ASSETS / name).is_file()
+        assert any(fnmatch(f"assets/{name}", pattern) for pattern in patterns), name
