@@ -18,6 +18,9 @@ No checkpoint at hand? Put **Load Demo Model** (VidSeg) in place of the three no
 their places.
 
 The prompt stays **empty**, and *negative* is **zeros** (Conditioning Zero Out): the method needs no words."""
+STAGES = (
+    "ExtractDiffusionFeatures", "KMeansInit", "SceneContextKNN", "CorrespondenceRefine", "MaskedModulationUpsample",
+)  # fmt: skip
 CHOOSE_NOTE = """## Choose the region
 Run once, read the ids in *Preview Regions*, then type ids or names into *Regions to Mask*."""
 NAME_NOTE = """## Name the subject
@@ -77,7 +80,10 @@ def coarse(graph: Graph, model: Model, frames: Socket, *, max_side: int, cluster
 
 def fine(graph: Graph, model: Model, features: Node, labels: Node, place: tuple[int, int] = (1080, 0)) -> Node:
     """Add the last stage."""
-    return graph.add("MaskedModulationUpsample", place, **model.inputs, features=features[0], labels=labels[0])
+    last = graph.add("MaskedModulationUpsample", place, **model.inputs, features=features[0], labels=labels[0])
+    stages = [node for node in graph.nodes if node.kind in STAGES]
+    graph.groups["VidSeg: the five stages"] = stages
+    return last
 
 
 def segment_a_video() -> Graph:
@@ -90,7 +96,6 @@ def segment_a_video() -> Graph:
     graph.add("SaveRegions", (1080, 420), labels=labels[0])
     graph.add("SaveAnimatedWEBP", (1080, 560), images=preview[0], filename_prefix="vidseg/overlay", fps=8.0,
               lossless=False)  # fmt: skip
-    graph.groups.append(("VidSeg: the five stages", (340, -60, 1060, 780)))
     return graph
 
 
@@ -163,12 +168,13 @@ def compare_two_settings() -> Graph:
     seeds = graph.add("KMeansInit", (360, 320), features=features[0], num_clusters=12)
     sides = []
     for row, (name, window) in enumerate((("A: each frame for itself", 1), ("B: windows of 14 frames, refined", 14))):
-        top = 560 * row
+        top = 900 * row
         labels = graph.add("SceneContextKNN", (720, top), features=features[0], seeds=seeds[0], window_length=window,
                            title=name)  # fmt: skip
         refined = labels if row == 0 else graph.add("CorrespondenceRefine", (720, top + 200), labels=labels[0])
         preview = graph.add("PreviewRegions", (1080, top), frames=frames, labels=refined[0], width=420)
-        graph.add("ScoreRegions", (720, top + 340), labels=refined[0])
+        score = graph.add("ScoreRegions", (1080, top + 400), labels=refined[0], width=420)
+        graph.add("PreviewAny", (1080, top + 560), source=score[0], width=420)
         sides.append(preview)
     both = graph.add("ImageStitch", (1520, 0), image1=sides[0][0], image2=sides[1][0])
     graph.add("SaveAnimatedWEBP", (1520, 240), images=both[0], filename_prefix="vidseg/compared", fps=8.0,
@@ -181,18 +187,18 @@ def demo_of_everything() -> Graph:
     graph = Graph("Demo without a download")
     model, frames = demo(graph)
     features, refined = coarse(graph, model, frames, max_side=256, clusters=8)
-    graph.add("PreviewFeatures", (360, 300), features=features[0], width=320)
+    graph.add("PreviewFeatures", (360, 300), features=features[0])
     labels = fine(graph, model, features, refined)
     graph.add("PreviewRegions", (1440, 0), frames=frames, labels=labels[0], width=560)
-    graph.add("ScoreRegions", (1080, 360), labels=labels[0])
+    score = graph.add("ScoreRegions", (1440, 500), labels=labels[0], width=560)
+    graph.add("PreviewAny", (1440, 660), source=score[0], title="How steady the regions are", width=560)
     graph.add("SaveRegions", (1080, 540), labels=labels[0])
-    mask = graph.add("RegionsToMask", (1440, 500), labels=labels[0], regions="3")
-    colour = graph.add("EmptyImage", (1440, 640), color=0xF0E442)
-    painted = graph.add("ImageCompositeMasked", (1760, 500), destination=frames, source=colour[0], mask=mask[0],
+    mask = graph.add("RegionsToMask", (2040, 0), labels=labels[0], regions="3")
+    colour = graph.add("EmptyImage", (2040, 140), color=0xF0E442)
+    painted = graph.add("ImageCompositeMasked", (2040, 340), destination=frames, source=colour[0], mask=mask[0],
                         resize_source=True)  # fmt: skip
-    graph.add("SaveAnimatedWEBP", (2040, 0), images=painted[0], filename_prefix="vidseg/painted", fps=8.0,
+    graph.add("SaveAnimatedWEBP", (2380, 0), images=painted[0], filename_prefix="vidseg/painted", fps=8.0,
               lossless=False, width=420)  # fmt: skip
-    graph.groups.append(("VidSeg: the five stages", (340, -60, 1060, 780)))
     return graph
 
 

@@ -7,8 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-SLOT, WIDGET, TEXT_WIDGET, TITLE = 22, 32, 90, 40
-"""Heights in pixels of a socket, a widget, a text field and the rest of a node."""
+SLOT, WIDGET, TEXT_WIDGET, MARGIN = 22, 26, 90, 20
+"""Heights in pixels of a socket, a widget, a text field and the rest of a node without its title."""
+PICTURE = {
+    "LoadVideo": 0.6,
+    "PreviewRegions": 0.55,
+    "PreviewFeatures": 0.65,
+    "SaveAnimatedWEBP": 0.65,
+    "PreviewImage": 0.65,
+}
+"""Height of the picture that a node shows, over the node's width."""
+GAP = 70
+"""Pixels between the nodes of a column, title included."""
 DEFAULT_WIDTH = 300
 
 ObjectInfo = Mapping[str, Any]
@@ -54,7 +64,7 @@ class Graph:
         self.title = title
         self.nodes: list[Node] = []
         self.notes: list[Note] = []
-        self.groups: list[tuple[str, tuple[int, int, int, int]]] = []
+        self.groups: dict[str, list[Node]] = {}
 
     def add(self, kind: str, place: tuple[int, int], **values: Any) -> Node:  # noqa: ANN401
         """Add a node; ``title``, ``width`` and ``properties`` are its own, all others are inputs."""
@@ -79,15 +89,33 @@ class Graph:
     def to_ui(self, info: ObjectInfo) -> dict[str, Any]:
         """Return what the browser opens."""
         links: list[list[Any]] = []
-        nodes = [ui_node(node, info, links) for node in self.nodes]
+        nodes = laid_out([ui_node(node, info, links) for node in self.nodes])
         for link_id, origin, slot, *_ in links:
             nodes[origin - 1]["outputs"][slot]["links"].append(link_id)
         notes = [_note(len(nodes) + number, note) for number, note in enumerate(self.notes, 1)]
-        groups = [{"title": title, "bounding": list(box), "color": "#3f789e"} for title, box in self.groups]
+        groups = [_group(title, [nodes[node.id - 1] for node in members]) for title, members in self.groups.items()]
         return {
             "last_node_id": len(nodes) + len(notes), "last_link_id": len(links), "nodes": nodes + notes,
             "links": links, "groups": groups, "config": {}, "extra": {}, "version": 0.4,
         }  # fmt: skip
+
+
+def laid_out(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Move nodes of a column (those with the same left side) down until none covers another."""
+    bottoms: dict[int, int] = {}
+    for node in nodes:
+        left, top = node["pos"]
+        node["pos"][1] = max(top, bottoms.get(left, top))
+        bottoms[left] = node["pos"][1] + node["size"][1] + GAP
+    return nodes
+
+
+def _group(title: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the frame around some nodes."""
+    left, top = (min(node["pos"][axis] for node in nodes) for axis in (0, 1))
+    right, bottom = (max(node["pos"][axis] + node["size"][axis] for node in nodes) for axis in (0, 1))
+    box = [left - MARGIN, top - 2 * GAP + MARGIN, right - left + 2 * MARGIN, bottom - top + 2 * GAP]
+    return {"title": title, "bounding": box, "color": "#3f789e"}
 
 
 def inputs_of(kind: str, info: ObjectInfo) -> dict[str, tuple[Any, dict[str, Any]]]:
@@ -119,7 +147,7 @@ def filled(node: Node, info: ObjectInfo) -> dict[str, Any]:
 
 def ui_node(node: Node, info: ObjectInfo, links: list[list[Any]]) -> dict[str, Any]:
     """Return a node as the browser keeps it, and append its links."""
-    values, inputs, widgets, height = filled(node, info), [], [], TITLE
+    values, inputs, widgets, height = filled(node, info), [], [], MARGIN
     for name, (kind, options) in inputs_of(node.kind, info).items():
         value = values.get(name)
         if isinstance(value, Socket):
@@ -130,12 +158,12 @@ def ui_node(node: Node, info: ObjectInfo, links: list[list[Any]]) -> dict[str, A
             raise ValueError(f"{node.kind}.{name} is a widget and cannot be linked here")
         else:
             widgets += [value, *_companions(name, options)]
-            height += TEXT_WIDGET if options.get("multiline") else 0 if options.get("advanced") else WIDGET
+            height += TEXT_WIDGET if options.get("multiline") else WIDGET * (1 + bool(_companions(name, options)))
     outputs = [
         {"name": name, "type": kind, "links": [], "slot_index": slot}
         for slot, (name, kind) in enumerate(zip(info[node.kind]["output_name"], info[node.kind]["output"], strict=True))
     ]
-    height += SLOT * max(len(inputs), len(outputs))
+    height += SLOT * max(len(inputs), len(outputs)) + int(PICTURE.get(node.kind, 0) * node.width)
     return {
         "id": node.id, "type": node.kind, "pos": list(node.place), "size": [node.width, height], "flags": {},
         "order": node.id - 1, "mode": 0, "inputs": inputs, "outputs": outputs,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -415,7 +416,8 @@ def test_a_real_interrupt_leaves_finished_windows_and_says_how_to_go_on(model: P
     out = tmp_path / "out"
     words = ["segment", str(tmp_path / "clip.mp4"), "--out", str(out), "--model", str(model), "--clusters", "3"]
     command = [sys.executable, "-m", "vidseg.core.cli", *words, "--window", "1", "--no-modulation"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored in jobs that a shell runs in the background
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:  # noqa: PLW1509
         deadline = time.monotonic() + 120
         while not (out / "resume.safetensors").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -104,7 +104,7 @@ def test_help_and_language_are_served(server: Server) -> None:
     from .test_in_host_schema import IDS  # noqa: PLC0415
 
     for node in IDS:
-        assert server.fetch(f"/extensions/{PACK}/docs/{node}.md").decode().startswith("# ")
+        assert len(server.fetch(f"/extensions/{PACK}/docs/{node}.md").decode()) > 300
     assert set(server.get("/i18n")["en"]["nodeDefs"]) >= IDS
 
 
