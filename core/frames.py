@@ -66,11 +66,13 @@ def check_frames(frames: Tensor) -> None:
 def fit_frames(frames: Tensor, config: FrameConfig) -> Tensor:
     """Return ``frames`` ``(T,H,W,3)`` resized to `model_size` (bicubic, antialiased, in [0, 1]), aspect not kept.
 
-    Reference code: PIL's bicubic on 8-bit frames, which rounds to whole grey levels; so do we, on every size.
+    Resized frames are rounded to 8 bits before and after, on the CPU: within one grey level of the reference code's
+    Pillow. Frames that have the right size stay as they are.
     """
     height, width = model_size((int(frames.shape[1]), int(frames.shape[2])), config)
     if (height, width) == tuple(frames.shape[1:3]):
         return frames.float()
-    planes = frames.float().movedim(-1, 1)  # (T,H,W,3) -> (T,3,H,W)
+    levels = (frames.detach().cpu().float() * 255).round().clamp(0, 255).to(torch.uint8)
+    planes = levels.movedim(-1, 1)  # (T,H,W,3) -> (T,3,H,W)
     resized = F.interpolate(planes, (height, width), mode="bicubic", antialias=True, align_corners=False)
-    return torch.round(resized.movedim(1, -1).clamp(0, 1) * 255) / 255
+    return resized.movedim(1, -1).float() / 255

@@ -1,0 +1,118 @@
+"""The order of stages: same labels every time, however the work is cut, and after an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
+from vidseg.core.config import Settings, changed
+from vidseg.core.pipeline import extract_features, make_seeds, segment, segment_windows
+from vidseg.core.scan_state import ScanState
+from vidseg.core.types import InputError, InterruptedByUserError
+
+from .backbones.narrow_models import narrow_model
+
+SETTINGS = changed(
+    Settings(), cluster={"num_clusters": 3, "num_restarts": 1}, window={"length": 2}, modulation={"step": 23}
+)
+
+
+class Frames:
+    """Squares that move over a slope; counts how often a frame is read."""
+
+    def __init__(self, num_frames: int = 5) -> None:
+        self.num_frames = num_frames
+        self.read_frames: list[int] = []
+
+    def read(self, start: int, stop: int) -> Tensor:
+        self.read_frames += range(start, stop)
+        frames = torch.linspace(0, 1, 100).repeat(70, 1)[None, :, :, None].repeat(self.num_frames, 1, 1, 3)
+        for number, frame in enumerate(frames):
+            frame[10:40, 10 + 5 * number : 40 + 5 * number] = torch.tensor([0.9, 0.2, 0.1])
+        return frames[start:stop]
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> DiffusersBackbone:
+    return load_diffusers(narrow_model(tmp_path_factory.mktemp("model") / "narrow.safetensors"), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def whole(backbone: DiffusersBackbone) -> Tensor:
+    return segment(backbone, Frames(), SETTINGS).maps
+
+
+def test_labels_have_the_size_of_the_frames_and_each_frame_is_read_once(backbone: DiffusersBackbone) -> None:
+    source = Frames(3)
+    labels = segment(backbone, source, SETTINGS)
+    assert labels.maps.shape == (3, 70, 100)
+    assert labels.maps.dtype == torch.uint8
+    assert source.read_frames == [0, 1, 2]
+    assert set(labels.maps.unique().tolist()) <= {region.label for region in labels.regions}
+
+
+def test_same_labels_with_another_batch_size(
+    backbone: DiffusersBackbone, whole: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one(_self: DiffusersBackbone, _shape: Sequence[int]) -> int:
+        return 1
+
+    monkeypatch.setattr(DiffusersBackbone, "batch_size", one)
+    assert torch.equal(segment(backbone, Frames(), SETTINGS).maps, whole)
+
+
+def test_same_labels_after_an_interruption(backbone: DiffusersBackbone, whole: Tensor, tmp_path: Path) -> None:
+    windows = segment_windows(backbone, Frames(), SETTINGS)
+    first = next(windows)
+    first.state.save(tmp_path / "state.safetensors")
+    state = ScanState.load(tmp_path / "state.safetensors", SETTINGS.context)
+    rest = list(segment_windows(backbone, Frames(), SETTINGS, state=state))
+    assert [result.frames for result in rest] == [range(2, 4), range(4, 5)]
+    assert torch.equal(torch.cat([first.labels.maps, *(result.labels.maps for result in rest)]), whole)
+
+
+def test_a_progress_callback_can_stop_the_run(backbone: DiffusersBackbone) -> None:
+    stages = []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        assert 0 < done <= total
+        stages.append(stage)
+        if stage == "decoding":
+            raise InterruptedByUserError
+
+    with pytest.raises(InterruptedByUserError):
+        segment(backbone, Frames(1), SETTINGS, progress=stop)
+    assert stages[0] == "features"
+    assert stages[-1] == "decoding"
+
+
+def test_features_do_not_depend_on_the_other_frames(backbone: DiffusersBackbone) -> None:
+    frames = Frames(3).read(0, 3)
+    together = extract_features(backbone, frames, SETTINGS)
+    alone = extract_features(backbone, frames[2:], SETTINGS, first_frame=2)
+    assert torch.equal(together.queries[2:], alone.queries)
+    assert torch.equal(together.noise[2:], alone.noise)
+
+
+def test_a_reference_names_the_clusters(backbone: DiffusersBackbone) -> None:
+    features = extract_features(backbone, Frames(1).read(0, 1), SETTINGS)
+    reference = torch.full((70, 100), 9, dtype=torch.uint8)
+    seeds = make_seeds(features, SETTINGS, reference)
+    assert [region.label for region in seeds.regions] == [9]
+
+
+def test_no_frames_are_refused(backbone: DiffusersBackbone) -> None:
+    with pytest.raises(InputError, match="at least one frame"):
+        segment(backbone, Frames(0), SETTINGS)
+
+
+@pytest.mark.parametrize("content", [b"", b"no state at all", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_broken_state_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="must be the state of a run"):
+        ScanState.load(path, SETTINGS.context)
