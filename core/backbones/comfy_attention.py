@@ -45,7 +45,17 @@ class HostCache:
 
 
 def capture_self(attention: AttentionPatch, block: int, into: dict[Slot, Tensor], *, keys: bool) -> AttentionPatch:
-    """Return a patch of self-attention that captures queries, and keys if wanted, and changes nothing."""
+    """Return a patch of self-attention that captures queries, and keys if wanted, and changes nothing.
+
+    Args:
+        attention: what computes attention: `host_attention`, or the patch of another node.
+        block: decoder block.
+        into: where captured tensors ``(T,N,C)`` go.
+        keys: whether keys are wanted too.
+
+    Returns:
+        The patch, for the host's ``attn1`` replacements.
+    """
 
     def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         _require_all_tokens(q, extra)
@@ -68,7 +78,17 @@ def capture_cross(attention: AttentionPatch, block: int, into: dict[Slot, Tensor
 
 
 def inject_self(attention: AttentionPatch, block: int, cache: HostCache, frames: Tensor) -> AttentionPatch:
-    """Return a patch of self-attention with captured queries and keys."""
+    """Return a patch of self-attention with captured queries and keys.
+
+    Args:
+        attention: what computes attention: `host_attention`, or the patch of another node.
+        block: decoder block.
+        cache: of the unmodulated step.
+        frames: ``(B,)`` int64, for each element the frame of the cache that it repeats.
+
+    Returns:
+        The patch, for the host's ``attn1`` replacements.
+    """
 
     def inject(_q: Tensor, _k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         queries, keys = (_stored(kind, block, cache, frames, extra) for kind in "qk")
@@ -87,7 +107,17 @@ def inject_cross(block: int, cache: HostCache, frames: Tensor) -> AttentionPatch
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-    """Compute attention as the host does where nothing is patched."""
+    """Compute attention as the host does where nothing is patched.
+
+    Args:
+        q: queries ``(B,N,C)``, heads merged.
+        k: keys ``(B,M,C)``.
+        v: values ``(B,M,C)``.
+        extra: the host's options of the block.
+
+    Returns:
+        ``(B,N,C)``, before the output projection.
+    """
     precision = extra["attn_precision"]
     out: Tensor = optimized_attention(q, k, v, extra["n_heads"], attn_precision=precision, transformer_options=extra)
     return out
