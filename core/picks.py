@@ -1,0 +1,245 @@
+"""Regions chosen by points, as text: read it, write it, and find the regions under the points.
+
+Cluster numbers change with the seed, the number of clusters and the clip; a point on the thing does not. So a choice is
+kept as lines of text, one point each, and is resolved against the labels at run time::
+
+    # lines like this one are comments
+    0 0.412,0.305 dog
+    12 0.5,0.61 dog
+    name 0 0.1,0.1 sky
+    hide 3 0.9,0.95
+
+A line is an action (``pick`` if there is none), the number of a frame from 0 on, a point as fractions of width and
+height from the upper left corner, and a name (none: the region keeps its own). Points of one name are one region.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .labels import merged, renamed
+from .types import InputError, LabelMaps, Region, require_shape
+
+PICK, NAME, HIDE = "pick", "name", "hide"
+ACTIONS = (PICK, NAME, HIDE)
+"""``pick``: into the mask; ``name``: named only; ``hide``: out of sight in the picker, and not in the mask."""
+DIGITS = 4
+"""Digits of a coordinate in the text: fine enough for every pixel of frames up to 5000 pixels."""
+_LINE = re.compile(r"(?:([A-Za-z-]+)\s+)?(\d+)\s+(\S+?)\s*,\s*(\S+)(?:\s+(.*))?")
+
+
+class PointLine(NamedTuple):
+    """One line of text: what to do with the region under a point.
+
+    Attributes:
+        action: one of the actions that the text may hold.
+        frame: number of the frame, from 0 on.
+        x: distance from the left border, as a fraction of the width in [0, 1].
+        y: distance from the upper border, as a fraction of the height in [0, 1].
+        name: what the region is to be called; empty for none.
+        line: number of the line in the text, from 1 on; 0 if it comes from no text.
+    """
+
+    action: str
+    frame: int
+    x: float
+    y: float
+    name: str = ""
+    line: int = 0
+
+
+class Picks(NamedTuple):
+    """What the points found.
+
+    Attributes:
+        labels: label maps and regions with the new names, regions of one name merged into the smallest label.
+        names: new name by label before merging.
+        merges: for each merged label the label that it becomes.
+        picked: labels, after merging, that belong into the mask, sorted.
+        hidden: labels, after merging, that are out of sight, sorted.
+        found: for each point the label under it before merging, or None where the point is not resolved.
+        problems: one sentence for each point that is not resolved.
+    """
+
+    labels: LabelMaps
+    names: dict[int, str]
+    merges: dict[int, int]
+    picked: tuple[int, ...]
+    hidden: tuple[int, ...]
+    found: tuple[int | None, ...]
+    problems: tuple[str, ...]
+
+
+def parsed_points(text: str, actions: Sequence[str] = ACTIONS, *, field: str = "picks") -> tuple[PointLine, ...]:
+    """Read lines of points; empty lines and comments are left out. The first of ``actions`` needs no word.
+
+    >>> parsed_points("0 0.5,0.25 black dog")
+    (PointLine(action='pick', frame=0, x=0.5, y=0.25, name='black dog', line=1),)
+
+    Args:
+        text: the lines.
+        actions: words that may stand at the start of a line.
+        field: what the input is called in messages.
+
+    Returns:
+        The points in order.
+
+    Raises:
+        InputError: a line is no point, or its point lies outside the frame.
+    """
+    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+    return tuple(_parsed(line, number, actions, field) for number, line in lines if line and line[0] != "#")
+
+
+def _parsed(line: str, number: int, actions: Sequence[str], field: str) -> PointLine:
+    match = _LINE.fullmatch(line)
+    x, y = (_coordinate(match[3]), _coordinate(match[4])) if match else (None, None)
+    if not match or x is None or y is None:
+        raise InputError(
+            f"`{field}` must hold lines such as '0 0.5,0.25 dog' (frame, x,y as fractions of width and height, name), "
+            f"but got {line!r} in line {number}. Correct the line or remove it."
+        )
+    action = (match[1] or actions[0]).lower()
+    if action not in actions:
+        raise InputError(
+            f"`{field}` must start its lines with one of {', '.join(actions)} or a frame number, but got {match[1]!r} "
+            f"in line {number}. Put the name at the end."
+        )
+    if not (0 <= x <= 1 and 0 <= y <= 1):
+        raise InputError(
+            f"`{field}` must hold points in [0, 1], but got {match[3]},{match[4]} in line {number}. Divide pixels by "
+            "the width and the height of the frame."
+        )
+    return PointLine(action, int(match[2]), x, y, " ".join((match[5] or "").split()), number)
+
+
+def _coordinate(text: str) -> float | None:
+    """Return a plain decimal number, or None."""
+    return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) else None
+
+
+def formatted_points(points: Iterable[PointLine], default: str = PICK) -> str:
+    """Write points as lines that `parsed_points` reads; the action ``default`` is left out.
+
+    >>> formatted_points([PointLine("hide", 3, 0.9, 1 / 3)])
+    'hide 3 0.9,0.3333'
+    """
+    return "\n".join(_formatted(point, default) for point in points)
+
+
+def _formatted(point: PointLine, default: str) -> str:
+    x, y = (f"{value:.{DIGITS}f}".rstrip("0").rstrip(".") for value in (point.x, point.y))
+    parts = ("" if point.action == default else point.action, str(point.frame), f"{x},{y}", point.name)
+    return " ".join(filter(None, parts))
+
+
+def pixel_of(point: PointLine, size: tuple[int, int]) -> tuple[int, int]:
+    """Return row and column of the pixel under a point, or of the nearest one, in frames of ``size`` (H, W)."""
+    height, width = size
+    return min(int(point.y * height), height - 1), min(int(point.x * width), width - 1)
+
+
+def point_title(point: PointLine) -> str:
+    """Return what a message calls a point: its line and its name."""
+    place = f"line {point.line}" if point.line else f"the point {point.x:g},{point.y:g} of frame {point.frame}"
+    return f"{place} ({point.name})" if point.name else place
+
+
+def label_under(maps: Tensor, point: PointLine) -> int | None:
+    """Return the label in ``maps`` ``(T,H,W)`` under a point; None where the clip has no such frame."""
+    sizes = require_shape("maps", maps, "T H W")
+    if point.frame >= sizes["T"]:
+        return None
+    row, column = pixel_of(point, (sizes["H"], sizes["W"]))
+    return int(maps[point.frame, row, column])
+
+
+def resolved(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
+    """Find the regions under points, name them, merge those of one name, and say which are picked.
+
+    The first name of a region stays, and a later point that calls it something else is not resolved. Of several
+    actions on one region the last counts. A merged region is picked if any of its parts is, and hidden if all are.
+
+    Args:
+        points: in the order of the text.
+        labels: label maps ``(T,H,W)`` in any resolution, and their regions.
+
+    Returns:
+        Names, merges, the picked regions, and a sentence for each point that is not resolved.
+    """
+    names: dict[int, PointLine] = {}
+    actions: dict[int, str] = {}
+    found: list[int | None] = []
+    problems = []
+    for point in points:
+        label = label_under(labels.maps, point)
+        problem = _problem(point, label, labels, names)
+        found.append(None if problem else label)
+        if problem or label is None:
+            problems.append(problem)
+            continue
+        actions[label] = point.action
+        if point.name:
+            names.setdefault(label, point)
+    new_names, merges = _groups(names)
+    maps, left = merged(labels.maps, labels.regions, merges)
+    named = LabelMaps(maps, renamed(left, new_names))
+    picked = {merges.get(label, label) for label, action in actions.items() if action == PICK}
+    seen = {merges.get(region.label, region.label) for region in labels.regions if actions.get(region.label) != HIDE}
+    hidden = {merges.get(label, label) for label, action in actions.items() if action == HIDE} - seen
+    chosen, unseen = tuple(sorted(picked)), tuple(sorted(hidden))
+    return Picks(named, new_names, merges, chosen, unseen, tuple(found), tuple(problems))
+
+
+def _problem(point: PointLine, label: int | None, labels: LabelMaps, names: dict[int, PointLine]) -> str:
+    """Return why a point is not resolved, or nothing."""
+    title = point_title(point)
+    if label is None:
+        last = len(labels.maps) - 1
+        return f"{title}: there is no frame {point.frame}, the last one is {last}."
+    if label not in {region.label for region in labels.regions}:
+        return f"{title}: there is no region at this point."
+    first = names.get(label)
+    if first and point.name and first.name.casefold() != point.name.casefold():
+        return f"{title}: the point lies on the same region as {point_title(first)}, whose name stays."
+    return ""
+
+
+def _groups(names: dict[int, PointLine]) -> tuple[dict[int, str], dict[int, int]]:
+    """Return the name of each region that is named, and for the others of that name the smallest label of them."""
+    groups: dict[str, list[int]] = {}
+    for label, point in names.items():
+        groups.setdefault(point.name.casefold(), []).append(label)
+    leaders = {min(group): names[group[0]].name for group in groups.values()}
+    merges = {label: min(group) for group in groups.values() for label in group if label != min(group)}
+    return leaders, merges
+
+
+def described(picks: Picks, share: Callable[[int], str] = lambda _label: "") -> str:
+    """Return the outcome in words, a line each for picked and hidden regions and for every point not resolved.
+
+    Args:
+        picks: what the points found.
+        share: returns what is known of a label after merging, such as its share of the clip; may be empty.
+    """
+    return "\n".join(_description(picks, share))
+
+
+def _description(picks: Picks, share: Callable[[int], str]) -> Iterator[str]:
+    by_label = {region.label: region for region in picks.labels.regions}
+    if picks.picked:
+        yield "Picked: " + "; ".join(_words(by_label[label], share(label)) for label in picks.picked)
+    else:
+        yield "Picked: nothing. Click a region in the picker, or write a line such as '0 0.5,0.5 name'."
+    if picks.hidden:
+        yield "Hidden: " + "; ".join(_words(by_label[label], "") for label in picks.hidden)
+    for problem in picks.problems:
+        yield f"Not found: {problem}"
+
+
+def _words(region: Region, known: str) -> str:
+    return f"{region.name} ({', '.join(filter(None, (f'id {region.label}', known)))})"

@@ -1,0 +1,93 @@
+"""What people want to know of each region: how much of the clip it covers, from when to when, and a point on it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .labels import reduced_reference
+from .types import MAX_LABEL, LabelMaps, require_shape
+
+_DEPTH_SIDE = 128
+"""Pixels of the longer side at which the point deepest inside a region is looked for."""
+
+
+class RegionRow(NamedTuple):
+    """A region in numbers.
+
+    Attributes:
+        label: its id.
+        name: its name.
+        share: fraction of all pixels of the clip, in [0, 1].
+        first: number of the first frame that shows it; None if none does.
+        last: number of the last one.
+        frame: number of the frame that shows most of it, the earliest of them.
+        x: of a point on it in that frame, far from its border, as a fraction of the width.
+        y: of that point, as a fraction of the height.
+    """
+
+    label: int
+    name: str
+    share: float
+    first: int | None
+    last: int | None
+    frame: int | None
+    x: float
+    y: float
+
+
+def pixel_counts(maps: Tensor) -> Tensor:
+    """Return how many pixels of each frame have each label, ``(T,256)`` int64, of label maps ``(T,H,W)``."""
+    require_shape("maps", maps, "T H W")
+    return torch.stack([torch.bincount(frame.flatten(), minlength=MAX_LABEL + 1) for frame in maps])
+
+
+def region_table(labels: LabelMaps) -> tuple[RegionRow, ...]:
+    """Return a row for each region, in their order; those that no frame shows have None and 0 in it."""
+    counts = pixel_counts(labels.maps).cpu()
+    num_pixels = max(1, labels.maps.numel())
+    rows = []
+    for label, name in labels.regions:
+        column = counts[:, label]
+        frames = column.nonzero().flatten().tolist()
+        if not frames:
+            rows.append(RegionRow(label, name, 0.0, None, None, None, 0.0, 0.0))
+            continue
+        most = int(column.argmax())
+        x, y = inner_point(labels.maps[most] == label)
+        share = int(column.sum()) / num_pixels
+        rows.append(RegionRow(label, name, share, frames[0], frames[-1], most, x, y))
+    return tuple(rows)
+
+
+def inner_point(mask: Tensor) -> tuple[float, float]:
+    """Return a point of a mask ``(H,W)`` far from its border, (x, y) as fractions of width and height.
+
+    It is the centre of a pixel; of equally deep ones the first in raster order.
+
+    Raises:
+        InputError: the mask has not two axes.
+    """
+    sizes = require_shape("mask", mask, "H W")
+    height, width = sizes["H"], sizes["W"]
+    stride = -(-max(height, width) // _DEPTH_SIDE)
+    small = reduced_reference(mask, (-(-height // stride), -(-width // stride)))
+    if not bool(small.any()):
+        small = mask
+    row, column = _deepest(small)
+    return (column + 0.5) / small.shape[1], (row + 0.5) / small.shape[0]
+
+
+def _deepest(mask: Tensor) -> tuple[int, int]:
+    """Return row and column of the pixel of a mask that survives most losses of a pixel along the border."""
+    depth = torch.zeros(mask.shape, dtype=torch.int64)
+    inside = mask.cpu()
+    while bool(inside.any()):
+        depth += inside
+        padded = torch.zeros(inside.shape[0] + 2, inside.shape[1] + 2, dtype=torch.bool)
+        padded[1:-1, 1:-1] = inside
+        inside = inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    row, column = divmod(int(depth.argmax()), int(mask.shape[1]))
+    return row, column
