@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,11 +32,22 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LABEL_FILE = re.compile(r"\d{5,}\.png")
 
 
+class Place(NamedTuple):
+    """How messages speak of a folder: the setting that chooses it, and what to do once a full disk has space again."""
+
+    setting: str
+    disk_full: str
+
+
+OUT = Place("--out", "Free space, then continue with --resume.")
+"""The folder of the command line."""
+
+
 class ResultFolder:
     """The folder of one result. Each file appears whole or not at all."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, place: Place = OUT) -> None:
+        self.path, self.place = path, place
 
     @property
     def labels(self) -> Path:
@@ -70,11 +82,13 @@ class ResultFolder:
             InputError: there is one, or the path is a file.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"`--out` must be a folder, but {self.path} is a file. Choose another name.")
+            raise InputError(
+                f"`{self.place.setting}` must be a folder, but {self.path} is a file. Choose another name."
+            )
         if self.holds_result() and not (overwrite or resume):
             raise InputError(
-                f"`--out` must not hold a result, but {self.path} does. Choose another folder, replace the result "
-                "with --overwrite, or continue it with --resume."
+                f"`{self.place.setting}` must not hold a result, but {self.path} does. Choose another folder, "
+                "replace the result with --overwrite, or continue it with --resume."
             )
 
     def prepare(self, num_pixels: int) -> None:
@@ -93,12 +107,12 @@ class ResultFolder:
             probe.unlink()
             free = shutil.disk_usage(self.path).free
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise unwritable(self.path, error, self.place) from error
         needed = int(num_pixels * MIN_BYTES_PER_PIXEL)
         if free < needed:
             raise InputError(
-                f"`--out` must lie on a disk with at least {needed / 1e6:.3g} MB free, but {self.path} has "
-                f"{free / 1e6:.3g} MB. Free space, or choose another folder."
+                f"`{self.place.setting}` must lie on a disk with at least {needed / 1e6:.3g} MB free, but {self.path} "
+                f"has {free / 1e6:.3g} MB. Free space, or choose another folder."
             )
 
     def start_anew(self) -> None:
@@ -164,7 +178,7 @@ class ResultFolder:
             write(partial)
             os.replace(partial, target)  # noqa: PTH105, atomic on every platform
         except OSError as error:
-            raise unwritable(self.path, error) from error
+            raise unwritable(self.path, error, self.place) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -202,12 +216,12 @@ def colours_of(regions: Sequence[Region]) -> dict[int, str]:
     return {region.label: "#{:02x}{:02x}{:02x}".format(*PALETTE[region.label].tolist()) for region in regions}
 
 
-def unwritable(path: Path, error: OSError) -> InputError:
+def unwritable(path: Path, error: OSError, place: Place) -> InputError:
     """Return what to say when writing below ``path`` failed."""
     remedy = "Choose a folder that you may write to."
     if error.errno in _DISK_FULL:
-        remedy = "Free space, then continue with --resume."
-    return InputError(f"`--out` must be writable, but {path} is not: {error.strerror or error}. {remedy}")
+        remedy = place.disk_full
+    return InputError(f"`{place.setting}` must be writable, but {path} is not: {error.strerror or error}. {remedy}")
 
 
 def _write_through(path: Path, content: bytes) -> None:

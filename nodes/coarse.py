@@ -9,16 +9,21 @@ from ..core.config import RefinementConfig, changed, preset
 from ..core.pipeline import make_seeds
 from ..core.types import Features, InputError, Seeds
 from .progress import NodeProgress
-from .schema import MAX_SEED, advanced, schema
-from .schema import Features as FeaturesSocket
 from .schema import Labels as LabelsSocket
 from .schema import Seeds as SeedsSocket
+from .schema import (
+    advanced,
+    choice_input,
+    features_input,
+    num_clusters_input,
+    schema,
+    seed_input,
+    window_length_input,
+)
 from .wires import Labels, Scan
 
 _DEFAULT = preset("default")
-_WINDOW_TOOLTIP = (
-    "Frames that are labelled together before the memory moves on. Keep the same in K-Means and KNN nodes."
-)
+_WINDOW_REMARK = ". Keep the same in K-Means and KNN nodes."
 
 
 class KMeansInit(io.ComfyNode):
@@ -35,21 +40,10 @@ class KMeansInit(io.ComfyNode):
             "Second of the five VidSeg stages.",
             search_aliases=["vidseg", "cluster", "kmeans", "segment everything"],
             inputs=[
-                FeaturesSocket.Input("features", tooltip="From Extract Diffusion Features."),
-                io.Int.Input(
-                    "num_clusters",
-                    default=config.num_clusters,
-                    min=1,
-                    max=255,
-                    tooltip="Number of regions. Few for a subject before a background, 20 for a whole scene.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=_DEFAULT.sampling.seed,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=False,
-                    tooltip="Seed of K-means: another seed divides the frame somewhat differently.",
+                features_input(),
+                num_clusters_input(config.num_clusters),
+                seed_input(
+                    _DEFAULT.sampling.seed, "Seed of K-means: another seed divides the frame somewhat differently."
                 ),
                 io.Int.Input(
                     "anchor_frame",
@@ -59,13 +53,11 @@ class KMeansInit(io.ComfyNode):
                     tooltip="Frame that is divided, counted from 0. Choose one that shows everything you care for: "
                     "what is not in it gets no region of its own.",
                 ),
-                advanced(
-                    io.Combo.Input(
-                        "fit_frames",
-                        options=["window", "anchor"],
-                        default=config.fit_frames,
-                        tooltip="Frames that K-means looks at: all of the anchor's window, or the anchor alone.",
-                    )
+                choice_input(
+                    "fit_frames",
+                    ["window", "anchor"],
+                    config.fit_frames,
+                    "Frames that K-means looks at: all of the anchor's window, or the anchor alone.",
                 ),
                 advanced(
                     io.Int.Input(
@@ -76,11 +68,7 @@ class KMeansInit(io.ComfyNode):
                         tooltip="Runs of K-means of which the best is kept.",
                     )
                 ),
-                advanced(
-                    io.Int.Input(
-                        "window_length", default=_DEFAULT.window.length, min=1, max=10_000, tooltip=_WINDOW_TOOLTIP
-                    )
-                ),
+                advanced(window_length_input(_DEFAULT.window.length, _WINDOW_REMARK)),
             ],
             outputs=[SeedsSocket.Output("seeds", display_name="seeds")],
         )
@@ -120,11 +108,9 @@ class SceneContextKNN(io.ComfyNode):
             "similar remembered cells. Third of the five VidSeg stages.",
             search_aliases=["vidseg", "track", "propagate", "temporal consistency", "knn"],
             inputs=[
-                FeaturesSocket.Input("features", tooltip="From Extract Diffusion Features."),
+                features_input(),
                 SeedsSocket.Input("seeds", tooltip="From K-Means Init, made from the same features."),
-                io.Int.Input(
-                    "window_length", default=_DEFAULT.window.length, min=1, max=10_000, tooltip=_WINDOW_TOOLTIP
-                ),
+                window_length_input(_DEFAULT.window.length, _WINDOW_REMARK),
                 io.Int.Input(
                     "num_neighbors",
                     default=config.num_neighbors,
@@ -132,14 +118,12 @@ class SceneContextKNN(io.ComfyNode):
                     max=1000,
                     tooltip="Remembered cells that vote on the label of a cell.",
                 ),
-                advanced(
-                    io.Combo.Input(
-                        "memory",
-                        options=["previous", "anchor+previous"],
-                        default=config.memory,
-                        tooltip="What is remembered: the window before, or that and the anchor frame, which brings "
-                        "back regions that were hidden for a while.",
-                    )
+                choice_input(
+                    "memory",
+                    ["previous", "anchor+previous"],
+                    config.memory,
+                    "What is remembered: the window before, or that and the anchor frame, which brings back regions "
+                    "that were hidden for a while.",
                 ),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
@@ -183,14 +167,12 @@ class CorrespondenceRefine(io.ComfyNode):
                     tooltip="Cells (of 16 pixels) that something may move by from frame to frame. More for fast "
                     "motion.",
                 ),
-                advanced(
-                    io.Combo.Input(
-                        "voting",
-                        options=["cell", "track"],
-                        default=config.voting,
-                        tooltip="cell: all tracks through a cell vote. track: tracks of the window's first frame "
-                        "overwrite their cells (the published code).",
-                    )
+                choice_input(
+                    "voting",
+                    ["cell", "track"],
+                    config.voting,
+                    "cell: all tracks through a cell vote. track: tracks of the window's first frame overwrite their "
+                    "cells (the published code).",
                 ),
             ],
             outputs=[LabelsSocket.Output("refined", display_name="labels")],

@@ -12,8 +12,19 @@ from ..core.config import changed, preset
 from ..core.pipeline import extract_features
 from .images import as_frames
 from .progress import NodeProgress
-from .schema import MAX_SEED, advanced, conditioning_inputs, model_inputs, sampling_inputs, schema
 from .schema import Features as FeaturesSocket
+from .schema import (
+    advanced,
+    block_input,
+    conditioning_inputs,
+    frames_input,
+    max_side_input,
+    model_inputs,
+    sampling_inputs,
+    schema,
+    seed_input,
+    step_input,
+)
 from .selection import block_numbers
 
 _DEFAULT = preset("default")
@@ -34,25 +45,13 @@ class ExtractDiffusionFeatures(io.ComfyNode):
             search_aliases=["vidseg", "video segmentation", "segment", "unet features", "self attention"],
             inputs=[
                 *model_inputs(),
-                io.Image.Input("frames", tooltip="The frames of the video, as one batch of images in their order."),
+                frames_input(),
                 *conditioning_inputs(),
-                io.Int.Input(
-                    "seed",
-                    default=config.sampling.seed,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=False,
-                    tooltip="Seed of the noise. The noise of a frame depends on it and the frame's number.",
+                seed_input(
+                    config.sampling.seed,
+                    "Seed of the noise. The noise of a frame depends on it and the frame's number.",
                 ),
-                io.Int.Input(
-                    "max_side",
-                    default=config.frame.max_side,
-                    min=0,
-                    max=16384,
-                    step=64,
-                    tooltip="Reduce frames to this longer side before processing; 0 keeps their size. Smaller is "
-                    "faster and coarser. Labels always come back in the size of the frames.",
-                ),
+                max_side_input(config.frame.max_side),
                 advanced(
                     io.String.Input(
                         "blocks",
@@ -60,32 +59,20 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                         tooltip="Decoder blocks (3 to 11) whose features are averaged.",
                     )
                 ),
-                advanced(
-                    io.Int.Input(
-                        "matching_block",
-                        default=config.feature.matching_block,
-                        min=3,
-                        max=11,
-                        tooltip="Decoder block whose features find the same spot in the next frame.",
-                    )
+                block_input(
+                    "matching_block",
+                    config.feature.matching_block,
+                    "Decoder block whose features find the same spot in the next frame.",
                 ),
-                advanced(
-                    io.Int.Input(
-                        "start_step",
-                        default=config.start_step,
-                        min=0,
-                        max=999,
-                        tooltip="Step at whose noise level denoising starts: the smaller, the more noise.",
-                    )
+                step_input(
+                    "start_step",
+                    config.start_step,
+                    "Step at whose noise level denoising starts: the smaller, the more noise.",
                 ),
-                advanced(
-                    io.Int.Input(
-                        "feature_step",
-                        default=config.feature.step,
-                        min=0,
-                        max=999,
-                        tooltip="Step at which features are read, counted from 0; the last one is best.",
-                    )
+                step_input(
+                    "feature_step",
+                    config.feature.step,
+                    "Step at which features are read, counted from 0; the last one is best.",
                 ),
                 *sampling_inputs(config.sampling),
             ],

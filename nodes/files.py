@@ -10,11 +10,13 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
-from ..core.output import LABELS_FOLDER, RECORD_FILE, ResultFolder, areas_of, colours_of
+from ..core.output import LABELS_FOLDER, RECORD_FILE, Place, ResultFolder, areas_of, colours_of
 from ..core.types import InputError, Region
 from .schema import Labels as LabelsSocket
 from .schema import schema
 from .wires import Labels
+
+_PLACE = Place("filename_prefix", "Free space, then run the graph again.")
 
 
 class SaveRegions(io.ComfyNode):
@@ -46,7 +48,7 @@ class SaveRegions(io.ComfyNode):
         """Write the folder."""
         output = folder_paths.get_output_directory()
         parent, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
-        folder = ResultFolder(Path(parent) / f"{name}_{counter:05}_")
+        folder = ResultFolder(Path(parent) / f"{name}_{counter:05}_", _PLACE)
         maps, regions = labels.full()
         folder.prepare(maps.numel())
         folder.write_label_maps(0, maps)

@@ -13,7 +13,16 @@ from ..core.upsampling import upsample
 from .progress import NodeProgress
 from .schema import Features as FeaturesSocket
 from .schema import Labels as LabelsSocket
-from .schema import advanced, conditioning_inputs, model_inputs, sampling_inputs, schema
+from .schema import (
+    advanced,
+    block_input,
+    choice_input,
+    conditioning_inputs,
+    model_inputs,
+    sampling_inputs,
+    schema,
+    step_input,
+)
 from .wires import Labels, require_features_of
 
 _DEFAULT = preset("default")
@@ -57,36 +66,23 @@ class MaskedModulationUpsample(io.ComfyNode):
                     tooltip="Weight of pixels outside a region's coarse cells: smaller keeps closer to the cells, 1 "
                     "turns the filter off.",
                 ),
-                advanced(
-                    io.Int.Input(
-                        "modulation_step",
-                        default=modulation.step,
-                        min=0,
-                        max=999,
-                        tooltip="Step at which regions are pushed, counted from 0. Earlier is slower.",
-                    )
+                step_input(
+                    "modulation_step",
+                    modulation.step,
+                    "Step at which regions are pushed, counted from 0. Earlier is slower.",
                 ),
-                advanced(
-                    io.Int.Input(
-                        "block", default=modulation.block, min=3, max=11, tooltip="Decoder block that is pushed."
-                    )
+                block_input("block", modulation.block, "Decoder block that is pushed."),
+                choice_input(
+                    "attention",
+                    ["cross", "self"],
+                    modulation.attention,
+                    "Attention layer whose output is pushed; both give the same result.",
                 ),
-                advanced(
-                    io.Combo.Input(
-                        "attention",
-                        options=["cross", "self"],
-                        default=modulation.attention,
-                        tooltip="Attention layer whose output is pushed; both give the same result.",
-                    )
-                ),
-                advanced(
-                    io.Combo.Input(
-                        "blending",
-                        options=["all", "first", "none"],
-                        default=modulation.blending,
-                        tooltip="Restore the picture outside the region after every step, after the first two, or "
-                        "never.",
-                    )
+                choice_input(
+                    "blending",
+                    ["all", "first", "none"],
+                    modulation.blending,
+                    "Restore the picture outside the region after every step, after the first two, or never.",
                 ),
                 advanced(
                     io.Boolean.Input(

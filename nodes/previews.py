@@ -9,9 +9,7 @@ from torch import Tensor
 from ..core.palette import legend, overlay
 from ..core.types import Features
 from .images import as_frames, beside_legend, principal_colours, reduced, with_tags
-from .schema import Features as FeaturesSocket
-from .schema import Labels as LabelsSocket
-from .schema import schema
+from .schema import features_input, fps_input, labels_input, schema
 from .wires import Labels, require_frames_of
 
 PREVIEW_SIDE = 512
@@ -46,14 +44,12 @@ class PreviewRegions(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Image.Input("frames", tooltip="The frames that were segmented."),
-                LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node, coarse or in full resolution."),
+                labels_input(),
                 io.Float.Input(
                     "opacity", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="Of the colours over the frames."
                 ),
                 io.Boolean.Input("tags", default=True, tooltip="Write ids and names on the regions."),
-                io.Float.Input(
-                    "fps", default=12.0, min=0.1, max=120.0, step=0.5, tooltip="Speed of the preview in the node."
-                ),
+                fps_input(),
             ],
             outputs=[
                 io.Image.Output("overlay", display_name="overlay"),
@@ -89,10 +85,8 @@ class PreviewFeatures(io.ComfyNode):
             search_aliases=["vidseg", "pca", "visualise features"],
             is_output_node=True,
             inputs=[
-                FeaturesSocket.Input("features", tooltip="From Extract Diffusion Features."),
-                io.Float.Input(
-                    "fps", default=12.0, min=0.1, max=120.0, step=0.5, tooltip="Speed of the preview in the node."
-                ),
+                features_input(),
+                fps_input(),
             ],
             outputs=[io.Image.Output("image", display_name="image")],
         )

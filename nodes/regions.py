@@ -10,7 +10,7 @@ from ..core.types import Region, Seeds
 from .images import one_label_map
 from .schema import Labels as LabelsSocket
 from .schema import Seeds as SeedsSocket
-from .schema import advanced, schema
+from .schema import advanced, labels_input, schema
 from .selection import chosen_labels, names_and_merges, parsed_class_names
 from .wires import Labels, Scan
 
@@ -27,7 +27,7 @@ class NameRegions(io.ComfyNode):
             description="Give regions names and merge several into one. See Preview Regions for their ids.",
             search_aliases=["vidseg", "merge regions", "rename", "label"],
             inputs=[
-                LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node, coarse or in full resolution."),
+                labels_input(),
                 io.String.Input(
                     "names",
                     default="",
@@ -105,7 +105,7 @@ class AssignRegionsFromMask(io.ComfyNode):
 
 def _mask_inputs() -> list[io.Input]:
     return [
-        LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node."),
+        labels_input(),
         io.String.Input(
             "regions",
             default="",

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
+from ..core.config import ATTENTION_BLOCKS
+
 CATEGORY = "VidSeg"
 MAX_SEED = 2**32 - 1
 """Largest seed of K-means."""
@@ -81,3 +83,71 @@ def sampling_inputs(config: Any) -> list[io.Input]:
             )
         ),
     ]
+
+
+def frames_input() -> io.Input:
+    """Return the input of nodes that read the video."""
+    return io.Image.Input("frames", tooltip="The frames of the video, as one batch of images in their order.")
+
+
+def seed_input(default: int, tooltip: str) -> io.Input:
+    """Return a seed that stays as it is from run to run."""
+    return io.Int.Input("seed", default=default, min=0, max=MAX_SEED, control_after_generate=False, tooltip=tooltip)
+
+
+def max_side_input(default: int) -> io.Input:
+    """Return the size at which frames are processed."""
+    return io.Int.Input(
+        "max_side",
+        default=default,
+        min=0,
+        max=16384,
+        step=64,
+        tooltip="Reduce frames to this longer side before processing; 0 keeps their size. Smaller is faster and "
+        "coarser. Labels always come back in the size of the frames.",
+    )
+
+
+def num_clusters_input(default: int) -> io.Input:
+    """Return the number of regions, as many as label maps can hold beside 255 for void."""
+    tooltip = "Number of regions. Few for a subject before a background, 20 for a whole scene."
+    return io.Int.Input("num_clusters", default=default, min=1, max=255, tooltip=tooltip)
+
+
+def window_length_input(default: int, remark: str, *, least: int = 1) -> io.Input:
+    """Return the length of a window in frames; ``remark`` ends the tooltip."""
+    tooltip = f"Frames that are labelled together before the memory moves on{remark}"
+    return io.Int.Input("window_length", default=default, min=least, max=10_000, tooltip=tooltip)
+
+
+def step_input(name: str, default: int, tooltip: str) -> io.Input:
+    """Return an advanced input that numbers a sampling step."""
+    return advanced(io.Int.Input(name, default=default, min=0, max=999, tooltip=tooltip))
+
+
+def block_input(name: str, default: int, tooltip: str) -> io.Input:
+    """Return an advanced input that numbers a decoder block with attention."""
+    first, last = ATTENTION_BLOCKS[0], ATTENTION_BLOCKS[-1]
+    return advanced(io.Int.Input(name, default=default, min=first, max=last, tooltip=tooltip))
+
+
+def choice_input(name: str, options: list[str], default: str, tooltip: str) -> io.Input:
+    """Return an advanced input with a few options."""
+    return advanced(io.Combo.Input(name, options=options, default=default, tooltip=tooltip))
+
+
+def features_input() -> io.Input:
+    """Return the features that a stage works on."""
+    return Features.Input("features", tooltip="From Extract Diffusion Features.")
+
+
+def labels_input() -> io.Input:
+    """Return labels of any kind."""
+    return Labels.Input("labels", tooltip="Labels of any VidSeg node, coarse or in full resolution.")
+
+
+def fps_input() -> io.Input:
+    """Return the speed of an animated preview."""
+    return io.Float.Input(
+        "fps", default=12.0, min=0.1, max=120.0, step=0.5, tooltip="Speed of the preview in the node."
+    )

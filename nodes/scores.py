@@ -8,8 +8,7 @@ from torch import Tensor
 from .assessment import against_masks, along_correspondences, require_sequence
 from .images import as_label_maps
 from .schema import Features as FeaturesSocket
-from .schema import Labels as LabelsSocket
-from .schema import schema
+from .schema import labels_input, schema
 from .wires import Labels
 
 
@@ -28,7 +27,7 @@ class ScoreRegions(io.ComfyNode):
             search_aliases=["vidseg", "evaluate", "miou", "iou", "consistency", "flicker"],
             is_output_node=True,
             inputs=[
-                LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node."),
+                labels_input(),
                 io.MultiType.Input(
                     "masks",
                     [io.Mask, io.Image],

@@ -16,8 +16,18 @@ from ..core.video import open_clip
 from .images import as_frames, one_label_map
 from .narrow_model import load_narrow_model
 from .progress import NodeProgress
-from .schema import MAX_SEED, advanced, conditioning_inputs, model_inputs, schema
 from .schema import Labels as LabelsSocket
+from .schema import (
+    advanced,
+    conditioning_inputs,
+    frames_input,
+    max_side_input,
+    model_inputs,
+    num_clusters_input,
+    schema,
+    seed_input,
+    window_length_input,
+)
 from .wires import Labels
 
 _DEFAULT = preset("default")
@@ -57,7 +67,7 @@ class SegmentVideo(io.ComfyNode):
             search_aliases=["vidseg", "video segmentation", "segment everything", "panoptic", "rotoscope"],
             inputs=[
                 *model_inputs(),
-                io.Image.Input("frames", tooltip="The frames of the video, as one batch of images in their order."),
+                frames_input(),
                 *conditioning_inputs(),
                 io.MultiType.Input(
                     "mask",
@@ -72,44 +82,15 @@ class SegmentVideo(io.ComfyNode):
                     tooltip="default: what measures best. paper: as the paper writes it. reference: as its published "
                     "code does it, faults included. emerdiff: each frame alone.",
                 ),
-                io.Int.Input(
-                    "num_clusters",
-                    default=config.cluster.num_clusters,
-                    min=1,
-                    max=255,
-                    tooltip="Number of regions. Few for a subject before a background, 20 for a whole scene.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=config.sampling.seed,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=False,
-                    tooltip="Seed of noise and K-means.",
-                ),
-                io.Int.Input(
-                    "max_side",
-                    default=config.frame.max_side,
-                    min=0,
-                    max=16384,
-                    step=64,
-                    tooltip="Reduce frames to this longer side before processing; 0 keeps their size. Labels always "
-                    "come back in the size of the frames.",
-                ),
+                num_clusters_input(config.cluster.num_clusters),
+                seed_input(config.sampling.seed, "Seed of noise and K-means."),
+                max_side_input(config.frame.max_side),
                 io.Boolean.Input(
                     "fine_edges",
                     default=True,
                     tooltip="Find the pixels of each region (slow). Off: blocky edges, in a small part of the time.",
                 ),
-                advanced(
-                    io.Int.Input(
-                        "window_length",
-                        default=0,
-                        min=0,
-                        max=10_000,
-                        tooltip="Frames labelled together before the memory moves on; 0 takes the preset's.",
-                    )
-                ),
+                advanced(window_length_input(0, "; 0 takes the preset's.", least=0)),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
         )

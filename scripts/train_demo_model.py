@@ -14,6 +14,7 @@ machine is repeatable by its seed.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from demo_training import export
 from demo_training.card import draw_card
 from demo_training.run import DemoRun, RunSettings, join
 from demo_training.session import Session, in_words
-from demo_training.shapes import ModelShape, UNetShape, VAEShape, build_vae
+from demo_training.shapes import DEMO, build_vae
 from demo_training.timing import time_unet, time_vae
 from demo_training.trainer import StageSettings
 from demo_training.unet_stage import Bucket
@@ -52,7 +53,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-unet", type=int, default=256)
     parser.add_argument("--rate-vae", type=float, default=8e-4)
     parser.add_argument("--rate-unet", type=float, default=8e-4)
-    parser.add_argument("--model-channels", type=int, default=UNetShape.model_channels)
+    parser.add_argument("--model-channels", type=int, default=DEMO.unet.model_channels)
     parser.add_argument(
         "--compile", action="store_true", help="compile both networks (minutes of waiting, then faster)"
     )
@@ -83,7 +84,7 @@ def settings_of(given: argparse.Namespace) -> RunSettings:
     )
     settings = RunSettings(
         given.photos, given.work, vae, unet, device,
-        shape=ModelShape(UNetShape(model_channels=given.model_channels), VAEShape()), seed=given.seed,
+        sizes=replace(DEMO, unet=replace(DEMO.unet, model_channels=given.model_channels)), seed=given.seed,
         vae_batch=given.batch_vae, unet_batch=given.batch_unet, start_from=given.start_from,
     )  # fmt: skip
     if not given.small:
@@ -115,9 +116,9 @@ def train(settings: RunSettings, session: Session) -> None:
 def check_vae(model: Path, folders: list[Path]) -> None:
     """Print the mean PSNR of reconstructions of each folder's frames, scaled to `CHECKED_WIDTH`."""
     weights, header = export.read_weights(model)
-    shape = export.shape_of(header).vae
-    vae = build_vae(shape, 0).eval().to(memory_format=torch.channels_last)
-    export.load_vae(vae, weights, shape)
+    sizes = export.sizes_of(header).vae
+    vae = build_vae(sizes, 0).eval().to(memory_format=torch.channels_last)
+    export.load_vae(vae, weights, sizes)
     for folder in folders:
         values = []
         for path in sorted(folder.glob("*.jpg")) + sorted(folder.glob("*.png")):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from vidseg.core.model_files import CONDITIONING_KEY
 
 from . import export, pictures
 from .photos import PhotoBank, list_photos
@@ -27,16 +28,16 @@ def draw_card(photos: Path, run: Path, model: Path, folder: Path) -> None:
         history = json.loads((run / f"{stage}_history.json").read_text(encoding="utf-8"))["history"]
         pictures.curves(folder / f"{stage}_curve.png", history, title)
     weights, header = export.read_weights(model)
-    shape = export.shape_of(header)
-    unet, vae = build_unet(shape.unet, 0), build_vae(shape.vae, 0)
-    export.load_unet(unet, weights, shape.unet)
-    export.load_vae(vae, weights, shape.vae)
+    sizes = export.sizes_of(header)
+    unet, vae = build_unet(sizes.unet, 0), build_vae(sizes.vae, 0)
+    export.load_unet(unet, weights, sizes.unet)
+    export.load_vae(vae, weights, sizes.vae)
     for network in (unet, vae):
         network.eval().to(memory_format=torch.channels_last)
     shown = [photo for photo in list_photos(photos) if photo.held_out and photo.redistributable][:NUM_SHOWN]
     bank = PhotoBank(photos, shown, torch.device("cpu"), {})
     frames = torch.cat([bank.centre_crop(index, SHOWN_SIZE) for index in range(len(shown))])
-    table = weights[export.CONTEXT_KEY].float()
+    table = weights[CONDITIONING_KEY].float()
     pictures.reconstructions(folder / "reconstructions.jpg", vae, frames)
     pictures.denoisings(folder / "denoisings.jpg", unet, vae, table, frames)
     credit = "".join(f"{number}. {photo.licence}\n" for number, photo in enumerate(shown, start=1))

@@ -12,11 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from vidseg.core.model_sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes, UNetSizes, VAESizes
 
-from .shapes import ModelShape, UNetShape, VAEShape
-
-UNET_PREFIX, VAE_PREFIX = "model.diffusion_model.", "first_stage_model."
-CONTEXT_KEY = "conditioning.positive"
 LICENCE = "demonstration and tests, non-commercial"
 
 _RESNET_PARTS = {
@@ -39,10 +36,10 @@ _VAE_PARTS = (
 _VAE_ATTENTION_PARTS = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
-def original_unet_key(name: str, shape: UNetShape) -> str:
+def original_unet_key(name: str, sizes: UNetSizes) -> str:
     """Return the original name of a diffusers parameter, without prefix.
 
-    >>> original_unet_key("up_blocks.1.upsamplers.0.conv.bias", UNetShape())
+    >>> original_unet_key("up_blocks.1.upsamplers.0.conv.bias", UNetSizes(64))
     'output_blocks.5.2.conv.bias'
     """
     for ours, theirs in _UNET_ENDS.items():
@@ -54,15 +51,15 @@ def original_unet_key(name: str, shape: UNetShape) -> str:
         return f"{_MIDDLE_PARTS[f'{part}.{index}']}.{_unet_leaf(part, leaf)}"
     level, part, index, leaf = rest.split(".", maxsplit=3)
     if kind == "down_blocks":
-        first = int(level) * (shape.num_res_blocks + 1) + 1
+        first = int(level) * (sizes.num_res_blocks + 1) + 1
         block, prefix = first + int(index), "input_blocks"
         if part == "downsamplers":
-            return f"input_blocks.{first + shape.num_res_blocks}.0.{leaf.replace('conv', 'op')}"
+            return f"input_blocks.{first + sizes.num_res_blocks}.0.{leaf.replace('conv', 'op')}"
     else:
-        first = int(level) * (shape.num_res_blocks + 1)
+        first = int(level) * (sizes.num_res_blocks + 1)
         block, prefix = first + int(index), "output_blocks"
         if part == "upsamplers":
-            return f"output_blocks.{first + shape.num_res_blocks}.{1 if level == '0' else 2}.{leaf}"
+            return f"output_blocks.{first + sizes.num_res_blocks}.{1 if level == '0' else 2}.{leaf}"
     return f"{prefix}.{block}.{int(part == 'attentions')}.{_unet_leaf(part, leaf)}"
 
 
@@ -73,13 +70,13 @@ def _unet_leaf(part: str, leaf: str) -> str:
     return f"{_RESNET_PARTS[layer]}.{kind}"
 
 
-def original_vae_key(name: str, shape: VAEShape) -> str:
+def original_vae_key(name: str, sizes: VAESizes) -> str:
     """Return the original name of a diffusers parameter, without prefix; decoder levels count the other way.
 
-    >>> original_vae_key("decoder.up_blocks.0.resnets.1.conv1.bias", VAEShape())
+    >>> original_vae_key("decoder.up_blocks.0.resnets.1.conv1.bias", VAESizes())
     'decoder.up.3.block.1.conv1.bias'
     """
-    last = len(shape.ch_mult) - 1
+    last = len(sizes.ch_mult) - 1
     name = re.sub(r"up_blocks\.(\d)\.resnets", lambda match: f"up.{last - int(match[1])}.block", name)
     name = re.sub(r"up_blocks\.(\d)\.upsamplers\.0", lambda match: f"up.{last - int(match[1])}.upsample", name)
     for pattern, replacement in _VAE_PARTS:
@@ -91,14 +88,14 @@ def original_vae_key(name: str, shape: VAEShape) -> str:
     return name
 
 
-def original_unet_weights(unet: nn.Module, shape: UNetShape) -> dict[str, Tensor]:
+def original_unet_weights(unet: nn.Module, sizes: UNetSizes) -> dict[str, Tensor]:
     """Return the UNet's weights under their full original names, fp16."""
-    return _renamed(unet, UNET_PREFIX, lambda name: original_unet_key(name, shape))
+    return _renamed(unet, UNET_PREFIX, lambda name: original_unet_key(name, sizes))
 
 
-def original_vae_weights(vae: nn.Module, shape: VAEShape) -> dict[str, Tensor]:
+def original_vae_weights(vae: nn.Module, sizes: VAESizes) -> dict[str, Tensor]:
     """Return the autoencoder's weights under their full original names, fp16; attention weights are 1x1 kernels."""
-    weights = _renamed(vae, VAE_PREFIX, lambda name: original_vae_key(name, shape))
+    weights = _renamed(vae, VAE_PREFIX, lambda name: original_vae_key(name, sizes))
     return {
         name: value[:, :, None, None] if ".attn_1." in name and value.ndim == 2 else value
         for name, value in weights.items()
@@ -121,20 +118,20 @@ def load_original(network: nn.Module, weights: Mapping[str, Tensor], prefix: str
     network.load_state_dict(state)
 
 
-def load_unet(unet: nn.Module, weights: Mapping[str, Tensor], shape: UNetShape) -> None:
+def load_unet(unet: nn.Module, weights: Mapping[str, Tensor], sizes: UNetSizes) -> None:
     """Load a UNet from weights with original names."""
-    load_original(unet, weights, UNET_PREFIX, lambda name: original_unet_key(name, shape))
+    load_original(unet, weights, UNET_PREFIX, lambda name: original_unet_key(name, sizes))
 
 
-def load_vae(vae: nn.Module, weights: Mapping[str, Tensor], shape: VAEShape) -> None:
+def load_vae(vae: nn.Module, weights: Mapping[str, Tensor], sizes: VAESizes) -> None:
     """Load an autoencoder from weights with original names."""
-    load_original(vae, weights, VAE_PREFIX, lambda name: original_vae_key(name, shape))
+    load_original(vae, weights, VAE_PREFIX, lambda name: original_vae_key(name, sizes))
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], shape: ModelShape, provenance: Mapping[str, Any]) -> None:
-    """Write a file with the shapes, the provenance and the licence in its header."""
+def save_weights(path: Path, weights: Mapping[str, Tensor], sizes: ModelSizes, provenance: Mapping[str, Any]) -> None:
+    """Write a file with the sizes, the provenance and the licence in its header."""
     metadata = {
-        "vidseg.config": json.dumps(shape.as_config()),
+        METADATA_KEY: sizes.to_metadata()[METADATA_KEY],
         "vidseg.provenance": json.dumps(dict(provenance)),
         "license": LICENCE,
     }
@@ -150,9 +147,6 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata())  # noqa: SIM118
 
 
-def shape_of(metadata: Mapping[str, str]) -> ModelShape:
-    """Return the shapes that a file's header states."""
-    config = json.loads(metadata["vidseg.config"])
-    unet = {name: tuple(value) if isinstance(value, list) else value for name, value in config["unet"].items()}
-    vae = {name: tuple(value) if isinstance(value, list) else value for name, value in config["vae"].items()}
-    return ModelShape(UNetShape(**unet), VAEShape(**vae))
+def sizes_of(metadata: Mapping[str, str]) -> ModelSizes:
+    """Return the sizes that a file's header states."""
+    return ModelSizes.from_metadata(metadata[METADATA_KEY])

@@ -6,7 +6,7 @@ import datetime
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
+from vidseg.core.model_files import CONDITIONING_KEY
+from vidseg.core.model_sizes import ModelSizes
 
 from . import export, pictures
 from .photos import Photo, PhotoBank, list_photos
 from .session import Session
-from .shapes import ModelShape, build_unet, build_vae, prompt_table
+from .shapes import DEMO, build_unet, build_vae, prompt_table
 from .trainer import NUM_REPORTS, StageSettings, Trainer
 from .unet_stage import (
     BUCKETS,
@@ -54,7 +56,7 @@ class RunSettings:
     vae: StageSettings
     unet: StageSettings
     device: torch.device
-    shape: ModelShape = field(default_factory=ModelShape)
+    sizes: ModelSizes = DEMO
     seed: int = 0
     vae_batch: int = 40
     unet_batch: int = 256
@@ -77,7 +79,7 @@ class DemoRun:
         photos = list_photos(settings.photos)
         self._training = [photo for photo in photos if not photo.held_out]
         self._held_out = [photo for photo in photos if photo.held_out]
-        self._table = prompt_table(settings.shape.unet)
+        self._table = prompt_table(settings.sizes.unet)
 
     @cached_property
     def _bank(self) -> PhotoBank:
@@ -106,15 +108,15 @@ class DemoRun:
         settings, path = self._settings, self._settings.folder / "vae.safetensors"
         if path.exists():
             return True
-        vae = self._prepared(build_vae(settings.shape.vae, settings.seed))
+        vae = self._prepared(build_vae(settings.sizes.vae, settings.seed))
         trainer = Trainer(vae, VAEObjective(vae), settings.vae, settings.folder)
         self._bank.require(settings.crop, CROP_SCALES[0])
         batches = VAEBatches(self._bank, settings.crop, settings.vae_batch, settings.seed)
         if not trainer.run(batches, self._report_vae, self._session):
             return False
         normalise_latents(trainer.average, self._bank, settings.crop, NUM_NORMALISED, settings.seed)
-        weights = export.original_vae_weights(trainer.average, settings.shape.vae)
-        export.save_weights(path, weights, settings.shape, {"vae": _summary(trainer)})
+        weights = export.original_vae_weights(trainer.average, settings.sizes.vae)
+        export.save_weights(path, weights, settings.sizes, {"vae": _summary(trainer)})
         return True
 
     def _report_vae(self, trainer: Trainer) -> dict[str, Any]:
@@ -137,9 +139,9 @@ class DemoRun:
             settings.folder / "latents.pt", settings.buckets,
             lambda bucket: encode_bucket(vae, self._bank, bucket, settings.seed, settings.precision), settings.device,
         )  # fmt: skip
-        unet = self._prepared(build_unet(settings.shape.unet, settings.seed))
+        unet = self._prepared(build_unet(settings.sizes.unet, settings.seed))
         if settings.start_from:
-            export.load_unet(unet, export.read_weights(settings.start_from)[0], settings.shape.unet)
+            export.load_unet(unet, export.read_weights(settings.start_from)[0], settings.sizes.unet)
         trainer = Trainer(unet, UNetObjective(unet), settings.unet, settings.folder)
         batches = UNetBatches(latents, settings.buckets, self._table, settings.unet_batch, settings.seed)
         noise = torch.zeros(len(self._validation), 4, *settings.buckets[-1].cells, device=settings.device)
@@ -163,15 +165,15 @@ class DemoRun:
         return figures
 
     def _keep(self, trainer: Trainer, name: str) -> None:
-        shape = self._settings.shape
-        weights = export.original_unet_weights(trainer.average, shape.unet)
-        export.save_weights(self._settings.folder / name, weights, shape, {"unet": _summary(trainer)})
+        sizes = self._settings.sizes
+        weights = export.original_unet_weights(trainer.average, sizes.unet)
+        export.save_weights(self._settings.folder / name, weights, sizes, {"unet": _summary(trainer)})
 
     def load_vae(self) -> AutoencoderKL:
         """Return the trained autoencoder."""
         weights, _ = export.read_weights(self._settings.folder / "vae.safetensors")
-        vae = build_vae(self._settings.shape.vae, self._settings.seed)
-        export.load_vae(vae, weights, self._settings.shape.vae)
+        vae = build_vae(self._settings.sizes.vae, self._settings.seed)
+        export.load_vae(vae, weights, self._settings.sizes.vae)
         return self._prepared(vae).eval().requires_grad_(False)
 
     def provenance(self) -> dict[str, Any]:
@@ -194,11 +196,11 @@ def join(vae: Path, unet: Path, target: Path, provenance: dict[str, Any]) -> Non
     """Write one file from the weights of both networks, the prompt table and the provenance."""
     vae_weights, vae_header = export.read_weights(vae)
     unet_weights, unet_header = export.read_weights(unet)
-    shape = export.shape_of(unet_header)
+    sizes = export.sizes_of(unet_header)
     for header in (vae_header, unet_header):
         provenance = {**json.loads(header["vidseg.provenance"]), **provenance}
-    table = {export.CONTEXT_KEY: prompt_table(shape.unet).half()}
-    export.save_weights(target, {**vae_weights, **unet_weights, **table}, shape, provenance)
+    table = {CONDITIONING_KEY: prompt_table(sizes.unet).half()}
+    export.save_weights(target, {**vae_weights, **unet_weights, **table}, sizes, provenance)
 
 
 def _report_number(trainer: Trainer) -> int:

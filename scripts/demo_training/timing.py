@@ -23,7 +23,7 @@ MAX_SECONDS = 60.0
 
 def time_vae(settings: RunSettings) -> float:
     """Return the autoencoder's steps per second."""
-    vae = build_vae(settings.shape.vae, settings.seed)
+    vae = build_vae(settings.sizes.vae, settings.seed)
     generator = torch.Generator().manual_seed(0)
     frames = torch.rand(settings.vae_batch, 3, *settings.crop, generator=generator) * 2 - 1
     noise = torch.randn(settings.vae_batch, 4, settings.crop[0] // 8, settings.crop[1] // 8, generator=generator)
@@ -34,13 +34,13 @@ def time_vae(settings: RunSettings) -> float:
 
 def time_unet(settings: RunSettings) -> dict[str, float]:
     """Return the noise predictor's steps per second at each bucket's size."""
-    unet = build_unet(settings.shape.unet, settings.seed)
+    unet = build_unet(settings.sizes.unet, settings.seed)
     rates = {}
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(unet, UNetObjective(unet), settings, Path(folder))
         for bucket in settings.buckets:
             latents = torch.randn(settings.unet_batch, 4, *bucket.cells).half().to(settings.device)
-            table = prompt_table(settings.shape.unet)
+            table = prompt_table(settings.sizes.unet)
             batches = UNetBatches([latents], [bucket], table, settings.unet_batch, settings.seed)
             rates[f"{bucket.height}x{bucket.width}"] = _rate(trainer, batches(0))
     return rates

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
+from vidseg.core.model_sizes import SCALE_FACTOR
 
 from .noise import NUM_TIMESTEPS, add_noise, signal_levels
 from .photos import PhotoBank
-from .shapes import SCALE_FACTOR
 from .trainer import Batch, step_generator
 from .vae_stage import ENCODE_BATCH, encode_moments
 

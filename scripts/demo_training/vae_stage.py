@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
+from vidseg.core.model_sizes import SCALE_FACTOR
 
 from .photos import PhotoBank
-from .shapes import SCALE_FACTOR
 from .trainer import Batch, step_generator
 
 L1_WEIGHT = 0.05

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from vidseg.core.backbones import BackboneInfo
 from vidseg.core.config import ContextConfig, Settings, changed
 from vidseg.core.context import SceneContext
-from vidseg.core.output import ResultFolder, areas_of, colours_of, unwritable
+from vidseg.core.output import OUT, Place, ResultFolder, areas_of, colours_of, unwritable
 from vidseg.core.palette import PALETTE
 from vidseg.core.record import RunDescription, RunResult, record_text, require_same_run, versions
 from vidseg.core.scan_state import ScanState
@@ -95,8 +95,13 @@ def test_a_full_disk_is_refused_beforehand(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_names_the_remedy(tmp_path: Path) -> None:
-    assert "may write to" in str(unwritable(tmp_path, PermissionError(errno.EROFS, "Read-only file system")))
-    assert "Free space" in str(unwritable(tmp_path, OSError(errno.EDQUOT, "Quota exceeded")))
+    assert "may write to" in str(unwritable(tmp_path, PermissionError(errno.EROFS, "Read-only file system"), OUT))
+    full = OSError(errno.EDQUOT, "Quota exceeded")
+    assert "`--out` must be writable" in str(unwritable(tmp_path, full, OUT))
+    assert "--resume" in str(unwritable(tmp_path, full, OUT))
+    elsewhere = str(unwritable(tmp_path, full, Place("prefix", "Free space, then run again.")))
+    assert elsewhere.startswith("`prefix` must")
+    assert elsewhere.endswith("run again.")
 
 
 def test_the_state_is_written_whole(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import folder_paths
@@ -68,3 +69,13 @@ def test_damaged_files_are_named(labels: Labels, output: Path) -> None:
     (output / folder / "segmentation.json").write_text("{")
     with pytest.raises(InputError, match="Save the regions again"):
         call("LoadRegions", folder=folder)
+
+
+def test_a_full_disk_is_told_in_the_words_of_the_node(labels: Labels, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vidseg.core.output._write_through", refuse)
+    with pytest.raises(InputError, match=r"`filename_prefix` must be writable.*run the graph again") as refused:
+        call("SaveRegions", labels=labels)
+    assert "--" not in str(refused.value)

@@ -23,14 +23,18 @@ from demo_training import export, pictures, run
 from demo_training.noise import add_noise, remove_noise, sample, signal_levels
 from demo_training.photos import Photo, PhotoBank, list_photos
 from demo_training.session import Session
-from demo_training.shapes import ModelShape, UNetShape, VAEShape, build_unet, build_vae, prompt_table
+from demo_training.shapes import DEMO, build_unet, build_vae, prompt_table
 from demo_training.trainer import StageSettings, learning_rate
 from demo_training.unet_stage import Bucket
 from demo_training.vae_stage import encode_moments, reconstruct, rescale_latents
 from diffusers.loaders import single_file_utils as theirs
 from diffusers.models.attention_processor import Attention
 
-SHAPE = ModelShape(UNetShape(model_channels=32, channel_mult=(1, 1, 1, 1)), VAEShape(ch_mult=(1, 1, 1, 1)))
+SIZES = replace(
+    DEMO,
+    unet=replace(DEMO.unet, model_channels=32, channel_mult=(1, 1, 1, 1)),
+    vae=replace(DEMO.vae, ch_mult=(1, 1, 1, 1)),
+)
 FREE = "CC BY 2.0; author Someone"
 CPU = torch.device("cpu")
 
@@ -67,7 +71,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings_in(folder: Path, photos: Path) -> run.RunSettings:
     vae = StageSettings("vae", 3, 1.0, 1e-3, warmup_steps=2, ema_decay=0.9, seed=0)
     return run.RunSettings(
-        photos, folder, vae, replace(vae, name="unet"), CPU, shape=SHAPE, vae_batch=1, unet_batch=1, crop=(32, 32),
+        photos, folder, vae, replace(vae, name="unet"), CPU, sizes=SIZES, vae_batch=1, unet_batch=1, crop=(32, 32),
         buckets=(Bucket(16, 16, 3, 1.0),),
     )  # fmt: skip
 
@@ -118,13 +122,13 @@ def test_export_is_read_back_by_diffusers_own_converters(photos: Path, finished:
     provenance = run.DemoRun(settings_in(finished, photos), Session()).provenance()
     run.join(finished / "vae.safetensors", finished / "unet.safetensors", target, provenance)
     weights, header = export.read_weights(target)
-    assert export.shape_of(header) == SHAPE
+    assert export.sizes_of(header) == SIZES
     assert header["license"] == "demonstration and tests, non-commercial"
     assert json.loads(header["vidseg.provenance"])["unet"]["steps"] == 3
-    assert torch.equal(weights["conditioning.positive"], prompt_table(SHAPE.unet).half())
-    unet, vae = build_unet(SHAPE.unet, 1), build_vae(SHAPE.vae, 1)
-    export.load_unet(unet, weights, SHAPE.unet)
-    export.load_vae(vae, weights, SHAPE.vae)
+    assert torch.equal(weights["conditioning.positive"], prompt_table(SIZES.unet).half())
+    unet, vae = build_unet(SIZES.unet, 1), build_vae(SIZES.vae, 1)
+    export.load_unet(unet, weights, SIZES.unet)
+    export.load_vae(vae, weights, SIZES.vae)
     converted = (
         (unet, theirs.convert_ldm_unet_checkpoint(dict(weights), dict(unet.config))),
         (vae, theirs.convert_ldm_vae_checkpoint(dict(weights), dict(vae.config))),
@@ -135,14 +139,14 @@ def test_export_is_read_back_by_diffusers_own_converters(photos: Path, finished:
             assert torch.equal(state[name].float().reshape(value.shape), value)
 
 
-def test_heads_are_as_wide_as_the_shape_says() -> None:
-    heads = [module for module in build_unet(UNetShape(), 0).modules() if isinstance(module, Attention)]
+def test_heads_are_as_wide_as_the_sizes_say() -> None:
+    heads = [module for module in build_unet(DEMO.unet, 0).modules() if isinstance(module, Attention)]
     assert {module.inner_dim // module.heads for module in heads} == {32}
     assert len(heads) == 2 * (6 + 1 + 9)
 
 
 def test_rescaled_latents_leave_the_reconstruction() -> None:
-    vae = build_vae(SHAPE.vae, 3).eval()
+    vae = build_vae(SIZES.vae, 3).eval()
     frames = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     before, (mean, log_variance) = reconstruct(vae, frames), encode_moments(vae, frames)
     shift, scale = torch.tensor([0.5, -1.0, 0.0, 2.0]), torch.tensor([0.5, 2.0, 1.5, 0.1])
