@@ -114,7 +114,7 @@ def _queries(
         denoised = denoiser.predict(x, float(sigmas[step])).denoised
         x = euler_step(x.to(denoised.device), denoised, float(sigmas[step]), float(sigmas[step + 1]))
     blocks = (*feature.blocks, feature.matching_block)
-    queries = denoiser.predict(x, float(sigmas[feature.step]), query_blocks=blocks).queries
+    queries = denoiser.queries(x, float(sigmas[feature.step]), blocks)
     return torch.stack(queries[:-1]).mean(0).cpu(), queries[-1].cpu()
 
 

@@ -37,12 +37,10 @@ class Prediction(NamedTuple):
 
     Attributes:
         denoised: ``(T,4,H/8,W/8)`` float32, guided prediction of the clean latents.
-        queries: per requested block ``(T,N,C)`` float32: self-attention queries, conditional half, raster order.
         cache: for `Denoiser.replay`; None unless asked for.
     """
 
     denoised: Tensor
-    queries: tuple[Tensor, ...]
     cache: StepCache | None
 
 
@@ -53,10 +51,15 @@ class Denoiser(Protocol):
     `Backbone.training_sigmas`. Guidance is applied inside: the negative half is the zero embedding.
     """
 
-    def predict(
-        self, latents: Tensor, sigma: float, *, query_blocks: Sequence[int] = (), keep: ModulationConfig | None = None
-    ) -> Prediction:
+    def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
         """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; with ``keep``, also return what `replay` needs."""
+        ...
+
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return self-attention queries of the conditional half, per block ``(T,N,C)`` float32, in raster order.
+
+        Adapters compute no more than what leads to them: one half of guidance, and nothing after the last block.
+        """
         ...
 
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:

@@ -64,21 +64,21 @@ class HostDenoiser:
         self._highest_kept_sigma = 0.0
         self._short_calls: bool | None = None  # unknown until the first modulated call has checked them
 
-    def predict(
-        self, latents: Tensor, sigma: float, *, query_blocks: Sequence[int] = (), keep: ModulationConfig | None = None
-    ) -> Prediction:
+    def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
         """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`."""
-        unknown = [
-            block for block in (*query_blocks, *((keep.block,) if keep else ())) if block not in ATTENTION_BLOCKS
-        ]
-        if unknown:
-            raise InputError(f"`blocks` must be of {ATTENTION_BLOCKS}, which hold attention, but got {unknown}.")
-        parts = self._in_parts(lambda part: self._predict(latents[part], sigma, query_blocks, keep), len(latents))
+        if keep is not None:
+            _check_blocks("keep.block", (keep.block,))
+        parts = self._in_parts(lambda part: self._predict(latents[part], sigma, keep), len(latents))
         cache = parts[0].cache
         for part in parts[1:]:
             cache = _as_cache(cache).merged(_as_cache(part.cache)) if keep else None
-        queries = tuple(torch.cat(column) for column in zip(*(part.queries for part in parts), strict=True))
-        return Prediction(torch.cat([part.denoised for part in parts]), queries, cache)
+        return Prediction(torch.cat([part.denoised for part in parts]), cache)
+
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return self-attention queries of the conditional half, the only one that runs; see `Denoiser.queries`."""
+        _check_blocks("blocks", blocks or (None,))
+        parts = self._in_parts(lambda part: self._queries(latents[part], sigma, blocks), len(latents))
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
         """Call the UNet again with injected queries and keys; see `Denoiser.replay`."""
@@ -95,27 +95,27 @@ class HostDenoiser:
             lambda size: [run(slice(start, start + size)) for start in range(0, count, size)], count, is_out_of_memory
         )
 
-    def _predict(
-        self, latents: Tensor, sigma: float, query_blocks: Sequence[int], keep: ModulationConfig | None
-    ) -> Prediction:
+    def _queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
         captured: dict[Slot, Tensor] = {}
         call = Call({}, {})
-        kept = ATTENTION_BLOCKS if keep and keep.inject else ()
-        for block in sorted({*query_blocks, *kept}):
-            call.replace["attn1", block] = capture_self(
-                self._attention("attn1", block), block, captured, keys=block in kept
-            )
-            if block in kept:
-                call.replace["attn2", block] = capture_cross(self._attention("attn2", block), block, captured)
+        for block in set(blocks):
+            call.replace["attn1", block] = capture_self(self._attention("attn1", block), block, captured, keys=False)
+        self._denoised(latents, sigma, call, guided=False)
+        conditional = self._loaded.conds["positive"][0]["uuid"]
+        return tuple(captured[Slot("q", block, conditional)].float() for block in blocks)
+
+    def _predict(self, latents: Tensor, sigma: float, keep: ModulationConfig | None) -> Prediction:
+        captured: dict[Slot, Tensor] = {}
+        call = Call({}, {})
+        for block in ATTENTION_BLOCKS if keep and keep.inject else ():
+            call.replace["attn1", block] = capture_self(self._attention("attn1", block), block, captured, keys=True)
+            call.replace["attn2", block] = capture_cross(self._attention("attn2", block), block, captured)
         recorder = None
         if keep and keep.block + 1 in ATTENTION_BLOCKS and sigma >= self._highest_kept_sigma:
             self._highest_kept_sigma = sigma  # the modulated step comes first: later steps need no tail
             recorder = call.patches["output_block_patch"] = TailRecorder(keep.block)
         denoised = self._denoised(latents, sigma, call)
-        conditional = self._loaded.conds["positive"][0]["uuid"]
-        queries = tuple(captured[Slot("q", block, conditional)].float() for block in query_blocks)
-        cache = HostCache(keep, captured, recorder.states() if recorder else {}) if keep else None
-        return Prediction(denoised, queries, cache)
+        return Prediction(denoised, HostCache(keep, captured, recorder.states() if recorder else {}) if keep else None)
 
     def _replay(self, latents: Tensor, sigma: float, cache: HostCache, frames: Tensor, offset: Tensor | None) -> Tensor:
         frames = frames.to(self._loaded.device)
@@ -172,13 +172,13 @@ class HostDenoiser:
         )
         return False
 
-    def _denoised(self, latents: Tensor, sigma: float, call: Call) -> Tensor:
-        """Return the guided prediction of the clean latents, float32 on the device of ``latents``."""
+    def _denoised(self, latents: Tensor, sigma: float, call: Call, *, guided: bool = True) -> Tensor:
+        """Return the prediction of the clean latents, float32 on the device of ``latents``."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         loaded = self._loaded
         x = latents.to(loaded.device, torch.float32)
         sigmas = x.new_full((len(x),), sigma)
-        negative = loaded.conds["negative"] if self._guidance_scale != 1 else None
+        negative = loaded.conds["negative"] if guided and self._guidance_scale != 1 else None
         conditional, unconditional = comfy.samplers.calc_cond_batch(
             loaded.base, [loaded.conds["positive"], negative], x, sigmas, self._options(call)
         )
@@ -221,6 +221,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether the host counts ``error`` as memory that ran out."""
     host = comfy.model_management
     return bool(host.is_oom(error)) if hasattr(host, "is_oom") else isinstance(error, host.OOM_EXCEPTION)
+
+
+def _check_blocks(name: str, blocks: Sequence[int | None]) -> None:
+    unknown = [block for block in blocks if block not in ATTENTION_BLOCKS]
+    if unknown:
+        raise InputError(f"`{name}` must be of {ATTENTION_BLOCKS}, which hold attention, but got {unknown}.")
 
 
 def _as_cache(cache: StepCache | None) -> HostCache:

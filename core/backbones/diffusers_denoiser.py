@@ -19,6 +19,7 @@ from .unet_passes import (
     AttentionRecord,
     DecoderBlock,
     attention_block_numbers,
+    block_query,
     decoder_blocks,
     embed_timestep,
     offset_response,
@@ -68,23 +69,34 @@ class DiffusersDenoiser:
     def _halves(self) -> int:
         return len(self._context)
 
-    def predict(
-        self, latents: Tensor, sigma: float, *, query_blocks: Sequence[int] = (), keep: ModulationConfig | None = None
-    ) -> Prediction:
+    def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
         """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`. Results lie on the model's device.
 
         Raises:
             InputError: latents of a wrong shape, or a block without attention.
         """
         _check_latents(latents)
-        self._check_blocks("query_blocks", query_blocks)
         if keep is not None:
             self._check_blocks("keep.block", (keep.block,))
 
         def run(size: int) -> list[Prediction]:
-            return [self._predict(part, sigma, tuple(query_blocks), keep) for part in torch.split(latents, size)]
+            return [self._predict(part, sigma, keep) for part in torch.split(latents, size)]
 
         return _joined(self._in_chunks(run, len(latents)))
+
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return self-attention queries of the conditional half; see `Denoiser.queries`.
+
+        Raises:
+            InputError: latents of a wrong shape, no block, or a block without attention.
+        """
+        _check_latents(latents)
+        self._check_blocks("blocks", blocks or (None,))
+
+        def run(size: int) -> list[tuple[Tensor, ...]]:
+            return [self._queries(part, sigma, tuple(blocks)) for part in torch.split(latents, size)]
+
+        return tuple(torch.cat(parts) for parts in zip(*self._in_chunks(run, len(latents)), strict=True))
 
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
         """Call the UNet again with kept queries and keys; see `Denoiser.replay`.
@@ -116,19 +128,14 @@ class DiffusersDenoiser:
         return halve_on_out_of_memory(run, max(1, min(count, self._compute_batch)), is_out_of_memory)
 
     @torch.no_grad()
-    def _predict(
-        self, latents: Tensor, sigma: float, query_blocks: tuple[int, ...], keep: ModulationConfig | None
-    ) -> Prediction:
+    def _predict(self, latents: Tensor, sigma: float, keep: ModulationConfig | None) -> Prediction:
         """Call the UNet once on all of ``latents``."""
-        latents, model_input, time, context = self._inputs(latents, sigma)
+        latents, model_input, time, context = self._inputs(latents, sigma, self._context)
         hidden, skips = run_encoder(self._unet, model_input, time, context)
         records: dict[int, AttentionRecord] = {}
-        queries: dict[int, Tensor] = {}
         kept_hidden = hidden
         for number, (block, skip) in enumerate(zip(self._blocks, skips, strict=True)):
             hidden, record = run_block(block, hidden, skip, time, context)
-            if record is not None and number in query_blocks:
-                queries[number] = record.query[-len(latents) :].float()
             if record is not None and keep is not None and keep.inject:
                 records[number] = record
             if keep is not None and number == keep.block:
@@ -136,7 +143,22 @@ class DiffusersDenoiser:
             hidden = upsampled(block, hidden)
         denoised = self._denoised(run_head(self._unet, hidden), latents, sigma)
         cache = self._cache(keep, sigma, records, kept_hidden, skips) if keep is not None else None
-        return Prediction(denoised, tuple(queries[number] for number in query_blocks), cache)
+        return Prediction(denoised, cache)
+
+    @torch.no_grad()
+    def _queries(self, latents: Tensor, sigma: float, blocks: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Run the conditional half as far as the last of ``blocks``."""
+        _, model_input, time, context = self._inputs(latents, sigma, self._context[-1:])
+        hidden, skips = run_encoder(self._unet, model_input, time, context)
+        found: dict[int, Tensor] = {}
+        last = max(blocks)
+        for number, (block, skip) in enumerate(zip(self._blocks[:last], skips, strict=False)):
+            hidden, record = run_block(block, hidden, skip, time, context)
+            if record is not None and number in blocks:
+                found[number] = record.query.float()
+            hidden = upsampled(block, hidden)
+        found[last] = block_query(self._blocks[last], hidden, skips[last], time).float()
+        return tuple(found[number] for number in blocks)
 
     def _cache(
         self,
@@ -167,7 +189,7 @@ class DiffusersDenoiser:
     ) -> Tensor:
         """Repeat the UNet call for a chunk of elements."""
         chosen = frames[part]
-        latents, model_input, time, context = self._inputs(latents[part], sigma)
+        latents, model_input, time, context = self._inputs(latents[part], sigma, self._context)
         if offset is None:
             start = 0
             hidden, skips = run_encoder(self._unet, model_input, time, context)
@@ -189,13 +211,13 @@ class DiffusersDenoiser:
         hidden = (hidden.float() + change.repeat(self._halves, 1, 1, 1)).to(hidden.dtype)
         return upsampled(self._blocks[number], hidden)
 
-    def _inputs(self, latents: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return latents on the device, and the UNet's input, time embedding and context for all halves."""
-        latents = latents.to(self._context.device, torch.float32)
-        model_input = (latents / math.hypot(1, sigma)).to(self._context.dtype).repeat(self._halves, 1, 1, 1)
+    def _inputs(self, latents: Tensor, sigma: float, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return latents on the device, and the UNet's input, time embedding and context for the halves given."""
+        latents = latents.to(context.device, torch.float32)
+        model_input = (latents / math.hypot(1, sigma)).to(context.dtype).repeat(len(context), 1, 1, 1)
         timestep = int((self._training_sigmas - sigma).abs().argmin())
         time = embed_timestep(self._unet, timestep, len(model_input), model_input)
-        return latents, model_input, time, self._context.repeat_interleave(len(latents), dim=0)
+        return latents, model_input, time, context.repeat_interleave(len(latents), dim=0)
 
     def _denoised(self, output: Tensor, latents: Tensor, sigma: float) -> Tensor:
         """Apply guidance and turn the UNet's output into the prediction of the clean latents."""
@@ -207,7 +229,7 @@ class DiffusersDenoiser:
             return latents / (1 + sigma**2) - output * (sigma / math.hypot(1, sigma))
         return latents - sigma * output
 
-    def _check_blocks(self, name: str, blocks: Sequence[int]) -> None:
+    def _check_blocks(self, name: str, blocks: Sequence[int | None]) -> None:
         unknown = [block for block in blocks if block not in self._attention_blocks]
         if unknown:
             raise InputError(
@@ -229,6 +251,5 @@ def _joined(parts: list[Prediction]) -> Prediction:
     if len(parts) == 1:
         return parts[0]
     denoised = torch.cat([part.denoised for part in parts])
-    queries = tuple(torch.cat(block) for block in zip(*(part.queries for part in parts), strict=True))
     caches = [part.cache for part in parts if isinstance(part.cache, DiffusersStepCache)]
-    return Prediction(denoised, queries, joined_caches(caches) if caches else None)
+    return Prediction(denoised, joined_caches(caches) if caches else None)

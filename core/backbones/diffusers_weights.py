@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
@@ -37,7 +37,9 @@ def build_unet(model: ModelDescription, device: torch.device, dtype: torch.dtype
         make = partial(UNet2DConditionModel, **config)
         convert: Converter = convert_ldm_unet_checkpoint
         tensors = convert(read_tensors([model.path], UNET_PREFIX), config)
-    return _filled(make, _moved(tensors, device, dtype), model.path.name)
+    unet = _filled(make, _moved(tensors, device, dtype), model.path.name)
+    # On a CPU the gain is small and its group norm less exact.
+    return _channels_last(unet) if device.type == "cuda" else unet
 
 
 def build_vae(model: ModelDescription, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -53,7 +55,10 @@ def build_vae(model: ModelDescription, device: torch.device, dtype: torch.dtype)
         make = partial(AutoencoderKL, **config)
         convert: Converter = convert_ldm_vae_checkpoint
         tensors = convert(read_tensors([model.path], VAE_PREFIX), config)
-    return _filled(make, _moved(tensors, device, dtype), model.path.name)
+    vae = _filled(make, _moved(tensors, device, dtype), model.path.name)
+    if device.type in {"cpu", "cuda"}:
+        _channels_last(vae.decoder)
+    return vae
 
 
 def unet_config(sizes: UNetSizes) -> dict[str, Any]:
@@ -128,6 +133,12 @@ def _renamed(tensors: Tensors) -> Tensors:
             new = new.replace(part, replacement)
         renamed[new] = tensor
     return renamed
+
+
+def _channels_last(module: Any) -> nn.Module:  # noqa: ANN401, torch's own type lacks this argument
+    """Lay weights out so that convolutions take maps with channels last: the decoder takes two thirds of the time."""
+    module.to(memory_format=torch.channels_last)
+    return cast("nn.Module", module)
 
 
 def _filled(make: Callable[[], nn.Module], tensors: Tensors, name: str) -> nn.Module:

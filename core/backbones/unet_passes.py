@@ -131,6 +131,21 @@ def run_block(
     return _run_attention(block.attention, hidden, context, injected)
 
 
+def block_query(block: DecoderBlock, hidden: Tensor, skip: Tensor, time: Tensor) -> Tensor:
+    """Return the self-attention queries ``(E,N,C)`` of a block with attention, and compute nothing after them.
+
+    Args:
+        block: the block.
+        hidden: ``(E,C,h,w)`` output of the block before it.
+        skip: ``(E,C',h,w)`` of the encoder.
+        time: time embedding ``(E,C'')``.
+    """
+    tokens = _project_in(block.attention, block.resnet(torch.cat([hidden, skip], dim=1), time))
+    layer = block.attention.transformer_blocks[0]
+    query: Tensor = layer.attn1.to_q(layer.norm1(tokens))
+    return query
+
+
 def upsampled(block: DecoderBlock, hidden: Tensor) -> Tensor:
     """Run the block's upsampler, if it has one."""
     if block.upsampler is None:

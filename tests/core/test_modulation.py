@@ -37,11 +37,10 @@ class ToyDenoiser:
     def __init__(self) -> None:
         self.calls: list[tuple[str, int, float, bool]] = []
 
-    def predict(self, latents: Tensor, sigma: float, *, query_blocks: Any = (), keep: Any = None) -> Prediction:
+    def predict(self, latents: Tensor, sigma: float, *, keep: Any = None) -> Prediction:
         self.calls.append(("predict", len(latents), sigma, keep is not None))
         return Prediction(
             torch.tanh(latents + latents.mean((2, 3), keepdim=True)) - 0.1 * sigma,
-            (),
             Cache(sigma, latents) if keep else None,
         )
 
@@ -212,7 +211,7 @@ def test_bad_input_is_refused() -> None:
 
 def test_a_denoiser_without_cache_is_an_error() -> None:
     toy = ToyDenoiser()
-    toy.predict = lambda latents, sigma, **_: Prediction(latents, (), None)  # type: ignore[method-assign]
+    toy.predict = lambda latents, sigma, **_: Prediction(latents, None)  # type: ignore[method-assign]
     latents, maps = clip()
     with pytest.raises(RuntimeError, match="no cache"):
         modulate(toy, latents, maps, SETTINGS, 2)

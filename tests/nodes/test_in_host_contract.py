@@ -125,7 +125,7 @@ def test_merged_tokens_are_refused(both: tuple[Path, LoadedModel], latents: Tens
     model.set_model_attn1_patch(lambda n, context, value, _extra: (n[:, ::2], context, value))
     model.set_model_attn1_output_patch(lambda n, _extra: n.repeat_interleave(2, dim=1))
     with pytest.raises(InputError, match="ToMe"):
-        contract.predict(ComfyBackbone(model, *both[1][1:]), latents, sigma, query_blocks=(7,))
+        contract.read_queries(ComfyBackbone(model, *both[1][1:]), latents, sigma, (7,))
 
 
 def test_halves_that_the_host_splits_give_the_same(

@@ -47,6 +47,10 @@ def predict(backbone: Backbone, latents: Tensor, sigma: float, **options: Any) -
     return run(backbone, lambda denoiser: denoiser.predict(latents, sigma, **options))
 
 
+def read_queries(backbone: Backbone, latents: Tensor, sigma: float, blocks: tuple[int, ...]) -> tuple[Tensor, ...]:
+    return run(backbone, lambda denoiser: denoiser.queries(latents, sigma, blocks))
+
+
 def replay(
     backbone: Backbone,
     latents: Tensor,
@@ -114,35 +118,38 @@ def test_decode_gives_frames(backbone: Backbone, latents: Tensor) -> None:
     close(backbone.decode(latents[1:]), frames[1:])
 
 
-def test_predict_gives_denoised_latents_and_queries_in_the_order_asked(
-    backbone: Backbone, latents: Tensor, sigma: float
-) -> None:
-    denoised, queries, cache = predict(backbone, latents, sigma, query_blocks=(8, 3, 11, 8))
+def test_predict_gives_denoised_latents(backbone: Backbone, latents: Tensor, sigma: float) -> None:
+    denoised, cache = predict(backbone, latents, sigma)
     assert denoised.shape == latents.shape
     assert denoised.dtype == torch.float32
     assert cache is None
+
+
+def test_queries_come_in_the_order_asked(backbone: Backbone, latents: Tensor, sigma: float) -> None:
+    queries = read_queries(backbone, latents, sigma, (8, 3, 11, 8))
     assert [tuple(query.shape) for query in queries] == [(2, 32, 64), (2, 8, 128), (2, 128, 32), (2, 32, 64)]
     assert all(query.dtype == torch.float32 for query in queries)
     assert torch.equal(queries[0], queries[3])
 
 
 def test_queries_are_those_of_the_conditional_half(backbone: Backbone, latents: Tensor, sigma: float) -> None:
-    with_guidance = predict(backbone, latents, sigma, query_blocks=(7,)).queries[0]
-    alone = run(backbone, lambda denoiser: denoiser.predict(latents, sigma, query_blocks=(7,)), 1.0).queries[0]
-    close(alone, with_guidance)
+    with_guidance = read_queries(backbone, latents, sigma, (7, 8))
+    alone = run(backbone, lambda denoiser: denoiser.queries(latents, sigma, (7,)), 1.0)
+    close(alone[0], with_guidance[0])
 
 
 def test_same_input_gives_the_same_output(backbone: Backbone, latents: Tensor, sigma: float) -> None:
-    first, second = (predict(backbone, latents, sigma, query_blocks=(7,)) for _ in range(2))
+    first, second = (predict(backbone, latents, sigma) for _ in range(2))
     assert torch.equal(first.denoised, second.denoised)
-    assert torch.equal(first.queries[0], second.queries[0])
+    first, second = (read_queries(backbone, latents, sigma, (7,))[0] for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_one_frame_alone_equals_the_same_frame_in_a_batch(backbone: Backbone, latents: Tensor, sigma: float) -> None:
-    both = predict(backbone, latents, sigma, query_blocks=(7,))
-    alone = predict(backbone, latents[1:], sigma, query_blocks=(7,))
-    close(alone.denoised, both.denoised[1:])
-    close(alone.queries[0], both.queries[0][1:])
+    both, alone = (predict(backbone, part, sigma).denoised for part in (latents, latents[1:]))
+    close(alone, both[1:])
+    both, alone = (read_queries(backbone, part, sigma, (7,))[0] for part in (latents, latents[1:]))
+    close(alone, both[1:])
 
 
 def test_guidance_is_linear_in_its_scale(backbone: Backbone, latents: Tensor, sigma: float) -> None:
@@ -233,12 +240,13 @@ def test_inputs_are_not_written_to(backbone: Backbone, sigma: float) -> None:
     assert bool((latents == 1).all() & (offset == 1).all())
 
 
-@pytest.mark.parametrize("options", [{"query_blocks": (7, 2)}, {"keep": ModulationConfig(block=12)}])
-def test_block_without_attention_is_refused_with_the_list(
-    backbone: Backbone, latents: Tensor, sigma: float, options: dict[str, Any]
-) -> None:
-    with pytest.raises(InputError, match=r"3, 4, 5, 6, 7, 8, 9, 10, 11"):
-        predict(backbone, latents, sigma, **options)
+def test_block_without_attention_is_refused_with_the_list(backbone: Backbone, latents: Tensor, sigma: float) -> None:
+    expected = r"3, 4, 5, 6, 7, 8, 9, 10, 11"
+    with pytest.raises(InputError, match=expected):
+        predict(backbone, latents, sigma, keep=ModulationConfig(block=12))
+    for blocks in ((7, 2), ()):
+        with pytest.raises(InputError, match=expected):
+            read_queries(backbone, latents, sigma, blocks)
 
 
 def test_batch_size_is_bounded_by_memory(backbone: Backbone) -> None:

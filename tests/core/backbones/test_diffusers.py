@@ -72,9 +72,10 @@ def test_prediction_equals_that_of_diffusers(backbone: DiffusersBackbone, latent
     ]
     with hooked(hooks):
         expected = oracle(backbone, latents, 119)
-    ours = backbone.run(lambda d: d.predict(latents, sigma, query_blocks=ATTENTION_BLOCKS), GUIDANCE, latents.shape)
+    ours = backbone.run(lambda d: d.predict(latents, sigma), GUIDANCE, latents.shape)
     close(ours.denoised, expected, 2e-6)
-    for block, query in zip(ATTENTION_BLOCKS, ours.queries, strict=True):
+    ours = backbone.run(lambda d: d.queries(latents, sigma, ATTENTION_BLOCKS), GUIDANCE, latents.shape)
+    for block, query in zip(ATTENTION_BLOCKS, ours, strict=True):
         close(query, queries[block], 1e-5)
 
 
@@ -126,11 +127,10 @@ def test_injection_equals_hooks_on_queries_and_keys(backbone: DiffusersBackbone,
 def test_results_on_the_cpu_do_not_depend_on_the_batch(backbone: DiffusersBackbone, latents: Tensor) -> None:
     sigma = float(backbone.training_sigmas[79])
     both, alone = (
-        backbone.run(lambda d, x=x: d.predict(x, sigma, query_blocks=(7,)), GUIDANCE, x.shape)
+        backbone.run(lambda d, x=x: (d.predict(x, sigma).denoised, d.queries(x, sigma, (7,))[0]), GUIDANCE, x.shape)
         for x in (latents, latents[1:])
     )
-    assert torch.equal(both.denoised[1:], alone.denoised)
-    assert torch.equal(both.queries[0][1:], alone.queries[0])
+    assert all(torch.equal(of_both[1:], of_one) for of_both, of_one in zip(both, alone, strict=True))
     assert torch.equal(backbone.decode(latents)[1:], backbone.decode(latents[1:]))
 
 
@@ -186,8 +186,8 @@ def test_half_precision_is_close(tmp_path: Path, latents: Tensor, dtype: torch.d
     sigma = 0.386565
 
     def job(denoiser: Any) -> Tensor:
-        plain = denoiser.predict(latents, sigma, query_blocks=(7,), keep=ModulationConfig())
-        assert plain.denoised.dtype == plain.queries[0].dtype == torch.float32
+        plain = denoiser.predict(latents, sigma, keep=ModulationConfig())
+        assert plain.denoised.dtype == denoiser.queries(latents, sigma, (7,))[0].dtype == torch.float32
         return denoiser.replay(latents, sigma, plain.cache, torch.arange(2), torch.full((2, 4, 8), 50.0))
 
     exact, half = (

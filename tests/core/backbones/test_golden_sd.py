@@ -64,10 +64,11 @@ def test_plain_steps_and_queries(backbone: DiffusersBackbone, golden: dict[str, 
     def job(denoiser: Any) -> None:
         x = golden["latents_noised"][chosen]
         for step in (22, 23, 24):
-            prediction = denoiser.predict(x, float(sigmas[step]), query_blocks=(6, 7, 8))
+            queries = denoiser.queries(x, float(sigmas[step]), (6, 7, 8))
+            prediction = denoiser.predict(x, float(sigmas[step]))
             x = euler_step(x, prediction.denoised, float(sigmas[step]), float(sigmas[step + 1]))
             assert relative(x, golden[f"xt_time_{step}"][chosen]) < 1e-5
-        for block, query in zip((6, 7, 8), prediction.queries, strict=True):
+        for block, query in zip((6, 7, 8), queries, strict=True):
             assert relative(query, golden[f"q_block{block}_t24"][14:][chosen]) < 1e-4
 
     backbone.run(job, GUIDANCE, SHAPE)
