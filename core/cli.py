@@ -1,4 +1,4 @@
-"""The command line: `vidseg segment`, `score`, `demo` and `info`."""
+"""The command line: `vidseg segment`, `score`, `bench`, `demo` and `info`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pathlib import Path
 
 import torch
 
+from .bench.command import add_options as add_bench_options
+from .bench.command import bench
+from .bench.engines import ModelSpec
 from .config import PRESETS, Settings, changed, preset
 from .images import IMAGE_SUFFIXES
 from .model_files import describe_model, fingerprint
@@ -64,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
     demo.add_argument("--overwrite", action="store_true", help="replace an earlier result")
     demo.set_defaults(command=_demo)
+    add_bench_options(bench_parser := commands.add_parser("bench", help="score a data set as the paper does"))
+    _add_device(bench_parser)
+    bench_parser.set_defaults(command=_bench)
     info = commands.add_parser("info", help="describe a model file or folder")
     info.add_argument("model", type=Path, metavar="MODEL", help=".safetensors file or diffusers folder")
     info.set_defaults(command=_info)
@@ -91,12 +97,17 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
     add("--anchor-mask", type=Path, metavar="PNG", help="label image of the first frame, which names the regions")
     add("--baseline", choices=["color", "frame"], help="run a floor to compare with instead of the method")
-    add("--device", metavar="DEVICE", help="cuda, mps or cpu (default: the first of them that is there)")
-    add("--dtype", default="fp32", choices=list(DTYPES), help="floating-point type of the model (default: fp32)")
+    _add_device(parser)
     add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
     add("--overwrite", action="store_true", help="replace an earlier result")
     parser.set_defaults(command=_segment)
     parser.epilog = "Settings of --set: " + ", ".join(setting_names(Settings()))
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    """Add where and in which type the model runs."""
+    parser.add_argument("--device", metavar="DEVICE", help="cuda, mps or cpu (default: the first that is there)")
+    parser.add_argument("--dtype", default="fp32", choices=list(DTYPES), help="type of the model (default: fp32)")
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -188,6 +199,12 @@ def _execute(options: SegmentOptions, again: list[str]) -> int:
         progress.close()
     sys.stdout.write(f"{outcome.num_frames} frames, {len(outcome.regions)} regions: {options.out}\n")
     return 0
+
+
+def _bench(arguments: argparse.Namespace, words: list[str]) -> int:
+    bundled = ASSETS / DEMO_MODEL
+    path = arguments.model or (bundled if bundled.exists() else None)
+    return bench(arguments, words, ModelSpec(path, _device(arguments.device), DTYPES[arguments.dtype]))
 
 
 def _score(arguments: argparse.Namespace, _words: list[str]) -> int:

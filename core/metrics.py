@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .types import MAX_LABEL, VOID, InputError, require_shape
@@ -64,6 +65,27 @@ def mean_iou(matrix: Tensor) -> float:
     if not ious:
         raise InputError("`truth` must hold labelled pixels, but all are void (255). Check the folder of masks.")
     return sum(ious.values()) / len(ious)
+
+
+def matched_mean_iou(matrix: Tensor) -> float:
+    """Return mIoU after matching true and predicted labels one to one so that it is largest (Hungarian method).
+
+    The numbers of predicted labels do not matter, as where clusters have no names. A true label that is left without
+    a partner, because there are fewer predicted ones, has 0.
+
+    >>> matched_mean_iou(confusion_matrix(torch.tensor([5, 5, 9, 9]), torch.tensor([1, 1, 2, 3])))
+    0.5
+
+    Raises:
+        InputError: the matrix holds no pixel.
+    """
+    true, predicted = matrix.sum(1), matrix.sum(0)
+    rows, columns = true.nonzero()[:, 0], predicted.nonzero()[:, 0]
+    if not len(rows):
+        raise InputError("`truth` must hold labelled pixels, but all are void (255). Check the folder of masks.")
+    hits = matrix[rows][:, columns].double()
+    ious = hits / (true[rows][:, None] + predicted[columns] - hits)
+    return float(sum(ious[pair] for pair in zip(*linear_sum_assignment(-ious.numpy()), strict=True)) / len(rows))
 
 
 class MeanIoU:

@@ -88,12 +88,12 @@ def require_same_run(earlier: str, run: RunDescription) -> None:
         InputError: the record is no record, or something that decides labels differs; the message names it.
     """
     try:
-        before = _flat(json.loads(earlier))
+        before = flattened(json.loads(earlier))
     except ValueError as error:
         raise InputError(
             "`--resume` must find a readable segmentation.json, but it is damaged. Start anew with --overwrite."
         ) from error
-    now = _flat(json.loads(json.dumps(_decisive(run))))
+    now = flattened(json.loads(json.dumps(_decisive(run))))
     for name, value in now.items():
         if name not in _NOT_COMPARED and before.get(name) != value:
             raise InputError(
@@ -134,13 +134,13 @@ def _decisive(run: RunDescription) -> dict[str, Any]:
     }
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401, JSON
+def flattened(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401, JSON
     """Return nested dictionaries as one, with names such as ``settings.frame.max_side``."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat: dict[str, Any] = {}
     for name, item in value.items():
-        flat.update(_flat(item, f"{prefix}.{name}" if prefix else name))
+        flat.update(flattened(item, f"{prefix}.{name}" if prefix else name))
     return flat
 
 

@@ -1,0 +1,140 @@
+"""The command `vidseg bench`: segment a data set by several methods, and write the paper's tables."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from ..config import Settings
+from ..model_files import fingerprint
+from ..options import with_overrides
+from ..progress import open_display
+from ..types import InputError
+from .dataset import Dataset
+from .engines import BenchProgress, Engine, ModelSpec, run_local, run_on_ray
+from .job import Job
+from .layouts import LAYOUTS, open_dataset
+from .methods import Method, methods_of
+from .report import write_report
+from .store import Store
+
+EXIT_OK, EXIT_INCOMPLETE = 0, 2
+"""Exit codes: every clip has a result; some have none."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what only this command takes."""
+    add = parser.add_argument
+    add("dataset", choices=list(LAYOUTS), metavar="DATASET", help=f"one of {', '.join(LAYOUTS)}")
+    add("root", type=Path, metavar="ROOT", help="its folder, as published; folders: CLIP/{frames,masks}")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of results; finished clips are not run again")
+    add("--model", type=Path, metavar="FILE", help="Stable Diffusion 1.x/2.x; without it the bundled model")
+    add("--preset", default="default", metavar="NAME,...", help="settings of the rows; the first is ablated")
+    add("--ablation", action="store_true", help="the paper's Table 2, and the preset without modulation")
+    add("--baselines", action="store_true", help="EmerDiff twice, colour K-means, nearest-feature propagation")
+    add("--clips", default="", metavar="NAME,...", help="these clips alone")
+    add("--max-frames", type=int, default=0, metavar="N", help="the first N frames of each clip; 0 takes all")
+    add("--max-side", type=int, metavar="PX", help="process frames at this longer side; scores stay at full size")
+    add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
+    add("--engine", default="local", choices=["local", "ray"], help="where clips run (ray: pip install ray)")
+    add("--workers", type=int, default=0, metavar="N", help="Ray workers; by default one per GPU")
+    add("--overwrite", action="store_true", help="run finished clips again")
+
+
+def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec) -> int:
+    """Run what is missing and write the tables; return the exit code.
+
+    Args:
+        arguments: of `add_options`.
+        words: the command line, to say how to go on after Ctrl-C.
+        model: how the model is loaded.
+
+    Raises:
+        InputError: data set, model, settings or folder do not fit.
+    """
+    dataset = _dataset(arguments)
+    methods = methods_of(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
+    jobs = list(_jobs(dataset, methods, _overrides(arguments)))
+    store = Store(arguments.out, _identity(model, methods))
+    store.prepare()
+    waiting = [job for job in jobs if arguments.overwrite or not store.holds(job)]
+    progress = BenchProgress(open_display(sys.stderr), len(waiting))
+    run: Engine = partial(run_on_ray, workers=arguments.workers) if arguments.engine == "ray" else run_local
+    try:
+        problems = _run(waiting, run, model, progress, store)
+    except KeyboardInterrupt:
+        left = sum(not store.holds(job) for job in jobs)
+        again = shlex.join(word for word in words if word != "--overwrite")
+        sys.stderr.write(
+            f"\nvidseg: stopped; {len(jobs) - left} of {len(jobs)} clips are done. Again: vidseg {again}\n"
+        )
+        raise
+    finished = [job for job in jobs if job.name not in problems]
+    if finished:
+        sys.stdout.write(write_report(store, dataset, methods, finished, _conditions(arguments, model)))
+    for name, problem in problems.items():
+        sys.stderr.write(f"vidseg: {name} failed: {problem}\n")
+    return EXIT_INCOMPLETE if problems else EXIT_OK
+
+
+def _dataset(arguments: argparse.Namespace) -> Dataset:
+    """Return the clips that were asked for."""
+    if arguments.max_frames < 0 or arguments.workers < 0:
+        raise InputError("`--max-frames` and `--workers` must be at least 0. Leave them out for all and the default.")
+    names = tuple(name for name in arguments.clips.split(",") if name)
+    dataset = open_dataset(arguments.dataset, arguments.root).selected(names)
+    return dataset.shortened(arguments.max_frames)
+
+
+def _overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Return the settings that hold for all rows, checked."""
+    sides = () if arguments.max_side is None else (f"frame.max_side={arguments.max_side}",)
+    overrides = (*sides, *arguments.overrides)
+    with_overrides(Settings(), overrides)
+    return overrides
+
+
+def _jobs(dataset: Dataset, methods: Sequence[Method], overrides: Sequence[str]) -> Iterator[Job]:
+    """Yield all jobs, method by method."""
+    for method in methods:
+        settings = method.settings(dataset, overrides)
+        for clip in dataset.clips:
+            yield Job(method, clip, settings)
+
+
+def _identity(model: ModelSpec, methods: Sequence[Method]) -> dict[str, str]:
+    """Return what identifies the model."""
+    if model.path is None:
+        if any(method.kind != "color" for method in methods):
+            raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
+        return {}
+    return {"fingerprint": fingerprint(model.path), "dtype": str(model.dtype).removeprefix("torch.")}
+
+
+def _run(jobs: Sequence[Job], run: Engine, model: ModelSpec, progress: BenchProgress, store: Store) -> dict[str, str]:
+    """Run jobs and save each result as it comes; return what was wrong by the name of the job."""
+    problems: dict[str, str] = {}
+    for ended in run(jobs, model, progress) if jobs else ():
+        if ended.result is None:
+            problems[ended.job.name] = ended.problem or "unknown"
+        else:
+            store.save(ended.job, ended.result)
+        progress.finished(ended.job)
+    progress.close()
+    return problems
+
+
+def _conditions(arguments: argparse.Namespace, model: ModelSpec) -> dict[str, str]:
+    """Return what a reader must know of a run, by name."""
+    frames = f"the first {arguments.max_frames} of each clip" if arguments.max_frames else "all"
+    return {
+        "model": model.path.name if model.path else "none",
+        "type": str(model.dtype).removeprefix("torch."),
+        "frames": frames,
+        "clips": arguments.clips or "all",
+        "settings for all rows": " ".join(_overrides(arguments)) or "those of preset and data set",
+    }

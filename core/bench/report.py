@@ -1,0 +1,94 @@
+"""Write what a benchmark found: tables in three formats, per-class and per-clip scores, times, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .dataset import Dataset
+from .job import Job
+from .methods import ABLATION, Method
+from .pictures import clip_row, notable, stacked
+from .store import PICTURES_FOLDER, Store
+from .tables import Table, ablation_table, class_table, clip_table, main_table
+from .tally import Scores, scores_of
+
+
+def write_report(
+    store: Store, dataset: Dataset, methods: Sequence[Method], jobs: Sequence[Job], conditions: Mapping[str, str]
+) -> str:
+    """Write ``results.md``, ``*.csv``, ``*.tex`` and pictures; return the Markdown tables.
+
+    Nothing but the clips' results decides the files, so that they do not depend on the engine; only ``times.csv``
+    holds times. A method that lacks a clip is left out of the tables for the whole data set, and noted.
+
+    Args:
+        store: the results.
+        dataset: the data set.
+        methods: the rows, in order.
+        jobs: those that are finished.
+        conditions: what a reader must know, by name.
+    """
+    done = {method.name: [job for job in jobs if job.method.name == method.name] for method in methods}
+    complete = [method for method in methods if len(done[method.name]) == len(dataset.clips)]
+    clips = {
+        method.title: {job.clip.name: scores_of([store.tally(job)]) for job in done[method.name]} for method in methods
+    }
+    scores = {method.name: scores_of(store.tally(job) for job in done[method.name]) for method in complete}
+    titled = {method.title: scores[method.name] for method in complete}
+    tables = {"main": main_table(dataset.title, dataset.name, titled)}
+    ablated = _ablation(dataset, methods, scores)
+    tables.update({"ablation": ablated} if ablated else {})
+    tables["classes"] = class_table(f"{dataset.title}: IoU of each class", titled)
+    tables["clips"] = clip_table(f"{dataset.title}: mIoU of each clip", clips)
+    for name, table in tables.items():
+        (store.path / f"{name}.csv").write_text(table.to_csv(), encoding="utf-8")
+        (store.path / f"{name}.tex").write_text(table.to_latex(), encoding="utf-8")
+    facts = "".join(f"- {name}: {text}\n" for name, text in conditions.items())
+    missing = [method.title for method in methods if method not in complete]
+    note = f"\nNot all clips finished: {', '.join(missing)}.\n" if missing else ""
+    text = f"# {dataset.title}, {len(dataset.clips)} clips\n\n{facts}{note}\n" + "\n".join(
+        table.to_markdown() for table in tables.values()
+    )
+    (store.path / "results.md").write_text(text, encoding="utf-8")
+    _write_times(store, methods, done)
+    _write_pictures(store, complete, done, clips)
+    return text
+
+
+def _ablation(dataset: Dataset, methods: Sequence[Method], scores: Mapping[str, Scores]) -> Table | None:
+    """Return Table 2, if its rows were asked for."""
+    if not any(method.group == "ablation" for method in methods):
+        return None
+    first = methods[0].name
+    names = [*(f"{first}-{row.name}" for row in ABLATION), first]
+    title = f"{dataset.title}: ablation of {first} (the paper's figures: SD 2.1 on VSPW)"
+    return ablation_table(title, [scores.get(name) for name in names])
+
+
+def _write_times(store: Store, methods: Sequence[Method], done: Mapping[str, Sequence[Job]]) -> None:
+    """Write the mean seconds per frame of each method."""
+    rows = []
+    for method in methods:
+        seconds = [store.seconds_per_frame(job) for job in done[method.name]]
+        rows.append((method.title, sum(seconds) / len(seconds) if seconds else None))
+    table = Table("seconds", ("method", "seconds per frame"), tuple(rows))
+    (store.path / "times.csv").write_text(table.to_csv(), encoding="utf-8")
+
+
+def _write_pictures(
+    store: Store,
+    methods: Sequence[Method],
+    done: Mapping[str, Sequence[Job]],
+    clips: Mapping[str, Mapping[str, Scores]],
+) -> None:
+    """Write the best, median and worst clip of each method under each other."""
+    folder = store.path / PICTURES_FOLDER
+    folder.mkdir(exist_ok=True)
+    for method in methods:
+        jobs = {job.clip.name: job for job in done[method.name]}
+        mious = {name: score.miou for name, score in clips[method.title].items()}
+        rows = [
+            clip_row(jobs[name].clip, store.picture(jobs[name]), f"{method.title}, {place}: {name} {mious[name]:.3f}")
+            for place, name in notable(mious).items()
+        ]
+        stacked(rows).save(folder / f"{method.name}.png")

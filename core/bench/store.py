@@ -1,0 +1,107 @@
+"""The folder of a benchmark: one JSON file and one label map per clip and method; finished ones are not run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..output import ResultFolder, label_image
+from ..record import flattened
+from ..types import InputError
+from .job import Job, JobResult
+from .tally import Tally
+
+CLIPS_FOLDER, PICTURES_FOLDER = "clips", "pictures"
+_FORMAT = 1
+"""Version of the clip's files."""
+
+
+class Store:
+    """Results of one data set with one model.
+
+    Args:
+        path: the folder.
+        model: what identifies the model, such as its fingerprint and type; compared before anything is reused.
+    """
+
+    def __init__(self, path: Path, model: Mapping[str, Any]) -> None:
+        self.path = path
+        self._model = dict(model)
+        self._folder = ResultFolder(path)
+
+    def prepare(self) -> None:
+        """Make the folder and check that it can be written.
+
+        Raises:
+            InputError: it cannot.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"`--out` must be a folder, but {self.path} is a file. Choose another name.")
+        self._folder.prepare(0)
+
+    def holds(self, job: Job) -> bool:
+        """Tell whether a job is finished.
+
+        Raises:
+            InputError: it is, but with other settings, another model or other frames; the message says which.
+        """
+        if not self._record_path(job).is_file():
+            return False
+        before, now = flattened(self._load(job).get("made by", {})), flattened(self._made_by(job))
+        for name in sorted(before.keys() | now.keys()):
+            if before.get(name) != now.get(name):
+                raise InputError(
+                    f"`--out` must hold results of the same run, but `{name}` of {job.name} is {now.get(name)} and "
+                    f"was {before.get(name)}. Choose another folder, or replace the results with --overwrite."
+                )
+        return True
+
+    def save(self, job: Job, result: JobResult) -> None:
+        """Write what a job left; the JSON file, which counts it as finished, comes last."""
+        path = self._record_path(job)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        label_image(result.picture).save(path.with_suffix(".png"))
+        record = {**result.record, "made by": self._made_by(job)}
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+
+    def tally(self, job: Job) -> Tally:
+        """Return what a finished job counted."""
+        return Tally.from_json(self._load(job)["tally"])
+
+    def seconds_per_frame(self, job: Job) -> float:
+        """Return the time a finished job took, seconds per frame."""
+        record = self._load(job)
+        return float(record["seconds"]) / int(record["frames"])
+
+    def picture(self, job: Job) -> Path:
+        """Return the label map of a finished job's middle labelled frame."""
+        return self._record_path(job).with_suffix(".png")
+
+    def _record_path(self, job: Job) -> Path:
+        return self.path / CLIPS_FOLDER / job.method.name / f"{job.clip.name}.json"
+
+    def _load(self, job: Job) -> dict[str, Any]:
+        path = self._record_path(job)
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise InputError(f"`--out` must hold readable results, but {path} is damaged. Remove it to run it again.")
+        return record
+
+    def _made_by(self, job: Job) -> dict[str, Any]:
+        """Return what decides the result of a job, as JSON gives it back."""
+        made_by = {
+            "format": _FORMAT,
+            "kind": job.method.kind,
+            "model": None if job.method.kind == "color" else self._model,
+            "frames": [len(job.clip.frames), job.clip.frames[0].name, job.clip.frames[-1].name],
+            "masks": sorted(job.clip.masks),
+            "settings": job.settings.to_dict(),
+        }
+        return dict(json.loads(json.dumps(made_by)))

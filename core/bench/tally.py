@@ -1,0 +1,205 @@
+"""What one clip adds to the scores of a data set, and the scores of one clip or of all; see the package's docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..metrics import (
+    Agreement,
+    boundary_f_score,
+    class_ious,
+    confusion_matrix,
+    matched_mean_iou,
+    mean_iou,
+    video_consistency,
+)
+from ..scoring import CONSISTENCY_LENGTHS
+from ..types import VOID, InputError
+
+AGREEMENTS: tuple[Agreement, ...] = ("constant", "correct")
+BOUNDARY_STRIDE = 5
+"""Every fifth labelled frame is looked at for the boundary measure, which costs more than all others."""
+VOID_NAME = "void"
+"""Class of predicted labels that are no class of the clip."""
+
+
+class Mean(NamedTuple):
+    """A sum of values and what to divide it by, their number as a rule."""
+
+    total: float = 0.0
+    weight: float = 0.0
+
+    def __add__(self, other: object) -> Mean:
+        """Gather."""
+        if not isinstance(other, tuple):
+            return NotImplemented
+        return Mean(self.total + other[0], self.weight + other[1])
+
+    @property
+    def value(self) -> float | None:
+        """The mean, or None where there is no value."""
+        return self.total / self.weight if self.weight else None
+
+
+class Tally(NamedTuple):
+    """Counts that add up over clips.
+
+    Attributes:
+        confusion: number of pixels by name of the true and of the predicted class, void left out.
+        consistency: shares of runs by agreement and length, such as ``constant 8``.
+        boundary: boundary F of each class in each frame that was looked at.
+        flips: changes of labels; its weight is pixels times seconds. Empty where the frame rate is unknown.
+    """
+
+    confusion: Mapping[tuple[str, str], int]
+    consistency: Mapping[str, Mean]
+    boundary: Mean
+    flips: Mean
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; `from_json` takes them back."""
+        return {
+            "confusion": [[true, predicted, count] for (true, predicted), count in sorted(self.confusion.items())],
+            "consistency": {name: list(mean) for name, mean in self.consistency.items()},
+            "boundary": list(self.boundary),
+            "flips": list(self.flips),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Tally:
+        """Rebuild a tally from `to_json`."""
+        return cls(
+            {(true, predicted): count for true, predicted, count in record["confusion"]},
+            {name: Mean(*mean) for name, mean in record["consistency"].items()},
+            Mean(*record["boundary"]),
+            Mean(*record["flips"]),
+        )
+
+
+class Scores(NamedTuple):
+    """Scores of a clip or a data set, in [0, 1] but for ``flips``; None where there is nothing to measure.
+
+    Attributes:
+        miou: of the summed confusion matrix.
+        clip_miou: mean of the mIoU of each clip.
+        consistency: mVC by agreement and length, such as ``constant 8``.
+        matched: mean over clips of mIoU with regions matched to classes, names ignored.
+        boundary: mean boundary F.
+        flips: changes of a pixel's label in a second where the ground truth stays.
+        ious: of each class, by name.
+    """
+
+    miou: float
+    clip_miou: float
+    consistency: Mapping[str, float | None]
+    matched: float
+    boundary: float | None
+    flips: float | None
+    ious: Mapping[str, float]
+
+
+def tally_clip(
+    prediction: Tensor, truth: Tensor, numbers: Sequence[int], classes: Mapping[int, str], fps: float | None
+) -> Tally:
+    """Compare label maps with the ground truth of a clip's labelled frames.
+
+    Args:
+        prediction: ``(L,H,W)`` uint8 of the labelled frames.
+        truth: ``(L,H,W)`` uint8, 255 = void.
+        numbers: frame number of each, ascending; runs and flips need consecutive ones.
+        classes: name of each label; others are called ``class N``.
+        fps: frames per second, or None.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    names = {label: classes.get(label, f"class {label}") for label in range(VOID)} | {VOID: VOID_NAME}
+    matrix = confusion_matrix(prediction, truth)
+    confusion = {(names[int(t)], names[int(p)]): int(matrix[t, p]) for t, p in matrix.nonzero()}
+    stretches = list(_stretches(numbers))
+    consistency = {
+        f"{agreement} {length}": _runs(prediction, truth, stretches, length, agreement)
+        for agreement in AGREEMENTS
+        for length in CONSISTENCY_LENGTHS
+    }
+    flips = Mean()
+    for part in stretches:
+        flips += _flips(prediction[part], truth[part], fps)
+    return Tally(confusion, consistency, _boundaries(prediction, truth), flips)
+
+
+def scores_of(tallies: Iterable[Tally]) -> Scores:
+    """Return the scores of clips together.
+
+    Raises:
+        InputError: there is no clip, or its ground truth is void.
+    """
+    clips = list(tallies)
+    if not clips:
+        raise InputError("`tallies` must hold at least one clip, but got none. Finish a clip first.")
+    whole: dict[tuple[str, str], int] = {}
+    for clip in clips:
+        for pair, count in clip.confusion.items():
+            whole[pair] = whole.get(pair, 0) + count
+    matrix, names = _matrix(whole)
+    matrices = [_matrix(clip.confusion)[0] for clip in clips]
+    means = {name: sum((clip.consistency[name] for clip in clips), Mean()) for name in clips[0].consistency}
+    return Scores(
+        mean_iou(matrix),
+        sum(mean_iou(own) for own in matrices) / len(matrices),
+        {name: mean.value for name, mean in means.items()},
+        sum(matched_mean_iou(own) for own in matrices) / len(matrices),
+        sum((clip.boundary for clip in clips), Mean()).value,
+        sum((clip.flips for clip in clips), Mean()).value,
+        {names[label]: iou for label, iou in class_ious(matrix).items()},
+    )
+
+
+def _matrix(confusion: Mapping[tuple[str, str], int]) -> tuple[Tensor, list[str]]:
+    """Return counts as ``(n,n)`` int64, rows the true class, and the names of the classes."""
+    names = sorted({name for pair in confusion for name in pair})
+    index = {name: number for number, name in enumerate(names)}
+    matrix = torch.zeros((len(names), len(names)), dtype=torch.int64)
+    for (true, predicted), count in confusion.items():
+        matrix[index[true], index[predicted]] = count
+    return matrix, names
+
+
+def _stretches(numbers: Sequence[int]) -> Iterable[slice]:
+    """Yield the parts of ascending frame numbers in which each follows the one before."""
+    start = 0
+    for index in range(1, len(numbers) + 1):
+        if index == len(numbers) or numbers[index] != numbers[index - 1] + 1:
+            yield slice(start, index)
+            start = index
+
+
+def _runs(prediction: Tensor, truth: Tensor, stretches: Iterable[slice], length: int, agreement: Agreement) -> Mean:
+    """Gather the consistency of all runs."""
+    shares = [
+        share for part in stretches for share in video_consistency(prediction[part], truth[part], length, agreement)
+    ]
+    return Mean(sum(shares), len(shares))
+
+
+def _flips(prediction: Tensor, truth: Tensor, fps: float | None) -> Mean:
+    """Count changes of labels where the truth stays, against pixels times seconds."""
+    if fps is None or len(truth) < 2:
+        return Mean()
+    still = (truth[1:] == truth[:-1]) & (truth[1:] != VOID)
+    changed = (prediction[1:] != prediction[:-1]) & still
+    return Mean(int(changed.sum()), int(still.sum()) / fps)
+
+
+def _boundaries(prediction: Tensor, truth: Tensor) -> Mean:
+    """Gather the boundary F of each class that a frame holds, in every fifth labelled frame."""
+    scores = []
+    for ours, theirs in zip(prediction[::BOUNDARY_STRIDE], truth[::BOUNDARY_STRIDE], strict=True):
+        valid = theirs != VOID
+        labels = theirs[valid].unique().tolist()
+        scores += [boundary_f_score((ours == label) & valid, theirs == label) for label in labels]
+    return Mean(sum(scores), len(scores))

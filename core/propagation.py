@@ -1,0 +1,120 @@
+"""A baseline: the ground truth of the first frame carried on by feature similarity (label propagation, DIFT)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from .backbones import Backbone
+from .baselines import BaselineResult
+from .config import Settings
+from .context import windows
+from .labels import regions_of
+from .pipeline import FrameSource, extract_features
+from .types import Grid, InputError, LabelMaps, Progress, no_progress
+
+
+@dataclass(frozen=True)
+class PropagationConfig:
+    """Settings of label propagation, those that DIFT's README gives for DAVIS with Stable Diffusion."""
+
+    num_neighbors: int = 15
+    """Source cells that vote on a cell."""
+    num_recent: int = 28
+    """Frames before the current one that are sources, beside the first frame."""
+    radius: int = 15
+    """Cells, along a side, that a source may lie away in frames other than the first."""
+    temperature: float = 0.2
+    """Divides cosine similarities before the softmax."""
+
+
+def propagation_windows(
+    backbone: Backbone,
+    source: FrameSource,
+    settings: Settings,
+    *,
+    reference: Tensor | None,
+    config: PropagationConfig | None = None,
+    progress: Progress = no_progress,
+) -> Iterator[BaselineResult]:
+    """Carry the labels of the first frame on: each cell takes the softmax-weighted labels of its most similar cells.
+
+    The sources of a frame are the first frame, with its true labels, and the recent frames, with their soft labels.
+    This baseline is given the true shapes of the first frame, the paper's protocol only their names. Features are the
+    method's own, so that the two differ in how labels are carried, not in what they see.
+
+    Args:
+        backbone: the diffusion model.
+        source: the frames.
+        settings: frame size, sampling, features and window length.
+        reference: ``(H,W)`` labels of the first frame, 255 = void, which is not carried.
+        config: settings of the propagation.
+        progress: called as ``("features", done, total)`` in frames.
+
+    Yields:
+        The label maps of each window, in order.
+
+    Raises:
+        InputError: no frames, or no labels of the first frame.
+    """
+    if reference is None or bool((reference == 255).all()):
+        raise InputError("`reference` must label the first frame, but it does not. Choose a clip with a first mask.")
+    regions = regions_of(reference[reference != 255])
+    labels = torch.tensor([region.label for region in regions])
+    memory: _Memory | None = None
+    for span in windows(source.num_frames, settings.window):
+        frames = source.read(span.start, span.stop)
+        features = extract_features(backbone, frames, settings, first_frame=span.start, progress=progress)
+        maps = []
+        for tokens in F.normalize(features.queries, dim=-1):
+            if memory is None:
+                memory = _Memory(tokens, cell_shares(reference, labels, features.grid), features.grid, config)
+                soft = memory.first_shares
+            else:
+                soft = memory.carried(tokens)
+                memory.remember(tokens, soft)
+            maps.append(labels[enlarged(soft, features.grid, features.frame_size)].to(torch.uint8))
+        yield BaselineResult(span, LabelMaps(torch.stack(maps), regions))
+
+
+def cell_shares(reference: Tensor, labels: Tensor, grid: Grid) -> Tensor:
+    """Return the share ``(N,K)`` of each label in the pixels of each cell; void pixels count for no label."""
+    masks = (reference[None] == labels[:, None, None]).float()
+    return F.adaptive_avg_pool2d(masks, (grid.h, grid.w)).flatten(1).T  # (K,h,w) -> (N,K)
+
+
+def enlarged(shares: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+    """Return the index ``(H,W)`` of the largest of shares ``(N,K)`` enlarged bilinearly; ties to the smallest."""
+    planes = shares.T.reshape(1, -1, grid.h, grid.w)  # (N,K) -> (1,K,h,w)
+    return F.interpolate(planes, size, mode="bilinear", align_corners=False)[0].argmax(0)
+
+
+class _Memory:
+    """Unit tokens and soft labels of the first and the recent frames."""
+
+    def __init__(self, tokens: Tensor, shares: Tensor, grid: Grid, config: PropagationConfig | None) -> None:
+        self.first_tokens, self.first_shares = tokens, shares
+        self._config = config or PropagationConfig()
+        self._recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=self._config.num_recent)
+        rows = torch.arange(grid.num_tokens) // grid.w
+        columns = torch.arange(grid.num_tokens) % grid.w
+        apart = torch.maximum((rows[:, None] - rows).abs(), (columns[:, None] - columns).abs())
+        self._far = apart > self._config.radius
+
+    def carried(self, tokens: Tensor) -> Tensor:
+        """Return soft labels ``(N,K)`` of a frame with unit tokens ``(N,C)``."""
+        similar = [tokens @ self.first_tokens.T]
+        similar += [(tokens @ other.T).masked_fill(self._far, -torch.inf) for other, _ in self._recent]
+        shares = torch.cat([self.first_shares, *(soft for _, soft in self._recent)])
+        best = torch.cat(similar, dim=1).topk(min(self._config.num_neighbors, len(shares)), dim=1)
+        weights = (best.values / self._config.temperature).softmax(1)
+        return (weights[..., None] * shares[best.indices]).sum(1)
+
+    def remember(self, tokens: Tensor, shares: Tensor) -> None:
+        """Add a frame; the oldest recent one leaves."""
+        self._recent.append((tokens, shares))
