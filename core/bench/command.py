@@ -67,11 +67,10 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
     try:
         problems = _run(waiting, run, model, progress, store)
     except KeyboardInterrupt:
-        left = sum(not store.holds(job) for job in jobs)
+        progress.close()
+        done = sum(store.holds(job) for job in jobs)
         again = shlex.join(word for word in words if word != "--overwrite")
-        sys.stderr.write(
-            f"\nvidseg: stopped; {len(jobs) - left} of {len(jobs)} clips are done. Again: vidseg {again}\n"
-        )
+        sys.stderr.write(f"vidseg: {done} of {len(jobs)} clips are done. Continue with: vidseg {again}\n")
         raise
     finished = [job for job in jobs if job.name not in problems]
     if finished:

@@ -132,6 +132,9 @@ def run_on_ray(
         progress: counts finished jobs.
         workers: number of actors; 0 is one per GPU of the cluster, or one where there is none.
 
+    Yields:
+        Each job as it ends.
+
     Raises:
         InputError: Ray is not installed, or no cluster answers.
     """

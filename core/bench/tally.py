@@ -114,6 +114,9 @@ def tally_clip(
         classes: name of each label; others are called ``class N``.
         fps: frames per second, or None.
 
+    Returns:
+        Counts that add up with those of other clips.
+
     Raises:
         InputError: shapes differ.
     """
