@@ -18,7 +18,7 @@ from .frames import check_frames, coarse_grid, fit_frames
 from .labels import assign_clusters
 from .pipeline import FrameSource, extract_features, make_seeds
 from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
-from .upsampling import enlarge, upsample
+from .upsampling import bilinear, upsample
 
 Baseline = Literal["color", "frame"]
 POSITION_WEIGHT = 0.5
@@ -59,7 +59,7 @@ def color_windows(
             seeds = make_seeds(features, settings, reference)
             regions = seeds.regions
             scan = CoarseScan(seeds, settings.context, RefinementConfig(enabled=False))
-        labels = enlarge(CoarseMaps(scan.step(features), regions), features.frame_size)
+        labels = bilinear(CoarseMaps(scan.step(features), regions), features.frame_size)
         progress("features", len(span), len(span))
         yield BaselineResult(span, labels)
 

@@ -21,6 +21,7 @@ from .model_files import describe_model, fingerprint
 from .options import parsed, setting_names, with_overrides
 from .output import ResultFolder
 from .progress import STAGE_SHARES, RunProgress, open_display
+from .quality import QUALITIES, at_quality
 from .random_model import random_model
 from .scoring import score_folder
 from .segment_run import SegmentOptions, SegmentRun
@@ -87,6 +88,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
     add("--model", type=Path, metavar="FILE", help="Stable Diffusion 1.x/2.x; without it the bundled model")
     add("--preset", default="default", choices=list(PRESETS), help="settings to start from (default: default)")
+    add("--quality", default="exact", choices=list(QUALITIES), help="speed for quality (default: exact, the paper's)")
     add("--clusters", type=int, metavar="K", help="number of clusters of K-means")
     add("--seed", type=int, metavar="S", help="seed of noise and K-means")
     add("--max-side", type=int, metavar="PX", help="reduce the longer side to this many pixels; 0 keeps it")
@@ -131,7 +133,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     if arguments.blocks is not None:
         blocks = parsed("--blocks", tuple[int, ...], arguments.blocks)
         settings = changed(settings, feature={"blocks": blocks})
-    return with_overrides(settings, arguments.overrides)
+    return with_overrides(at_quality(settings, arguments.quality), arguments.overrides)
 
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:

@@ -123,6 +123,11 @@ class ModulationConfig:
     """Replace queries and keys of blocks 3..11 by those of the unmodulated pass (code)."""
     blending: Literal["all", "first", "none"] = "all"
     """Latent blending (Eq. 5) after each step (paper), the modulated one and the next (code), or none."""
+    steps: Literal["all", "first"] = "all"
+    """Steps of a modulated pass: all to the end (paper), or the modulated one, whose prediction of the clean latents is
+    decoded (ours, quality `balanced`)."""
+    shared: bool = False
+    """Modulate parts of regions that lie apart in one pass (ours, quality `balanced`)."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +147,25 @@ class DifferenceConfig:
 
 
 @dataclass(frozen=True)
+class EnlargingConfig:
+    """Enlarging of coarse maps where modulation is off (ours)."""
+
+    method: Literal["bilinear", "guided"] = "bilinear"
+    """``bilinear`` per region, or pulled to the edges of the picture by a guided filter (He et al. 2013)."""
+    guided_radius: int = 16
+    """Radius of the guided filter, pixels: a coarse cell."""
+    guided_epsilon: float = 1e-4
+    """Variance of colours in [0, 1] that counts as an edge."""
+    guided_subsample: int = 4
+    """Factor by which the filter's coefficients are computed smaller (He & Sun 2015)."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that decides a segmentation, besides model and frames."""
 
     preset: str = "default"
+    quality: str = "exact"  # see quality.py
     frame: FrameConfig = field(default_factory=FrameConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     feature: FeatureConfig = field(default_factory=FeatureConfig)
@@ -155,6 +175,7 @@ class Settings:
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     modulation: ModulationConfig = field(default_factory=ModulationConfig)
     difference: DifferenceConfig = field(default_factory=DifferenceConfig)
+    enlarging: EnlargingConfig = field(default_factory=EnlargingConfig)
 
     def __post_init__(self) -> None:
         """Check every limit before any long computation."""
@@ -172,10 +193,17 @@ class Settings:
             ("difference.filter_strength", self.difference.filter_strength, 0, 1),
             ("difference.blur_size", self.difference.blur_size, 1, 99),
             ("frame.max_side", self.frame.max_side, 0, 16_384),
+            ("enlarging.guided_radius", self.enlarging.guided_radius, 1, 1000),
+            ("enlarging.guided_epsilon", self.enlarging.guided_epsilon, 1e-8, 1),
+            ("enlarging.guided_subsample", self.enlarging.guided_subsample, 1, 16),
         )
         for name, value, low, high in checks:
             if not low <= value <= high:
                 raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}.")
+        if self.modulation.shared and self.difference.precision == "8bit":
+            raise InputError(
+                "`modulation.shared` must be off with 8-bit differences, but is on. Use the quality 'exact' with them."
+            )
         for name, blocks in (
             ("feature.blocks", self.feature.blocks),
             ("feature.matching_block", (self.feature.matching_block,)),

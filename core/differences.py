@@ -19,7 +19,13 @@ from .types import CoarseMaps, region_labels, require_shape
 
 
 def label_scores(
-    plus: Tensor, minus: Tensor, masks: Tensor, frame_size: tuple[int, int], config: DifferenceConfig
+    plus: Tensor,
+    minus: Tensor,
+    masks: Tensor,
+    frame_size: tuple[int, int],
+    config: DifferenceConfig,
+    *,
+    owners: Tensor | None = None,
 ) -> Tensor:
     """Score each pixel of each element: how strongly it answered to the modulation (paper 4.3).
 
@@ -29,6 +35,8 @@ def label_scores(
         masks: ``(B,h,w)`` boolean, coarse masks that were modulated.
         frame_size: ``(H, W)`` of the result, pixels.
         config: difference settings.
+        owners: ``(B,h,w)`` int64, the label that each cell speaks for, where regions share a pass; normalising is per
+            label. None: each element is one region.
 
     Returns:
         ``(B,*frame_size)`` scores of 0 or more: float32 on the device of ``plus``, or float64 on the CPU with
@@ -41,9 +49,9 @@ def label_scores(
     if config.precision == "8bit":
         return eight_bit_scores(plus, minus, masks, frame_size, config)
     maps = blurred(difference_map(plus, minus), config)
-    if config.normalise:
-        maps = normalised_maps(maps)
     size = (int(maps.shape[1]), int(maps.shape[2]))
+    if config.normalise:
+        maps = normalised_maps(maps, None if owners is None else enlarged_labels(owners, size).to(maps.device))
     scores = filtered(maps, enlarged_masks(masks, size).to(maps), config.filter_strength)
     return F.interpolate(scores[:, None], frame_size, mode="bilinear", align_corners=False)[:, 0]
 
@@ -78,8 +86,13 @@ def initial_maps(coarse: CoarseMaps, frame_size: tuple[int, int], config: Differ
     """
     if config.precision == "8bit":
         return torch.full((len(coarse.maps), *frame_size), min(region_labels(coarse.regions)), dtype=torch.uint8)
-    cells = coarse.maps[:, None].to("cpu", torch.float32)
-    return F.interpolate(cells, frame_size, mode="nearest-exact")[:, 0].to(torch.uint8)
+    return enlarged_labels(coarse.maps.cpu(), frame_size).to(torch.uint8)
+
+
+def enlarged_labels(cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return labels ``(...,h,w)`` enlarged to ``size`` without interpolation: each pixel has that of its cell."""
+    flat = cells.reshape(-1, 1, *cells.shape[-2:]).double()
+    return F.interpolate(flat, size, mode="nearest-exact").reshape(*cells.shape[:-2], *size).to(cells.dtype)
 
 
 class RunningArgmax:
@@ -98,9 +111,10 @@ class RunningArgmax:
         self.maps = initial.clone()
         self._best = torch.zeros(initial.shape, dtype=torch.float64)
 
-    def update(self, frame: int, label: int, scores: Tensor) -> None:
-        """Take in the scores ``(H,W)``, 0 or more, of ``label`` in ``frame``."""
+    def update(self, frame: int, label: int | Tensor, scores: Tensor) -> None:
+        """Take in the scores ``(H,W)``, 0 or more, of a label in a frame, or of a label for each pixel ``(H,W)``."""
         best, labels = self._best[frame], self.maps[frame]
         scores = scores.to(best)
-        wins = (scores > best) | ((scores == best) & (scores > 0) & (label < labels))
-        best[wins], labels[wins] = scores[wins], label
+        candidates = torch.as_tensor(label).to(labels).expand(labels.shape)
+        wins = (scores > best) | ((scores == best) & (scores > 0) & (candidates < labels))
+        best[wins], labels[wins] = scores[wins], candidates[wins]

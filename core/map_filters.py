@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from .config import DifferenceConfig
-from .types import InputError
+from .types import MAX_LABEL, InputError
 
 GREY_LEVEL = 1 / 255
 """One level of an 8-bit picture: smaller maxima are noise, which normalising must not blow up."""
@@ -35,13 +35,19 @@ def blurred(maps: Tensor, config: DifferenceConfig) -> Tensor:
     return F.conv2d(rows, kernel.view(1, 1, size, 1))[:, 0]
 
 
-def normalised_maps(maps: Tensor) -> Tensor:
+def normalised_maps(maps: Tensor, owners: Tensor | None = None) -> Tensor:
     """Divide each of the maps ``(B,H,W)`` by its maximum, or by one grey level if that is larger.
+
+    With ``owners`` ``(B,H,W)`` int64 in [0, 255], each pixel by the maximum of the pixels with its owner.
 
     >>> normalised_maps(torch.tensor([[[0.0, 0.5]]])).tolist()
     [[[0.0, 1.0]]]
     """
-    return maps / maps.amax((1, 2), keepdim=True).clamp(min=GREY_LEVEL)
+    if owners is None:
+        return maps / maps.amax((1, 2), keepdim=True).clamp(min=GREY_LEVEL)
+    flat = owners.flatten(1)
+    largest = maps.new_zeros(len(maps), MAX_LABEL + 1).scatter_reduce_(1, flat, maps.flatten(1), "amax")
+    return maps / largest.gather(1, flat).reshape(maps.shape).clamp(min=GREY_LEVEL)
 
 
 def filtered(maps: Tensor, masks: Tensor, strength: float) -> Tensor:

@@ -1,15 +1,16 @@
-"""Masked modulation: sampling repeated with an offset inside one region (paper 4.3, Eq. 2 and 5).
+"""Masked modulation: sampling repeated with an offset inside some cells (paper 4.3, Eq. 2 and 5).
 
 For some frames: `plain_pass` samples without modulation, then `modulate` repeats the steps from the modulated one on,
-for each (frame, label) with both signs. Frames of an image model are independent, so a compute batch may hold any
-frames, labels and signs. A video model, whose window is one sample, needs other jobs (one per label, over the whole
-window); only `modulation_jobs` and what is passed as ``frames`` to `Denoiser.replay` would change.
+for the cells of each job (see `modulation_jobs`) with both signs. Frames of an image model are independent, so a
+compute batch may hold any frames, jobs and signs. A video model, whose window is one sample, needs other jobs (one per
+label, over the whole window); only the jobs and what is passed as ``frames`` to `Denoiser.replay` would change.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from .backbones import Denoiser, StepCache
 from .config import ModulationConfig, Settings
+from .modulation_jobs import ModulationJob, modulation_jobs
 from .schedule import euler_step
 from .types import CoarseMaps, InputError, require_shape
 
@@ -46,13 +48,6 @@ class PlainPass(NamedTuple):
     steps: tuple[PlainStep, ...]
 
 
-class ModulationJob(NamedTuple):
-    """A region of a frame, to be modulated with both signs."""
-
-    frame: int
-    label: int
-
-
 class ModulatedPairs(NamedTuple):
     """Outcome of some jobs: clean latents ``plus`` and ``minus``, ``(B,4,H/8,W/8)`` float32, one of each per job."""
 
@@ -66,7 +61,7 @@ def modulate(
 ) -> Iterator[ModulatedPairs]:
     """Modulate every region of every frame with both signs (paper 4.3).
 
-    The jobs are those of `modulation_jobs`, in its order. Their results do not depend on ``batch_size`` beyond float
+    The jobs are those of `jobs_of`, in its order. Their results do not depend on ``batch_size`` beyond float
     rounding.
 
     Args:
@@ -86,45 +81,31 @@ def modulate(
         raise InputError(f"`batch_size` must be at least 1, but got {batch_size}. Pass 1 to use the least memory.")
     frames, _, height, width = plain.start.shape
     require_shape("coarse.maps", coarse.maps, "F h w", F=frames, h=height // CELL_LATENTS, w=width // CELL_LATENTS)
-    jobs = modulation_jobs(coarse, keep_uniform=keeps_uniform_frames(settings))
-    replays = _Replays(denoiser, plain, coarse.maps.to(plain.start.device), settings.modulation)
+    jobs = jobs_of(coarse, settings)
+    replays = _Replays(denoiser, plain, settings.modulation)
     count = max(1, batch_size // 2)
     for first in range(0, len(jobs), count):
         yield replays.pairs(jobs[first : first + count], batch_size)
 
 
-def keeps_uniform_frames(settings: Settings) -> bool:
-    """Return whether frames of one single label need modulation.
+def jobs_of(coarse: CoarseMaps, settings: Settings) -> tuple[ModulationJob, ...]:
+    """Return what is modulated.
 
-    With exact differences such a frame is that label everywhere. With 8-bit differences pixels whose difference was
-    truncated to zero get the lowest label of all, so its differences are needed.
-    """
-    return settings.difference.precision == "8bit"
-
-
-def modulation_jobs(coarse: CoarseMaps, *, keep_uniform: bool) -> tuple[ModulationJob, ...]:
-    """Return the (frame, label) pairs to modulate, by frame, then label: those with non-empty masks.
-
-    Modulation with an empty mask changes nothing, so the difference is zero.
-
-    >>> modulation_jobs(CoarseMaps(torch.tensor([[[3, 5]], [[5, 5]]]), ()), keep_uniform=False)
-    (ModulationJob(frame=0, label=3), ModulationJob(frame=0, label=5))
+    With exact differences a frame of one single label is that label everywhere. With 8-bit differences pixels whose
+    difference was truncated to zero get the lowest label of all, so its differences are needed.
 
     Args:
         coarse: maps ``(F,h,w)`` int64.
-        keep_uniform: whether to keep frames that hold one label only.
+        settings: modulation settings, and the precision of differences.
     """
-    require_shape("coarse.maps", coarse.maps, "F h w")
-    jobs: list[ModulationJob] = []
-    for frame, cells in enumerate(coarse.maps):
-        labels = torch.unique(cells).tolist()
-        if len(labels) > 1 or keep_uniform:
-            jobs += [ModulationJob(frame, int(label)) for label in labels]
-    return tuple(jobs)
+    return modulation_jobs(coarse, settings.modulation, keep_uniform=settings.difference.precision == "8bit")
 
 
 def plain_pass(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> PlainPass:
     """Sample without modulation from ``settings.start_step`` to the end, keeping what the replays need.
+
+    With ``settings.modulation.steps`` of ``first`` the modulated step is the last one: it goes all the way to noise
+    level zero, that is to the UNet's prediction of the clean latents.
 
     Args:
         denoiser: the model.
@@ -147,8 +128,12 @@ def plain_pass(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Se
         start = _advance(start, denoiser.predict(start, sigma).denoised, sigma, next_sigma)
     steps: list[PlainStep] = []
     current = start
-    for step in range(first, settings.sampling.num_steps):
-        sigma, next_sigma = float(sigmas[step]), float(sigmas[step + 1])
+    levels = (
+        [float(sigma) for sigma in sigmas[first:]]
+        if settings.modulation.steps == "all"
+        else [float(sigmas[first]), 0.0]
+    )
+    for sigma, next_sigma in pairwise(levels):
         prediction = denoiser.predict(current, sigma, keep=settings.modulation)
         if prediction.cache is None:
             raise RuntimeError("a denoiser returned no cache although `keep` was given")
@@ -203,25 +188,25 @@ def blends_after(index: int, blending: Blending) -> bool:
 
 @dataclass(frozen=True)
 class _Replays:
-    """Repetitions of a plain pass over ``F`` frames with their coarse maps ``(F,h,w)``."""
+    """Repetitions of a plain pass over ``F`` frames."""
 
     denoiser: Denoiser
     plain: PlainPass
-    maps: Tensor
     config: ModulationConfig
 
     def pairs(self, jobs: Sequence[ModulationJob], batch_size: int) -> ModulatedPairs:
         """Do the jobs with both signs in UNet calls of up to ``batch_size`` latents."""
-        frames, labels = torch.tensor(jobs, device=self.maps.device).repeat(2, 1).T  # all plus, then all minus
-        signs = torch.ones(len(frames), device=self.maps.device)
+        device = self.plain.start.device
+        frames = torch.tensor([job.frame for job in jobs], device=device).repeat(2)  # all plus, then all minus
+        masks = torch.stack([job.mask for job in jobs]).to(device).repeat(2, 1, 1)
+        signs = torch.ones(len(frames), device=device)
         signs[len(jobs) :] = -1
-        parts = zip(*(values.split(batch_size) for values in (frames, labels, signs)), strict=True)
+        parts = zip(*(torch.split(values, batch_size) for values in (frames, masks, signs)), strict=True)
         plus, minus = torch.cat([self._sampled(*part) for part in parts]).chunk(2)
         return ModulatedPairs(tuple(jobs), plus, minus)
 
-    def _sampled(self, frames: Tensor, labels: Tensor, signs: Tensor) -> Tensor:
+    def _sampled(self, frames: Tensor, masks: Tensor, signs: Tensor) -> Tensor:
         """Return clean latents ``(B,4,H/8,W/8)``, modulated in the first step alone, for elements ``(B,)``."""
-        masks = self.maps[frames] == labels[:, None, None]
         offset: Tensor | None = mask_offsets(masks, signs, self.config.factor)
         latents = self.plain.start[frames]
         for index, step in enumerate(self.plain.steps):

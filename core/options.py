@@ -32,7 +32,7 @@ def with_overrides(settings: Settings, overrides: Iterable[str]) -> Settings:
 
 def setting_names(settings: Settings) -> tuple[str, ...]:
     """Return all names that ``--set`` takes: ``frame.max_side``, ``frame.rounding``, ..."""
-    parts = [part.name for part in fields(settings) if part.name != "preset"]
+    parts = [part.name for part in fields(settings) if part.name not in {"preset", "quality"}]
     return tuple(f"{part}.{field.name}" for part in parts for field in fields(getattr(settings, part)))
 
 

@@ -86,7 +86,9 @@ def extract_features(
 
     parts = backbone.run(job, settings.sampling.guidance_scale, (min(batch, count), *shape))
     queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Features(queries, matching, latents, noise, coarse_grid(size), (int(frames.shape[1]), int(frames.shape[2])))
+    pictures = (sized.clamp(0, 1) * 255).round().to(torch.uint8)
+    frame_size = (int(frames.shape[1]), int(frames.shape[2]))
+    return Features(queries, matching, latents, noise, coarse_grid(size), frame_size, pictures)
 
 
 def _latents_and_noise(

@@ -73,6 +73,7 @@ class Features(NamedTuple):
         noise: ``(T,4,H/8,W/8)`` float32, the standard normal noise added to them.
         grid: size of the coarse grid, ``(H/16, W/16)``.
         frame_size: ``(H, W)`` of the frames as they came in, pixels.
+        pictures: ``(T,H,W,3)`` uint8, the frames in the size that the model saw, or None if no stage needs them.
     """
 
     queries: Tensor
@@ -81,6 +82,7 @@ class Features(NamedTuple):
     noise: Tensor
     grid: Grid
     frame_size: tuple[int, int]
+    pictures: Tensor | None = None
 
     @property
     def num_frames(self) -> int:
@@ -94,11 +96,13 @@ class Features(NamedTuple):
             matching=self.matching[start:stop],
             latents=self.latents[start:stop],
             noise=self.noise[start:stop],
+            pictures=None if self.pictures is None else self.pictures[start:stop],
         )
 
     def get_ram_usage(self) -> int:
         """Return the size in bytes; hosts call this to decide what to keep in their cache."""
-        return sum(t.numel() * t.element_size() for t in (self.queries, self.matching, self.latents, self.noise))
+        tensors = (self.queries, self.matching, self.latents, self.noise, self.pictures)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
 
 class Seeds(NamedTuple):

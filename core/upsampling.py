@@ -9,14 +9,15 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from .backbones import Backbone, Denoiser
-from .config import Settings
-from .differences import RunningArgmax, initial_maps, label_scores
-from .modulation import ModulatedPairs, keeps_uniform_frames, modulate, modulation_jobs, plain_pass
+from .config import EnlargingConfig, Settings
+from .differences import RunningArgmax, enlarged_labels, initial_maps, label_scores
+from .guided import guided_map
+from .modulation import ModulatedPairs, jobs_of, modulate, plain_pass
 from .schedule import add_noise, sampling_sigmas
-from .types import CoarseMaps, Features, LabelMaps, Progress, no_progress, region_labels, require_shape
+from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, no_progress, region_labels, require_shape
 
 Advance = Callable[[str, int], None]
-"""Called as ``advance(stage, done)`` with the number of regions just done."""
+"""Called as ``advance(stage, done)`` with the number of modulation jobs just done."""
 
 
 def upsample(
@@ -36,14 +37,14 @@ def upsample(
         backbone: the diffusion model.
         features: of the same frames as ``coarse``; their latents and noise are denoised again.
         coarse: labels on the coarse grid.
-        settings: modulation and difference settings.
-        progress: called with stages ``modulation`` and ``decoding`` in regions of frames.
+        settings: modulation and difference settings; with modulation off, those of `enlarge`.
+        progress: called with stages ``modulation`` and ``decoding`` in modulation jobs, or ``upsampling`` in frames.
     """
     require_shape("coarse.maps", coarse.maps, "T h w", T=features.num_frames, h=features.grid.h, w=features.grid.w)
     if not settings.modulation.enabled:
-        return enlarge(coarse, features.frame_size)
+        return enlarge(coarse, features, settings.enlarging, progress)
     batch = backbone.batch_size(tuple(features.latents.shape[1:]))
-    total = len(modulation_jobs(coarse, keep_uniform=keeps_uniform_frames(settings)))
+    total = len(jobs_of(coarse, settings))
     counts = {"modulation": 0, "decoding": 0}
 
     def advance(stage: str, done: int) -> None:
@@ -74,15 +75,14 @@ class _Chunk:
         for pairs in self._modulated(advance):
             for index, job in enumerate(pairs.jobs):
                 plus, minus = self.backbone.decode(torch.stack([pairs.plus[index], pairs.minus[index]]))
-                mask = self.coarse.maps[job.frame] == job.label
-                scores = label_scores(plus[None], minus[None], mask[None], size, difference)
-                best.update(job.frame, job.label, scores[0].cpu())
+                scores = label_scores(plus[None], minus[None], job.mask[None], size, difference, owners=job.owner[None])
+                best.update(job.frame, enlarged_labels(job.owner, size), scores[0].cpu())
                 advance("decoding", 1)
         return best.maps
 
     def _modulated(self, advance: Advance) -> list[ModulatedPairs]:
         """Run all modulated passes; decoding waits until the UNet is no longer needed."""
-        if not modulation_jobs(self.coarse, keep_uniform=keeps_uniform_frames(self.settings)):
+        if not jobs_of(self.coarse, self.settings):
             return []
         sampling, latents = self.settings.sampling, self.features.latents
         sigmas = sampling_sigmas(self.backbone.training_sigmas, sampling.num_steps)
@@ -99,8 +99,33 @@ class _Chunk:
         return self.backbone.run(job, sampling.guidance_scale, (self.batch, *latents.shape[1:]))
 
 
-def enlarge(coarse: CoarseMaps, frame_size: tuple[int, int]) -> LabelMaps:
-    """Enlarge coarse maps without the model: bilinear per label, the largest wins, ties to the smallest label."""
+def enlarge(
+    coarse: CoarseMaps, features: Features, config: EnlargingConfig, progress: Progress = no_progress
+) -> LabelMaps:
+    """Return coarse maps enlarged without the model.
+
+    Args:
+        coarse: labels on the coarse grid.
+        features: of the same frames.
+        config: how.
+        progress: called with stage ``upsampling`` in frames.
+
+    Raises:
+        InputError: the guided filter is asked for and the features came without pictures.
+    """
+    if config.method == "bilinear":
+        return bilinear(coarse, features.frame_size)
+    if features.pictures is None:
+        raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
+    maps = []
+    for index, (cells, picture) in enumerate(zip(coarse.maps, features.pictures, strict=True)):
+        maps.append(guided_map(cells, picture, features.frame_size, config))
+        progress("upsampling", index + 1, len(coarse.maps))
+    return LabelMaps(torch.stack(maps), coarse.regions)
+
+
+def bilinear(coarse: CoarseMaps, frame_size: tuple[int, int]) -> LabelMaps:
+    """Enlarge coarse maps: bilinear per label, the largest wins, ties to the smallest label."""
     maps = []
     for frame in coarse.maps.cpu():
         best = torch.zeros(frame_size)

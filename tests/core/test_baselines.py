@@ -10,7 +10,7 @@ from vidseg.core.baselines import color_features, color_windows, frame_windows, 
 from vidseg.core.clustering import normalised
 from vidseg.core.config import Settings, changed
 from vidseg.core.types import CoarseMaps, Features, Grid, InputError, LabelMaps
-from vidseg.core.upsampling import enlarge
+from vidseg.core.upsampling import bilinear
 
 SETTINGS = changed(Settings(), cluster={"num_clusters": 2}, window={"length": 2})
 
@@ -96,7 +96,7 @@ def colour_as_model(monkeypatch: pytest.MonkeyPatch) -> None:
         return color_features(frames, settings)
 
     def upsample(_b: object, features: Features, coarse: CoarseMaps, *_: object, **__: object) -> LabelMaps:
-        return enlarge(coarse, features.frame_size)
+        return bilinear(coarse, features.frame_size)
 
     monkeypatch.setattr(baselines, "extract_features", extract)
     monkeypatch.setattr(baselines, "upsample", upsample)

@@ -190,3 +190,23 @@ def test_relabelling_commutes_without_ties() -> None:
 
 def test_doctests() -> None:
     assert doctest.testmod(differences).failed == doctest.testmod(map_filters).failed == 0
+
+
+def test_normalising_by_owner_equals_normalising_each_alone() -> None:
+    maps = torch.rand(2, 5, 6)
+    owners = torch.randint(0, 3, (2, 5, 6)) * 100
+    ours = normalised_maps(maps, owners)
+    for label in (0, 100, 200):
+        alone = normalised_maps(torch.where(owners == label, maps, 0.0))
+        assert torch.equal(ours[owners == label], alone[owners == label])
+
+
+def test_a_map_of_labels_takes_part_like_its_labels_one_by_one() -> None:
+    scores, labels = torch.rand(4, 5), torch.randint(0, 3, (4, 5))
+    together, one_by_one = (RunningArgmax(torch.full((1, 4, 5), 9, dtype=torch.uint8)) for _ in range(2))
+    for argmax in (together, one_by_one):
+        argmax.update(0, 5, torch.full((4, 5), 0.5))
+    together.update(0, labels, scores)
+    for label in range(3):
+        one_by_one.update(0, label, torch.where(labels == label, scores, 0.0))
+    assert torch.equal(together.maps, one_by_one.maps)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from vidseg.core import modulation
 from vidseg.core.backbones import Prediction
-from vidseg.core.config import Settings, changed
-from vidseg.core.modulation import blend_latents, mask_offsets, modulation_jobs, plain_pass
+from vidseg.core.config import ModulationConfig, Settings, changed
+from vidseg.core.modulation import blend_latents, mask_offsets, plain_pass
+from vidseg.core.modulation_jobs import modulation_jobs
 from vidseg.core.schedule import euler_step, sampling_sigmas, training_sigmas
 from vidseg.core.types import CoarseMaps, InputError
 
@@ -71,7 +72,7 @@ def modulate(toy: ToyDenoiser, latents: Tensor, maps: Tensor, settings: Settings
     plain = plain_pass(toy, latents, SIGMAS, settings)
     batches = list(modulation.modulate(toy, plain, CoarseMaps(maps, ()), settings, batch_size))
     return [
-        Pair(*job, plus, minus)
+        Pair(job.frame, job.labels[0], plus, minus)
         for batch in batches
         for job, plus, minus in zip(batch.jobs, batch.plus, batch.minus, strict=True)
     ]
@@ -147,6 +148,22 @@ def test_blending_leaves_the_outside_as_it_was() -> None:
             assert torch.equal(pair.plus[:, outside], plain[:, outside]) == untouched
 
 
+def test_one_step_compares_predictions_of_the_clean_latents() -> None:
+    settings = changed(SETTINGS, modulation={"steps": "first"})
+    latents, maps = clip(num_frames=2)
+    toy, sigma = ToyDenoiser(), float(SIGMAS[22])
+    pairs = modulate(toy, latents, maps, settings, 3)
+    assert {sigma for _, _, sigma, _ in toy.calls} == {sigma}
+    for pair in pairs:
+        start = latents[pair.frame : pair.frame + 1]
+        plain = toy.predict(start, sigma, keep=settings.modulation)
+        mask = maps[pair.frame : pair.frame + 1] == pair.label
+        for sign, ours in ((1, pair.plus), (-1, pair.minus)):
+            offset = sign * settings.modulation.factor * mask.float()
+            denoised = toy.replay(start, sigma, plain.cache, torch.tensor([0]), offset)
+            torch.testing.assert_close(ours, blend_latents(denoised, plain.denoised, mask)[0], atol=1e-6, rtol=1e-6)
+
+
 def test_only_the_first_replayed_step_has_an_offset_and_keeps_start_at_the_modulated_step() -> None:
     toy = ToyDenoiser()
     latents, maps = clip(num_frames=1)
@@ -170,8 +187,13 @@ def test_batches_are_full_across_frames_and_never_larger_than_asked() -> None:
 
 def test_absent_labels_and_uniform_frames_need_no_modulation() -> None:
     coarse = CoarseMaps(torch.tensor([[[1, 1]], [[1, 2]], [[2, 2]]]), ())
-    assert modulation_jobs(coarse, keep_uniform=False) == ((1, 1), (1, 2))
-    assert modulation_jobs(coarse, keep_uniform=True) == ((0, 1), (1, 1), (1, 2), (2, 2))
+    for keep_uniform, expected in (
+        (False, [(1, 1), (1, 2)]),
+        (True, [(0, 1), (1, 1), (1, 2), (2, 2)]),
+    ):
+        jobs = modulation_jobs(coarse, ModulationConfig(), keep_uniform=keep_uniform)
+        assert [(job.frame, *job.labels) for job in jobs] == expected
+        assert all(torch.equal(job.mask, coarse.maps[job.frame] == job.labels[0]) for job in jobs)
     uniform = torch.zeros(2, 3, 4, dtype=torch.int64)
     assert modulate(ToyDenoiser(), torch.randn(2, 4, 6, 8), uniform, SETTINGS, 4) == []
     settings = changed(SETTINGS, difference={"precision": "8bit"})

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from vidseg.core.backbones.diffusers_denoiser import DiffusersDenoiser
 from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
-from vidseg.core.config import Settings, changed
+from vidseg.core.config import Settings, changed, preset
 from vidseg.core.pipeline import extract_features, make_seeds, segment, segment_windows
+from vidseg.core.quality import QUALITIES, at_quality
 from vidseg.core.scan_state import ScanState
-from vidseg.core.types import InputError, InterruptedByUserError
+from vidseg.core.types import CoarseMaps, InputError, InterruptedByUserError, Region
+from vidseg.core.upsampling import upsample
 
 from .backbones.narrow_models import narrow_model
 
@@ -73,6 +77,58 @@ def test_same_labels_after_an_interruption(backbone: DiffusersBackbone, whole: T
     rest = list(segment_windows(backbone, Frames(), SETTINGS, state=state))
     assert [result.frames for result in rest] == [range(2, 4), range(4, 5)]
     assert torch.equal(torch.cat([first.labels.maps, *(result.labels.maps for result in rest)]), whole)
+
+
+def at(quality: str) -> Settings:
+    return at_quality(changed(SETTINGS, modulation={"step": 22}), quality)
+
+
+@pytest.mark.parametrize("quality", list(QUALITIES)[1:])
+def test_each_quality_is_complete_and_repeatable(
+    backbone: DiffusersBackbone, quality: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = segment(backbone, Frames(3), at(quality)).maps
+    assert labels.shape == (3, 70, 100)
+    assert len(labels.unique()) > 1
+    monkeypatch.setattr(DiffusersBackbone, "batch_size", lambda _self, _shape: 1)
+    assert torch.equal(segment(backbone, Frames(3), at(quality)).maps, labels)
+
+
+def test_qualities_cost_less_and_less(backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, int] = {}
+
+    def counted(name: str) -> None:
+        original = getattr(DiffusersDenoiser, name)
+
+        def call(self: DiffusersDenoiser, latents: Tensor, *arguments: Any, **options: Any) -> Any:
+            calls[quality] = calls.get(quality, 0) + len(latents)
+            return original(self, latents, *arguments, **options)
+
+        monkeypatch.setattr(DiffusersDenoiser, name, call)
+
+    for name in ("predict", "replay", "queries"):
+        counted(name)
+    for quality in QUALITIES:
+        segment(backbone, Frames(1), at(quality))
+    assert [calls["fast"], calls["draft"]] == [3, 1]  # two steps and the queries; the queries alone
+    assert calls["exact"] > calls["balanced"] > calls["fast"]
+
+
+def test_an_unknown_quality_is_refused_and_coarse_regions_stay_coarse() -> None:
+    with pytest.raises(InputError, match="must be one of exact, balanced, fast, draft"):
+        at_quality(SETTINGS, "best")
+    coarse = changed(SETTINGS, modulation={"enabled": False})
+    assert at_quality(coarse, "balanced").modulation == coarse.modulation
+    with pytest.raises(InputError, match="must be off with 8-bit"):
+        at_quality(preset("reference"), "balanced")
+
+
+def test_guided_upsampling_needs_the_pictures(backbone: DiffusersBackbone) -> None:
+    features = extract_features(backbone, Frames(1).read(0, 1), at("fast"))
+    coarse = CoarseMaps(torch.zeros(1, *features.grid, dtype=torch.int64), (Region(0, "region 0"),))
+    assert int(upsample(backbone, features, coarse, at("fast")).maps.max()) == 0
+    with pytest.raises(InputError, match="must hold the pictures"):
+        upsample(backbone, features._replace(pictures=None), coarse, at("fast"))
 
 
 def test_a_progress_callback_can_stop_the_run(backbone: DiffusersBackbone) -> None:
