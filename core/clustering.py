@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from operator import attrgetter
 
+import numpy as np
 import torch
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 from torch import Tensor
@@ -39,8 +44,9 @@ def normalised(tokens: Tensor) -> Tensor:
 def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int) -> Tensor:
     """Fit K-means (k-means++ start, best of ``config.num_restarts`` runs) and return the centres.
 
-    Fewer than K distinct tokens give centres that coincide, hence fewer clusters in use. Runs on one thread: more
-    threads sum the centres in the order in which they finish, so that results would differ from run to run.
+    Fewer than K distinct tokens give centres that coincide, hence fewer clusters in use. Runs go side by side, each on
+    one thread: more threads would sum the centres in the order in which they finish, so that results would differ from
+    run to run. The starts are those that scikit-learn draws for ``n_init`` runs from the same seed.
 
     Args:
         tokens: ``(M,C)`` float32, normalised.
@@ -60,11 +66,29 @@ def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int) -> Tensor:
             f"`cluster.num_clusters` must be at most the number of tokens, {num_tokens}, but got "
             f"{config.num_clusters}. Choose fewer clusters or larger frames."
         )
-    kmeans = KMeans(config.num_clusters, n_init=config.num_restarts, random_state=seed)
-    with warnings.catch_warnings(), threadpool_limits(limits=1):
+    points = tokens.detach().float().cpu().numpy()
+    mean = points.mean(axis=0)
+    points = points - mean  # as scikit-learn does, for exact distances
+    random_state = np.random.RandomState(seed)
+    workers = ThreadPoolExecutor(min(config.num_restarts, os.cpu_count() or 1), initializer=_use_one_thread)
+    with warnings.catch_warnings(), threadpool_limits(limits=1), workers:
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct tokens than clusters: see docstring
-        kmeans.fit(tokens.detach().float().cpu().numpy())
-    return torch.from_numpy(kmeans.cluster_centers_)
+        starts = [
+            kmeans_plusplus(points, config.num_clusters, random_state=random_state)[0]
+            for _ in range(config.num_restarts)
+        ]
+        runs = list(workers.map(partial(_lloyd, points), starts))
+    best = min(runs, key=attrgetter("inertia_"))  # the first of equals
+    return torch.from_numpy(best.cluster_centers_ + mean)
+
+
+def _use_one_thread() -> None:
+    """Limit the calling thread for as long as it lives; OpenMP counts per thread."""
+    threadpool_limits(limits=1, user_api="openmp")
+
+
+def _lloyd(points: np.ndarray, start: np.ndarray) -> KMeans:
+    return KMeans(len(start), init=start, n_init=1).fit(points)
 
 
 def nearest_centre(tokens: Tensor, centres: Tensor) -> Tensor:
