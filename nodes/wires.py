@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.config import ContextConfig, WindowConfig
 from ..core.labels import reduced_reference
 from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Region, Seeds, region_labels
-from ..core.upsampling import enlarge
+from ..core.upsampling import bilinear
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Labels(NamedTuple):
     def full(self) -> LabelMaps:
         """Return the label maps in full resolution; coarse ones are enlarged without the model."""
         if self.coarse:
-            return enlarge(CoarseMaps(self.maps, self.regions), self.frame_size)
+            return bilinear(CoarseMaps(self.maps, self.regions), self.frame_size)
         return LabelMaps(self.maps, self.regions)
 
     def on_grid(self, size: tuple[int, int]) -> Tensor:
