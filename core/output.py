@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .images import read_labels
 from .palette import PALETTE
-from .record import RunDescription, RunResult, record_text, require_same_run
+from .record import RunDescription, RunResult, record_lines, require_same_run
 from .scan_state import ScanState
 from .types import InputError, Region
 
@@ -136,7 +136,7 @@ class ResultFolder:
         for number, label_map in enumerate(maps, start):
             buffer = io.BytesIO()
             label_image(label_map).save(buffer, "PNG")
-            self._write(self._label_file(number), buffer.getvalue())
+            self._write(self._label_file(number), [buffer.getvalue()])
 
     def read_label_maps(self, stop: int) -> Iterator[Tensor]:
         """Yield the label maps ``(H,W)`` uint8 of the frames before ``stop``.
@@ -149,13 +149,13 @@ class ResultFolder:
 
     def write_record(self, run: RunDescription, result: RunResult) -> None:
         """Write `segmentation.json`."""
-        self._write(self.path / RECORD_FILE, record_text(run, result).encode())
+        self._write(self.path / RECORD_FILE, (line.encode() for line in record_lines(run, result)))
 
     def write_legend(self, legend: Tensor) -> None:
         """Write the legend, ``(H,W,3)`` uint8."""
         buffer = io.BytesIO()
         Image.fromarray(legend.numpy()).save(buffer, "PNG")
-        self._write(self.path / LEGEND_FILE, buffer.getvalue())
+        self._write(self.path / LEGEND_FILE, [buffer.getvalue()])
 
     def write_state(self, state: ScanState) -> None:
         """Write the state after a finished window."""
@@ -182,7 +182,7 @@ class ResultFolder:
         finally:
             partial.unlink(missing_ok=True)
 
-    def _write(self, target: Path, content: bytes) -> None:
+    def _write(self, target: Path, content: Iterable[bytes]) -> None:
         """Write a whole file."""
         self.write_file(target.relative_to(self.path).as_posix(), lambda partial: _write_through(partial, content))
 
@@ -224,9 +224,9 @@ def unwritable(path: Path, error: OSError, place: Place) -> InputError:
     return InputError(f"`{place.setting}` must be writable, but {path} is not: {error.strerror or error}. {remedy}")
 
 
-def _write_through(path: Path, content: bytes) -> None:
+def _write_through(path: Path, content: Iterable[bytes]) -> None:
     """Write ``content`` so that it outlasts a loss of power."""
     with path.open("wb") as file:
-        file.write(content)
+        file.writelines(content)
         file.flush()
         os.fsync(file.fileno())

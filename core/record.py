@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
@@ -43,6 +45,33 @@ class RunDescription(NamedTuple):
     anchor_mask: str | None
 
 
+class AreaList(Sequence[Mapping[int, int]]):
+    """Number of pixels of each label that occurs, frame by frame, packed: a long clip has many frames."""
+
+    def __init__(self) -> None:
+        self._ends: array[int] = array("Q")
+        self._values: array[int] = array("I")
+
+    def extend(self, start: int, areas: Iterable[Mapping[int, int]]) -> None:
+        """Put the areas of frames from number ``start`` on in the place of those that are there."""
+        del self._ends[start:]
+        del self._values[self._ends[-1] if self._ends else 0 :]
+        for area in areas:
+            for label, count in sorted(area.items()):
+                self._values.extend((label, count))
+            self._ends.append(len(self._values))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401, a number or a slice
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        values = self._values[self._ends[number - 1] if number else 0 : self._ends[number]]
+        return dict(zip(values[::2], values[1::2], strict=True))
+
+
 class RunResult(NamedTuple):
     """What a run has found so far.
 
@@ -59,9 +88,11 @@ class RunResult(NamedTuple):
     finished: bool
 
 
-def record_text(run: RunDescription, result: RunResult) -> str:
-    """Return the content of `segmentation.json`."""
-    totals = {r.label: sum(area.get(r.label, 0) for area in result.areas) for r in result.regions}
+def record_lines(run: RunDescription, result: RunResult) -> Iterator[str]:
+    """Yield the content of `segmentation.json` piece by piece; its length grows with the clip."""
+    totals: Counter[int] = Counter()
+    for area in result.areas:
+        totals.update(area)
     record = {
         "program": "vidseg",
         "format": FORMAT,
@@ -76,9 +107,11 @@ def record_text(run: RunDescription, result: RunResult) -> str:
             {"label": r.label, "name": r.name, "colour": result.colours[r.label], "area": totals[r.label]}
             for r in result.regions
         ],
-        "areas": [{str(label): count for label, count in sorted(area.items())} for area in result.areas],
     }
-    return json.dumps(record, indent=1) + "\n"
+    yield json.dumps(record, indent=1).removesuffix("\n}") + ',\n "areas": ['
+    for number, area in enumerate(result.areas):
+        yield ("," if number else "") + "\n  " + json.dumps(dict(sorted(area.items())))
+    yield "\n ]\n}\n"
 
 
 def require_same_run(earlier: str, run: RunDescription) -> None:

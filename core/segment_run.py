@@ -23,12 +23,14 @@ from .output import OVERLAY_FILE, ResultFolder, areas_of, colours_of
 from .palette import legend, overlay
 from .pipeline import segment_windows
 from .progress import RunProgress
-from .record import RunDescription, RunResult
+from .record import AreaList, RunDescription, RunResult
 from .scan_state import ScanState
-from .types import InputError, LabelMaps, Region
+from .types import InputError, InterruptedByUserError, LabelMaps, Region
 from .video import Clip, ClipInfo, open_clip
 from .video_writer import write_video
 
+RECORD_GROWTH = 1.5
+"""Factor by which the finished frames grow between two records of an unfinished run."""
 OVERLAY_STAGE = "overlay"
 """Name of the stage that writes the video at the end."""
 
@@ -86,7 +88,8 @@ class SegmentRun:
         self.num_frames = self.frames_done = 0
         self._progress = progress
         self._folder = ResultFolder(options.out)
-        self._areas: list[dict[int, int]] = []
+        self._areas = AreaList()
+        self._next_record = 0
         self._regions: tuple[Region, ...] = ()
 
     def execute(self) -> Outcome:
@@ -154,7 +157,7 @@ class SegmentRun:
                 state = ScanState.load(folder.state, run.settings.context)
                 self._regions = state.seeds.regions
                 self.frames_done = self._first_frame(state)
-                self._areas = [areas_of(label_map) for label_map in folder.read_label_maps(self.frames_done)]
+                self._areas.extend(0, map(areas_of, folder.read_label_maps(self.frames_done)))
         if state is None:
             folder.start_anew()
         self._write_record(run, finished=False)
@@ -185,15 +188,24 @@ class SegmentRun:
 
     def _segment(self, run: RunDescription, results: Iterator[_Window]) -> None:
         """Write each window as it is finished: labels first, then the state that counts them as finished."""
+        try:
+            self._write_windows(run, results)
+        except (KeyboardInterrupt, InterruptedByUserError):
+            self._write_record(run, finished=False)
+            raise
+
+    def _write_windows(self, run: RunDescription, results: Iterator[_Window]) -> None:
         for window in results:
             maps = window.labels.maps
             self._folder.write_label_maps(window.frames.start, maps)
             if window.state is not None:
                 self._folder.write_state(window.state)
-            self._areas[window.frames.start : window.frames.stop] = [areas_of(label_map) for label_map in maps]
+            self._areas.extend(window.frames.start, map(areas_of, maps))
             self._regions = window.labels.regions
             self.frames_done = window.frames.stop
-            self._write_record(run, finished=False)
+            if self.frames_done >= self._next_record:  # more and more rarely: the record grows with the clip
+                self._write_record(run, finished=False)
+                self._next_record = int(RECORD_GROWTH * self.frames_done)
             self._progress.window_done(window.frames.stop)
 
     def _finish(self, clip: Clip, run: RunDescription) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -212,9 +213,9 @@ def test_a_full_disk_in_the_middle_can_be_resumed(
     options = ("--model", model, "--window", 2, "--no-modulation", "--device", "cpu")
     written: list[Path] = []
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, content: Iterable[bytes]) -> None:
         written.append(path)
-        path.write_bytes(content)
+        path.write_bytes(b"".join(content))
         if len(written) == 5:
             raise OSError(28, "No space left on device")
 

@@ -15,7 +15,7 @@ from vidseg.core.config import ContextConfig, Settings, changed
 from vidseg.core.context import SceneContext
 from vidseg.core.output import OUT, Place, ResultFolder, areas_of, colours_of, unwritable
 from vidseg.core.palette import PALETTE
-from vidseg.core.record import RunDescription, RunResult, record_text, require_same_run, versions
+from vidseg.core.record import AreaList, RunDescription, RunResult, record_lines, require_same_run, versions
 from vidseg.core.scan_state import ScanState
 from vidseg.core.types import InputError, Region, Seeds
 from vidseg.core.video import ClipInfo
@@ -128,7 +128,7 @@ def test_a_full_disk_while_the_state_is_written(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_record_is_enough_to_repeat_the_run() -> None:
-    record = json.loads(record_text(RUN, result([{0: 20, 3: 4}, {0: 24}], finished=True)))
+    record = json.loads("".join(record_lines(RUN, result([{0: 20, 3: 4}, {0: 24}], finished=True))))
     assert record["finished"] is True
     assert record["frames_done"] == 2
     assert record["settings"] == json.loads(json.dumps(Settings().to_dict()))
@@ -166,13 +166,13 @@ def test_is_finished_only_after_the_end(tmp_path: Path) -> None:
 )
 def test_another_run_may_not_continue(changed_run: RunDescription, name: str) -> None:
     with pytest.raises(InputError, match=f"`{name}` is .* and was .*--overwrite"):
-        require_same_run(record_text(RUN, result([])), changed_run)
+        require_same_run("".join(record_lines(RUN, result([]))), changed_run)
 
 
 def test_the_same_run_may_continue_under_other_names() -> None:
     renamed = RUN._replace(clip=CLIP._replace(name="moved.mp4"), model=MODEL._replace(name="other.safetensors"))
-    require_same_run(record_text(RUN, result([])), renamed)
-    require_same_run(record_text(RUN, result([])), RUN._replace(settings=Settings(preset="paper")))
+    require_same_run("".join(record_lines(RUN, result([]))), renamed)
+    require_same_run("".join(record_lines(RUN, result([]))), RUN._replace(settings=Settings(preset="paper")))
     with pytest.raises(InputError, match="damaged"):
         require_same_run("{ broken", RUN)
 
@@ -182,3 +182,14 @@ def test_areas_count_every_pixel() -> None:
     areas = areas_of(label_map)
     assert sum(areas.values()) == 2000
     assert all(areas[label] == int((label_map == label).sum()) for label in areas)
+
+
+def test_packed_areas_are_those_put_in_and_later_windows_replace_earlier_ones() -> None:
+    areas = AreaList()
+    areas.extend(0, [{3: 1, 0: 2}, {}, {255: 4_000_000_000}])
+    areas.extend(1, [{7: 5}, {8: 6}, {9: 7}])
+    assert list(areas) == [{0: 2, 3: 1}, {7: 5}, {8: 6}, {9: 7}]
+    assert areas[-1] == {9: 7}
+    assert areas[1:3] == [{7: 5}, {8: 6}]
+    with pytest.raises(IndexError):
+        areas[4]
