@@ -11,7 +11,7 @@ from typing import Any, Literal
 from .types import MAX_LABEL, InputError
 
 ATTENTION_BLOCKS = tuple(range(3, 12))
-"""Decoder blocks of SD 1.x/2.x that hold attention."""
+"""Decoder blocks of SD 1.x/2.x and SVD that hold attention."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class SamplingConfig:
     num_steps: int = 25
     """Sampling steps of the whole schedule (paper A.4)."""
     guidance_scale: float = 5.0
-    """Classifier-free guidance scale (code; the paper does not mention it)."""
+    """Classifier-free guidance scale (code; the paper does not mention it). With SVD that of a window's last frame;
+    it rises linearly from 1 in the first."""
     seed: int = 1
     """Seed of noise and K-means (code)."""
     noise: Literal["frame", "window"] = "frame"
@@ -161,6 +162,24 @@ class EnlargingConfig:
 
 
 @dataclass(frozen=True)
+class VideoConfig:
+    """What Stable Video Diffusion has and an image model has not."""
+
+    frames: int = 0
+    """Frames that a video model sees as one sample: 14 for SVD, 25 for SVD-XT; 0 for image models."""
+    fps_id: int = 14
+    """Frames per second less one, as SVD is told (code)."""
+    motion_bucket: int = 127
+    """How much moves, as SVD is told (code)."""
+    augmentation: float = 0.02
+    """Noise on the frame that conditions a window, in units of half the range of a pixel (code)."""
+    query_layer: Literal["spatial", "temporal"] = "spatial"
+    """Self-attention whose queries are the features; ``temporal`` ones are unstable (paper 4.1), to look at only."""
+    injected: Literal["all", "temporal"] = "all"
+    """Self-attentions with injected queries and keys: spatial and temporal (paper A.4), or the latter (code)."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that decides a segmentation, besides model and frames."""
 
@@ -176,6 +195,7 @@ class Settings:
     modulation: ModulationConfig = field(default_factory=ModulationConfig)
     difference: DifferenceConfig = field(default_factory=DifferenceConfig)
     enlarging: EnlargingConfig = field(default_factory=EnlargingConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
 
     def __post_init__(self) -> None:
         """Check every limit before any long computation."""
@@ -196,6 +216,8 @@ class Settings:
             ("enlarging.guided_radius", self.enlarging.guided_radius, 1, 1000),
             ("enlarging.guided_epsilon", self.enlarging.guided_epsilon, 1e-8, 1),
             ("enlarging.guided_subsample", self.enlarging.guided_subsample, 1, 16),
+            ("video.frames", self.video.frames, 0, 1000),
+            ("video.augmentation", self.video.augmentation, 0, 10),
         )
         for name, value, low, high in checks:
             if not low <= value <= high:
@@ -252,17 +274,38 @@ PRESETS = {settings.preset: settings for settings in (_DEFAULT, _PAPER, _REFEREN
 """Presets by name. ``reference`` repeats the published code, faults included, for comparison only."""
 
 
-def preset(name: str) -> Settings:
-    """Return the settings called ``name``.
+def preset(name: str, kind: str = "sd") -> Settings:
+    """Return the settings called ``name`` for a kind of model: ``sd`` (image) or ``svd`` (video).
 
     Raises:
         InputError: there is no such preset.
+
+    >>> preset("default", "svd").preset
+    'svd'
     """
     if name not in PRESETS:
         raise InputError(f"`preset` must be one of {', '.join(PRESETS)}, but got {name!r}.")
-    return PRESETS[name]
+    return PRESETS[name] if kind == "sd" else SVD_PRESETS[name]
 
 
 def changed(settings: Settings, **parts: dict[str, Any]) -> Settings:
     """Return ``settings`` with fields of its parts replaced: ``changed(s, cluster={"num_clusters": 8})``."""
     return replace(settings, **{part: replace(getattr(settings, part), **values) for part, values in parts.items()})
+
+
+def _for_svd(settings: Settings, name: str, **parts: dict[str, Any]) -> Settings:
+    """Return ``settings`` with what differs for SVD in all presets (paper A.4, code), and ``parts``."""
+    modulation = {"step": 17, "block": 8, "attention": "self", **parts.pop("modulation", {})}
+    parts = {"sampling": {"guidance_scale": 2.5}, "modulation": modulation, "video": {"frames": 14}, **parts}
+    return replace(changed(settings, **parts), preset=name)
+
+
+SVD_PRESETS = {
+    "default": _for_svd(_DEFAULT, "svd"),
+    "paper": _for_svd(_PAPER, "svd-paper", feature={"matching_block": 8}),
+    "reference": _for_svd(
+        _REFERENCE, "svd-reference", modulation={"blending": "all"}, video={"frames": 14, "injected": "temporal"}
+    ),
+    "emerdiff": _for_svd(_EMERDIFF, "svd-emerdiff", feature={"blocks": (8,)}),
+}
+"""The same presets for Stable Video Diffusion, taken when the model is one."""

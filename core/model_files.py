@@ -15,13 +15,15 @@ from .safetensors_header import TensorInfo, common_dtype, read_header
 from .types import InputError
 
 CONDITIONING_KEY = "conditioning.positive"
-"""Tensor of a single file with the embedding of the empty prompt, ``(77, context)``."""
+"""Tensor of a file with the embedding of the empty prompt, ``(77, context)``; for SVD of a frame, ``(1, context)``."""
 TEXT_PREFIX = "cond_stage_model."
+IMAGE_PREFIX = "conditioner.embedders.0.open_clip.model.visual."
+FRAME_ENCODER_PREFIX = "conditioner.embedders.3.encoder."
+"""Autoencoder of SVD files that encodes the frame which conditions a window."""
 PREDICTION_PROBE = f"{UNET_PREFIX}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
 # What a file holds that is no SD 1.x/2.x checkpoint, by a part of a tensor's name.
 _FOREIGN = (
-    ("time_stack.", "Stable Video Diffusion or another video model"),
     ("double_blocks.", "Flux"),
     ("joint_blocks.", "Stable Diffusion 3"),
     ("conditioner.embedders.1.", "SDXL"),
@@ -29,6 +31,7 @@ _FOREIGN = (
     ("lora_", "a LoRA, not a whole model"),
     ("control_model.", "a ControlNet"),
 )
+_SHARED_WITH_VIDEO = ("conditioner.embedders.1.", "label_emb.")
 
 
 class BlockInfo(NamedTuple):
@@ -47,8 +50,9 @@ class ModelDescription:
         path: the file or folder.
         layout: ``file`` (original layout) or ``folder`` (diffusers).
         sizes: widths, prediction type and scale.
-        conditioning: where the embedding of the empty prompt comes from: ``tensor``, ``text encoder`` or ``none``.
-        num_parameters: of ``unet``, ``vae`` and ``text encoder``.
+        conditioning: where the embedding of the empty prompt, or that of a frame for SVD, comes from: ``tensor``,
+            ``text encoder``, ``image encoder`` or ``none``.
+        num_parameters: of ``unet``, ``vae``, ``text encoder`` and ``image encoder``, those that there are.
         dtype: most frequent type of the UNet's values, such as ``F16``.
         num_bytes: size of the files.
     """
@@ -64,6 +68,8 @@ class ModelDescription:
     @property
     def kind(self) -> str:
         """Family, by the width of the context and the form of the projections."""
+        if self.sizes.unet.is_video:
+            return "SVD"
         return "SD 2.x" if self.sizes.unet.use_linear_in_transformer else "SD 1.x"
 
     @property
@@ -81,7 +87,7 @@ def describe_model(path: str | Path) -> ModelDescription:
         path: single `.safetensors` file in the original layout, or a diffusers folder.
 
     Raises:
-        InputError: missing, unreadable, truncated or not a Stable Diffusion 1.x/2.x model.
+        InputError: missing, unreadable, truncated or not a Stable Diffusion 1.x/2.x or Stable Video Diffusion model.
     """
     path = Path(path)
     if not path.exists():
@@ -109,11 +115,12 @@ def _describe_file(path: Path) -> ModelDescription:
         sizes = ModelSizes.from_metadata(header.metadata[METADATA_KEY])
     else:
         sizes = ModelSizes.from_shapes(header.shapes, _prediction(path, header.shapes))
-    has_text = any(name.startswith(TEXT_PREFIX) for name in header.tensors)
-    conditioning = "tensor" if CONDITIONING_KEY in header.tensors else "text encoder" if has_text else "none"
+    encoder, prefix = ("image encoder", IMAGE_PREFIX) if sizes.unet.is_video else ("text encoder", TEXT_PREFIX)
+    has_encoder = any(name.startswith(prefix) for name in header.tensors)
+    conditioning = "tensor" if CONDITIONING_KEY in header.tensors else encoder if has_encoder else "none"
     counts = {
-        part: sum(info.size for name, info in header.tensors.items() if name.startswith(prefix))
-        for part, prefix in (("unet", UNET_PREFIX), ("vae", VAE_PREFIX), ("text encoder", TEXT_PREFIX))
+        part: sum(info.size for name, info in header.tensors.items() if name.startswith(start))
+        for part, start in (("unet", UNET_PREFIX), ("vae", VAE_PREFIX), (encoder, prefix))
     }
     dtype = common_dtype(info for name, info in header.tensors.items() if name.startswith(UNET_PREFIX))
     return ModelDescription(path, "file", sizes, conditioning, counts, dtype, path.stat().st_size)
@@ -121,8 +128,9 @@ def _describe_file(path: Path) -> ModelDescription:
 
 def _refuse_foreign(name: str, tensors: Mapping[str, TensorInfo]) -> None:
     """Refuse files of other models, and files that hold only a part of one."""
+    is_video = any(tensor.startswith(UNET_PREFIX) and ".time_stack." in tensor for tensor in tensors)
     for part, what in _FOREIGN:
-        if any(part in tensor for tensor in tensors):
+        if any(part in tensor for tensor in tensors) and not (is_video and part in _SHARED_WITH_VIDEO):
             raise InputError(f"`model` must be a Stable Diffusion model, but {name} is {what}. Use {SUPPORTED}.")
     needed = {
         f"{UNET_PREFIX}input_blocks.0.0.weight": "UNet",
@@ -147,12 +155,15 @@ def _describe_folder(path: Path) -> ModelDescription:
     }
     dtype = common_dtype(info for header in folder.headers["unet"] for info in header.tensors.values())
     num_bytes = sum(file.stat().st_size for file in weight_files(path))
-    conditioning = "text encoder" if "text encoder" in folder.headers else "none"
+    encoders = [part for part in ("text encoder", "image encoder") if part in folder.headers]
+    conditioning = encoders[0] if encoders else "none"
     return ModelDescription(path, "folder", folder.sizes, conditioning, counts, dtype, num_bytes)
 
 
 def _prediction(path: Path, shapes: Shapes) -> str:
-    """Return the prediction type of a single file: only SD 2.x comes in both."""
+    """Return the prediction type of a single file: only SD 2.x comes in both, SVD predicts velocity."""
+    if f"{UNET_PREFIX}label_emb.0.0.weight" in shapes:
+        return "v_prediction"
     context = shapes.get(f"{UNET_PREFIX}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", (0, 0))[1]
     is_told = context == SD2_CONTEXT and PREDICTION_PROBE in shapes
     return prediction_of(path, PREDICTION_PROBE) if is_told else "epsilon"

@@ -15,11 +15,15 @@ from .types import InputError
 
 V_PREDICTION_BIAS_STD = 0.09
 """A standard deviation of the last block's ``norm1.bias`` above this tells v-prediction from epsilon in SD 2.x."""
+VIDEO_UNET = "UNetSpatioTemporalConditionModel"
+"""Class of SVD's UNet in diffusers."""
+ENCODERS = ("text_encoder", "image_encoder")
+"""Sub-folders of what encodes the prompt (SD) or the first frame of a window (SVD)."""
 PREDICTION_PROBE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 
 
 class Folder(NamedTuple):
-    """A diffusers folder: sizes, and the headers of its parts ``unet``, ``vae`` and, possibly, ``text encoder``."""
+    """A diffusers folder: sizes, and headers of its parts ``unet``, ``vae``, ``text encoder`` or ``image encoder``."""
 
     sizes: ModelSizes
     headers: dict[str, list[Header]]
@@ -32,9 +36,10 @@ def read_folder(folder: Path) -> Folder:
         InputError: a part is missing, or it is no Stable Diffusion 1.x/2.x pipeline.
     """
     unet, vae = (_read_json(folder / part / "config.json") for part in ("unet", "vae"))
-    _check_class(folder, unet, "UNet2DConditionModel")
-    _check_class(folder, vae, "AutoencoderKL")
-    prediction = _prediction(folder, unet)
+    is_video = unet.get("_class_name") == VIDEO_UNET
+    _check_class(folder, unet, VIDEO_UNET if is_video else "UNet2DConditionModel")
+    _check_class(folder, vae, "AutoencoderKLTemporalDecoder" if is_video else "AutoencoderKL")
+    prediction = "v_prediction" if is_video else _prediction(folder, unet)
     try:
         sizes = ModelSizes(_unet_sizes(unet), _vae_sizes(vae), vae.get("scaling_factor", SCALE_FACTOR), prediction)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -42,7 +47,7 @@ def read_folder(folder: Path) -> Folder:
             f"`model` must have complete configuration files, but those of {folder.name} cannot be used ({error!r}). "
             "Save the pipeline again with `save_pretrained`."
         ) from None
-    parts = ["unet", "vae", *(["text_encoder"] if (folder / "text_encoder" / "config.json").is_file() else [])]
+    parts = _parts(folder)
     headers = {part.replace("_", " "): [read_header(file) for file in part_files(folder / part)] for part in parts}
     return Folder(sizes, headers)
 
@@ -55,8 +60,12 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         InputError: a part has none.
     """
-    parts = ["unet", "vae", *(["text_encoder"] if (folder / "text_encoder").is_dir() else [])]
-    return [file for part in parts for file in part_files(folder / part)]
+    return [file for part in _parts(folder) for file in part_files(folder / part)]
+
+
+def _parts(folder: Path) -> list[str]:
+    """Return the names of the sub-folders that are used."""
+    return ["unet", "vae", *(part for part in ENCODERS if (folder / part / "config.json").is_file())]
 
 
 def part_files(part: Path) -> list[Path]:
@@ -122,10 +131,11 @@ def _unet_sizes(config: Mapping[str, Any]) -> UNetSizes:
         num_head_channels=None if is_count_constant else widths.pop(),
         num_heads=counts[0] if is_count_constant else None,
         context_dim=config["cross_attention_dim"],
-        use_linear_in_transformer=config.get("use_linear_projection", False),
+        use_linear_in_transformer=config.get("_class_name") == VIDEO_UNET or config.get("use_linear_projection", False),
         transformer_depth=depth if isinstance(depth, int) else max(depth),
         in_channels=config.get("in_channels", 4),
         out_channels=config.get("out_channels", 4),
+        adm_in_channels=config.get("projection_class_embeddings_input_dim") or 0,
     )
 
 

@@ -13,13 +13,18 @@ METADATA_KEY = "vidseg.config"
 """Metadata entry of a `.safetensors` file that holds `ModelSizes` as JSON; needed for models of unusual width."""
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
-SUPPORTED = "Stable Diffusion 1.x or 2.x checkpoints, for example v2-1_512-ema-pruned.safetensors"
+SUPPORTED = (
+    "Stable Diffusion 1.x or 2.x or Stable Video Diffusion checkpoints, for example v2-1_512-ema-pruned.safetensors or "
+    "svd.safetensors"
+)
 SD1_CONTEXT, SD2_CONTEXT = 768, 1024
 SD1_HEADS, SD2_HEAD_CHANNELS = 8, 64
 SCALE_FACTOR = 0.18215
 """Latents times this have about unit variance (SD 1.x and 2.x)."""
 NORM_GROUPS = 32
 NUM_LEVELS, NUM_RES_BLOCKS, ATTENTION_RESOLUTIONS = 4, 2, (4, 2, 1)
+VIDEO_NUMBER_CHANNELS = 256
+"""Channels into which SVD embeds each of the three numbers it is told about a window."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -28,7 +33,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 class UNetSizes:
     """Sizes of the UNet under the names of the original configuration files.
 
-    Exactly one of ``num_head_channels`` (SD 2.x) and ``num_heads`` (SD 1.x) is set.
+    Exactly one of ``num_head_channels`` (SD 2.x, SVD) and ``num_heads`` (SD 1.x) is set. ``adm_in_channels`` is the
+    width of SVD's embedded numbers, and 0 for image models.
     """
 
     model_channels: int
@@ -42,6 +48,12 @@ class UNetSizes:
     transformer_depth: int = 1
     in_channels: int = 4
     out_channels: int = 4
+    adm_in_channels: int = 0
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it has temporal layers and is told numbers about a window, as SVD."""
+        return self.adm_in_channels > 0
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -114,7 +126,7 @@ class ModelSizes:
 
     @classmethod
     def from_shapes(cls, shapes: Shapes, prediction_type: str = "epsilon") -> ModelSizes:
-        """Infer the sizes from the shapes of the tensors of a single file, by the rules of SD 1.x and 2.x.
+        """Infer the sizes from the shapes of the tensors of a single file, by the rules of SD 1.x, 2.x and SVD.
 
         Raises:
             InputError: the width of the context tells neither SD 1.x nor 2.x apart.
@@ -122,18 +134,20 @@ class ModelSizes:
         return cls(_unet_sizes(shapes), _vae_sizes(shapes), SCALE_FACTOR, prediction_type)
 
     def check(self, name: str) -> None:
-        """Check that the paper's decoder blocks 0..11 exist and that the channels are those of an image model.
+        """Check that the paper's decoder blocks 0..11 exist and that the channels are those of SD or of SVD.
 
         Raises:
             InputError: they are not.
         """
         unet = self.unet
+        adm = 3 * VIDEO_NUMBER_CHANNELS if unet.is_video else 0
         facts = {
             "number of levels": (len(unet.channel_mult), NUM_LEVELS),
             "residual blocks per level": (unet.num_res_blocks, NUM_RES_BLOCKS),
             "levels with attention": (tuple(sorted(unet.attention_resolutions)), tuple(sorted(ATTENTION_RESOLUTIONS))),
             "transformer depth": (unet.transformer_depth, 1),
-            "input channels": (unet.in_channels, 4),
+            "input channels": (unet.in_channels, 8 if unet.is_video else 4),
+            "channels of numbers about the window": (unet.adm_in_channels, adm),
             "output channels": (unet.out_channels, 4),
             "latent channels": (self.vae.z_channels, 4),
             "levels of the autoencoder": (len(self.vae.ch_mult), NUM_LEVELS),
@@ -204,6 +218,7 @@ def _unet_sizes(shapes: Shapes) -> UNetSizes:
         transformer_depth=depth,
         in_channels=first[1],
         out_channels=shapes[f"{UNET_PREFIX}out.2.weight"][0],
+        adm_in_channels=shapes.get(f"{UNET_PREFIX}label_emb.0.0.weight", (0, 0))[1],
     )
 
 

@@ -15,7 +15,10 @@ from .types import InputError, require_shape
 
 NUM_TRAINING_STEPS = 1000
 """Steps of the schedule that SD 1.x and 2.x were trained with."""
+EDM_SIGMA_MIN, EDM_SIGMA_MAX = 0.002, 700.0
+"""Noise levels between which SVD is sampled."""
 _FIRST_BETA, _LAST_BETA = 0.00085, 0.012
+_EDM_RHO = 7.0
 
 
 def training_sigmas() -> Tensor:
@@ -75,6 +78,29 @@ def sampling_sigmas(training_sigmas: Tensor, num_steps: int) -> Tensor:
     """
     size = require_shape("training_sigmas", training_sigmas, "n")["n"]
     levels = training_sigmas[list(sampling_timesteps(num_steps, size))]
+    return torch.cat([levels, levels.new_zeros(1)])
+
+
+def edm_sigmas(num_steps: int) -> Tensor:
+    """Return the noise levels of Stable Video Diffusion: Karras' schedule from 700 to 0.002 with rho 7, and 0 (code).
+
+    Args:
+        num_steps: sampling steps ``S``, at least 1.
+
+    Returns:
+        ``(S+1,)`` float64, falling.
+
+    Raises:
+        InputError: ``num_steps`` is below 1.
+
+    >>> [round(float(sigma), 3) for sigma in edm_sigmas(25)[17:]]
+    [1.273, 0.678, 0.339, 0.157, 0.066, 0.025, 0.008, 0.002, 0.0]
+    """
+    if num_steps < 1:
+        raise InputError(f"`num_steps` must be at least 1, but got {num_steps}. Choose 25 as the paper does.")
+    ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+    high, low = EDM_SIGMA_MAX ** (1 / _EDM_RHO), EDM_SIGMA_MIN ** (1 / _EDM_RHO)
+    levels = (high + ramp * (low - high)) ** _EDM_RHO
     return torch.cat([levels, levels.new_zeros(1)])
 
 

@@ -61,6 +61,36 @@ class Region(NamedTuple):
     name: str
 
 
+class Conditioning(NamedTuple):
+    """What a video model is told about a window besides its latents.
+
+    Attributes:
+        embedding: ``(1,C)`` float32, what the image encoder makes of the window's first frame.
+        image: ``(4,H/8,W/8)`` float32, latent of that frame with a little noise, not scaled.
+        numbers: frames per second less one, motion bucket, noise on that frame.
+    """
+
+    embedding: Tensor
+    image: Tensor
+    numbers: tuple[float, float, float]
+
+
+class VideoWindow(NamedTuple):
+    """Frames that a video model sees as one sample.
+
+    Attributes:
+        start: number of the first frame among the features.
+        stop: number of the frame after the last.
+        first_kept: number of the first frame whose results are kept; those before it are finished already.
+        conditioning: what the model is told about the window.
+    """
+
+    start: int
+    stop: int
+    first_kept: int
+    conditioning: Conditioning
+
+
 class Features(NamedTuple):
     """What one pass over the frames leaves for all later stages (paper 4.1).
 
@@ -74,6 +104,7 @@ class Features(NamedTuple):
         grid: size of the coarse grid, ``(H/16, W/16)``.
         frame_size: ``(H, W)`` of the frames as they came in, pixels.
         pictures: ``(T,H,W,3)`` uint8, the frames in the size that the model saw, or None if no stage needs them.
+        video: windows of a video model, in order; empty for image models.
     """
 
     queries: Tensor
@@ -83,6 +114,7 @@ class Features(NamedTuple):
     grid: Grid
     frame_size: tuple[int, int]
     pictures: Tensor | None = None
+    video: tuple[VideoWindow, ...] = ()
 
     @property
     def num_frames(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from ..config import ModulationConfig
+from ..config import ModulationConfig, VideoConfig
+from ..types import Conditioning
 
 Result = TypeVar("Result")
 
@@ -48,7 +49,8 @@ class Denoiser(Protocol):
     """A model made ready for a number of UNet calls.
 
     Latents go in as ``x = clean + sigma * noise`` (not yet divided by ``sqrt(1 + sigma**2)``); ``sigma`` is one of
-    `Backbone.training_sigmas`. Guidance is applied inside: the negative half is the zero embedding.
+    `Backbone.training_sigmas`, or between them for video models. Guidance is applied inside: the negative half is the
+    zero embedding.
     """
 
     def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
@@ -69,7 +71,8 @@ class Denoiser(Protocol):
             latents: ``(B,4,H/8,W/8)`` float32.
             sigma: noise level of the step that left ``cache``.
             cache: of the unmodulated step at the same noise level.
-            frames: ``(B,)`` int64, for each element the frame of the cached batch that it repeats.
+            frames: ``(B,)`` int64, for each element the frame of the cached batch that it repeats. For a video model,
+                whose window is one sample, whole windows: ``0 .. T-1`` for each.
             offset: ``(B,h,w)`` float32 or None: added to all channels of the output of the modulated block's attention
                 (Eq. 2: plus or minus lambda times the mask), in both halves of guidance. Only at the modulated step,
                 where ``latents`` must equal those of the unmodulated step.
@@ -90,7 +93,10 @@ class Backbone(Protocol):
 
     @property
     def training_sigmas(self) -> Tensor:
-        """Noise levels of the training schedule, ``(1000,)`` float64, rising: ``sqrt((1 - acp) / acp)``."""
+        """Noise levels of the training schedule, ``(1000,)`` float64, rising: ``sqrt((1 - acp) / acp)``.
+
+        Of a video model, levels over the range that it was trained for.
+        """
         ...
 
     def encode(self, frames: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
@@ -113,6 +119,28 @@ class Backbone(Protocol):
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Return how many latents of shape ``(4,H/8,W/8)`` one UNet call may hold within the free memory."""
+        ...
+
+
+@runtime_checkable
+class VideoBackbone(Backbone, Protocol):
+    """A video model, whose frames depend on each other: a UNet call holds one window of consecutive frames.
+
+    `Backbone.run` needs the backbone of a window, made by `conditioned`; its denoiser takes the window's latents.
+    """
+
+    def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning:
+        """Return what the model is told about a window.
+
+        Args:
+            frame: ``(H,W,3)`` float32 in [0, 1], the window's first.
+            noise: ``(3,H,W)`` float32, standard normal.
+            config: numbers, the strength of the noise among them.
+        """
+        ...
+
+    def conditioned(self, conditioning: Conditioning, config: VideoConfig) -> Backbone:
+        """Return the backbone of a window; ``config`` tells which queries to read and to inject."""
         ...
 
 

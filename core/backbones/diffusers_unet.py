@@ -45,13 +45,14 @@ def load_diffusers(
         dtype: float32, float16 or bfloat16, for the UNet. Elsewhere than on CUDA the autoencoder stays in float32.
         device: None takes CUDA, MPS or the CPU, whichever comes first.
         conditioning: positive and negative embedding, each ``(77,C)``. By default the positive one is that of the
-            empty prompt, stored in the file or computed by its text encoder, and the negative one zero.
+            empty prompt, stored in the file or computed by its text encoder, and the negative one zero. For Stable
+            Video Diffusion, each ``(1,C)``, for all windows; by default its image encoder embeds their first frames.
 
     Returns:
         The model on its device, as a `Backbone`.
 
     Raises:
-        InputError: not a Stable Diffusion 1.x/2.x model, or no embedding of the empty prompt to be had.
+        InputError: not a Stable Diffusion 1.x/2.x or Stable Video Diffusion model, or no embedding to be had.
     """
     if dtype not in DTYPES:
         raise InputError(f"`dtype` must be one of {DTYPES}, but got {dtype}.")
@@ -61,12 +62,17 @@ def load_diffusers(
     ):
         raise InputError(f"`device` must be one that this machine has, but got {target}. Use cpu.")
     description = describe_model(path)
-    embeddings = _conditioning(description, conditioning)
-    return DiffusersBackbone(description, embeddings, dtype, target)
+    if description.sizes.unet.is_video:
+        from .diffusers_svd_unet import DiffusersSvdBackbone, video_embeddings  # noqa: PLC0415, it builds on this file
+
+        return DiffusersSvdBackbone(description, video_embeddings(description, conditioning), dtype, target)
+    return DiffusersBackbone(description, _conditioning(description, conditioning), dtype, target)
 
 
 class DiffusersBackbone:
     """A diffusers model as a `Backbone`. Use `load_diffusers` to make one."""
+
+    kind = "sd"
 
     def __init__(
         self, description: ModelDescription, conditioning: Tensor, dtype: torch.dtype, device: torch.device
@@ -74,16 +80,16 @@ class DiffusersBackbone:
         self.description = description
         self.device = device
         self._conditioning = conditioning.to(device, dtype)
-        self._unet: Any = build_unet(description, device, dtype)
+        self._unet: Any = self._make_unet(dtype)
         vae_dtype = torch.bfloat16 if device.type == "cuda" and dtype != torch.float32 else torch.float32
-        self._vae: Any = build_vae(description, device, vae_dtype)
+        self._vae: Any = self._make_vae(vae_dtype)
         self._training_sigmas = training_sigmas()
 
     @cached_property
     def info(self) -> BackboneInfo:
         """What the model is; the first use reads the file for its fingerprint."""
         model = self.description
-        return BackboneInfo(model.path.name, "sd", model.sizes.prediction_type, fingerprint(model.path))
+        return BackboneInfo(model.path.name, self.kind, model.sizes.prediction_type, fingerprint(model.path))
 
     @property
     def training_sigmas(self) -> Tensor:
@@ -138,6 +144,12 @@ class DiffusersBackbone:
         """
         activations = 0 if self.device.type == "cpu" else self._activation_bytes(latent_shape)
         return _fitting(budget_bytes(self.device), activations + self._cache_bytes(latent_shape))
+
+    def _make_unet(self, dtype: torch.dtype) -> Any:  # noqa: ANN401
+        return build_unet(self.description, self.device, dtype)
+
+    def _make_vae(self, dtype: torch.dtype) -> Any:  # noqa: ANN401
+        return build_vae(self.description, self.device, dtype)
 
     def _compute_batch(self, latent_shape: Sequence[int]) -> int:
         """Return how many latents go into one UNet call."""

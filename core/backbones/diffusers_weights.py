@@ -31,13 +31,13 @@ def build_unet(model: ModelDescription, device: torch.device, dtype: torch.dtype
         InputError: tensors are missing or of other shapes than the sizes say.
     """
     if model.layout == "folder":
-        make, tensors = _from_folder(UNet2DConditionModel, model.path / "unet")
+        make, tensors = from_folder(UNet2DConditionModel, model.path / "unet")
     else:
         config = unet_config(model.sizes.unet)
         make = partial(UNet2DConditionModel, **config)
         convert: Converter = convert_ldm_unet_checkpoint
         tensors = convert(read_tensors([model.path], UNET_PREFIX), config)
-    unet = _filled(make, _moved(tensors, device, dtype), model.path.name)
+    unet = filled(make, moved(tensors, device, dtype), model.path.name)
     # On a CPU the gain is small and its group norm less exact.
     return _channels_last(unet) if device.type == "cuda" else unet
 
@@ -49,13 +49,13 @@ def build_vae(model: ModelDescription, device: torch.device, dtype: torch.dtype)
         InputError: tensors are missing or of other shapes than the sizes say.
     """
     if model.layout == "folder":
-        make, tensors = _from_folder(AutoencoderKL, model.path / "vae")
+        make, tensors = from_folder(AutoencoderKL, model.path / "vae")
     else:
         config = vae_config(model.sizes.vae)
         make = partial(AutoencoderKL, **config)
         convert: Converter = convert_ldm_vae_checkpoint
         tensors = convert(read_tensors([model.path], VAE_PREFIX), config)
-    vae = _filled(make, _moved(tensors, device, dtype), model.path.name)
+    vae = filled(make, moved(tensors, device, dtype), model.path.name)
     if device.type in {"cpu", "cuda"}:
         _channels_last(vae.decoder)
     return vae
@@ -113,13 +113,14 @@ def _read_file(path: Path, prefix: str) -> Tensors:
         raise InputError(f"`model` must be readable, but {path.name} is damaged: {error}. Copy it again.") from None
 
 
-def _from_folder(kind: Any, folder: Path) -> tuple[Callable[[], nn.Module], Tensors]:  # noqa: ANN401
-    """Return what makes the module of a folder, and its tensors."""
+def from_folder(kind: Any, folder: Path) -> tuple[Callable[[], nn.Module], Tensors]:  # noqa: ANN401
+    """Return what makes the module of a folder, and its tensors. ``kind`` is a class of diffusers."""
     config = json.loads((folder / "config.json").read_text())
     return partial(kind.from_config, config), _renamed(read_tensors(part_files(folder)))
 
 
-def _moved(tensors: Tensors, device: torch.device, dtype: torch.dtype) -> Tensors:
+def moved(tensors: Tensors, device: torch.device, dtype: torch.dtype) -> Tensors:
+    """Return ``tensors`` on ``device`` as ``dtype``."""
     return {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
 
 
@@ -141,8 +142,12 @@ def _channels_last(module: Any) -> nn.Module:  # noqa: ANN401, torch's own type 
     return cast("nn.Module", module)
 
 
-def _filled(make: Callable[[], nn.Module], tensors: Tensors, name: str) -> nn.Module:
-    """Make a module without memory of its own and give it ``tensors``."""
+def filled(make: Callable[[], nn.Module], tensors: Tensors, name: str) -> nn.Module:
+    """Make a module without memory of its own and give it ``tensors``.
+
+    Raises:
+        InputError: they do not fit; the message says that of the model called ``name``.
+    """
     with torch.device("meta"):
         module = make()
     try:

@@ -194,7 +194,7 @@ def _run_attention(
         query, key = block.attn1.to_q(normed), block.attn1.to_k(normed)
     else:
         query, key = injected.query, injected.key
-    tokens = tokens + _attend(block.attn1, query, key, block.attn1.to_v(normed))
+    tokens = tokens + attend(block.attn1, query, key, block.attn1.to_v(normed))
     cross = _cross_attend(block.attn2, block.norm2(tokens), context) if injected is None else injected.cross
     tokens = tokens + cross
     tokens = tokens + block.ff(block.norm3(tokens))
@@ -202,10 +202,10 @@ def _run_attention(
 
 
 def _cross_attend(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:  # noqa: ANN401
-    return _attend(attention, attention.to_q(tokens), attention.to_k(context), attention.to_v(context))
+    return attend(attention, attention.to_q(tokens), attention.to_k(context), attention.to_v(context))
 
 
-def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
+def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
     """Return the attention's projected output ``(E,N,C)``, from ``(E,N,C)`` with heads merged."""
     q, k, v = (torch.unflatten(x, -1, (attention.heads, -1)).transpose(1, 2) for x in (query, key, value))
     if query.dtype == torch.float16 and query.device.type != "cuda":  # scores can pass 65504 where they are kept

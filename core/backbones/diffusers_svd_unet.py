@@ -1,0 +1,145 @@
+"""Adapter over diffusers: Stable Video Diffusion from a file or a folder, and narrow models of its shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import VideoConfig
+from ..model_files import CONDITIONING_KEY, ModelDescription
+from ..schedule import EDM_SIGMA_MAX, EDM_SIGMA_MIN, NUM_TRAINING_STEPS
+from ..types import Conditioning, InputError, require_shape
+from . import Denoiser, Result
+from .diffusers_image_encoder import build_image_encoder, embed_frame
+from .diffusers_svd_denoiser import Half, SvdDenoiser
+from .diffusers_svd_weights import build_frame_encoder, build_video_unet, build_video_vae, mode_of
+from .diffusers_unet import DiffusersBackbone
+from .diffusers_weights import read_tensors
+from .memory import budget_bytes
+
+logger = logging.getLogger(__name__)
+
+KEPT_TENSORS = 5
+"""Kept of each block with attention: queries and keys of both self-attentions, and skips of about another tensor."""
+
+
+class DiffusersSvdBackbone(DiffusersBackbone):
+    """Stable Video Diffusion as a `VideoBackbone`. Use `load_diffusers` to make one.
+
+    Frames are decoded one at a time, as clips of one frame, so that no frame answers to the modulation of another.
+    """
+
+    kind = "svd"
+
+    def __init__(
+        self, description: ModelDescription, embeddings: Tensor | None, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        """Load the parts.
+
+        Args:
+            description: of the file or folder.
+            embeddings: ``(2,1,C)``, negative first, for all windows; None: each window's first frame is embedded.
+            dtype: of UNet and image encoder.
+            device: of all parts.
+        """
+        context = description.sizes.unet.context_dim
+        super().__init__(description, torch.zeros(2, 1, context) if embeddings is None else embeddings, dtype, device)
+        self._encoder = None if embeddings is not None else build_image_encoder(description, device, dtype)
+        self._frame_encoder: Any = build_frame_encoder(description, device, self._vae.dtype)
+        self._window: tuple[Conditioning, VideoConfig] | None = None
+        low, high = (torch.tensor(level, dtype=torch.float64).log() for level in (EDM_SIGMA_MIN, EDM_SIGMA_MAX))
+        self._training_sigmas = torch.linspace(float(low), float(high), NUM_TRAINING_STEPS, dtype=torch.float64).exp()
+
+    def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning:
+        """Return the conditioning of a window by its first frame; see `VideoBackbone.condition`."""
+        sizes = require_shape("frame", frame, "H W 3")
+        require_shape("noise", noise, "3 H W", H=sizes["H"], W=sizes["W"])
+        noisy = frame + config.augmentation / 2 * noise.movedim(0, -1)
+        embedding = self._conditioning[1].float().cpu() if self._encoder is None else embed_frame(self._encoder, frame)
+        numbers = (float(config.fps_id), float(config.motion_bucket), float(config.augmentation))
+        return Conditioning(embedding, self._conditioning_latent(noisy), numbers)
+
+    @torch.no_grad()
+    def _conditioning_latent(self, frame: Tensor) -> Tensor:
+        """Return the unscaled latent ``(4,H/8,W/8)`` float32, on the CPU, of a frame ``(H,W,3)``."""
+        if self._frame_encoder is None:
+            return self.encode(frame[None])[0] / self.description.sizes.scale_factor
+        pixels = (2 * frame.to(self.device, torch.float32) - 1).movedim(-1, 0)[None]
+        return mode_of(self._frame_encoder(pixels.to(self._vae.dtype)))[0].float().cpu()
+
+    def conditioned(self, conditioning: Conditioning, config: VideoConfig) -> DiffusersSvdBackbone:
+        """Return this backbone with the conditioning of a window; see `VideoBackbone.conditioned`."""
+        other = object.__new__(DiffusersSvdBackbone)
+        other.__dict__.update(self.__dict__)
+        other._window = (conditioning, config)
+        return other
+
+    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
+        """Call ``job`` with a denoiser of the window; see `Backbone.run`. ``latent_shape`` is that of the window.
+
+        Raises:
+            InputError: the backbone is not that of a window, or the conditioning frame has another size.
+        """
+        if self._window is None:
+            raise InputError("`backbone` must be `conditioned` on a window before it runs, but is not.")
+        conditioning, config = self._window
+        require_shape("conditioning.image", conditioning.image, "4 h w", h=latent_shape[-2], w=latent_shape[-1])
+        dtype = self._conditioning.dtype
+        image = conditioning.image.to(self.device, dtype)
+        halves = [Half(conditioning.embedding.to(self.device, dtype)[None], image)]
+        if guidance_scale != 1:
+            halves.insert(0, Half(self._conditioning[:1], torch.zeros_like(image)))
+        numbers, cache_device = torch.tensor(conditioning.numbers), self._cache_device(latent_shape)
+        return job(SvdDenoiser(self._unet, halves, numbers, guidance_scale, config, cache_device))
+
+    def batch_size(self, latent_shape: Sequence[int]) -> int:
+        """Return 1: a UNet call holds one window, whatever its size."""
+        require_shape("latent", torch.empty(tuple(latent_shape[-3:]), device="meta"), "4 h w")
+        return 1
+
+    def _cache_device(self, latent_shape: Sequence[int]) -> torch.device:
+        """Return where what is kept of one step lies: with the model where it fits, else on the CPU."""
+        kept = kept_bytes(self.description, latent_shape, self._conditioning.element_size())
+        device = self.device if kept <= budget_bytes(self.device) else torch.device("cpu")
+        logger.info("queries and keys of a step of a window take up to %.2f GB on %s", kept / 1e9, device)
+        return device
+
+    def _make_unet(self, dtype: torch.dtype) -> Any:  # noqa: ANN401
+        return build_video_unet(self.description, self.device, dtype)
+
+    def _make_vae(self, dtype: torch.dtype) -> Any:  # noqa: ANN401
+        return build_video_vae(self.description, self.device, dtype)
+
+
+def video_embeddings(model: ModelDescription, given: tuple[Tensor, Tensor] | None) -> Tensor | None:
+    """Return embeddings ``(2,1,C)`` float32 for all windows, negative first; None where the image encoder makes them.
+
+    Raises:
+        InputError: a given one has a wrong shape, or there is neither an embedding nor an image encoder.
+    """
+    if given is not None:
+        positive, negative = (embedding.detach().float().cpu().reshape(-1, embedding.shape[-1]) for embedding in given)
+    elif model.conditioning == "tensor":
+        positive = read_tensors([model.path], CONDITIONING_KEY)[CONDITIONING_KEY].float()
+        negative = torch.zeros_like(positive)
+    elif model.conditioning == "image encoder":
+        return None
+    else:
+        raise InputError(
+            f"`model` must hold SVD's image encoder, but {model.path.name} has none. Use a full checkpoint such as "
+            "svd.safetensors, or pass `conditioning`."
+        )
+    for name, embedding in (("negative", negative), ("positive", positive)):
+        require_shape(f"conditioning ({name})", embedding, "1 C", C=model.sizes.unet.context_dim)
+    return torch.stack([negative, positive])
+
+
+def kept_bytes(model: ModelDescription, latent_shape: Sequence[int], element_size: int) -> int:
+    """Return what one step of a window of ``latent_shape`` ``(T,4,H/8,W/8)`` keeps for its repetitions."""
+    pixels = int(latent_shape[-1]) * int(latent_shape[-2]) * 64
+    values = sum(pixels // block.grid_divisor**2 * block.channels * KEPT_TENSORS for block in model.blocks)
+    return 2 * int(latent_shape[0]) * values * element_size
