@@ -226,6 +226,11 @@ class Settings:
             raise InputError(
                 "`modulation.shared` must be off with 8-bit differences, but is on. Use the quality 'exact' with them."
             )
+        if self.modulation.shared and self.video.frames:
+            raise InputError(
+                "`modulation.shared` must be off with a video model, whose temporal layers mix regions, but is on. Set "
+                "it to false."
+            )
         for name, blocks in (
             ("feature.blocks", self.feature.blocks),
             ("feature.matching_block", (self.feature.matching_block,)),

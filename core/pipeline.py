@@ -11,17 +11,19 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .backbones import Backbone, Denoiser
+from .backbones import Backbone, Denoiser, VideoBackbone
 from .clustering import cluster_anchor, seeds_from_clusters
 from .coarse import CoarseScan
 from .config import SamplingConfig, Settings
-from .context import windows
+from .feature_pass import read_queries
 from .frames import check_frames, coarse_grid, fit_frames
 from .labels import seeds_from_reference
 from .scan_state import ScanState
-from .schedule import add_noise, euler_step, frame_noise, sampling_sigmas, window_noise
+from .schedule import frame_noise, sampling_sigmas, window_noise
 from .types import VOID, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
 from .upsampling import upsample
+from .video_features import extract_video_features, keep_only
+from .video_windows import context_windows, require_kind, spans
 
 
 class FrameSource(Protocol):
@@ -67,27 +69,34 @@ def extract_features(
         Queries of all frames on the CPU, and the latents and noise they came from.
 
     Raises:
-        InputError: frames of a wrong shape or range.
+        InputError: frames of a wrong shape or range, or settings of another kind of model.
     """
     check_frames(frames)
+    require_kind(backbone, settings)
     sized = fit_frames(frames, settings.frame)
+    pictures = (sized.clamp(0, 1) * 255).round().to(torch.uint8)
+    frame_size = (int(frames.shape[1]), int(frames.shape[2]))
+    if isinstance(backbone, VideoBackbone):
+        features = extract_video_features(
+            backbone, sized, frame_size, settings, first_frame=first_frame, progress=progress
+        )
+        return features._replace(pictures=pictures)
     size = (int(sized.shape[1]), int(sized.shape[2]))
     latents, noise = _latents_and_noise(backbone, sized, settings.sampling, first_frame)
     shape = tuple(latents.shape[1:])
     count, batch = len(latents), backbone.batch_size(shape)
+    sigmas = sampling_sigmas(backbone.training_sigmas, settings.sampling.num_steps)
 
     def job(denoiser: Denoiser) -> list[tuple[Tensor, Tensor]]:
         parts = []
         for start in range(0, count, batch):
             part = slice(start, start + batch)
-            parts.append(_queries(denoiser, backbone, latents[part], noise[part], settings))
+            parts.append(read_queries(denoiser, latents[part], noise[part], sigmas, settings))
             progress("features", min(start + batch, count), count)
         return parts
 
     parts = backbone.run(job, settings.sampling.guidance_scale, (min(batch, count), *shape))
     queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
-    pictures = (sized.clamp(0, 1) * 255).round().to(torch.uint8)
-    frame_size = (int(frames.shape[1]), int(frames.shape[2]))
     return Features(queries, matching, latents, noise, coarse_grid(size), frame_size, pictures)
 
 
@@ -103,21 +112,6 @@ def _latents_and_noise(
         noise = frame_noise(config.seed, numbers, shape)
         posterior_noise = frame_noise(config.seed + 1, numbers, shape) if config.posterior == "sample" else noise
     return backbone.encode(frames, posterior_noise if config.posterior == "sample" else None), noise
-
-
-def _queries(
-    denoiser: Denoiser, backbone: Backbone, latents: Tensor, noise: Tensor, settings: Settings
-) -> tuple[Tensor, Tensor]:
-    """Return aggregated and matching queries ``(T,N,C)`` of one compute batch, on the CPU."""
-    sigmas = sampling_sigmas(backbone.training_sigmas, settings.sampling.num_steps)
-    feature = settings.feature
-    x = add_noise(latents, noise, float(sigmas[settings.start_step]))
-    for step in range(settings.start_step, feature.step):
-        denoised = denoiser.predict(x, float(sigmas[step])).denoised
-        x = euler_step(x.to(denoised.device), denoised, float(sigmas[step]), float(sigmas[step + 1]))
-    blocks = (*feature.blocks, feature.matching_block)
-    queries = denoiser.queries(x, float(sigmas[feature.step]), blocks)
-    return torch.stack(queries[:-1]).mean(0).cpu(), queries[-1].cpu()
 
 
 def make_seeds(
@@ -170,20 +164,22 @@ def segment_windows(
     """
     if source.num_frames < 1:
         raise InputError("`source` must hold at least one frame, but got none.")
+    require_kind(backbone, settings)
     seeds, context = (state.seeds, state.context) if state else (None, None)
-    spans = windows(source.num_frames, settings.window)
-    for index in range(state.next_window if state else 0, len(spans)):
-        span = spans[index]
-        frames = source.read(span.start, span.stop)
-        features = extract_features(backbone, frames, settings, first_frame=span.start, progress=progress)
+    work = spans(source.num_frames, settings)
+    for index in range(state.next_window if state else 0, len(work)):
+        span = work[index]
+        frames = source.read(span.frames.start, span.frames.stop)
+        features = extract_features(backbone, frames, settings, first_frame=span.frames.start, progress=progress)
         seeds = seeds or make_seeds(features, settings, reference)
         scan = CoarseScan(seeds, settings.context, settings.refinement, context)
-        coarse = CoarseMaps(scan.step(features), seeds.regions)
-        labels = upsample(backbone, features, coarse, settings, progress=progress)
+        maps = [scan.step(features.window(part.start, part.stop)) for part in context_windows(span, settings)]
+        coarse = CoarseMaps(torch.cat(maps), seeds.regions)
+        labels = upsample(backbone, keep_only(features, span), coarse, settings, progress=progress)
         context = scan.context
         if context is None:
             raise RuntimeError("a window was labelled without a scene context")
-        yield WindowResult(span, labels, coarse, ScanState(index + 1, seeds, context))
+        yield WindowResult(span.kept, labels, coarse, ScanState(index + 1, seeds, context))
 
 
 def segment(

@@ -18,7 +18,7 @@ QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
 
 - ``exact``: the paper's method; every saving in it is exact.
 - ``balanced``: regions that lie apart share a modulated pass, and a pass has one step, whose prediction of the clean
-  latents is decoded.
+  latents is decoded. With a video model regions share no pass, since temporal layers would mix them.
 - ``fast``: no modulated passes; coarse maps are pulled to the edges of the picture by a guided filter.
 - ``draft``: likewise, and the features are read in the first UNet call, without denoising before it.
 """
@@ -39,6 +39,8 @@ def at_quality(settings: Settings, quality: str) -> Settings:
         # Asked for coarse regions: what else the quality changes would bring fine ones back.
         return replace(settings, quality=quality)
     parts = dict(QUALITIES[quality])
+    if quality == "balanced" and settings.video.frames:
+        parts["modulation"] = {**parts["modulation"], "shared": False}
     if quality == "draft":
         parts["modulation"] = {**parts["modulation"], "step": settings.feature.step}
     return replace(changed(settings, **parts), quality=quality)

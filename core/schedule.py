@@ -182,6 +182,22 @@ def window_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     return posterior_noise, torch.randn(tuple(shape), generator=generator)
 
 
+def video_window_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the noise of one window of SVD as the reference code does on a CPU: `window_noise` with a draw between.
+
+    Args:
+        seed: >= 0.
+        shape: ``(T,4,H/8,W/8)`` of the whole window.
+
+    Returns:
+        Noise of the posterior, of the frame that conditions the window ``(3,H,W)``, and of the inversion.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    posterior_noise = torch.randn(tuple(shape), generator=generator)
+    image_noise = torch.randn((3, 8 * shape[-2], 8 * shape[-1]), generator=generator)
+    return posterior_noise, image_noise, torch.randn(tuple(shape), generator=generator)
+
+
 def _generator(seed: int, frame: int) -> torch.Generator:
     """Return a generator for one frame; torch's CPU generator looks at 32 bits of a seed only, so both are hashed."""
     hashed = np.random.SeedSequence([seed, frame]).generate_state(1, np.uint32)[0]

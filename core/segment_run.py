@@ -15,7 +15,6 @@ from .backbones import Backbone
 from .backbones.memory import default_device
 from .baselines import Baseline, color_windows, frame_windows
 from .config import Settings
-from .context import windows
 from .frames import coarse_grid, model_size
 from .images import read_labels
 from .model_files import describe_model
@@ -27,6 +26,7 @@ from .record import AreaList, RunDescription, RunResult
 from .scan_state import ScanState
 from .types import InputError, InterruptedByUserError, LabelMaps, Region
 from .video import Clip, ClipInfo, open_clip
+from .video_windows import spans
 from .video_writer import write_video
 
 RECORD_GROWTH = 1.5
@@ -166,8 +166,8 @@ class SegmentRun:
 
     def _first_frame(self, state: ScanState) -> int:
         """Return how many frames are finished in ``state``."""
-        spans = windows(self.num_frames, self.options.settings.window)
-        return spans[state.next_window - 1].stop if state.next_window else 0
+        work = spans(self.num_frames, self.options.settings)
+        return work[state.next_window - 1].kept.stop if state.next_window else 0
 
     def _windows(
         self, backbone: Backbone | None, clip: Clip, reference: Tensor | None, state: ScanState | None

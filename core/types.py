@@ -121,6 +121,17 @@ class Features(NamedTuple):
         """Number of frames ``T``."""
         return int(self.queries.shape[0])
 
+    @property
+    def num_kept(self) -> int:
+        """Number of frames that count: all, but those that a video model sees again only to fill its window."""
+        if not self.video:
+            return self.num_frames
+        return sum(window.stop - window.first_kept for window in self.video)
+
+    def kept(self) -> Features:
+        """Return the features of the frames that count, the last `num_kept`."""
+        return self.window(self.num_frames - self.num_kept, self.num_frames)
+
     def window(self, start: int, stop: int) -> Features:
         """Return the features of frames ``start`` (included) to ``stop`` (excluded)."""
         return self._replace(

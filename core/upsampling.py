@@ -8,13 +8,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .backbones import Backbone, Denoiser
+from .backbones import Backbone, Denoiser, VideoBackbone
 from .config import EnlargingConfig, Settings
 from .differences import RunningArgmax, enlarged_labels, initial_maps, label_scores
 from .guided import guided_map
 from .modulation import ModulatedPairs, jobs_of, modulate, plain_pass
 from .schedule import add_noise, sampling_sigmas
 from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, no_progress, region_labels, require_shape
+from .video_features import require_conditioned
+from .video_upsampling import upsample_video
 
 Advance = Callable[[str, int], None]
 """Called as ``advance(stage, done)`` with the number of modulation jobs just done."""
@@ -40,9 +42,12 @@ def upsample(
         settings: modulation and difference settings; with modulation off, those of `enlarge`.
         progress: called with stages ``modulation`` and ``decoding`` in modulation jobs, or ``upsampling`` in frames.
     """
-    require_shape("coarse.maps", coarse.maps, "T h w", T=features.num_frames, h=features.grid.h, w=features.grid.w)
+    require_shape("coarse.maps", coarse.maps, "T h w", T=features.num_kept, h=features.grid.h, w=features.grid.w)
     if not settings.modulation.enabled:
-        return enlarge(coarse, features, settings.enlarging, progress)
+        return enlarge(coarse, features.kept(), settings.enlarging, progress)
+    require_conditioned(features, is_video=isinstance(backbone, VideoBackbone))
+    if isinstance(backbone, VideoBackbone):
+        return upsample_video(backbone, features, coarse, settings, progress)
     batch = backbone.batch_size(tuple(features.latents.shape[1:]))
     total = len(jobs_of(coarse, settings))
     counts = {"modulation": 0, "decoding": 0}

@@ -108,6 +108,11 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         logger.info("queries and keys of a step of a window take up to %.2f GB on %s", kept / 1e9, device)
         return device
 
+    def _decoded(self, latents: Tensor) -> Tensor:
+        scaled = latents.to(self.device, torch.float32) / self.description.sizes.scale_factor
+        pixels: Tensor = self._vae.decode(scaled.to(self._vae.dtype), num_frames=1).sample
+        return (pixels.float().movedim(1, -1) + 1) / 2
+
     def _make_unet(self, dtype: torch.dtype) -> Any:  # noqa: ANN401
         return build_video_unet(self.description, self.device, dtype)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vidseg.core.model_files import CONDITIONING_KEY
 from vidseg.core.model_sizes import ModelSizes, UNetSizes, VAESizes
-from vidseg.core.random_model import random_model
+from vidseg.core.random_model import NARROW_SVD, random_model
 
 SD2 = ModelSizes(UNetSizes(32, num_head_channels=32, context_dim=64), VAESizes(ch=32))
 """Shape of SD 2.1: linear projections, heads of constant width."""
@@ -23,6 +23,8 @@ SD1 = ModelSizes(
     prediction_type="v_prediction",
 )
 """Shape of SD 1.x: convolutions as projections, a constant number of heads; v-prediction for variety."""
+SVD = NARROW_SVD
+"""Shape of Stable Video Diffusion: temporal layers, 8 input channels, told three numbers, no text."""
 
 
 def narrow_model(path: Path, sizes: ModelSizes = SD2) -> Path:
@@ -32,7 +34,9 @@ def narrow_model(path: Path, sizes: ModelSizes = SD2) -> Path:
     tensors = load_file(path)
     for name, value in tensors.items():
         noise = torch.randn(value.shape, generator=generator)
-        if value.ndim == 1:
+        if name.endswith("mix_factor"):
+            tensors[name] = noise
+        elif value.ndim == 1:
             tensors[name] = value + 0.1 * noise
         elif name == CONDITIONING_KEY:
             tensors[name] = noise

@@ -1,0 +1,123 @@
+"""Features of a clip by a video model: window by window, each conditioned on its first frame (paper 4.1, SVD)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .backbones import Backbone, Denoiser, VideoBackbone
+from .config import Settings, changed
+from .feature_pass import read_queries
+from .frames import coarse_grid
+from .schedule import edm_sigmas, frame_noise, video_window_noise
+from .types import Features, InputError, Progress, VideoWindow, no_progress
+from .video_windows import Span, spans
+
+
+def extract_video_features(
+    backbone: VideoBackbone,
+    frames: Tensor,
+    frame_size: tuple[int, int],
+    settings: Settings,
+    *,
+    first_frame: int = 0,
+    progress: Progress = no_progress,
+) -> Features:
+    """Encode frames, add noise and read the self-attention queries while denoising whole windows.
+
+    Windows that overlap share latents and noise; frames that an earlier window has finished keep its queries.
+
+    Args:
+        backbone: the video model.
+        frames: ``(T,H,W,3)`` float32 in [0, 1], sides multiples of 64.
+        frame_size: ``(H, W)`` of the frames as they came in.
+        settings: sampling, feature and video settings.
+        first_frame: number of the first of these frames in the clip; its noise depends on it.
+        progress: called as ``("features", done, total)`` in frames.
+
+    Returns:
+        Queries of all frames on the CPU, latents, noise, and the windows with their conditioning.
+    """
+    size = (int(frames.shape[1]), int(frames.shape[2]))
+    draws = _Draws(settings, first_frame, len(frames), size)
+    latents = backbone.encode(frames, draws.posterior)
+    queries, matching, seen = [], [], []
+    short = changed(settings, window={"tail": "short"})
+    for span in spans(len(frames), short):
+        start, stop = span.frames.start, span.frames.stop
+        conditioning = backbone.condition(frames[start], draws.of_image(start), settings.video)
+        window = backbone.conditioned(conditioning, settings.video)
+
+        def after_step(done: int, steps: int, kept: range = span.kept) -> None:
+            progress("features", kept.start + len(kept) * done // steps, len(frames))
+
+        read, matched = _queries(window, latents[start:stop], draws.noise[start:stop], settings, after_step)
+        queries.append(read[span.num_finished :])
+        matching.append(matched[span.num_finished :])
+        seen.append(VideoWindow(start, stop, span.kept.start, conditioning))
+    queries_of_all, matching_of_all = torch.cat(queries), torch.cat(matching)
+    grid = coarse_grid(size)
+    return Features(queries_of_all, matching_of_all, latents, draws.noise, grid, frame_size, video=tuple(seen))
+
+
+def keep_only(features: Features, span: Span) -> Features:
+    """Return the features of one window with the frames in front that are finished already marked as such."""
+    if not features.video:
+        return features
+    (window,) = features.video
+    return features._replace(video=(window._replace(first_kept=span.num_finished),))
+
+
+def _queries(
+    backbone: Backbone, latents: Tensor, noise: Tensor, settings: Settings, after_step: Callable[[int, int], None]
+) -> tuple[Tensor, Tensor]:
+    """Return aggregated and matching queries ``(T,N,C)`` of a window."""
+    sigmas = edm_sigmas(settings.sampling.num_steps)
+
+    def job(denoiser: Denoiser) -> tuple[Tensor, Tensor]:
+        return read_queries(denoiser, latents, noise, sigmas, settings, after_step)
+
+    return backbone.run(job, settings.sampling.guidance_scale, tuple(latents.shape))
+
+
+class _Draws:
+    """All noise of some frames.
+
+    Attributes:
+        noise: ``(T,4,H/8,W/8)`` for the inversion.
+        posterior: the same shape, or None where the mode is taken.
+    """
+
+    def __init__(self, settings: Settings, first_frame: int, count: int, size: tuple[int, int]) -> None:
+        self._sampling, self._first, self._size = settings.sampling, first_frame, size
+        shape, seed = (4, size[0] // 8, size[1] // 8), settings.sampling.seed
+        self._image: Tensor | None = None
+        if settings.sampling.noise == "window":
+            posterior, self._image, self.noise = video_window_noise(seed, (count, *shape))
+        else:
+            numbers = range(first_frame, first_frame + count)
+            self.noise = frame_noise(seed, numbers, shape)
+            posterior = frame_noise(seed + 1, numbers, shape)
+        self.posterior = posterior if settings.sampling.posterior == "sample" else None
+
+    def of_image(self, start: int) -> Tensor:
+        """Return the noise ``(3,H,W)`` on the frame that conditions the window which begins at ``start``."""
+        if self._image is not None:
+            return self._image
+        return frame_noise(self._sampling.seed + 2, (self._first + start,), (3, *self._size))[0]
+
+
+def require_conditioned(features: Features, *, is_video: bool) -> None:
+    """Check that ``features`` come from the kind of model that is to go on with them.
+
+    Raises:
+        InputError: they come from the other kind.
+    """
+    if bool(features.video) != is_video:
+        made, wanted = ("a video", "an image") if features.video else ("an image", "a video")
+        raise InputError(
+            f"`features` must come from the same model as is used now, {wanted} model, but got those of {made} model. "
+            "Extract them with this model."
+        )

@@ -1,0 +1,109 @@
+"""Masked modulation with a video model, whose window is one sample (paper 4.3, Eq. 2 and 5).
+
+Steps are the outer loop and regions the inner one: only one step's queries and keys are held at a time, and of each
+region and sign only its latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .backbones import Denoiser
+from .config import Settings
+from .modulation import blend_latents, blends_after, mask_offsets
+from .schedule import euler_step
+from .types import require_shape
+
+SIGNS = (1.0, -1.0)
+
+
+class ModulatedWindow(NamedTuple):
+    """Clean latents ``(T,4,H/8,W/8)`` of a window, modulated up and down in the region of ``label``."""
+
+    label: int
+    plus: Tensor
+    minus: Tensor
+
+
+def modulate_window(
+    denoiser: Denoiser,
+    latents: Tensor,
+    sigmas: Tensor,
+    masks: dict[int, Tensor],
+    settings: Settings,
+    advance: Callable[[], None],
+) -> list[ModulatedWindow]:
+    """Sample a window without modulation, and with it for each region and both signs, step by step.
+
+    Args:
+        denoiser: the model, conditioned on the window.
+        latents: ``(T,4,H/8,W/8)`` float32, with noise of ``sigmas[settings.start_step]`` added.
+        sigmas: ``(S+1,)`` noise levels, falling to zero.
+        masks: ``(T,h,w)`` boolean by label, the cells to modulate.
+        settings: sampling and modulation settings.
+        advance: called after each step of each region, with both signs.
+
+    Returns:
+        One result for each of ``masks``, in their order, on the CPU.
+
+    Raises:
+        InputError: shapes do not fit.
+    """
+    require_shape("sigmas", sigmas, "S", S=settings.sampling.num_steps + 1)
+    config = settings.modulation
+    plain = latents
+    for step in range(settings.start_step, config.step):
+        sigma, next_sigma = float(sigmas[step]), float(sigmas[step + 1])
+        plain = _advanced(plain, denoiser.predict(plain, sigma).denoised, sigma, next_sigma)
+    states = {(label, sign): plain.cpu() for label in masks for sign in SIGNS}
+    frames = torch.arange(len(latents))
+    for index, (sigma, next_sigma) in enumerate(modulated_levels(sigmas, settings)):
+        denoised, cache = denoiser.predict(plain, sigma, keep=config)
+        if cache is None:
+            raise RuntimeError("a denoiser returned no cache although `keep` was given")
+        plain = _advanced(plain, denoised, sigma, next_sigma)
+        for label, mask in masks.items():
+            for sign in SIGNS:
+                x = states[label, sign].to(plain.device)
+                offset = mask_offsets(mask, torch.full((len(x),), sign), config.factor) if index == 0 else None
+                x = _advanced(x, denoiser.replay(x, sigma, cache, frames, offset), sigma, next_sigma)
+                if blends_after(index, config.blending):
+                    x = blend_latents(x, plain, mask.to(x.device))
+                states[label, sign] = x.cpu()
+            advance()
+    return [ModulatedWindow(label, states[label, 1.0], states[label, -1.0]) for label in masks]
+
+
+def modulated_levels(sigmas: Tensor, settings: Settings) -> list[tuple[float, float]]:
+    """Return noise levels before and after each step from the modulated one on, of ``sigmas`` ``(S+1,)``.
+
+    With ``settings.modulation.steps`` of ``first`` the modulated step goes all the way to noise level zero.
+    """
+    levels = [float(sigma) for sigma in sigmas[settings.modulation.step :]]
+    return list(pairwise(levels if settings.modulation.steps == "all" else [levels[0], 0.0]))
+
+
+def region_masks(maps: Tensor, labels: Sequence[int], num_finished: int) -> dict[int, Tensor]:
+    """Return the masks ``(T,h,w)`` of regions in a window whose first frames are finished already: no cells there.
+
+    >>> region_masks(torch.tensor([[[3, 5]]]), (5,), 1)[5].tolist()
+    [[[False, False]], [[False, True]]]
+
+    Args:
+        maps: ``(F,h,w)`` int64 labels of the frames that are not finished.
+        labels: regions to modulate.
+        num_finished: frames before them in the window.
+    """
+    require_shape("maps", maps, "F h w")
+    finished = torch.zeros((num_finished, *maps.shape[1:]), dtype=torch.bool)
+    return {label: torch.cat([finished, (maps == label).cpu()]) for label in labels}
+
+
+def _advanced(latents: Tensor, denoised: Tensor, sigma: float, next_sigma: float) -> Tensor:
+    """Take one Euler step on the device of ``denoised``."""
+    return euler_step(latents.to(denoised.device), denoised, sigma, next_sigma)
