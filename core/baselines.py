@@ -16,9 +16,10 @@ from .config import ClusterConfig, RefinementConfig, Settings
 from .context import windows
 from .frames import check_frames, coarse_grid, fit_frames
 from .labels import assign_clusters
-from .pipeline import FrameSource, extract_features, make_seeds
+from .pipeline import FrameSource, make_seeds, window_features
 from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
 from .upsampling import bilinear, upsample
+from .video_windows import spans
 
 Baseline = Literal["color", "frame"]
 POSITION_WEIGHT = 0.5
@@ -53,7 +54,7 @@ def color_windows(
     """
     scan: CoarseScan | None = None
     regions: tuple[Region, ...] = ()
-    for span in _spans(source, settings):
+    for span in windows(_num_frames(source), settings.window):
         features = color_features(source.read(span.start, span.stop), settings)
         if scan is None:
             seeds = make_seeds(features, settings, reference)
@@ -94,19 +95,19 @@ def frame_windows(
     alone = ClusterConfig(settings.cluster.num_clusters, settings.cluster.num_restarts, "anchor")
     table: Tensor | None = None
     regions: tuple[Region, ...] = ()
-    for span in _spans(source, settings):
-        frames = source.read(span.start, span.stop)
-        features = extract_features(backbone, frames, settings, first_frame=span.start, progress=progress)
+    for span in spans(_num_frames(source), settings):
+        features = window_features(backbone, source, span, settings, progress)
+        kept = features.kept()
         clusters = torch.stack(
             [
-                in_order_of_occurrence(cluster_anchor(features, alone, settings.sampling.seed, anchor=index))
-                for index in range(features.num_frames)
+                in_order_of_occurrence(cluster_anchor(kept, alone, settings.sampling.seed, anchor=index))
+                for index in range(kept.num_frames)
             ]
         )
         if table is None:
             table, regions = _names(clusters[0], reference, settings)
         coarse = CoarseMaps(table[clusters], regions)
-        yield BaselineResult(span, upsample(backbone, features, coarse, settings, progress=progress))
+        yield BaselineResult(span.kept, upsample(backbone, features, coarse, settings, progress=progress))
 
 
 def color_features(frames: Tensor, settings: Settings) -> Features:
@@ -161,8 +162,8 @@ def _names(clusters: Tensor, reference: Tensor | None, settings: Settings) -> tu
     return table, regions
 
 
-def _spans(source: FrameSource, settings: Settings) -> list[range]:
-    """Return the windows of a clip."""
+def _num_frames(source: FrameSource) -> int:
+    """Return the number of frames of a clip, at least one."""
     if source.num_frames < 1:
         raise InputError("`source` must hold at least one frame, but got none.")
-    return windows(source.num_frames, settings.window)
+    return source.num_frames

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from .bench.command import bench
 from .bench.engines import ModelSpec
 from .config import PRESETS, Settings, changed, preset
 from .images import IMAGE_SUFFIXES
-from .model_files import describe_model, fingerprint
+from .model_files import describe_model, fingerprint, model_kind
 from .options import parsed, setting_names, with_overrides
 from .output import ResultFolder
 from .progress import STAGE_SHARES, RunProgress, open_display
@@ -86,13 +87,18 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("input", type=Path, metavar="INPUT", help="video file, folder of frames, or folder that holds frames/")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
-    add("--model", type=Path, metavar="FILE", help="Stable Diffusion 1.x/2.x; without it the bundled model")
+    add(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="Stable Diffusion 1.x/2.x or Stable Video Diffusion; default: the bundled one",
+    )
     add("--preset", default="default", choices=list(PRESETS), help="settings to start from (default: default)")
     add("--quality", default="exact", choices=list(QUALITIES), help="speed for quality (default: exact, the paper's)")
     add("--clusters", type=int, metavar="K", help="number of clusters of K-means")
     add("--seed", type=int, metavar="S", help="seed of noise and K-means")
     add("--max-side", type=int, metavar="PX", help="reduce the longer side to this many pixels; 0 keeps it")
-    add("--window", type=int, metavar="N", help="frames of a window")
+    add("--window", type=int, metavar="N", help="frames of a window; 14 for SVD, 25 for SVD-XT")
     add("--blocks", metavar="B,...", help="decoder blocks whose queries are the features, such as 6,7,8")
     add("--no-refine", action="store_true", help="without correspondence-based refinement")
     add("--no-modulation", action="store_true", help="without masked modulation: coarse regions, much faster")
@@ -112,13 +118,20 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="fp32", choices=list(DTYPES), help="type of the model (default: fp32)")
 
 
-def settings_of(arguments: argparse.Namespace) -> Settings:
+def settings_of(arguments: argparse.Namespace, kind: str = "sd") -> Settings:
     """Return the settings that the options of `vidseg segment` ask for: preset, then options, then ``--set``.
+
+    Args:
+        arguments: of the command line.
+        kind: of the model, ``sd`` or ``svd``, whose presets differ. A video model sees whole windows.
+
+    Returns:
+        All settings.
 
     Raises:
         InputError: a value is not allowed.
     """
-    named = (
+    named: tuple[tuple[str, str, Any], ...] = (
         ("cluster", "num_clusters", arguments.clusters),
         ("sampling", "seed", arguments.seed),
         ("frame", "max_side", arguments.max_side),
@@ -126,7 +139,9 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         ("refinement", "enabled", False if arguments.no_refine else None),
         ("modulation", "enabled", False if arguments.no_modulation else None),
     )
-    settings = preset(arguments.preset)
+    if kind == "svd":
+        named += (("video", "frames", arguments.window),)
+    settings = preset(arguments.preset, kind)
     for part, field, value in named:
         if value is not None:
             settings = changed(settings, **{part: {field: value}})
@@ -142,7 +157,7 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
         input=arguments.input,
         out=arguments.out,
         model=arguments.model or (bundled if bundled.exists() else None),
-        settings=settings_of(arguments),
+        settings=settings_of(arguments, "sd" if arguments.baseline == "color" else model_kind(arguments.model)),
         anchor_mask=arguments.anchor_mask,
         baseline=arguments.baseline,
         device=_device(arguments.device),

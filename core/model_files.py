@@ -97,6 +97,15 @@ def describe_model(path: str | Path) -> ModelDescription:
     return description
 
 
+def model_kind(path: str | Path | None) -> str:
+    """Return ``svd`` for Stable Video Diffusion, else ``sd``; also ``sd`` without a model.
+
+    Raises:
+        InputError: as `describe_model`.
+    """
+    return "svd" if path is not None and describe_model(path).sizes.unet.is_video else "sd"
+
+
 def fingerprint(path: str | Path) -> str:
     """Return the SHA-256 of a model file, or of a folder's weight files in the order of their paths, hexadecimal."""
     path = Path(path)

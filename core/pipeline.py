@@ -23,7 +23,7 @@ from .schedule import frame_noise, sampling_sigmas, window_noise
 from .types import VOID, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
 from .upsampling import upsample
 from .video_features import extract_video_features, keep_only
-from .video_windows import context_windows, require_kind, spans
+from .video_windows import Span, context_windows, require_kind, spans
 
 
 class FrameSource(Protocol):
@@ -114,6 +114,23 @@ def _latents_and_noise(
     return backbone.encode(frames, posterior_noise if config.posterior == "sample" else None), noise
 
 
+def window_features(
+    backbone: Backbone, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
+) -> Features:
+    """Return the features of the frames of ``span``; `Features.kept` are those whose results count.
+
+    Args:
+        backbone: the diffusion model.
+        source: the frames.
+        span: of `video_windows.spans`.
+        settings: frame size, sampling and feature settings.
+        progress: called as ``("features", done, total)`` in frames.
+    """
+    frames = source.read(span.frames.start, span.frames.stop)
+    features = extract_features(backbone, frames, settings, first_frame=span.frames.start, progress=progress)
+    return keep_only(features, span)
+
+
 def make_seeds(
     features: Features,
     settings: Settings,
@@ -169,13 +186,12 @@ def segment_windows(
     work = spans(source.num_frames, settings)
     for index in range(state.next_window if state else 0, len(work)):
         span = work[index]
-        frames = source.read(span.frames.start, span.frames.stop)
-        features = extract_features(backbone, frames, settings, first_frame=span.frames.start, progress=progress)
+        features = window_features(backbone, source, span, settings, progress)
         seeds = seeds or make_seeds(features, settings, reference)
         scan = CoarseScan(seeds, settings.context, settings.refinement, context)
         maps = [scan.step(features.window(part.start, part.stop)) for part in context_windows(span, settings)]
         coarse = CoarseMaps(torch.cat(maps), seeds.regions)
-        labels = upsample(backbone, keep_only(features, span), coarse, settings, progress=progress)
+        labels = upsample(backbone, features, coarse, settings, progress=progress)
         context = scan.context
         if context is None:
             raise RuntimeError("a window was labelled without a scene context")

@@ -13,10 +13,10 @@ from torch import Tensor
 from .backbones import Backbone
 from .baselines import BaselineResult
 from .config import Settings
-from .context import windows
 from .labels import regions_of
-from .pipeline import FrameSource, extract_features
+from .pipeline import FrameSource, window_features
 from .types import Grid, InputError, LabelMaps, Progress, no_progress
+from .video_windows import spans
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ def propagation_windows(
     regions = regions_of(reference[reference != 255])
     labels = torch.tensor([region.label for region in regions])
     memory: _Memory | None = None
-    for span in windows(source.num_frames, settings.window):
-        frames = source.read(span.start, span.stop)
-        features = extract_features(backbone, frames, settings, first_frame=span.start, progress=progress)
+    for span in spans(source.num_frames, settings):
+        features = window_features(backbone, source, span, settings, progress).kept()
         maps = []
         for tokens in F.normalize(features.queries, dim=-1):
             if memory is None:
@@ -79,7 +78,7 @@ def propagation_windows(
                 soft = memory.carried(tokens)
                 memory.remember(tokens, soft)
             maps.append(labels[enlarged(soft, features.grid, features.frame_size)].to(torch.uint8))
-        yield BaselineResult(span, LabelMaps(torch.stack(maps), regions))
+        yield BaselineResult(span.kept, LabelMaps(torch.stack(maps), regions))
 
 
 def cell_shares(reference: Tensor, labels: Tensor, grid: Grid) -> Tensor:

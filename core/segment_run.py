@@ -161,7 +161,8 @@ class SegmentRun:
         if state is None:
             folder.start_anew()
         self._write_record(run, finished=False)
-        self._progress.start(self.num_frames, run.settings.window.length, self.frames_done)
+        settings = run.settings
+        self._progress.start(self.num_frames, settings.video.frames or settings.window.length, self.frames_done)
         return state
 
     def _first_frame(self, state: ScanState) -> int:

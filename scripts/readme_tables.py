@@ -40,8 +40,9 @@ def shown(value: object) -> str:
 def settings_table() -> str:
     """Return the table of all settings and their values in each preset."""
     texts = descriptions()
-    presets = [config.PRESETS[name] for name in NAMES]
-    rows = [f"| setting | what it does | {' | '.join(NAMES)} |", "| --- | --- |" + " --- |" * len(NAMES)]
+    presets = [*(config.PRESETS[name] for name in NAMES), config.preset(NAMES[0], "svd")]
+    titles = [*NAMES, "default with SVD"]
+    rows = [f"| setting | what it does | {' | '.join(titles)} |", "| --- | --- |" + " --- |" * len(titles)]
     for part in fields(config.Settings):
         values = [getattr(settings, part.name) for settings in presets]
         if isinstance(values[0], str):

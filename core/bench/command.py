@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ..config import Settings
-from ..model_files import fingerprint
+from ..model_files import fingerprint, model_kind
 from ..options import with_overrides
 from ..progress import open_display
 from ..types import InputError
@@ -58,7 +58,7 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
     """
     dataset = _dataset(arguments)
     methods = methods_of(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
-    jobs = list(_jobs(dataset, methods, _overrides(arguments)))
+    jobs = list(_jobs(dataset, methods, _overrides(arguments), model_kind(model.path)))
     store = Store(arguments.out, _identity(model, methods))
     store.prepare()
     waiting = [job for job in jobs if arguments.overwrite or not store.holds(job)]
@@ -97,10 +97,10 @@ def _overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
     return overrides
 
 
-def _jobs(dataset: Dataset, methods: Sequence[Method], overrides: Sequence[str]) -> Iterator[Job]:
+def _jobs(dataset: Dataset, methods: Sequence[Method], overrides: Sequence[str], kind: str) -> Iterator[Job]:
     """Yield all jobs, method by method."""
     for method in methods:
-        settings = method.settings(dataset, overrides)
+        settings = method.settings(dataset, overrides, kind)
         for clip in dataset.clips:
             yield Job(method, clip, settings)
 

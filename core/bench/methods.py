@@ -43,14 +43,16 @@ class Method:
     overrides: tuple[str, ...] = ()
     group: str = "ours"
 
-    def settings(self, dataset: Dataset, overrides: Sequence[str]) -> Settings:
+    def settings(self, dataset: Dataset, overrides: Sequence[str], kind: str = "sd") -> Settings:
         """Return all settings on a data set: preset, then the data set's, then ``overrides``, then the row's.
+
+        ``kind`` is that of the model, ``sd`` or ``svd``, whose presets differ.
 
         Raises:
             InputError: an override is not allowed.
         """
         common = (f"cluster.num_clusters={dataset.num_clusters}", f"frame.max_side={dataset.max_side}")
-        return with_overrides(preset(self.base), (*common, *overrides, *self.overrides))
+        return with_overrides(preset(self.base, kind), (*common, *overrides, *self.overrides))
 
     def windows(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import struct
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from vidseg.core import random_model
-from vidseg.core.model_files import describe_model, fingerprint
+from vidseg.core.model_files import describe_model, fingerprint, model_kind
 from vidseg.core.model_folders import part_files
 from vidseg.core.model_sizes import METADATA_KEY, ModelSizes, UNetSizes, VAESizes
 from vidseg.core.types import InputError
@@ -21,6 +22,11 @@ from .backbones.narrow_models import SD1, SD2, narrow_model, sparse_model
 
 SD21_SIZES = ModelSizes(UNetSizes(320, num_head_channels=64, context_dim=1024), VAESizes())
 SD15_SIZES = ModelSizes(UNetSizes(320, num_heads=8, context_dim=768, use_linear_in_transformer=False), VAESizes())
+SVD_SIZES = ModelSizes(
+    UNetSizes(320, num_head_channels=64, context_dim=1024, in_channels=8, adm_in_channels=768),
+    VAESizes(),
+    prediction_type="v_prediction",
+)
 PROBE = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
 
@@ -44,6 +50,28 @@ def test_full_models_are_recognised_by_their_shapes(
     assert model.conditioning == "none"
     assert model.num_bytes > 1.8e9
     assert [tuple(block) for block in model.blocks[::3]] == [(3, 32, 1280), (6, 16, 640), (9, 8, 320)]
+
+
+def test_svd_is_recognised_by_its_shapes(tmp_path: Path) -> None:
+    image = {
+        f"conditioner.embedders.0.open_clip.model.visual.{name}": torch.zeros(1) for name in ("proj", "class_embedding")
+    }
+    shapes = [*random_model._unet(SVD_SIZES.unet), *random_model._autoencoder(SVD_SIZES.vae, is_video=True)]
+    shapes += [(name, tuple(value.shape)) for name, value in image.items()]
+    path = sparse_model(tmp_path / "svd.safetensors", shapes, {})
+    model = describe_model(path)
+    assert model.sizes == SVD_SIZES
+    assert (model.kind, model.conditioning, model_kind(path)) == ("SVD", "image encoder", "svd")
+    assert model.num_parameters == {"unet": 1_524_623_082, "vae": 97_742_847, "image encoder": 2}
+    assert model.num_bytes > 3.2e9
+
+
+@pytest.mark.parametrize(("channels", "message"), [(1280, "numbers about the window"), (256, "numbers about")])
+def test_other_video_models_of_its_family_are_refused(tmp_path: Path, channels: int, message: str) -> None:
+    unet = dataclasses.replace(SVD_SIZES.unet, adm_in_channels=channels)
+    shapes = [*random_model._unet(unet), *random_model._autoencoder(SVD_SIZES.vae, is_video=True)]
+    with pytest.raises(InputError, match=message):
+        describe_model(sparse_model(tmp_path / "sv3d.safetensors", shapes, {}))
 
 
 @pytest.mark.parametrize(("spread", "prediction"), [(0.05, "epsilon"), (0.2, "v_prediction")])
@@ -110,7 +138,6 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path, metadata: dict[str, s
         ("model.diffusion_model.joint_blocks.0.x", "Stable Diffusion 3"),
         ("conditioner.embedders.1.model.ln_final.weight", "SDXL"),
         ("model.diffusion_model.label_emb.0.0.weight", "SDXL"),
-        ("model.diffusion_model.input_blocks.1.1.time_stack.0.norm1.weight", "Video"),
         ("lora_unet_down_blocks_0.alpha", "LoRA"),
         ("control_model.input_hint_block.0.weight", "ControlNet"),
         ("decoder.conv_in.weight", "no UNet"),
