@@ -206,7 +206,14 @@ def _cross_attend(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:  #
 
 
 def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
-    """Return the attention's projected output ``(E,N,C)``, from ``(E,N,C)`` with heads merged."""
+    """Return the attention's projected output ``(E,N,C)``.
+
+    Args:
+        attention: diffusers' attention.
+        query: ``(E,N,C)``, heads merged.
+        key: ``(E,M,C)``.
+        value: ``(E,M,C)``.
+    """
     q, k, v = (torch.unflatten(x, -1, (attention.heads, -1)).transpose(1, 2) for x in (query, key, value))
     if query.dtype == torch.float16 and query.device.type != "cuda":  # scores can pass 65504 where they are kept
         q, k, v = q.float(), k.float(), v.float()
