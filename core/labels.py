@@ -144,11 +144,11 @@ def merged(maps: Tensor, regions: Sequence[Region], targets: Mapping[int, int]) 
     """
     _require_known("targets", targets, regions)
     _require_known("targets", targets.values(), regions)
-    table = torch.arange(MAX_LABEL + 1, device=maps.device)
+    result = maps.clone()
     for label, target in targets.items():
-        table[label] = target
+        result[maps == label] = target
     left = {targets.get(region.label, region.label) for region in regions}
-    return table[maps.long()].to(maps.dtype), tuple(region for region in regions if region.label in left)
+    return result, tuple(region for region in regions if region.label in left)
 
 
 def region_masks(maps: Tensor, labels: Sequence[int]) -> Tensor:

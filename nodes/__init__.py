@@ -8,6 +8,7 @@ from .coarse import CorrespondenceRefine, KMeansInit, SceneContextKNN
 from .features import ExtractDiffusionFeatures
 from .files import LoadRegions, SaveRegions
 from .fine import MaskedModulationUpsample
+from .picking import PickRegions
 from .previews import PreviewFeatures, PreviewRegions
 from .regions import AssignRegionsFromMask, NameRegions, RegionsToMask, RegionsToMasks
 from .scores import ScoreRegions
@@ -23,6 +24,7 @@ NODES: list[type[io.ComfyNode]] = [
     MaskedModulationUpsample,
     SegmentVideo,
     NameRegions,
+    PickRegions,
     AssignRegionsFromMask,
     RegionsToMask,
     RegionsToMasks,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.labels import VOID, merged, region_masks, renamed, seeds_from_reference
+from ..core.labels import VOID, region_masks, seeds_from_reference
 from ..core.types import Region, Seeds
 from .images import one_label_map
 from .schema import Labels as LabelsSocket
 from .schema import Seeds as SeedsSocket
 from .schema import advanced, labels_input, schema
 from .selection import chosen_labels, names_and_merges, parsed_class_names
-from .wires import Labels, Scan
+from .wires import Labels
 
 
 class NameRegions(io.ComfyNode):
@@ -43,14 +43,7 @@ class NameRegions(io.ComfyNode):
     def execute(cls, labels: Labels, names: str) -> io.NodeOutput:
         """Merge and rename."""
         new_names, merges = names_and_merges(names, labels.regions)
-        maps, left = merged(labels.maps, labels.regions, merges)
-        regions = renamed(left, new_names)
-        scan = labels.scan
-        if scan is not None:  # so that refinement after this node replays with the new regions
-            cluster_map, _ = merged(scan.seeds.cluster_map, labels.regions, merges)
-            seeds = Seeds(scan.seeds.anchor, cluster_map, regions)
-            scan = Scan(scan.features, seeds, scan.window, scan.context)
-        return io.NodeOutput(labels._replace(maps=maps, regions=regions, scan=scan))
+        return io.NodeOutput(labels.with_names(new_names, merges))
 
 
 class AssignRegionsFromMask(io.ComfyNode):

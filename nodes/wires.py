@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..core.config import ContextConfig, WindowConfig
-from ..core.labels import reduced_reference
+from ..core.labels import merged, reduced_reference, renamed
 from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Region, Seeds, region_labels
 from ..core.upsampling import bilinear
 
@@ -60,6 +61,20 @@ class Labels(NamedTuple):
         if tuple(self.maps.shape[1:]) == size:
             return self.maps.long()
         return torch.stack([reduced_reference(frame, size) for frame in self.maps]).long()
+
+    def with_names(self, names: Mapping[int, str], merges: Mapping[int, int]) -> Labels:
+        """Return these labels with new names, and some merged, so that refinement after it knows the new regions.
+
+        Args:
+            names: new name by label, after merging.
+            merges: for each merged label the label that it becomes.
+        """
+        maps, left = merged(self.maps, self.regions, merges)
+        regions, scan = renamed(left, names), self.scan
+        if scan is not None:
+            cluster_map, _ = merged(scan.seeds.cluster_map, self.regions, merges)
+            scan = replace(scan, seeds=scan.seeds._replace(cluster_map=cluster_map, regions=regions))
+        return self._replace(maps=maps, regions=regions, scan=scan)
 
     def get_ram_usage(self) -> int:
         """Return the size in bytes, without the features they came from, which their own node holds."""

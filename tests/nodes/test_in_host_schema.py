@@ -16,6 +16,7 @@ IDS = {
     *STAGES,
     *("SegmentVideo", "RegionsToMask", "RegionsToMasks", "PreviewRegions", "PreviewFeatures", "NameRegions"),
     *("AssignRegionsFromMask", "SaveRegions", "LoadRegions", "ScoreRegions", "LoadDemoModel"),
+    "PickRegions",
 }
 
 

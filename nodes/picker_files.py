@@ -1,0 +1,82 @@
+"""What the region picker shows: small frames with the regions under each pixel, and the table of the regions."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..core.labels import reduced_reference
+from ..core.output import colours_of
+from ..core.picks import Picks, PointLine
+from ..core.region_table import region_table
+from ..core.types import LabelMaps
+from .images import reduced
+
+KEY = "vidseg_picker"
+"""What the picker looks for in the output of its node, and the folder of its files in the host's temp folder."""
+SIDE = 512
+"""Longer side of a shown frame, pixels."""
+MAX_FRAMES = 120
+"""Frames that can be shown at most; of longer clips every second, third ... frame. The browser loads one at a time."""
+_QUALITY = 85
+
+
+def picker_output(
+    frames: Tensor, labels: LabelMaps, points: tuple[PointLine, ...], picks: Picks
+) -> dict[str, list[dict[str, Any]]]:
+    """Write the files of the picker, unless they are there, and return what the browser gets.
+
+    Args:
+        frames: ``(T,H,W,3)`` in [0, 1].
+        labels: label maps ``(T,H,W)`` before anything is picked, and their regions.
+        points: the points of the text.
+        picks: what they found.
+    """
+    numbers = list(range(0, len(frames), -(-len(frames) // MAX_FRAMES)))
+    pictures = [_picture(frames[number]) for number in numbers]
+    size = pictures[0].shape[:2]
+    maps = [reduced_reference(labels.maps[number], size).cpu().numpy().astype(np.uint8) for number in numbers]
+    stem = _digest([*pictures, *maps])
+    folder = Path(folder_paths.get_temp_directory()) / KEY
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, picture, labelled in zip(numbers, pictures, maps, strict=True):
+        _write(folder / f"{stem}_{number}.jpg", picture)
+        _write(folder / f"{stem}_{number}.png", labelled)
+    colours = colours_of(labels.regions)
+    rows = [row._asdict() | {"colour": colours[row.label]} for row in region_table(labels)]
+    found = [[point.frame, point.x, point.y, label] for point, label in zip(points, picks.found, strict=True)]
+    content = {
+        "stem": stem, "numFrames": len(frames), "frames": numbers, "regions": rows,
+        "found": found, "problems": list(picks.problems),
+    }  # fmt: skip
+    return {KEY: [content]}
+
+
+def _picture(frame: Tensor) -> np.ndarray[Any, Any]:
+    """Return a small frame ``(h,w,3)`` uint8."""
+    small = reduced(frame[None], SIDE)[0]
+    return np.ascontiguousarray((small * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+
+
+def _digest(arrays: list[np.ndarray[Any, Any]]) -> str:
+    """Return a name for the content, so that a file is written once and the browser keeps it."""
+    digest = hashlib.blake2b(digest_size=10)
+    for array in arrays:
+        digest.update(repr(array.shape).encode())
+        digest.update(array)
+    return digest.hexdigest()
+
+
+def _write(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """Write a picture, whole or not at all; a label is its own grey level."""
+    if not path.exists():
+        part = path.with_suffix(f".part{path.suffix}")
+        Image.fromarray(array).save(part, **({"quality": _QUALITY} if path.suffix == ".jpg" else {"compress_level": 4}))
+        part.replace(path)

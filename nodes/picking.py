@@ -1,0 +1,65 @@
+"""Pick regions by clicking on them."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..core.picks import described, parsed_points, resolved
+from .images import as_frames
+from .picker_files import picker_output
+from .schema import Labels as LabelsSocket
+from .schema import schema
+from .wires import Labels, require_frames_of
+
+
+class PickRegions(io.ComfyNode):
+    """Choose, name, merge and hide regions by points on frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="PickRegions",
+            display_name="Pick Regions",
+            description="Click regions on a frame to put them into the mask, in all frames; name, merge and hide them. "
+            "What you pick is kept as points, so it also holds when the seed or the clip changes a little. Run once to "
+            "see the frames; nothing before this node runs again when you change the picks.",
+            search_aliases=["vidseg", "click", "select region", "points editor", "mask", "name regions"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("frames", tooltip="The frames that were segmented."),
+                LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node, coarse or in full resolution."),
+                io.String.Input(
+                    "picks",
+                    default="",
+                    multiline=True,
+                    placeholder="0 0.41,0.3 dog\nname 0 0.1,0.1 sky",
+                    tooltip="What is picked, as text; the picker writes it for you. A line: frame, x,y as fractions of "
+                    "width and height, name. Points of one name are one region. Lines that start with name only name a "
+                    "region, lines that start with hide put it out of sight.",
+                ),
+                io.Boolean.Input("invert", default=False, tooltip="Everything but the picked regions."),
+            ],
+            outputs=[
+                io.Mask.Output("mask", display_name="mask"),
+                LabelsSocket.Output("named", display_name="labels"),
+                io.String.Output("report", display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames: Tensor, labels: Labels, picks: str, invert: bool) -> io.NodeOutput:
+        """Find the regions under the points and make the mask ``(T,H,W)``."""
+        points = parsed_points(picks)
+        frames = as_frames(frames)
+        require_frames_of(labels, frames)
+        full = labels.full()
+        found = resolved(points, full)
+        named = labels.with_names(found.names, found.merges)
+        masks = {label: named.full().maps == label for label in found.picked}
+        mask = torch.stack([*masks.values()]).any(0) if masks else torch.zeros(full.maps.shape, dtype=torch.bool)
+        report = described(found, lambda label: f"{masks[label].float().mean():.1%} of the clip")
+        shown = picker_output(frames, full, points, found)
+        return io.NodeOutput((~mask if invert else mask).float(), named, report, ui=shown)
