@@ -153,8 +153,10 @@ def merged(maps: Tensor, regions: Sequence[Region], targets: Mapping[int, int]) 
 
 def region_masks(maps: Tensor, labels: Sequence[int]) -> Tensor:
     """Return where each label lies: boolean ``(K,*maps.shape)`` for ``K`` labels, in their order."""
-    wanted = torch.tensor(list(labels), dtype=torch.int64, device=maps.device)
-    return maps.long()[None] == wanted.view(-1, *(1,) * maps.ndim)
+    masks = torch.empty(len(labels), *maps.shape, dtype=torch.bool, device=maps.device)
+    for mask, label in zip(masks, labels, strict=True):
+        torch.eq(maps, label, out=mask)
+    return masks
 
 
 def _require_known(name: str, labels: Iterable[int], regions: Iterable[Region]) -> None:

@@ -56,6 +56,7 @@ class Picks(NamedTuple):
     """What the points found.
 
     Attributes:
+        points: the points, in the order of the text.
         labels: label maps and regions with the new names, regions of one name merged into the smallest label.
         names: new name by label before merging.
         merges: for each merged label the label that it becomes.
@@ -65,6 +66,7 @@ class Picks(NamedTuple):
         problems: one sentence for each point that is not resolved.
     """
 
+    points: tuple[PointLine, ...]
     labels: LabelMaps
     names: dict[int, str]
     merges: dict[int, int]
@@ -192,7 +194,7 @@ def resolved(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
     seen = {merges.get(region.label, region.label) for region in labels.regions if actions.get(region.label) != HIDE}
     hidden = {merges.get(label, label) for label, action in actions.items() if action == HIDE} - seen
     chosen, unseen = tuple(sorted(picked)), tuple(sorted(hidden))
-    return Picks(named, new_names, merges, chosen, unseen, tuple(found), tuple(problems))
+    return Picks(tuple(points), named, new_names, merges, chosen, unseen, tuple(found), tuple(problems))
 
 
 def _problem(point: PointLine, label: int | None, labels: LabelMaps, names: dict[int, PointLine]) -> str:

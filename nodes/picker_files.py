@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core.labels import reduced_reference
 from ..core.output import colours_of
-from ..core.picks import Picks, PointLine
+from ..core.picks import Picks
 from ..core.region_table import region_table
 from ..core.types import LabelMaps
 from .images import reduced
@@ -28,15 +28,13 @@ MAX_FRAMES = 120
 _QUALITY = 85
 
 
-def picker_output(
-    frames: Tensor, labels: LabelMaps, points: tuple[PointLine, ...], picks: Picks
-) -> dict[str, list[dict[str, Any]]]:
+def picker_output(frames: Tensor, labels: LabelMaps, text: str, picks: Picks) -> dict[str, list[dict[str, Any]]]:
     """Write the files of the picker, unless they are there, and return what the browser gets.
 
     Args:
         frames: ``(T,H,W,3)`` in [0, 1].
         labels: label maps ``(T,H,W)`` before anything is picked, and their regions.
-        points: the points of the text.
+        text: the picks as they came in.
         picks: what they found.
     """
     numbers = list(range(0, len(frames), -(-len(frames) // MAX_FRAMES)))
@@ -51,9 +49,9 @@ def picker_output(
         _write(folder / f"{stem}_{number}.png", labelled)
     colours = colours_of(labels.regions)
     rows = [row._asdict() | {"colour": colours[row.label]} for row in region_table(labels)]
-    found = [[point.frame, point.x, point.y, label] for point, label in zip(points, picks.found, strict=True)]
+    found = [[point.frame, point.x, point.y, label] for point, label in zip(picks.points, picks.found, strict=True)]
     content = {
-        "stem": stem, "numFrames": len(frames), "frames": numbers, "regions": rows,
+        "text": text, "stem": stem, "numFrames": len(frames), "frames": numbers, "regions": rows,
         "found": found, "problems": list(picks.problems),
     }  # fmt: skip
     return {KEY: [content]}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..core.labels import region_masks
 from ..core.picks import described, parsed_points, resolved
 from .images import as_frames
 from .picker_files import picker_output
 from .schema import Labels as LabelsSocket
-from .schema import schema
+from .schema import labels_input, schema
 from .wires import Labels, require_frames_of
 
 
@@ -30,7 +30,7 @@ class PickRegions(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.Image.Input("frames", tooltip="The frames that were segmented."),
-                LabelsSocket.Input("labels", tooltip="Labels of any VidSeg node, coarse or in full resolution."),
+                labels_input(),
                 io.String.Input(
                     "picks",
                     default="",
@@ -52,14 +52,15 @@ class PickRegions(io.ComfyNode):
     @classmethod
     def execute(cls, frames: Tensor, labels: Labels, picks: str, invert: bool) -> io.NodeOutput:
         """Find the regions under the points and make the mask ``(T,H,W)``."""
-        points = parsed_points(picks)
+        points = parsed_points(picks)  # refuses wrong text before anything else
         frames = as_frames(frames)
         require_frames_of(labels, frames)
         full = labels.full()
         found = resolved(points, full)
         named = labels.with_names(found.names, found.merges)
-        masks = {label: named.full().maps == label for label in found.picked}
-        mask = torch.stack([*masks.values()]).any(0) if masks else torch.zeros(full.maps.shape, dtype=torch.bool)
-        report = described(found, lambda label: f"{masks[label].float().mean():.1%} of the clip")
-        shown = picker_output(frames, full, points, found)
+        masks = region_masks(named.full().maps, found.picked)
+        shares = dict(zip(found.picked, masks.flatten(1).sum(1).tolist(), strict=True))
+        report = described(found, lambda label: f"{shares[label] / full.maps.numel():.1%} of the clip")
+        mask = masks.any(0)
+        shown = picker_output(frames, full, picks, found)
         return io.NodeOutput((~mask if invert else mask).float(), named, report, ui=shown)
