@@ -62,7 +62,7 @@ class Picks(NamedTuple):
         merges: for each merged label the label that it becomes.
         picked: labels, after merging, that belong into the mask, sorted.
         hidden: labels, after merging, that are out of sight, sorted.
-        found: for each point the label under it before merging, or None where the point is not resolved.
+        found: for each point the label under it before merging, or None where there is no region.
         problems: one sentence for each point that is not resolved.
     """
 
@@ -176,11 +176,11 @@ def resolved(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
     names: dict[int, PointLine] = {}
     actions: dict[int, str] = {}
     found: list[int | None] = []
-    problems = []
+    problems, known = [], {region.label for region in labels.regions}
     for point in points:
         label = label_under(labels.maps, point)
         problem = _problem(point, label, labels, names)
-        found.append(None if problem else label)
+        found.append(label if label in known else None)
         if problem or label is None:
             problems.append(problem)
             continue

@@ -129,7 +129,7 @@ def test_what_is_not_found_is_said_and_the_rest_holds() -> None:
         "line 2 (sky): there is no region at this point.",
         "line 4 (wolf): the point lies on the same region as line 3 (dog), whose name stays.",
     )
-    assert found.found == (None, None, 2, None, 4)
+    assert found.found == (None, None, 2, 2, 4)
     assert found.picked == (2, 4)
     words = described(found, lambda label: f"{label} %")
     assert words.splitlines()[0] == "Picked: dog (id 2, 2 %); grass (id 4, 4 %)"

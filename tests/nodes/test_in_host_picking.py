@@ -75,7 +75,7 @@ def test_picks_that_no_longer_fit_are_reported(temp: Path) -> None:
     assert "line 2 (cat): there is no frame 7, the last one is 3." in report
     assert "line 3 (wolf): the point lies on the same region as line 1 (dog)" in report
     assert mask.any()
-    assert [row[3] for row in shown["found"]] == [2, None, None]
+    assert [row[3] for row in shown["found"]] == [2, None, 2]
     assert len(shown["problems"]) == 2
     assert temp.is_dir()
 

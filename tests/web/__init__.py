@@ -1,0 +1,1 @@
+"""Tests of the scripts for the browser, run with Node.js."""
