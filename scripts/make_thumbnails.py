@@ -1,7 +1,6 @@
 """Run the example workflows with the demo model on a running ComfyUI and keep a frame of each as its thumbnail.
 
 Usage: python scripts/make_thumbnails.py http://127.0.0.1:8188
-The bundled clip must be in ComfyUI's input folder as `demo_clip.mp4`.
 """
 
 from __future__ import annotations

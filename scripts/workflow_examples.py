@@ -12,15 +12,20 @@ CHECKPOINT_LINK = f"{CHECKPOINT_PAGE}/resolve/main/{CHECKPOINT}"
 MODEL_NOTE = f"""## Model
 **[{CHECKPOINT}]({CHECKPOINT_PAGE})** (5.2 GB, licence CreativeML Open RAIL++-M) \
 goes into `ComfyUI/models/checkpoints`.
-Other Stable Diffusion 1.x and 2.x checkpoints work too; SDXL and Flux do not.
+Other Stable Diffusion 1.x and 2.x checkpoints work too: choose yours in *Load Checkpoint*. SDXL and Flux do not.
 
-No checkpoint at hand? Put **Load Demo Model** (VidSeg) in place of the three nodes at the left: its outputs take \
-their places.
+No checkpoint at hand? Wire *model*, *vae*, *positive* and *negative* of **Demo clip** in place of the three nodes at \
+the left.
 
 The prompt stays **empty**, and *negative* is **zeros** (Conditioning Zero Out): the method needs no words."""
 STAGES = (
     "ExtractDiffusionFeatures", "KMeansInit", "SceneContextKNN", "CorrespondenceRefine", "MaskedModulationUpsample",
 )  # fmt: skip
+VIDEO_NOTE = """## Video
+The graph starts with a short clip that comes with VidSeg (from Big Buck Bunny, (c) Blender Foundation, CC BY 3.0).
+
+**Your own:** select *Your video*, press **Ctrl+M** to wake it, choose a file, and wire its *video* into \
+*Get Video Components*."""
 CHOOSE_NOTE = """## Choose the region
 Run once, read the ids in *Preview Regions*, then type ids or names into *Regions to Mask*."""
 NAME_NOTE = """## Name the subject
@@ -65,9 +70,13 @@ def demo(graph: Graph) -> tuple[Model, Socket]:
 
 
 def video(graph: Graph) -> Socket:
-    """Add a video from the input folder; returns its frames."""
-    loader = graph.add("LoadVideo", (0, 470), file="demo_clip.mp4", title="Your video")
-    return graph.add("GetVideoComponents", (0, 620), video=loader[0])[0]
+    """Add the bundled clip, and a sleeping node for another one; returns the frames."""
+    clip = graph.add("LoadDemoModel", (-420, 560), width=380, title="Demo clip")
+    made = graph.add("CreateVideo", (0, 470), images=clip[4], fps=8.0)
+    frames = graph.add("GetVideoComponents", (0, 620), video=made[0])
+    graph.add("LoadVideo", (-420, 740), file="", width=380, title="Your video", muted=True)
+    graph.notes.append(Note(VIDEO_NOTE, (-420, 1130), (380, 240)))
+    return frames[0]
 
 
 def coarse(graph: Graph, model: Model, frames: Socket, *, max_side: int, clusters: int) -> tuple[Node, Node]:

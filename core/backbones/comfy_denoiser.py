@@ -23,6 +23,7 @@ from .comfy_attention import (
     Slot,
     capture_cross,
     capture_self,
+    cpu_attention,
     host_attention,
     inject_cross,
     inject_self,
@@ -90,9 +91,13 @@ class HostDenoiser:
         return torch.cat(self._in_parts(run, len(latents)))
 
     def _in_parts(self, run: Callable[[slice], Any], count: int) -> list[Any]:
-        """Return ``run`` of all elements, in one part or, when memory runs out, in as many as needed."""
+        """Return ``run`` of all elements, in one part or, when memory runs out, in as many as needed.
+
+        On a CPU always one by one: as fast, and results cannot depend on the batch.
+        """
+        largest = 1 if comfy.model_management.is_device_cpu(self._loaded.device) else count
         return halve_on_out_of_memory(
-            lambda size: [run(slice(start, start + size)) for start in range(0, count, size)], count, is_out_of_memory
+            lambda size: [run(slice(start, start + size)) for start in range(0, count, size)], largest, is_out_of_memory
         )
 
     def _queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
@@ -191,6 +196,8 @@ class HostDenoiser:
         """Return the host's options with the patches of ``call``, for one UNet call."""
         options: dict[str, Any] = comfy.model_patcher.create_model_options_clone(self._loaded.options)
         inner = options.setdefault("transformer_options", {})
+        if comfy.model_management.is_device_cpu(self._loaded.device):
+            inner.setdefault("optimized_attention_override", cpu_attention)
         replaced = inner.setdefault("patches_replace", {})
         for (name, block), patch in call.replace.items():
             replaced.setdefault(name, {})["output", block, 0] = patch

@@ -108,21 +108,25 @@ class ComfyBackbone:
         moments: list[Tensor] = []
         hook = quant_conv.register_forward_hook(lambda _module, _inputs, output: moments.append(output.float().cpu()))
         try:
-            mode = self.encode(frames)
+            self.encode(frames)
         finally:
             hook.remove()
-        deviation = torch.exp(0.5 * torch.cat(moments)[:, 4:].clamp(-30, 20))
-        shift: Tensor = self._model.model.process_latent_in(deviation * noise)
-        return mode + shift
+        mean, log_variance = torch.cat(moments).chunk(2, dim=1)
+        sample = mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise
+        scaled: Tensor = self._model.model.process_latent_in(sample)
+        return scaled
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return frames ``(T,H,W,3)`` float32, not clamped; the host's own decoding would clamp them."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         vae = copy.copy(self._vae)  # shares the weights
         vae.process_output = lambda image: image.add_(1.0).div_(2.0)
+        scaled = self._model.model.process_latent_out(latents.float())
+        parts = (scaled,)
+        if comfy.model_management.is_device_cpu(vae.device):  # faster so, and results cannot depend on the batch
+            parts = scaled.contiguous(memory_format=torch.channels_last).split(1)
         with torch.no_grad():
-            frames: Tensor = vae.decode(self._model.model.process_latent_out(latents.float()))
-        return frames.float()
+            return torch.cat([vae.decode(part).float() for part in parts])
 
     def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
         """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -214,20 +213,24 @@ class DiffusersDenoiser:
     def _inputs(self, latents: Tensor, sigma: float, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return latents on the device, and the UNet's input, time embedding and context for the halves given."""
         latents = latents.to(context.device, torch.float32)
-        model_input = (latents / math.hypot(1, sigma)).to(context.dtype).repeat(len(context), 1, 1, 1)
+        scaled = latents / (_level(sigma, latents) ** 2 + 1) ** 0.5
+        model_input = scaled.to(context.dtype).repeat(len(context), 1, 1, 1)
         timestep = int((self._training_sigmas - sigma).abs().argmin())
         time = embed_timestep(self._unet, timestep, len(model_input), model_input)
         return latents, model_input, time, context.repeat_interleave(len(latents), dim=0)
 
     def _denoised(self, output: Tensor, latents: Tensor, sigma: float) -> Tensor:
         """Apply guidance and turn the UNet's output into the prediction of the clean latents."""
-        output = output.to(torch.float32)
-        if self._halves == 2:
-            negative, positive = output.chunk(2)
-            output = negative + self._guidance_scale * (positive - negative)
+        output, level = output.to(torch.float32), _level(sigma, latents)
+        latents = latents.repeat(len(output) // len(latents), 1, 1, 1)
         if self._prediction_type == "v_prediction":
-            return latents / (1 + sigma**2) - output * (sigma / math.hypot(1, sigma))
-        return latents - sigma * output
+            denoised = latents / (level**2 + 1) - output * level / (level**2 + 1) ** 0.5
+        else:
+            denoised = latents - output * level
+        if self._halves == 1:
+            return denoised
+        negative, positive = denoised.chunk(2)
+        return negative + self._guidance_scale * (positive - negative)
 
     def _check_blocks(self, name: str, blocks: Sequence[int | None]) -> None:
         unknown = [block for block in blocks if block not in self._attention_blocks]
@@ -235,6 +238,11 @@ class DiffusersDenoiser:
             raise InputError(
                 f"`{name}` must name decoder blocks with attention, {self._attention_blocks}, but got {unknown}."
             )
+
+
+def _level(sigma: float, like: Tensor) -> Tensor:
+    """Return ``sigma`` as a tensor ``(1,1,1,1)`` float32: all arithmetic on it is then rounded in the same places."""
+    return torch.full((1, 1, 1, 1), sigma, dtype=torch.float32, device=like.device)
 
 
 def _check_latents(latents: Tensor) -> None:

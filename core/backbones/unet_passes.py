@@ -168,8 +168,12 @@ def offset_response(block: DecoderBlock) -> Tensor:
     """
     if block.attention is None:
         raise TypeError("decoder blocks 0..2 have no attention")
-    weight: Tensor = block.attention.proj_out.weight
-    return weight.detach().float().flatten(1).sum(1)
+    layer = block.attention.proj_out
+    weight, bias = layer.weight.detach().float(), layer.bias.detach().float()
+    ones = weight.new_ones((1, *weight.shape[1:]))
+    sums = F.linear(ones, weight, bias) if weight.ndim == 2 else F.conv2d(ones, weight, bias).flatten(1)
+    response: Tensor = (sums - bias)[0]
+    return response
 
 
 def attention_block_numbers(blocks: tuple[DecoderBlock, ...]) -> tuple[int, ...]:

@@ -57,11 +57,13 @@ class Server:
     Attributes:
         base: its base directory, with `input`, `output` and `custom_nodes`.
         log: what it printed.
+        offered: its answer to `/object_info` while its folders were empty.
     """
 
     def __init__(self, base: Path, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
         self.base, self.log = base, log
         self.process = process
+        self.offered: dict[str, Any] = {}
         self._address = f"http://127.0.0.1:{port}"
 
     def get(self, path: str) -> Any:
