@@ -24,7 +24,7 @@ STAGES = (
 VIDEO_NOTE = """## Video
 The graph starts with a short clip that comes with VidSeg (from Big Buck Bunny, (c) Blender Foundation, CC BY 3.0).
 
-**Your own:** select *Your video*, press **Ctrl+M** to wake it, choose a file, and wire its *video* into \
+**Your own:** add *Load Video* (double-click the canvas and type its name), choose a file, and wire its *video* into \
 *Get Video Components*."""
 CHOOSE_NOTE = """## Choose the region
 Run once, read the ids in *Preview Regions*, then type ids or names into *Regions to Mask*."""
@@ -70,12 +70,11 @@ def demo(graph: Graph) -> tuple[Model, Socket]:
 
 
 def video(graph: Graph) -> Socket:
-    """Add the bundled clip, and a sleeping node for another one; returns the frames."""
-    clip = graph.add("LoadDemoModel", (-420, 560), width=380, title="Demo clip")
+    """Add the bundled clip, where a video of one's own can take its place; returns the frames."""
+    clip = graph.add("LoadDemoModel", (-420, 500), width=380, title="Demo clip")
     made = graph.add("CreateVideo", (0, 470), images=clip[4], fps=8.0)
     frames = graph.add("GetVideoComponents", (0, 620), video=made[0])
-    graph.add("LoadVideo", (-420, 740), file="", width=380, title="Your video", muted=True)
-    graph.notes.append(Note(VIDEO_NOTE, (-420, 1130), (380, 240)))
+    graph.notes.append(Note(VIDEO_NOTE, (-420, 700), (380, 220)))
     return frames[0]
 
 

@@ -20,8 +20,6 @@ PICTURE = {
 GAP = 70
 """Pixels between the nodes of a column, title included."""
 DEFAULT_WIDTH = 300
-MUTED = 2
-"""The browser's number for a node that does not run."""
 
 ObjectInfo = Mapping[str, Any]
 
@@ -35,10 +33,7 @@ class Socket(NamedTuple):
 
 @dataclass
 class Node:
-    """A node with its place; ``values`` holds links as `Socket` and widgets as plain values.
-
-    A muted node waits for people: it is drawn faintly, and the host neither checks nor runs it.
-    """
+    """A node with its place; ``values`` holds links as `Socket` and widgets as plain values."""
 
     id: int
     kind: str
@@ -47,7 +42,6 @@ class Node:
     title: str = ""
     width: int = DEFAULT_WIDTH
     properties: dict[str, Any] = field(default_factory=dict)
-    muted: bool = False
 
     def __getitem__(self, slot: int) -> Socket:
         """Return an output."""
@@ -73,8 +67,8 @@ class Graph:
         self.groups: dict[str, list[Node]] = {}
 
     def add(self, kind: str, place: tuple[int, int], **values: Any) -> Node:  # noqa: ANN401
-        """Add a node; ``title``, ``width``, ``properties`` and ``muted`` are its own, all others are inputs."""
-        own = {name: values.pop(name) for name in ("title", "width", "properties", "muted") if name in values}
+        """Add a node; ``title``, ``width`` and ``properties`` are its own, all others are inputs."""
+        own = {name: values.pop(name) for name in ("title", "width", "properties") if name in values}
         node = Node(len(self.nodes) + 1, kind, place, values, **own)
         self.nodes.append(node)
         return node
@@ -90,7 +84,6 @@ class Graph:
                 },
             }
             for node in self.nodes
-            if not node.muted
         }
 
     def to_ui(self, info: ObjectInfo) -> dict[str, Any]:
@@ -173,7 +166,7 @@ def ui_node(node: Node, info: ObjectInfo, links: list[list[Any]]) -> dict[str, A
     height += SLOT * max(len(inputs), len(outputs)) + int(PICTURE.get(node.kind, 0) * node.width)
     return {
         "id": node.id, "type": node.kind, "pos": list(node.place), "size": [node.width, height], "flags": {},
-        "order": node.id - 1, "mode": MUTED if node.muted else 0, "inputs": inputs, "outputs": outputs,
+        "order": node.id - 1, "mode": 0, "inputs": inputs, "outputs": outputs,
         "properties": {"Node name for S&R": node.kind, **node.properties}, "widgets_values": widgets,
         **({"title": node.title} if node.title else {}),
     }  # fmt: skip

@@ -38,3 +38,13 @@ def test_what_the_program_needs_is_installed_with_it(project: dict[str, Any]) ->
     for name in needed:
         assert (cli.ASSETS / name).is_file()
         assert any(fnmatch(f"assets/{name}", pattern) for pattern in patterns), name
+
+
+def test_the_registry_takes_what_runs_and_leaves_out_the_rest() -> None:
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
+    ignored = tuple(line for line in lines if line and not line.startswith("#"))
+    assert {"tests/", "benchmarks/", "scripts/"} <= set(ignored)
+    needed = ("core/cli.py", "nodes/__init__.py", "web/docs/SegmentVideo.md", "locales/en/main.json", "__init__.py")
+    files = [*needed, "pyproject.toml", "requirements.txt", "LICENSE", "assets/demo_clip.mp4", "assets/MODEL_CARD.md"]
+    folders = [f"{name}/{next((ROOT / name).iterdir()).name}" for name in ("example_workflows", "subgraphs")]
+    assert not [name for name in [*files, *folders] if name.startswith(ignored) or not (ROOT / name).is_file()]
