@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .coarse import CorrespondenceRefine, KMeansInit, SceneContextKNN
+from .corrections import CorrectRegions
 from .features import ExtractDiffusionFeatures
 from .files import LoadRegions, SaveRegions
 from .fine import MaskedModulationUpsample
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     NameRegions,
     PickRegions,
     AssignRegionsFromMask,
+    CorrectRegions,
     RegionsToMask,
     RegionsToMasks,
     PreviewRegions,

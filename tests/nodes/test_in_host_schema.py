@@ -17,6 +17,7 @@ IDS = {
     *("SegmentVideo", "RegionsToMask", "RegionsToMasks", "PreviewRegions", "PreviewFeatures", "NameRegions"),
     *("AssignRegionsFromMask", "SaveRegions", "LoadRegions", "ScoreRegions", "LoadDemoModel"),
     "PickRegions",
+    "CorrectRegions",
 }
 
 
