@@ -64,7 +64,7 @@ class Server:
         self.base, self.log = base, log
         self.process = process
         self.offered: dict[str, Any] = {}
-        self._address = f"http://127.0.0.1:{port}"
+        self.address = f"http://127.0.0.1:{port}"
 
     def get(self, path: str) -> Any:
         return json.loads(self.fetch(path))
@@ -72,7 +72,7 @@ class Server:
     def fetch(self, path: str, data: object = None) -> bytes:
         body = None if data is None else json.dumps(data).encode()
         headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self._address}{path}", data=body, headers=headers)  # noqa: S310
+        request = urllib.request.Request(f"{self.address}{path}", data=body, headers=headers)  # noqa: S310
         with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
             return bytes(response.read())
 
