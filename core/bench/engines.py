@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,11 +28,19 @@ INIT_HINT = "Start one with `ray start --head`, or leave out RAY_ADDRESS to use 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """How a worker loads the model: file or folder, device or None for the best there is, floating-point type."""
+    """How a worker loads the model.
+
+    Attributes:
+        path: file or folder, or None.
+        device: None for the best there is.
+        dtype: floating-point type.
+        threads: of the CPU; the same on all workers, so that they add up numbers in the same order.
+    """
 
     path: Path | None
     device: str | None = None
     dtype: torch.dtype = torch.float32
+    threads: int = field(default_factory=torch.get_num_threads)
 
     def load(self) -> Backbone | None:
         """Load the model; None where no row needs one."""
@@ -111,6 +120,7 @@ class _Worker:
     """Holds one model for as long as it lives."""
 
     def __init__(self, model: ModelSpec) -> None:
+        torch.set_num_threads(model.threads)
         self._backbone = model.load()
 
     def run(self, job: Job) -> Finished:
@@ -171,8 +181,10 @@ def _connected() -> Any:  # noqa: ANN401, an optional package
     except ImportError as error:
         raise InputError("`--engine ray` must find Ray, but it is not installed. pip install 'ray>=2.40'.") from error
     if not ray.is_initialized():
+        joins = bool(os.environ.get("RAY_ADDRESS"))
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports nothing to anyone
         try:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=None if joins else False)
         except (ConnectionError, RuntimeError) as error:
             raise InputError(f"`--engine ray` must reach a cluster, but: {error}. {INIT_HINT}") from error
     return ray
