@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ..config import Settings
 from ..model_files import fingerprint, model_kind
 from ..options import with_overrides
 from ..progress import open_display
+from ..quality import QUALITIES
 from ..types import InputError
 from .dataset import Dataset
 from .engines import BenchProgress, Engine, ModelSpec, run_local, run_on_ray
@@ -34,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="folder of results; finished clips are not run again")
     add("--model", type=Path, metavar="FILE", help="Stable Diffusion 1.x/2.x; without it the bundled model")
     add("--preset", default="default", metavar="NAME,...", help="settings of the rows; the first is ablated")
+    add("--quality", default="exact", choices=list(QUALITIES), help="of our rows: speed for quality (default: exact)")
     add("--ablation", action="store_true", help="the paper's Table 2, and the preset without modulation")
     add("--baselines", action="store_true", help="EmerDiff twice, colour K-means, nearest-feature propagation")
     add("--clips", default="", metavar="NAME,...", help="these clips alone")
@@ -58,7 +60,13 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
     """
     dataset = _dataset(arguments)
     methods = methods_of(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
-    jobs = list(_jobs(dataset, methods, _overrides(arguments), model_kind(model.path)))
+    overrides, kind = _overrides(arguments), model_kind(model.path)
+    jobs = [
+        Job(method, clip, settings)
+        for method in methods
+        for settings in [method.settings(dataset, overrides, kind, arguments.quality)]
+        for clip in dataset.clips
+    ]
     store = Store(arguments.out, _identity(model, methods))
     store.prepare()
     waiting = [job for job in jobs if arguments.overwrite or not store.holds(job)]
@@ -97,14 +105,6 @@ def _overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
     return overrides
 
 
-def _jobs(dataset: Dataset, methods: Sequence[Method], overrides: Sequence[str], kind: str) -> Iterator[Job]:
-    """Yield all jobs, method by method."""
-    for method in methods:
-        settings = method.settings(dataset, overrides, kind)
-        for clip in dataset.clips:
-            yield Job(method, clip, settings)
-
-
 def _identity(model: ModelSpec, methods: Sequence[Method]) -> dict[str, str]:
     """Return what identifies the model."""
     if model.path is None:
@@ -132,8 +132,10 @@ def _conditions(arguments: argparse.Namespace, model: ModelSpec) -> dict[str, st
     frames = f"the first {arguments.max_frames} of each clip" if arguments.max_frames else "all"
     return {
         "model": model.path.name if model.path else "none",
+        "kind of model": model_kind(model.path),
         "type": str(model.dtype).removeprefix("torch."),
         "frames": frames,
         "clips": arguments.clips or "all",
+        "quality": arguments.quality,
         "settings for all rows": " ".join(_overrides(arguments)) or "those of preset and data set",
     }

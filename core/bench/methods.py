@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,13 +14,16 @@ from ..config import PRESETS, Settings, preset
 from ..options import with_overrides
 from ..pipeline import FrameSource, segment_windows
 from ..propagation import propagation_windows
+from ..quality import at_quality
 from ..types import InputError, Progress
 from .dataset import Dataset
 
 Kind = Literal["method", "color", "frame", "propagation"]
 _SOFT = ("modulation.blending=none", "modulation.factor=10", "difference.filter_strength=1")
 """Modulation as EmerDiff does it: the ablation's rows without masked modulation (5.4)."""
-_ONE_BLOCK, _NO_VOTES = ("feature.blocks=7",), ("refinement.enabled=false",)
+_ONE_BLOCK = {"sd": ("feature.blocks=7",), "svd": ("feature.blocks=8",)}
+"""Features of one block, by kind of model (A.4)."""
+_NO_VOTES = ("refinement.enabled=false",)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Method:
         kind: ``method`` is the paper's, with any settings; the others are baselines.
         base: preset it starts from.
         overrides: what differs, as ``part.field=value``.
-        group: ``ours``, ``ablation`` or ``baseline``.
+        group: ``ours``, ``ablation``, ``extra`` or ``baseline``.
+        one_block: without feature aggregation: what differs, by kind of model.
     """
 
     name: str
@@ -42,17 +46,28 @@ class Method:
     base: str
     overrides: tuple[str, ...] = ()
     group: str = "ours"
+    one_block: Mapping[str, tuple[str, ...]] | None = None
 
-    def settings(self, dataset: Dataset, overrides: Sequence[str], kind: str = "sd") -> Settings:
-        """Return all settings on a data set: preset, then the data set's, then ``overrides``, then the row's.
+    def settings(
+        self, dataset: Dataset, overrides: Sequence[str], model: str = "sd", quality: str = "exact"
+    ) -> Settings:
+        """Return all settings on a data set: preset, quality, the data set's, then ``overrides``, then the row's.
 
-        ``kind`` is that of the model, ``sd`` or ``svd``, whose presets differ.
+        Args:
+            dataset: the data set.
+            overrides: those of all rows, as ``part.field=value``.
+            model: kind of model, ``sd`` or ``svd``.
+            quality: of the rows that are ours; baselines are exact.
 
         Raises:
-            InputError: an override is not allowed.
+            InputError: an override or the quality is not allowed.
         """
+        base = preset(self.base, model)
+        if self.group != "baseline":
+            base = at_quality(base, quality)
+        block = self.one_block[model] if self.one_block else ()
         common = (f"cluster.num_clusters={dataset.num_clusters}", f"frame.max_side={dataset.max_side}")
-        return with_overrides(preset(self.base, kind), (*common, *overrides, *self.overrides))
+        return with_overrides(base, (*common, *overrides, *self.overrides, *block))
 
     def windows(
         self,
@@ -95,7 +110,7 @@ class AblationRow:
         modulation: masked modulation.
         aggregation: feature aggregation.
         refinement: correspondence-based refinement.
-        overrides: what differs from the preset.
+        overrides: what differs from the preset, but for the blocks.
     """
 
     name: str
@@ -107,11 +122,11 @@ class AblationRow:
 
 
 ABLATION = (
-    AblationRow("window-1", 1, False, False, False, ("window.length=1", *_ONE_BLOCK, *_NO_VOTES, *_SOFT)),
-    AblationRow("window-14", 14, False, False, False, (*_ONE_BLOCK, *_NO_VOTES, *_SOFT)),
-    AblationRow("modulation", 14, True, False, False, (*_ONE_BLOCK, *_NO_VOTES)),
+    AblationRow("window-1", 1, False, False, False, ("window.length=1", *_NO_VOTES, *_SOFT)),
+    AblationRow("window-14", 14, False, False, False, (*_NO_VOTES, *_SOFT)),
+    AblationRow("modulation", 14, True, False, False, _NO_VOTES),
     AblationRow("modulation-aggregation", 14, True, True, False, _NO_VOTES),
-    AblationRow("modulation-refinement", 14, True, False, True, _ONE_BLOCK),
+    AblationRow("modulation-refinement", 14, True, False, True, ()),
 )
 """Table 2 without its last row, which is the preset itself."""
 
@@ -130,7 +145,15 @@ def methods_of(presets: Sequence[str], *, ablation: bool, baselines: bool) -> tu
     if ablation:
         first = presets[0]
         rows += [
-            Method(f"{first}-{row.name}", _title(first, row), "method", first, row.overrides, "ablation")
+            Method(
+                f"{first}-{row.name}",
+                _title(first, row),
+                "method",
+                first,
+                row.overrides,
+                "ablation",
+                None if row.aggregation else _ONE_BLOCK,
+            )
             for row in ABLATION
         ]
         coarse = ("modulation.enabled=false",)

@@ -26,7 +26,7 @@ def write_report(
         dataset: the data set.
         methods: the rows, in order.
         jobs: those that are finished.
-        conditions: what a reader must know, by name.
+        conditions: what a reader must know, by name; ``kind of model`` chooses the paper's ablation.
     """
     done = {method.name: [job for job in jobs if job.method.name == method.name] for method in methods}
     complete = [method for method in methods if len(done[method.name]) == len(dataset.clips)]
@@ -36,7 +36,7 @@ def write_report(
     scores = {method.name: scores_of(store.tally(job) for job in done[method.name]) for method in complete}
     titled = {method.title: scores[method.name] for method in complete}
     tables = {"main": main_table(dataset.title, dataset.name, titled)}
-    ablated = _ablation(dataset, methods, scores)
+    ablated = _ablation(dataset, methods, scores, conditions["kind of model"])
     tables.update({"ablation": ablated} if ablated else {})
     tables["classes"] = class_table(f"{dataset.title}: IoU of each class", titled)
     tables["clips"] = clip_table(f"{dataset.title}: mIoU of each clip", clips)
@@ -55,14 +55,14 @@ def write_report(
     return text
 
 
-def _ablation(dataset: Dataset, methods: Sequence[Method], scores: Mapping[str, Scores]) -> Table | None:
+def _ablation(dataset: Dataset, methods: Sequence[Method], scores: Mapping[str, Scores], model: str) -> Table | None:
     """Return Table 2, if its rows were asked for."""
     if not any(method.group == "ablation" for method in methods):
         return None
     first = methods[0].name
     names = [*(f"{first}-{row.name}" for row in ABLATION), first]
-    title = f"{dataset.title}: ablation of {first} (the paper's figures: SD 2.1 on VSPW)"
-    return ablation_table(title, [scores.get(name) for name in names])
+    title = f"{dataset.title}: ablation of {first} (the paper's figures: {model.upper()} on VSPW)"
+    return ablation_table(title, [scores.get(name) for name in names], model)
 
 
 def _write_times(store: Store, methods: Sequence[Method], done: Mapping[str, Sequence[Job]]) -> None:

@@ -97,17 +97,18 @@ def main_table(title: str, dataset: str, scores: Mapping[str, Scores]) -> Table:
     return Table(title, _MAIN_COLUMNS, tuple(rows))
 
 
-def ablation_table(title: str, scores: Sequence[Scores | None]) -> Table:
-    """Return Table 2: ours beside the paper's, which are SD 2.1 on VSPW.
+def ablation_table(title: str, scores: Sequence[Scores | None], model: str = "sd") -> Table:
+    """Return Table 2: ours beside the paper's, which are on VSPW.
 
     Args:
         title: of the table.
         scores: of the rows of `ABLATION` and of the whole method; None where a row has no result.
+        model: kind of model, ``sd`` or ``svd``, by which the paper's figures are found.
     """
     switches = [(row.window, row.modulation, row.aggregation, row.refinement) for row in ABLATION]
     switches.append((14, True, True, True))
     rows: list[tuple[Cell, ...]] = []
-    for (window, *parts), score, paper in zip(switches, scores, TABLE_2, strict=True):
+    for (window, *parts), score, paper in zip(switches, scores, TABLE_2[model], strict=True):
         figures: tuple[Cell, ...] = (None,) * 4
         if score is not None:
             mvc = (percent(score.consistency[f"constant {length}"]) for length in (8, 16))

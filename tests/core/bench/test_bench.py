@@ -183,11 +183,23 @@ def test_propagation_needs_the_first_mask(tmp_path: Path) -> None:
         run_job(job, ModelSpec(None).load())
 
 
+def test_rows_fit_the_kind_of_model_and_the_quality(tmp_path: Path) -> None:
+    dataset = open_dataset("folders", write_folders(tmp_path, frames=1))
+    rows = {method.name: method for method in methods_of(["default"], ablation=True, baselines=True)}
+    alone = rows["default-window-1"]
+    assert alone.settings(dataset, []).feature.blocks == (7,)
+    assert alone.settings(dataset, [], "svd").feature.blocks == (8,)
+    assert alone.settings(dataset, []).window.length == 1
+    assert rows["default"].settings(dataset, []).feature.blocks == (6, 7, 8)
+    assert not rows["default"].settings(dataset, [], "sd", "fast").modulation.enabled
+    assert rows["emerdiff-knn"].settings(dataset, [], "sd", "fast").modulation.enabled
+
+
 def test_rows_are_those_of_the_paper() -> None:
     methods = methods_of(["paper"], ablation=True, baselines=True)
     assert [method.group for method in methods] == ["ours", *["ablation"] * 5, "extra", *["baseline"] * 4]
     assert len({method.name for method in methods}) == len(methods)
-    assert len(TABLE_2) == len(ABLATION) + 1
+    assert [len(rows) for rows in TABLE_2.values()] == [len(ABLATION) + 1] * 2
     for name, dataset in (("vspw", 7), ("cityscapes", 6), ("camvid", 6), ("folders", 0)):
         assert len(table_1(name)) == dataset
 
