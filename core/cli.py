@@ -17,11 +17,12 @@ from .bench.command import add_options as add_bench_options
 from .bench.command import bench
 from .bench.engines import ModelSpec
 from .config import PRESETS, Settings, changed, preset
+from .estimate import stage_shares
 from .images import IMAGE_SUFFIXES
 from .model_files import describe_model, fingerprint, model_kind
 from .options import parsed, setting_names, with_overrides
 from .output import ResultFolder
-from .progress import STAGE_SHARES, RunProgress, open_display
+from .progress import RunProgress, open_display
 from .quality import QUALITIES, at_quality
 from .random_model import random_model
 from .scoring import score_folder
@@ -201,8 +202,7 @@ def _written_random_model(out: Path, *, overwrite: bool) -> Path:
 
 def _execute(options: SegmentOptions, again: list[str]) -> int:
     """Run, and say what was written, or how to go on after Ctrl-C."""
-    upsamples = options.settings.modulation.enabled and options.baseline != "color"
-    stages = STAGE_SHARES if upsamples else {"features": 1.0}
+    stages = {"features": 1.0} if options.baseline == "color" else stage_shares(options.settings)
     progress = RunProgress(open_display(sys.stderr), stages)
     run = SegmentRun(options, progress)
     try:

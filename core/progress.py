@@ -9,6 +9,8 @@ from typing import Protocol, TextIO
 
 STAGE_SHARES: Mapping[str, float] = {"features": 0.1, "modulation": 0.5, "decoding": 0.4}
 """Stages of a window and their expected shares of its time, until the first window has shown them."""
+GUIDED_SHARES: Mapping[str, float] = {"features": 0.9, "upsampling": 0.1}
+"""Likewise where modulation is off and a guided filter enlarges the labels."""
 LINE_INTERVAL = 10.0
 """Seconds between two lines where the output is not a terminal."""
 REFRESH_INTERVAL = 0.1
@@ -112,6 +114,11 @@ class RunProgress:
         self._first = first
         self._begin = self._clock()
         self._begin_window(first)
+
+    def announce(self, seconds: float, work: str) -> None:
+        """Say before it starts how long ``work`` will take."""
+        self._display.show(0.0, f"about {duration(seconds)} for {work}", last=True)
+        self._begin = self._last = self._clock()
 
     def window_done(self, stop: int) -> None:
         """Note that all frames before ``stop`` are finished, and learn the shares of the stages."""

@@ -15,6 +15,7 @@ from .backbones import Backbone
 from .backbones.memory import default_device
 from .baselines import Baseline, color_windows, frame_windows
 from .config import Settings
+from .estimate import announce
 from .frames import coarse_grid, model_size
 from .images import read_labels
 from .model_files import describe_model
@@ -118,6 +119,9 @@ class SegmentRun:
             )
             state = self._begin(run)
             if not (options.resume and self._folder.is_finished()):
+                if backbone is not None:
+                    left = clip.num_frames - self.frames_done
+                    announce(self._progress, backbone, options.settings, clip.info.frame_size, left)
                 self._segment(run, self._windows(backbone, clip, reference, state))
                 self._finish(clip, run)
         return Outcome(self.num_frames, self.frames_done, self._regions)

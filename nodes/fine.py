@@ -8,6 +8,8 @@ from comfy_api.latest import io
 
 from ..core.backbones.comfy_unet import ComfyBackbone
 from ..core.config import changed, preset
+from ..core.estimate import stage_shares
+from ..core.quality import at_quality
 from ..core.types import CoarseMaps, Features
 from ..core.upsampling import upsample
 from .progress import NodeProgress
@@ -19,6 +21,7 @@ from .schema import (
     choice_input,
     conditioning_inputs,
     model_inputs,
+    quality_input,
     sampling_inputs,
     schema,
     step_input,
@@ -92,6 +95,7 @@ class MaskedModulationUpsample(io.ComfyNode):
                     )
                 ),
                 *sampling_inputs(sampling),
+                quality_input(optional=True),
             ],
             outputs=[LabelsSocket.Output("full_labels", display_name="labels")],
         )
@@ -114,6 +118,7 @@ class MaskedModulationUpsample(io.ComfyNode):
         guidance_scale: float,
         positive: Any = None,
         negative: Any = None,
+        quality: str = "exact",
     ) -> io.NodeOutput:
         """Modulate and compare."""
         backbone = ComfyBackbone(model, vae, positive, negative)
@@ -131,6 +136,9 @@ class MaskedModulationUpsample(io.ComfyNode):
             },
             difference={"filter_strength": filter_strength, "normalise": normalise},
         )
+        settings = at_quality(settings, quality)
+        progress = NodeProgress(stage_shares(settings))
+        progress.start(features.num_frames, features.num_frames)
         coarse = CoarseMaps(labels.maps, labels.regions)
-        maps, regions = upsample(backbone, features, coarse, settings, progress=NodeProgress())
+        maps, regions = upsample(backbone, features, coarse, settings, progress=progress)
         return io.NodeOutput(Labels(maps, regions, features.frame_size, coarse=False, scan=labels.scan))

@@ -1,19 +1,58 @@
-"""Progress bar and interruption, as the core's progress callback."""
+"""Progress bar, time left and interruption, as the core's progress callback."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from typing import Any
+
 import comfy.model_management
 import comfy.utils
+from comfy_execution.utils import get_executing_context
+
+from ..core.progress import REFRESH_INTERVAL, STAGE_SHARES, RunProgress
+
+BAR_UNITS = 1000
+"""Units of the bar of a node."""
 
 
-class NodeProgress:
-    """Shows the progress of a node in the host, and stops where the user asked to."""
+class NodeDisplay:
+    """The bar and the line of text of the running node; without a server, the bar alone."""
 
     def __init__(self) -> None:
-        """Start an empty bar on the running node."""
-        self._bar = comfy.utils.ProgressBar(1)
+        self._bar = comfy.utils.ProgressBar(BAR_UNITS)
+        self._shown = float("-inf")
 
-    def __call__(self, _stage: str, done: int, total: int) -> None:
+    def show(self, fraction: float, text: str, *, last: bool) -> None:
+        """Show a fraction in [0, 1], and a text at most once in `REFRESH_INTERVAL` seconds."""
+        self._bar.update_absolute(round(BAR_UNITS * fraction), BAR_UNITS)
+        now = time.monotonic()
+        if last or now - self._shown >= REFRESH_INTERVAL:
+            self._shown = now
+            _send_text(text)
+
+    def close(self) -> None:
+        """Nothing to restore."""
+
+
+class NodeProgress(RunProgress):
+    """Shows the progress of a node in the host, and stops where the user asked to."""
+
+    def __init__(self, shares: Mapping[str, float] = STAGE_SHARES) -> None:
+        """Start an empty bar on the running node."""
+        super().__init__(NodeDisplay(), shares)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
         """Advance; raises the host's exception when the user interrupts."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self._bar.update_absolute(done, total)
+        super().__call__(stage, done, total)
+
+
+def _send_text(text: str) -> None:
+    """Show a line of text on the running node, where there is a server and a node."""
+    from server import PromptServer  # noqa: PLC0415, absent where nodes are called without a server
+
+    server: Any = getattr(PromptServer, "instance", None)
+    context = get_executing_context()
+    if server is not None and context is not None:
+        server.send_progress_text(text, context.node_id)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from comfy_api.latest import io
 
 from ..core.config import ATTENTION_BLOCKS
+from ..core.quality import QUALITIES
 
 CATEGORY = "VidSeg"
 MAX_SEED = 2**32 - 1
@@ -85,9 +86,23 @@ def sampling_inputs(config: Any) -> list[io.Input]:
     ]
 
 
-def frames_input() -> io.Input:
+def frames_input(*, optional: bool = False) -> io.Input:
     """Return the input of nodes that read the video."""
-    return io.Image.Input("frames", tooltip="The frames of the video, as one batch of images in their order.")
+    tooltip = "The frames of the video, as one batch of images in their order."
+    return io.Image.Input("frames", optional=optional, tooltip=tooltip)
+
+
+def quality_input(*, optional: bool = False) -> io.Input:
+    """Return the dial between quality and speed."""
+    return io.Combo.Input(
+        "quality",
+        options=list(QUALITIES),
+        default="exact",
+        optional=optional,
+        tooltip="exact: the paper's method, every region pushed by itself; slowest. balanced: regions that lie apart "
+        "share a push. fast: no pushes, borders follow the edges of the picture. draft: likewise, with quicker "
+        "features. The README has measured quality and speed of each.",
+    )
 
 
 def seed_input(default: int, tooltip: str) -> io.Input:

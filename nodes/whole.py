@@ -9,11 +9,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.backbones.comfy_unet import ComfyBackbone
-from ..core.config import PRESETS, changed, preset
-from ..core.frames import check_frames
-from ..core.pipeline import segment
+from ..core.config import PRESETS, Settings, changed, preset
+from ..core.estimate import announce, stage_shares
+from ..core.label_store import LabelStore
+from ..core.pipeline import FrameSource, segment_windows
+from ..core.quality import at_quality
+from ..core.types import LabelMaps, Region
 from ..core.video import open_clip
-from .images import as_frames, one_label_map
+from .images import one_label_map
 from .narrow_model import load_narrow_model
 from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
@@ -24,32 +27,17 @@ from .schema import (
     max_side_input,
     model_inputs,
     num_clusters_input,
+    quality_input,
     schema,
     seed_input,
     window_length_input,
 )
+from .sources import open_source, temporary_folder
 from .wires import Labels
 
 _DEFAULT = preset("default")
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 DEMO_MODEL, DEMO_CLIP = ASSETS / "demo_model.safetensors", ASSETS / "demo_clip.mp4"
-
-
-class HeldFrames:
-    """`FrameSource` over frames in memory."""
-
-    def __init__(self, frames: Tensor) -> None:
-        """Hold ``frames`` ``(T,H,W,3)``."""
-        self._frames = frames
-
-    @property
-    def num_frames(self) -> int:
-        """Number of frames."""
-        return len(self._frames)
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Return frames ``start`` (included) to ``stop`` (excluded)."""
-        return self._frames[start:stop]
 
 
 class SegmentVideo(io.ComfyNode):
@@ -67,7 +55,13 @@ class SegmentVideo(io.ComfyNode):
             search_aliases=["vidseg", "video segmentation", "segment everything", "panoptic", "rotoscope"],
             inputs=[
                 *model_inputs(),
-                frames_input(),
+                frames_input(optional=True),
+                io.Video.Input(
+                    "video",
+                    optional=True,
+                    tooltip="A video instead of frames, from Load Video: frames are decoded as they are needed and "
+                    "labels kept on disk, so that a clip of any length fits into memory.",
+                ),
                 *conditioning_inputs(),
                 io.MultiType.Input(
                     "mask",
@@ -85,11 +79,7 @@ class SegmentVideo(io.ComfyNode):
                 num_clusters_input(config.cluster.num_clusters),
                 seed_input(config.sampling.seed, "Seed of noise and K-means."),
                 max_side_input(config.frame.max_side),
-                io.Boolean.Input(
-                    "fine_edges",
-                    default=True,
-                    tooltip="Find the pixels of each region (slow). Off: blocky edges, in a small part of the time.",
-                ),
+                quality_input(),
                 advanced(window_length_input(0, "; 0 takes the preset's.", least=0)),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
@@ -100,33 +90,53 @@ class SegmentVideo(io.ComfyNode):
         cls,
         model: Any,
         vae: Any,
-        frames: Tensor,
         preset: str,
         num_clusters: int,
         seed: int,
         max_side: int,
-        fine_edges: bool,
+        quality: str,
         window_length: int,
+        frames: Tensor | None = None,
+        video: Any = None,
         positive: Any = None,
         negative: Any = None,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Segment the clip."""
         backbone = ComfyBackbone(model, vae, positive, negative)
-        frames = as_frames(frames)
-        check_frames(frames)
         base = PRESETS[preset]
         settings = changed(
-            base,
+            at_quality(base, quality),
             cluster={"num_clusters": num_clusters},
             sampling={"seed": seed},
             frame={"max_side": max_side},
-            modulation={"enabled": fine_edges and base.modulation.enabled},
             window={"length": window_length or base.window.length},
         )
         reference = None if mask is None else one_label_map(mask, "the first frame")
-        maps, regions = segment(backbone, HeldFrames(frames), settings, reference=reference, progress=NodeProgress())
-        return io.NodeOutput(Labels(maps, regions, (frames.shape[1], frames.shape[2]), coarse=False))
+        progress = NodeProgress(stage_shares(settings))
+        with open_source(frames, video, progress) as (source, size):
+            maps, regions = _segmented(backbone, source, size, settings, reference, progress)
+        return io.NodeOutput(Labels(maps, regions, size, coarse=False))
+
+
+def _segmented(
+    backbone: ComfyBackbone,
+    source: FrameSource,
+    size: tuple[int, int],
+    settings: Settings,
+    reference: Tensor | None,
+    progress: NodeProgress,
+) -> LabelMaps:
+    """Segment window by window; labels go to a temporary file that is mapped, not held."""
+    announce(progress, backbone, settings, size, source.num_frames)
+    progress.start(source.num_frames, settings.window.length)
+    regions: tuple[Region, ...] = ()
+    with LabelStore(temporary_folder(), source.num_frames, size) as store:
+        for window in segment_windows(backbone, source, settings, reference=reference, progress=progress):
+            store.write(window.frames.start, window.labels.maps)
+            regions = window.labels.regions
+            progress.window_done(window.frames.stop)
+        return LabelMaps(store.maps(), regions)
 
 
 class LoadDemoModel(io.ComfyNode):

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import folder_paths
 import pytest
 import torch
+from comfy_api.input_impl import VideoFromComponents, VideoFromFile
+from comfy_api.util import VideoComponents
 from torch import Tensor
 from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.config import changed, preset
 from vidseg.core.pipeline import segment
-from vidseg.core.types import Features
+from vidseg.core.quality import at_quality
+from vidseg.core.types import Features, InputError
+from vidseg.core.video import open_clip
+from vidseg.core.video_writer import write_video
 from vidseg.nodes.narrow_model import LoadedModel
-from vidseg.nodes.whole import HeldFrames
+from vidseg.nodes.sources import HeldFrames
 from vidseg.nodes.wires import Labels
 
 from .graphs import call, coarse_labels, wired
@@ -51,6 +59,55 @@ def test_one_box_equals_the_chain(loaded: LoadedModel, frames: Tensor, full: Lab
     whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=4, window_length=2)
     assert torch.equal(whole.maps, full.maps)
     assert whole.regions == full.regions
+
+
+@pytest.mark.parametrize("quality", ["balanced", "fast", "draft"])
+def test_qualities_equal_the_core(loaded: LoadedModel, model_file: Path, frames: Tensor, quality: str) -> None:
+    settings = at_quality(SETTINGS, quality)
+    expected = segment(load_diffusers(model_file, device="cpu"), HeldFrames(frames), settings).maps
+    whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=4, window_length=2, quality=quality)
+    assert float((whole.maps == expected).float().mean()) > 0.9999
+
+
+def test_the_last_stage_takes_a_quality(loaded: LoadedModel, features: Features, frames: Tensor) -> None:
+    labels = coarse_labels(features)
+    fast = call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels, quality="fast")
+    whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=4, window_length=2, quality="fast")
+    assert torch.equal(fast.maps, whole.maps)
+
+
+@pytest.fixture
+def video(frames: Tensor, tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mkv"
+    pictures = (frame for frame in (frames * 255).round().to(torch.uint8))
+    write_video(path, pictures, 10.0, None)
+    return path
+
+
+def test_a_video_file_gives_the_labels_of_its_frames(loaded: LoadedModel, video: Path) -> None:
+    with open_clip(video) as clip:
+        decoded = clip.read(0, clip.num_frames)
+    options = {"num_clusters": 4, "window_length": 2, "quality": "fast"}
+    of_frames = call("SegmentVideo", **wired(loaded), frames=decoded, **options)
+    of_video = call("SegmentVideo", **wired(loaded), video=VideoFromFile(str(video)), **options)
+    in_memory = call("SegmentVideo", **wired(loaded), video=VideoFromFile(io.BytesIO(video.read_bytes())), **options)
+    assert torch.equal(of_frames.maps, of_video.maps)
+    assert torch.equal(of_frames.maps, in_memory.maps)
+    assert not list(Path(folder_paths.get_temp_directory()).glob("vidseg-*"))
+
+
+def test_a_video_made_of_images_is_its_images(loaded: LoadedModel, frames: Tensor) -> None:
+    made = VideoFromComponents(VideoComponents(images=frames, frame_rate=Fraction(10)))
+    options = {"num_clusters": 4, "window_length": 2, "quality": "draft"}
+    of_frames = call("SegmentVideo", **wired(loaded), frames=frames, **options)
+    assert torch.equal(call("SegmentVideo", **wired(loaded), video=made, **options).maps, of_frames.maps)
+
+
+def test_frames_or_video_must_be_wired(loaded: LoadedModel, frames: Tensor, video: Path) -> None:
+    with pytest.raises(InputError, match="got neither"):
+        call("SegmentVideo", **wired(loaded))
+    with pytest.raises(InputError, match="got both"):
+        call("SegmentVideo", **wired(loaded), frames=frames, video=VideoFromFile(str(video)))
 
 
 def test_refinement_replays_the_scan_with_its_own_feedback(features: Features) -> None:
@@ -127,14 +184,14 @@ def test_features_become_a_picture(features: Features) -> None:
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_any_number_of_frames(loaded: LoadedModel, frames: Tensor, count: int) -> None:
     clip = frames[torch.arange(count) % 3]
-    labels = call("SegmentVideo", **wired(loaded), frames=clip, num_clusters=3, window_length=2, fine_edges=False)
+    labels = call("SegmentVideo", **wired(loaded), frames=clip, num_clusters=3, window_length=2, quality="draft")
     assert labels.maps.shape == (count, 64, 128)
 
 
 @pytest.mark.parametrize("size", [(70, 100), (64, 65), (20, 200)])
 def test_any_size_and_kind_of_frames(loaded: LoadedModel, size: tuple[int, int]) -> None:
     rgba = torch.rand(2, *size, 4, generator=torch.Generator().manual_seed(1)).half()
-    labels = call("SegmentVideo", **wired(loaded), frames=rgba, num_clusters=3, fine_edges=False)
+    labels = call("SegmentVideo", **wired(loaded), frames=rgba, num_clusters=3, quality="draft")
     assert labels.maps.shape == (2, *size)
 
 
@@ -151,7 +208,7 @@ def test_interrupted_upsampling_can_be_repeated(
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     with monkeypatch.context() as patch, pytest.raises(comfy.model_management.InterruptProcessingException):
-        patch.setattr("vidseg.nodes.fine.NodeProgress", lambda: stop)
+        patch.setattr("vidseg.nodes.progress.NodeProgress.__call__", stop)
         call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels)
     again = call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels)
     assert torch.equal(again.maps, full.maps)
