@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from .backbones import Backbone, Denoiser
+from .backbones import Backbone, Denoiser, VideoBackbone
 from .config import Settings
 from .frames import model_size
 from .progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
@@ -84,6 +84,8 @@ def announce(
 ) -> None:
     """Say before a run how long it will take at most: as if every region occurred in every frame.
 
+    Nothing is said for a video model, whose calls take whole windows: a timed one would cost as much as a window.
+
     Args:
         progress: where to say it.
         backbone: the model, which is timed.
@@ -91,6 +93,8 @@ def announce(
         frame_size: ``(H,W)`` of the frames, pixels.
         num_frames: frames that are left.
     """
+    if isinstance(backbone, VideoBackbone):
+        return
     regions = settings.cluster.num_clusters
     seconds = num_frames * frame_seconds(measure_costs(backbone, frame_size, settings), settings, regions)
     progress.announce(seconds, f"{num_frames} frames at most, with {regions} regions in each ({settings.quality})")
