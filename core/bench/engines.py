@@ -167,7 +167,8 @@ def run_on_ray(
         try:
             yield ray.get(ready)
         except ray.exceptions.RayActorError as error:
-            yield Finished(job, None, f"its worker was lost {RETRIES + 1} times ({type(error).__name__})")
+            reason = str(error).strip().split("\n")[-1]
+            yield Finished(job, None, f"its worker was lost, after {RETRIES} retries or at its start: {reason}")
 
 
 def _connected() -> Any:  # noqa: ANN401, an optional package

@@ -13,7 +13,9 @@ from .tally import Scores
 
 Cell = str | float | None
 """A text, a figure, or nothing."""
-_SPECIAL = str.maketrans({"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "✓": r"\checkmark{}", "✗": r"$\times$"})
+_SPECIAL = str.maketrans(
+    {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "✓": r"\checkmark{}", "✗": r"$\times$", "–": "--"}
+)
 
 
 _MAIN_COLUMNS = (
