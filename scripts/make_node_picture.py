@@ -78,7 +78,8 @@ def main(address: str, chromium: str) -> None:
         )
         picture = draw(page, address)
         browser.close()
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(TARGET, optimize=True)
+    few = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(TARGET, optimize=True)
     print(TARGET, picture.size)
 
 

@@ -93,7 +93,9 @@ class ComfyBackbone:
 
     def _encode_one(self, frame: Tensor) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        latent: Tensor = self._vae.encode(frame).float().cpu()
+        vae = copy.copy(self._vae)  # shares the weights
+        vae.process_input = lambda image: self._vae.process_input(image).contiguous()  # more exact than channels last
+        latent: Tensor = vae.encode(frame).float().cpu()
         scaled: Tensor = self._model.model.process_latent_in(latent)
         return scaled
 

@@ -14,7 +14,7 @@ from ..model_files import CONDITIONING_KEY, ModelDescription, describe_model, fi
 from ..schedule import training_sigmas
 from ..types import InputError, require_shape
 from . import BackboneInfo, Denoiser, Result, halve_on_out_of_memory
-from .common_arithmetic import align, use_contiguous_tokens, use_plain_attention
+from .diffusers_arithmetic import align, use_contiguous_tokens, use_plain_attention
 from .diffusers_denoiser import DiffusersDenoiser
 from .diffusers_weights import build_unet, build_vae, read_tensors
 from .empty_prompt import NUM_TOKENS, empty_prompt_embedding
@@ -190,19 +190,16 @@ class DiffusersBackbone:
 
     def _moments(self, frames: Tensor) -> Tensor:
         """Return mean and standard deviation ``(T,2,4,H/8,W/8)`` float32 of the posterior, on the CPU."""
-        pixels = 2 * frames.to(self.device, torch.float32) - 1
-        posterior = self._vae.encode(self._laid_out(pixels.movedim(-1, 1))).latent_dist
+        pixels = (2 * frames.to(self.device, torch.float32) - 1).movedim(-1, 1).contiguous()
+        posterior = self._vae.encode(pixels.to(self._vae.dtype)).latent_dist
         return torch.stack([posterior.mean, posterior.std], dim=1).float().cpu()
 
     def _decoded(self, latents: Tensor) -> Tensor:
         scaled = latents.to(self.device, torch.float32) / self.description.sizes.scale_factor
-        pixels: Tensor = self._vae.decode(self._laid_out(scaled)).sample
+        if self.device.type in {"cpu", "cuda"}:  # as the decoder's weights lie
+            scaled = scaled.contiguous(memory_format=torch.channels_last)
+        pixels: Tensor = self._vae.decode(scaled.to(self._vae.dtype)).sample
         return (pixels.float().movedim(1, -1) + 1) / 2
-
-    def _laid_out(self, maps: Tensor) -> Tensor:
-        """Return ``(T,C,h,w)`` as the autoencoder takes it: with channels last in memory, which is faster."""
-        layout = torch.channels_last if self.device.type in {"cpu", "cuda"} else torch.contiguous_format
-        return maps.to(self._vae.dtype).contiguous(memory_format=layout)
 
 
 def _fitting(budget: int, each: int) -> int:

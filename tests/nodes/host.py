@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -118,16 +119,18 @@ def messages(history: dict[str, Any]) -> str:
 
 
 @contextmanager
-def running_server(base: Path, pack: Path) -> Iterator[Server]:
-    """Start ComfyUI on a clean base directory with this pack alone."""
+def running_server(base: Path, pack: Path, *options: str) -> Iterator[Server]:
+    """Start ComfyUI on a clean base directory with this pack alone, and ``--cpu`` or other ``options``."""
     path = host_path()
     assert path is not None
     for name in ("custom_nodes", "models", "input", "output", "temp", "user", "home"):
         (base / name).mkdir(parents=True)
     (base / "custom_nodes" / PACK).symlink_to(pack)
-    port = 20_000 + os.getpid() % 20_000
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     command = [
-        os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu", "--port", str(port),
+        os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", *(options or ("--cpu",)), "--port", str(port),
         "--listen", "127.0.0.1", "--disable-api-nodes", "--base-directory", str(base),
         "--user-directory", str(base / "user"), "--database-url", "sqlite:///:memory:", "--disable-auto-launch",
         "--dont-print-server",
