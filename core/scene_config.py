@@ -51,3 +51,21 @@ class GrowthConfig:
     """Most similar cells that say what a cell of the box looks like (measured)."""
     box_rounds: int = 5
     """Rounds in which the thing in a box is told from what surrounds it."""
+
+
+@dataclass(frozen=True)
+class InstanceConfig:
+    """Which connected pieces of a region are things."""
+
+    min_share: float = 0.001
+    """Share of the frame that a thing covers at least in one frame."""
+    min_frames: int = 3
+    """Frames in which it is seen at least; in shorter clips all."""
+
+
+@dataclass(frozen=True)
+class SceneFileConfig:
+    """What of a clip a scene file holds."""
+
+    tokens_per_region: int = 256
+    """Cells of each region that stand for it, spread over the clip."""

@@ -1,0 +1,192 @@
+"""Regions as other programs want them: boxes, first-frame masks, segments of the Impact Pack, COCO, ID video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import torch
+from torch import Tensor
+
+from .labels import region_masks
+from .types import InputError, LabelMaps, Region
+
+
+class Box(NamedTuple):
+    """A box in pixels: its upper left corner, and its size."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class SEG(NamedTuple):
+    """A segment as the Impact Pack defines it, field by field; boxes are (x1, y1, x2, y2)."""
+
+    cropped_image: Any
+    cropped_mask: Any
+    confidence: float
+    crop_region: tuple[int, int, int, int]
+    bbox: tuple[int, int, int, int]
+    label: str
+    control_net_wrapper: Any = None
+
+
+def box_of(mask: Tensor) -> Box | None:
+    """Return the smallest box around a mask ``(H,W)`` bool, or None where it is empty.
+
+    >>> box_of(torch.tensor([[False, True, True], [False, True, False]]))
+    Box(x=1, y=0, width=2, height=2)
+    """
+    rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+    if not len(rows):
+        return None
+    top, left = int(rows[0]), int(columns[0])
+    return Box(left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top)
+
+
+def boxes(labels: LabelMaps, chosen: Sequence[int]) -> list[list[Box]]:
+    """Return for each frame the boxes of the chosen regions that it holds, in the order of ``chosen``."""
+    masks = region_masks(labels.maps, chosen).movedim(1, 0)  # (K,T,H,W) -> (T,K,H,W)
+    return [[box for box in map(box_of, frame) if box] for frame in masks]
+
+
+def first_masks(labels: LabelMaps, chosen: Sequence[int], frame: int) -> tuple[Tensor, list[int]]:
+    """Return masks of the chosen regions in one frame, one per region, and the regions that it lacks.
+
+    Args:
+        labels: ``(T,H,W)`` labels and their regions.
+        chosen: labels of regions.
+        frame: the frame from which a tracker starts.
+
+    Returns:
+        ``(K,H,W)`` float32 of the regions that the frame holds, in the order of ``chosen``; and the others' labels.
+
+    Raises:
+        InputError: there is no such frame, or it holds none of the regions.
+    """
+    if not 0 <= frame < len(labels.maps):
+        raise InputError(
+            f"`frame` must lie in [0, {len(labels.maps) - 1}], but got {frame}. Choose a frame of the clip."
+        )
+    masks = region_masks(labels.maps[frame], chosen)
+    there = masks.flatten(1).any(1)
+    if not bool(there.any()):
+        raise InputError(f"`frame` must show one of the regions, but frame {frame} has none. Choose another frame.")
+    return masks[there].float(), [label for label, found in zip(chosen, there.tolist(), strict=True) if not found]
+
+
+def segments(labels: LabelMaps, chosen: Sequence[int], margin: float = 1.5) -> tuple[tuple[int, int], list[SEG]]:
+    """Return regions as the Impact Pack's SEGS: one segment per region, over all frames.
+
+    Args:
+        labels: ``(T,H,W)`` labels and their regions.
+        chosen: labels of regions; those that never occur are left out.
+        margin: size of the crop by that of the box.
+
+    Returns:
+        ``(H, W)``, and segments with one mask per frame ``(T,h,w)`` float32, or ``(h,w)`` for a single frame.
+    """
+    height, width = (int(side) for side in labels.maps.shape[1:])
+    names = {region.label: region.name for region in labels.regions}
+    found = []
+    for label in chosen:
+        masks = labels.maps == label
+        box = box_of(masks.any(0))
+        if box:
+            left, right = _crop(box.x, box.width, margin, width)
+            top, bottom = _crop(box.y, box.height, margin, height)
+            mask = masks[:, top:bottom, left:right].float()
+            corners = (box.x, box.y, box.x + box.width, box.y + box.height)
+            seg = SEG(None, mask if len(mask) > 1 else mask[0].numpy(), 1.0, (left, top, right, bottom), corners, "")
+            found.append(seg._replace(label=names[label]))
+    return (height, width), found
+
+
+def _crop(start: int, size: int, margin: float, limit: int) -> tuple[int, int]:
+    """Return start and end of a crop of ``margin`` times ``size`` around a stretch, inside [0, limit]."""
+    extra = int(size * (max(margin, 1.0) - 1) / 2)
+    return max(0, start - extra), min(limit, start + size + extra)
+
+
+def run_lengths(mask: Tensor) -> list[int]:
+    """Return COCO's uncompressed run lengths of a mask ``(H,W)`` bool: column by column, outside first.
+
+    >>> run_lengths(torch.tensor([[False, True], [True, True]]))
+    [1, 3]
+    """
+    flat = mask.T.flatten()
+    changes = (flat[1:] != flat[:-1]).nonzero()[:, 0] + 1
+    edges = torch.cat([changes.new_zeros(1), changes, changes.new_full((1,), len(flat))])
+    counts = (edges[1:] - edges[:-1]).tolist()
+    return [0, *counts] if bool(flat[0]) else list(counts)
+
+
+def coco(labels: LabelMaps, file_name: str = "labels/{:05d}.png") -> dict[str, Any]:
+    """Return label maps in COCO's format, with one category per region; ``track_id`` is the region's label.
+
+    Args:
+        labels: ``(T,H,W)`` labels and their regions.
+        file_name: what the picture of a frame is called, with the frame's number.
+    """
+    height, width = (int(side) for side in labels.maps.shape[1:])
+    annotations: list[dict[str, Any]] = []
+    for number, frame in enumerate(labels.maps):
+        for label, _ in labels.regions:
+            mask = frame == label
+            box = box_of(mask)
+            if box:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": label,
+                        "track_id": label,
+                        "segmentation": {"size": [height, width], "counts": run_lengths(mask)},
+                        "area": int(mask.sum()),
+                        "bbox": list(box),
+                        "iscrowd": 1,
+                    }
+                )
+    images = [
+        {"id": number, "file_name": file_name.format(number), "width": width, "height": height, "frame": number}
+        for number in range(len(labels.maps))
+    ]
+    categories = [{"id": region.label, "name": region.name} for region in labels.regions]
+    return {"images": images, "categories": categories, "annotations": annotations}
+
+
+def write_id_video(path: Path, maps: Tensor, fps: float) -> None:
+    """Write label maps as a lossless grey video: the grey value of a pixel is the id of its region.
+
+    Args:
+        path: a Matroska file (``.mkv``, FFV1); it is whole when the function returns.
+        maps: ``(T,H,W)`` uint8.
+        fps: frames per second.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        _encode(path, maps, fps)
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error
+
+
+def _encode(path: Path, maps: Tensor, fps: float) -> None:
+    with av.open(str(path), "w", format="matroska") as container:
+        stream: Any = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width, stream.pix_fmt = int(maps.shape[1]), int(maps.shape[2]), "gray"
+        for labels in maps.cpu().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(labels, format="gray")))
+        container.mux(stream.encode())
+
+
+def named(regions: Sequence[Region], labels: Sequence[int]) -> str:
+    """Return the names of some regions, separated by commas."""
+    names = {region.label: region.name for region in regions}
+    return ", ".join(names[label] for label in labels)

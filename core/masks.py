@@ -1,0 +1,113 @@
+"""Masks made fit for what comes after: grown, feathered, steady in time, and whole up to the border."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from .types import InputError, require_shape
+
+Shape = Literal["region", "box", "blocks"]
+
+
+class Finish(NamedTuple):
+    """How masks are finished; the steps are taken in this order.
+
+    Attributes:
+        smooth_frames: a pixel is inside if it is in most of this many frames around each; odd, 1 changes nothing.
+        grow: pixels by which the mask is extended; negative ones are taken away.
+        shape: ``region``; ``box`` around all of it; ``blocks``, all blocks of `block_size` pixels that it touches.
+        block_size: of blocks, pixels.
+        feather: pixels over which the edge falls from 1 to 0, half inside and half outside.
+        border: pixels along the border of the frame that repeat their inner neighbour, so that no line is left.
+    """
+
+    smooth_frames: int = 1
+    grow: int = 0
+    shape: Shape = "region"
+    block_size: int = 16
+    feather: int = 0
+    border: int = 2
+
+
+def finished(masks: Tensor, finish: Finish) -> Tensor:
+    """Finish masks.
+
+    Args:
+        masks: ``(T,H,W)``, 0 to 1; above a half is inside.
+        finish: the steps.
+
+    Returns:
+        ``(T,H,W)`` float32 in [0, 1], on the CPU. A frame without mask stays empty but for smoothing in time.
+
+    Raises:
+        InputError: ``smooth_frames`` is even, or a number is negative that may not be.
+    """
+    require_shape("masks", masks, "T H W")
+    if finish.smooth_frames < 1 or finish.smooth_frames % 2 == 0:
+        raise InputError(
+            f"`smooth_frames` must be odd and at least 1, but got {finish.smooth_frames}. Use 1, 3, 5, ..."
+        )
+    if min(finish.feather, finish.border, finish.block_size - 1) < 0:
+        raise InputError(f"`feather`, `border` and `block_size` must not be negative, but got {finish}. Use 0 or more.")
+    inside = _steady(masks.cpu() > 0.5, finish.smooth_frames)
+    inside = torch.stack([_bordered(_grown(frame, finish.grow), finish.border) for frame in inside])
+    if finish.shape == "box":
+        inside = torch.stack([_box(frame) for frame in inside])
+    elif finish.shape == "blocks":
+        inside = _blocks(inside, finish.block_size)
+    return torch.stack([_feathered(frame, finish.feather) for frame in inside])
+
+
+def _steady(inside: Tensor, length: int) -> Tensor:
+    """Return the majority ``(T,H,W)`` bool of the frames around each; at the ends of fewer frames."""
+    if length == 1 or len(inside) == 1:
+        return inside
+    result = torch.empty_like(inside)
+    for frame in range(len(inside)):
+        reach = min(length // 2, frame, len(inside) - 1 - frame)
+        result[frame] = inside[frame - reach : frame + reach + 1].float().mean(0) > 0.5
+    return result
+
+
+def _grown(inside: Tensor, pixels: int) -> Tensor:
+    """Return the mask ``(H,W)`` extended by a Euclidean distance; nothing is lost at the frame's border."""
+    if pixels == 0 or not bool(inside.any()) or bool(inside.all()):
+        return inside
+    outward = pixels > 0
+    distance = torch.from_numpy(distance_transform_edt((~inside if outward else inside).numpy()))
+    return distance <= pixels if outward else distance > -pixels
+
+
+def _bordered(inside: Tensor, width: int) -> Tensor:
+    """Return the mask ``(H,W)`` with ``width`` pixels along the border repeated from inside."""
+    reach = min(width, (min(inside.shape) - 1) // 2)
+    if reach < 1:
+        return inside
+    inner = inside[reach:-reach, reach:-reach].float()[None, None]
+    return F.pad(inner, (reach,) * 4, mode="replicate")[0, 0] > 0.5
+
+
+def _box(inside: Tensor) -> Tensor:
+    """Return the smallest box around a mask ``(H,W)``."""
+    return torch.outer(inside.any(1), inside.any(0))
+
+
+def _blocks(inside: Tensor, size: int) -> Tensor:
+    """Return all blocks of ``size`` pixels that masks ``(T,H,W)`` touch."""
+    blocks = F.max_pool2d(inside[:, None].float(), size, ceil_mode=True)
+    whole = blocks.repeat_interleave(size, 2).repeat_interleave(size, 3)[:, 0]
+    return whole[:, : inside.shape[1], : inside.shape[2]] > 0
+
+
+def _feathered(inside: Tensor, width: int) -> Tensor:
+    """Return a mask ``(H,W)`` float32 whose edge falls over ``width`` pixels; the frame's border is no edge."""
+    if width == 0 or not bool(inside.any()) or bool(inside.all()):
+        return inside.float()
+    within, beyond = (torch.from_numpy(distance_transform_edt(part.numpy())) for part in (inside, ~inside))
+    signed = torch.where(inside, within - 0.5, 0.5 - beyond)
+    return (signed / width + 0.5).clamp(0, 1).float()

@@ -1,0 +1,167 @@
+"""The scene of one clip in a file: its regions, their names, and cells that stand for them, for other clips."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .clustering import normalised
+from .config import ContextConfig, RefinementConfig, WindowConfig
+from .context import SceneContext, windows
+from .correspondence import refine
+from .labels import reduced_reference
+from .scene_config import SceneFileConfig
+from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress, region_labels
+
+FORMAT = 1
+"""Version of the file's layout."""
+_KEY = "vidseg.scene"
+
+
+class Scene(NamedTuple):
+    """What is known of a scene.
+
+    Attributes:
+        tokens: ``(M,C)`` float32, normalised features of cells that stand for the regions.
+        labels: ``(M,)`` int64.
+        regions: the regions.
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    regions: tuple[Region, ...]
+
+    def get_ram_usage(self) -> int:
+        """Return the size in bytes; hosts call this to decide what to keep in their cache."""
+        return sum(t.numel() * t.element_size() for t in (self.tokens, self.labels))
+
+    def save(self, path: Path) -> None:
+        """Write the scene to ``path`` (safetensors); an existing file stays whole until the new one is.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        tensors = {"tokens": self.tokens.cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            save_file(tensors, partial, {_KEY: json.dumps({"format": FORMAT, "regions": self.regions})})
+            os.replace(partial, path)  # noqa: PTH105, atomic on every platform
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Scene:
+        """Read a scene written by `save`.
+
+        Raises:
+            InputError: there is no such file, it is no scene, or it is not whole.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                record = json.loads(file.metadata()[_KEY])
+                tokens, labels = file.get_tensor("tokens"), file.get_tensor("labels")
+            regions = tuple(Region(int(label), str(name)) for label, name in record["regions"])
+            version = int(record["format"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"`{path.name}` must be a scene file, but got: {error}. Save the scene again.") from error
+        scene = cls(tokens.float(), labels.long(), regions)
+        problem = _fault(scene) if version == FORMAT else f"format {version}, which is newer than this program"
+        if problem:
+            raise InputError(f"`{path.name}` must be a scene file, but has {problem}. Save the scene again.")
+        return scene
+
+
+def _fault(scene: Scene) -> str:
+    """Return what is wrong with a scene, or nothing."""
+    if scene.tokens.ndim != 2 or scene.labels.shape != scene.tokens.shape[:1] or not len(scene.labels):
+        return f"tokens of shape {tuple(scene.tokens.shape)} and labels of shape {tuple(scene.labels.shape)}"
+    if not bool(scene.tokens.isfinite().all()):
+        return "tokens that are not finite"
+    unknown = set(torch.unique(scene.labels).tolist()) - set(region_labels(scene.regions))
+    return f"labels without region: {sorted(unknown)}" if unknown else ""
+
+
+def scene_of(features: Features, labels: LabelMaps, config: SceneFileConfig | None = None) -> Scene:
+    """Choose cells that stand for the regions of a clip: of each region as many, spread over the clip.
+
+    Args:
+        features: of the clip.
+        labels: ``(T,h,w)`` or ``(T,H,W)`` labels of the same frames, and their regions.
+        config: how many cells.
+
+    Returns:
+        The scene; regions that never occur have no cells, but keep their names.
+
+    Raises:
+        InputError: numbers of frames differ, or a token is NaN or infinite.
+    """
+    if len(labels.maps) != features.num_frames:
+        raise InputError(
+            f"`labels` must have as many frames as `features`, {features.num_frames}, but got {len(labels.maps)}. "
+            "Take both of the same clip."
+        )
+    limit = (config or SceneFileConfig()).tokens_per_region
+    cells = torch.stack([reduced_reference(frame, (features.grid.h, features.grid.w)) for frame in labels.maps])
+    flat = cells.flatten().long().cpu()
+    chosen = []
+    for label in region_labels(labels.regions):
+        places = (flat == label).nonzero()[:, 0]
+        kept = min(limit, len(places))
+        chosen.append(places[torch.arange(kept) * len(places) // max(kept, 1)])
+    index = torch.cat(chosen)
+    tokens = normalised(features.queries.flatten(0, 1)[index].float().cpu())
+    return Scene(tokens, flat[index], labels.regions)
+
+
+def labelled_by(
+    scene: Scene,
+    features: Features,
+    window: WindowConfig,
+    context: ContextConfig,
+    refinement: RefinementConfig,
+    *,
+    progress: Progress = no_progress,
+) -> CoarseMaps:
+    """Label a clip by a scene, window by window: each cell takes the label of its nearest known cells (paper 4.1-4.2).
+
+    The scene stays in the scene context; the previous window is added to it.
+
+    Args:
+        scene: of this or another clip, by the same model.
+        features: of the clip.
+        window: length and tail of the windows.
+        context: number of neighbours; the memory is the scene and the previous window.
+        refinement: settings of the correspondence-based refinement, which may be switched off.
+        progress: called after each window with stage ``coarse maps`` and numbers of frames.
+
+    Returns:
+        Coarse maps of all frames, and the regions of the scene.
+
+    Raises:
+        InputError: the scene is of another model, or has fewer cells than neighbours.
+    """
+    channels = int(features.queries.shape[-1])
+    if scene.tokens.shape[1] != channels:
+        raise InputError(
+            f"`scene` must be of a model with {channels} channels, but got {scene.tokens.shape[1]}. Use the model that "
+            "the scene was saved with."
+        )
+    known = SceneContext(scene.tokens, scene.labels, context, num_anchor=len(scene.labels))
+    maps = torch.empty((features.num_frames, *features.grid), dtype=torch.int64)
+    for frames in windows(features.num_frames, window):
+        part = features.window(frames.start, frames.stop)
+        tokens = normalised(part.queries)
+        predicted = known.predict(tokens).reshape(-1, *features.grid)
+        maps[frames.start : frames.stop] = refine(predicted, part.matching, refinement)
+        known = known.updated(tokens, maps[frames.start : frames.stop])
+        progress("coarse maps", frames.stop, features.num_frames)
+    return CoarseMaps(maps, scene.regions)
