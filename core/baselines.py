@@ -92,6 +92,8 @@ def frame_windows(
     Raises:
         InputError: no frames, or more clusters than tokens of a frame.
     """
+    if settings.cluster.num_clusters == 0:
+        raise InputError("`cluster.num_clusters` must be at least 1 for this baseline, but got 0. Choose a number.")
     alone = ClusterConfig(settings.cluster.num_clusters, settings.cluster.num_restarts, "anchor")
     table: Tensor | None = None
     regions: tuple[Region, ...] = ()

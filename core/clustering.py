@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from .config import ClusterConfig
 from .types import Features, InputError, Region, Seeds, require_finite, require_shape
+
+MAX_AUTOMATIC = 64
+"""Most clusters that are chosen automatically: more are no longer told apart by colour."""
 
 
 def normalised(tokens: Tensor) -> Tensor:
@@ -91,6 +95,34 @@ def _lloyd(points: np.ndarray, start: np.ndarray) -> KMeans:
     return KMeans(len(start), init=start, n_init=1).fit(points)
 
 
+def automatic_num_clusters(tokens: Tensor, granularity: float, seed: int) -> int:
+    """Choose the number of clusters: the least that explain a share of the variance of the tokens.
+
+    The explained share is 1 less the mean squared distance to the nearest centre over that to the mean. It grows with
+    the number of clusters, so a larger ``granularity`` never gives fewer; the number is found by bisection, with one
+    run of K-means for each that is tried.
+
+    Args:
+        tokens: ``(M,C)`` float32, normalised, of the anchor frame.
+        granularity: share in [0, 1].
+        seed: of K-means.
+
+    Returns:
+        A number in [2, 64]; at most that of the tokens.
+
+    Raises:
+        InputError: a token is NaN or infinite.
+    """
+    total = float((tokens - tokens.mean(0)).square().sum())
+    low, high = min(2, len(tokens)), min(MAX_AUTOMATIC, len(tokens))
+    while low < high:
+        middle = (low + high) // 2
+        centres = cluster_tokens(tokens, ClusterConfig(middle, num_restarts=1), seed)
+        left = float((tokens.cpu() - centres[nearest_centre(tokens, centres)]).square().sum())
+        low, high = (low, middle) if left <= (1 - granularity) * total else (middle + 1, high)
+    return low
+
+
 def nearest_centre(tokens: Tensor, centres: Tensor) -> Tensor:
     """Return for each token the index of the nearest centre; ties go to the smallest index.
 
@@ -135,8 +167,11 @@ def cluster_anchor(
     start = anchor - anchor % window_length
     seen = slice(anchor, anchor + 1) if config.fit_frames == "anchor" else slice(start, start + window_length)
     tokens = normalised(features.queries[seen])
+    shown = tokens[anchor - (seen.start or 0)]
+    if config.num_clusters == 0:
+        config = replace(config, num_clusters=automatic_num_clusters(shown, config.granularity, seed))
     centres = cluster_tokens(tokens.flatten(0, 1), config, seed)
-    return nearest_centre(tokens[anchor - (seen.start or 0)], centres).reshape(features.grid)
+    return nearest_centre(shown, centres).reshape(features.grid)
 
 
 def seeds_from_clusters(cluster_map: Tensor, anchor: int = 0) -> Seeds:

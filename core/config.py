@@ -68,13 +68,15 @@ class ClusterConfig:
     """K-means on the first window (paper 4.1)."""
 
     num_clusters: int = 20
-    """Clusters K (paper A.3: VSPW and CamVid 20, Cityscapes 30)."""
+    """Clusters K (paper A.3: VSPW and CamVid 20, Cityscapes 30); 0 chooses as many as `granularity` asks for."""
     num_restarts: int = 10
     """Runs of K-means of which the best is kept (code)."""
     fit_frames: Literal["anchor", "window"] = "window"
     """Frames K-means sees: the anchor frame (paper) or the whole first window (code)."""
     void_votes: bool = False
     """Whether void pixels of a reference label map vote on the name of a cluster (code)."""
+    granularity: float = 0.55
+    """With 0 clusters: share of the variance of the anchor's features that they explain, with as few as will do."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,8 @@ class Settings:
             ("feature.step", self.feature.step, 0, last),
             ("modulation.step", self.modulation.step, 0, last),
             ("window.length", self.window.length, 1, 10_000),
-            ("cluster.num_clusters", self.cluster.num_clusters, 1, MAX_LABEL),
+            ("cluster.num_clusters", self.cluster.num_clusters, 0, MAX_LABEL),
+            ("cluster.granularity", self.cluster.granularity, 0, 1),
             ("cluster.num_restarts", self.cluster.num_restarts, 1, 1000),
             ("context.num_neighbors", self.context.num_neighbors, 1, 1000),
             ("refinement.spatial_threshold", self.refinement.spatial_threshold, 0, 1000),

@@ -19,19 +19,19 @@ class Finish(NamedTuple):
 
     Attributes:
         smooth_frames: a pixel is inside if it is in most of this many frames around each; odd, 1 changes nothing.
+        border: pixels along the border of the frame that repeat their inner neighbour, so that no line is left.
         grow: pixels by which the mask is extended; negative ones are taken away.
         shape: ``region``; ``box`` around all of it; ``blocks``, all blocks of `block_size` pixels that it touches.
         block_size: of blocks, pixels.
         feather: pixels over which the edge falls from 1 to 0, half inside and half outside.
-        border: pixels along the border of the frame that repeat their inner neighbour, so that no line is left.
     """
 
     smooth_frames: int = 1
+    border: int = 2
     grow: int = 0
     shape: Shape = "region"
     block_size: int = 16
     feather: int = 0
-    border: int = 2
 
 
 def finished(masks: Tensor, finish: Finish) -> Tensor:
@@ -55,7 +55,7 @@ def finished(masks: Tensor, finish: Finish) -> Tensor:
     if min(finish.feather, finish.border, finish.block_size - 1) < 0:
         raise InputError(f"`feather`, `border` and `block_size` must not be negative, but got {finish}. Use 0 or more.")
     inside = _steady(masks.cpu() > 0.5, finish.smooth_frames)
-    inside = torch.stack([_bordered(_grown(frame, finish.grow), finish.border) for frame in inside])
+    inside = torch.stack([_grown(_bordered(frame, finish.border), finish.grow) for frame in inside])
     if finish.shape == "box":
         inside = torch.stack([_box(frame) for frame in inside])
     elif finish.shape == "blocks":
@@ -94,7 +94,9 @@ def _bordered(inside: Tensor, width: int) -> Tensor:
 
 def _box(inside: Tensor) -> Tensor:
     """Return the smallest box around a mask ``(H,W)``."""
-    return torch.outer(inside.any(1), inside.any(0))
+    rows, columns = inside.any(1), inside.any(0)
+    between = [side.cumsum(0).bool() & side.flip(0).cumsum(0).bool().flip(0) for side in (rows, columns)]
+    return torch.outer(*between)
 
 
 def _blocks(inside: Tensor, size: int) -> Tensor:

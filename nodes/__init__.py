@@ -9,9 +9,17 @@ from .corrections import CorrectRegions
 from .features import ExtractDiffusionFeatures
 from .files import LoadRegions, SaveRegions
 from .fine import MaskedModulationUpsample
+from .handing import (
+    ExportRegions,
+    FinishMask,
+    RegionsToSEGS,
+    RegionsToTracker,
+    SplitInstances,
+)
 from .picking import PickRegions
 from .previews import PreviewFeatures, PreviewRegions
 from .regions import AssignRegionsFromMask, NameRegions, RegionsToMask, RegionsToMasks
+from .scenes import ApplyScene, LoadScene, SaveScene
 from .scores import ScoreRegions
 from .whole import LoadDemoModel, SegmentVideo
 
@@ -28,6 +36,14 @@ NODES: list[type[io.ComfyNode]] = [
     PickRegions,
     AssignRegionsFromMask,
     CorrectRegions,
+    SplitInstances,
+    SaveScene,
+    LoadScene,
+    ApplyScene,
+    FinishMask,
+    RegionsToSEGS,
+    RegionsToTracker,
+    ExportRegions,
     RegionsToMask,
     RegionsToMasks,
     PreviewRegions,

@@ -15,6 +15,7 @@ from .schema import (
     advanced,
     choice_input,
     features_input,
+    granularity_input,
     num_clusters_input,
     schema,
     seed_input,
@@ -69,6 +70,7 @@ class KMeansInit(io.ComfyNode):
                     )
                 ),
                 advanced(window_length_input(_DEFAULT.window.length, _WINDOW_REMARK)),
+                granularity_input(config.granularity),
             ],
             outputs=[SeedsSocket.Output("seeds", display_name="seeds")],
         )
@@ -83,12 +85,18 @@ class KMeansInit(io.ComfyNode):
         fit_frames: str,
         num_restarts: int,
         window_length: int,
+        granularity: float,
     ) -> io.NodeOutput:
         """Cluster the anchor frame."""
         settings = changed(
             _DEFAULT,
             sampling={"seed": seed},
-            cluster={"num_clusters": num_clusters, "fit_frames": fit_frames, "num_restarts": num_restarts},
+            cluster={
+                "num_clusters": num_clusters,
+                "fit_frames": fit_frames,
+                "num_restarts": num_restarts,
+                "granularity": granularity,
+            },
             window={"length": window_length},
         )
         return io.NodeOutput(make_seeds(features, settings, anchor=anchor_frame))

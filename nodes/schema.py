@@ -125,8 +125,24 @@ def max_side_input(default: int) -> io.Input:
 
 def num_clusters_input(default: int) -> io.Input:
     """Return the number of regions, as many as label maps can hold beside 255 for void."""
-    tooltip = "Number of regions. Few for a subject before a background, 20 for a whole scene."
-    return io.Int.Input("num_clusters", default=default, min=1, max=255, tooltip=tooltip)
+    tooltip = (
+        "Number of regions. Few for a subject before a background, 20 for a whole scene; 0 chooses by granularity."
+    )
+    return io.Int.Input("num_clusters", default=default, min=0, max=255, tooltip=tooltip)
+
+
+def granularity_input(default: float) -> io.Input:
+    """Return how finely regions are divided where their number is chosen automatically."""
+    return io.Float.Input(
+        "granularity",
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.05,
+        display_mode=io.NumberDisplay.slider,
+        tooltip="Only with num_clusters 0: share of the variety of the first picture that regions must explain. More "
+        "gives more and smaller regions.",
+    )
 
 
 def window_length_input(default: int, remark: str, *, least: int = 1) -> io.Input:

@@ -24,6 +24,7 @@ from .schema import (
     advanced,
     conditioning_inputs,
     frames_input,
+    granularity_input,
     max_side_input,
     model_inputs,
     num_clusters_input,
@@ -81,6 +82,7 @@ class SegmentVideo(io.ComfyNode):
                 max_side_input(config.frame.max_side),
                 quality_input(),
                 advanced(window_length_input(0, "; 0 takes the preset's.", least=0)),
+                advanced(granularity_input(config.cluster.granularity)),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
         )
@@ -96,6 +98,7 @@ class SegmentVideo(io.ComfyNode):
         max_side: int,
         quality: str,
         window_length: int,
+        granularity: float,
         frames: Tensor | None = None,
         video: Any = None,
         positive: Any = None,
@@ -107,7 +110,7 @@ class SegmentVideo(io.ComfyNode):
         base = PRESETS[preset]
         settings = changed(
             at_quality(base, quality),
-            cluster={"num_clusters": num_clusters},
+            cluster={"num_clusters": num_clusters, "granularity": granularity},
             sampling={"seed": seed},
             frame={"max_side": max_side},
             window={"length": window_length or base.window.length},

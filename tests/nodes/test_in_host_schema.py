@@ -17,7 +17,8 @@ IDS = {
     *("SegmentVideo", "RegionsToMask", "RegionsToMasks", "PreviewRegions", "PreviewFeatures", "NameRegions"),
     *("AssignRegionsFromMask", "SaveRegions", "LoadRegions", "ScoreRegions", "LoadDemoModel"),
     "PickRegions",
-    "CorrectRegions",
+    *("CorrectRegions", "SplitInstances", "SaveScene", "LoadScene", "ApplyScene"),
+    *("FinishMask", "RegionsToSEGS", "RegionsToTracker", "ExportRegions"),
 }
 
 

@@ -1,0 +1,170 @@
+"""Scenes of one clip for other clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ..core.config import changed, preset
+from ..core.scene_file import Scene, labelled_by, scene_of
+from ..core.types import Features, InputError, LabelMaps
+from .progress import NodeProgress
+from .schema import Labels as LabelsSocket
+from .schema import advanced, features_input, labels_input, schema, window_length_input
+from .wires import Labels
+
+SceneSocket = io.Custom("VIDSEG_SCENE")
+SUFFIX = ".safetensors"
+_DEFAULT = preset("default")
+
+
+class SaveScene(io.ComfyNode):
+    """Keep regions and names of a clip for other clips."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="SaveScene",
+            display_name="Save Scene",
+            description="Keep the regions of a clip, their names and what they look like, so that the next part, "
+            "another take or another clip gets the same regions. Writes a small file, and gives the scene on a wire.",
+            search_aliases=["vidseg", "reuse regions", "chunk", "next take", "memory", "export scene"],
+            is_output_node=True,
+            inputs=[
+                labels_input(),
+                features_input(),
+                io.String.Input(
+                    "filename_prefix",
+                    default="vidseg/scene",
+                    tooltip="Folder and start of the name below ComfyUI's output folder; empty writes no file.",
+                ),
+            ],
+            outputs=[
+                SceneSocket.Output("scene", display_name="scene"),
+                io.String.Output("file", display_name="file"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, labels: Labels, features: Features, filename_prefix: str) -> io.NodeOutput:
+        """Choose cells that stand for the regions, and write them."""
+        scene = scene_of(features, LabelMaps(labels.maps, labels.regions))
+        if not filename_prefix.strip():
+            return io.NodeOutput(scene, "", ui=ui.PreviewText("kept on the wire alone"))
+        output = folder_paths.get_output_directory()
+        parent, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
+        file = f"{name}_{counter:05}_{SUFFIX}"
+        scene.save(Path(parent) / file)
+        saved = (Path(subfolder) / file).as_posix()
+        return io.NodeOutput(scene, saved, ui=ui.PreviewText(f"{len(scene.regions)} regions in output/{saved}"))
+
+
+class LoadScene(io.ComfyNode):
+    """Read what Save Scene wrote."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="LoadScene",
+            display_name="Load Scene",
+            description="Read a scene that Save Scene wrote: regions with their names, to be applied to another clip.",
+            search_aliases=["vidseg", "reuse regions", "import scene"],
+            inputs=[
+                io.String.Input(
+                    "file",
+                    default="vidseg/scene_00001_.safetensors",
+                    tooltip="File below ComfyUI's output or input folder, as Save Scene shows it.",
+                ),
+            ],
+            outputs=[SceneSocket.Output("scene", display_name="scene")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None = None) -> str:
+        """Tell the host to read again when the file has changed; a connected name is not known beforehand."""
+        if not file:
+            return ""
+        status = _found(file).stat()
+        return f"{status.st_mtime_ns} {status.st_size}"
+
+    @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        """Check that the file is there before the graph runs, unless it is connected."""
+        try:
+            if file is not None:
+                _found(file)
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        """Read the file."""
+        return io.NodeOutput(Scene.load(_found(file)))
+
+
+class ApplyScene(io.ComfyNode):
+    """Label a clip by the scene of another."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="ApplyScene",
+            display_name="Apply Scene",
+            description="Give a clip the regions and names of a scene: the next part, another take, another clip of "
+            "the same place. Takes the place of K-Means Init, Scene Context KNN and Correspondence Refine.",
+            search_aliases=["vidseg", "reuse regions", "chunk", "transfer labels"],
+            inputs=[
+                features_input(),
+                SceneSocket.Input("scene", tooltip="From Save Scene or Load Scene, made with the same model."),
+                window_length_input(_DEFAULT.window.length, "."),
+                advanced(
+                    io.Int.Input(
+                        "num_neighbors",
+                        default=_DEFAULT.context.num_neighbors,
+                        min=1,
+                        max=1000,
+                        tooltip="Known cells that vote on the label of a cell.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "refine", default=True, tooltip="Follow each cell through its window, as Correspondence Refine."
+                    )
+                ),
+            ],
+            outputs=[LabelsSocket.Output("labels", display_name="labels")],
+        )
+
+    @classmethod
+    def execute(
+        cls, features: Features, scene: Scene, window_length: int, num_neighbors: int, refine: bool
+    ) -> io.NodeOutput:
+        """Label the clip."""
+        settings = changed(
+            _DEFAULT,
+            window={"length": window_length},
+            context={"num_neighbors": num_neighbors},
+            refinement={"enabled": refine},
+        )
+        maps, regions = labelled_by(
+            scene, features, settings.window, settings.context, settings.refinement, progress=NodeProgress()
+        )
+        return io.NodeOutput(Labels(maps, regions, features.frame_size, coarse=True))
+
+
+def _found(file: str) -> Path:
+    """Return the path of a scene file below the output or input folder."""
+    for base in map(Path, (folder_paths.get_output_directory(), folder_paths.get_input_directory())):
+        path = (base / file.strip()).resolve()
+        if path.is_relative_to(base.resolve()) and path.is_file():
+            return path
+    raise InputError(
+        f"`file` must be a scene below ComfyUI's output or input folder, but got {file!r}. Copy the text that Save "
+        "Scene shows."
+    )

@@ -1,0 +1,87 @@
+"""What other programs get is what the label maps say."""
+
+from __future__ import annotations
+
+import doctest
+from itertools import accumulate
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from vidseg.core import handover
+from vidseg.core.handover import boxes, coco, first_masks, segments, write_id_video
+from vidseg.core.types import InputError, LabelMaps, Region
+
+REGIONS = (Region(0, "ground"), Region(2, "dog"), Region(200, "never"))
+
+
+@pytest.fixture
+def labels() -> LabelMaps:
+    maps = torch.zeros(3, 20, 30, dtype=torch.uint8)
+    maps[0, 4:9, 10:14] = 2
+    maps[2, 6:12, 20:30] = 2
+    return LabelMaps(maps, REGIONS)
+
+
+def test_examples_in_the_documentation() -> None:
+    assert doctest.testmod(handover).failed == 0
+
+
+def test_boxes(labels: LabelMaps) -> None:
+    assert boxes(labels, [2]) == [[(10, 4, 4, 5)], [], [(20, 6, 10, 6)]]
+    assert boxes(labels, [0, 2])[1] == [(0, 0, 30, 20)]
+
+
+def test_first_masks(labels: LabelMaps) -> None:
+    masks, missing = first_masks(labels, [2, 200, 0], 0)
+    assert masks.shape == (2, 20, 30)
+    assert torch.equal(masks[0] > 0, labels.maps[0] == 2)
+    assert missing == [200]
+    with pytest.raises(InputError, match="frame 1 has none"):
+        first_masks(labels, [2], 1)
+    with pytest.raises(InputError, match=r"\[0, 2\]"):
+        first_masks(labels, [2], 3)
+
+
+def test_segments_hold_the_masks_of_all_frames(labels: LabelMaps) -> None:
+    size, (dog,) = segments(labels, [2, 200], margin=1.5)
+    assert size == (20, 30)
+    assert (dog.label, dog.bbox, dog.crop_region) == ("dog", (10, 4, 30, 12), (5, 2, 30, 14))
+    whole = torch.zeros(3, 20, 30)
+    left, top, right, bottom = dog.crop_region
+    whole[:, top:bottom, left:right] = dog.cropped_mask
+    assert torch.equal(whole > 0, labels.maps == 2)
+    single = segments(LabelMaps(labels.maps[:1], REGIONS), [2])[1][0]
+    assert isinstance(single.cropped_mask, np.ndarray)
+    assert single.cropped_mask.ndim == 2
+    assert dog._fields == (
+        *("cropped_image", "cropped_mask", "confidence", "crop_region", "bbox", "label", "control_net_wrapper"),
+    )
+
+
+def test_run_lengths_give_the_masks_back(labels: LabelMaps) -> None:
+    record = coco(labels)
+    assert [(category["id"], category["name"]) for category in record["categories"]] == list(REGIONS)
+    assert [image["file_name"] for image in record["images"]] == [f"labels/0000{n}.png" for n in range(3)]
+    assert len({each["id"] for each in record["annotations"]}) == len(record["annotations"]) == 5
+    for each in record["annotations"]:
+        counts = each["segmentation"]["counts"]
+        edges = list(accumulate(counts))
+        flat = torch.zeros(edges[-1], dtype=torch.bool)
+        for start, stop in zip(edges[::2], edges[1::2], strict=False):
+            flat[start:stop] = True
+        mask = flat.reshape(30, 20).T
+        assert torch.equal(mask, labels.maps[each["image_id"]] == each["track_id"])
+        assert each["area"] == int(mask.sum())
+
+
+def test_the_video_of_ids_is_lossless(labels: LabelMaps, tmp_path: Path) -> None:
+    maps = torch.randint(0, 256, (4, 33, 47), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    write_id_video(tmp_path / "ids.mkv", maps, 23.976)
+    with av.open(str(tmp_path / "ids.mkv")) as container:
+        read = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+    assert np.array_equal(np.stack(read), maps.numpy())
+    with pytest.raises(OSError, match="No such file"):
+        write_id_video(tmp_path / "nowhere" / "ids.mkv", maps, 24)

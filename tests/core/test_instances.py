@@ -1,0 +1,79 @@
+"""Things of a region keep their ids."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from vidseg.core.instances import split_instances
+from vidseg.core.scene_config import InstanceConfig
+from vidseg.core.types import InputError, LabelMaps, Region
+
+REGIONS = (Region(0, "ground"), Region(3, "person"))
+ANY = InstanceConfig(min_share=0.0, min_frames=1)
+
+
+def clip(*columns: tuple[int, ...], width: int = 24) -> LabelMaps:
+    """Squares of 4x4 pixels at the given columns of each frame."""
+    maps = torch.zeros(len(columns), 10, width, dtype=torch.uint8)
+    for frame, starts in zip(maps, columns, strict=True):
+        for start in starts:
+            frame[3:7, start : start + 4] = 3
+    return LabelMaps(maps, REGIONS)
+
+
+def test_two_things_keep_their_ids_while_they_move() -> None:
+    result = split_instances(clip((1, 15), (2, 14), (3, 13)), [3])
+    assert result.regions == (Region(0, "ground"), Region(1, "person 2"), Region(3, "person 1"))
+    assert [frame[5, 3].item() for frame in result.maps] == [3, 3, 3]
+    assert [frame[5, 16].item() for frame in result.maps] == [1, 1, 1]
+    assert torch.equal(result.maps > 0, clip((1, 15), (2, 14), (3, 13)).maps > 0)
+
+
+def test_things_that_touch_stay_two_and_part_as_they_were() -> None:
+    result = split_instances(clip((1, 12), (4, 9), (6, 10), (4, 12), (2, 14)), [3])
+    assert set(result.maps.unique().tolist()) == {0, 1, 3}
+    assert result.maps[2, 5, 6] == 3
+    assert result.maps[2, 5, 13] == 1
+    assert result.maps[4, 5, 3] == 3
+    assert result.maps[4, 5, 16] == 1
+
+
+def test_what_is_small_or_short_joins_the_nearest() -> None:
+    labels = clip((1, 15), (1, 15), (1, 15), (1, 15))
+    labels.maps[1, 9, 22] = 3  # a single pixel in a single frame
+    result = split_instances(labels, [3])
+    assert result.maps[1, 9, 22] == result.maps[1, 5, 16]
+    assert len(result.regions) == 3
+    assert len(split_instances(labels, [3], ANY).regions) == 4
+
+
+def test_a_thing_hidden_for_a_frame_comes_back_as_itself() -> None:
+    result = split_instances(clip((1, 15), (1,), (1, 15), (1, 15)), [3])
+    assert result.maps[0, 5, 16] == result.maps[3, 5, 16] == 1
+
+
+def test_one_thing_keeps_label_and_name() -> None:
+    labels = clip((1,), (2,), (3,))
+    result = split_instances(labels, [3])
+    assert result.regions == REGIONS
+    assert torch.equal(result.maps, labels.maps)
+
+
+def test_the_split_does_not_depend_on_other_regions_or_repetition() -> None:
+    labels = clip((1, 15), (2, 14), (3, 13))
+    assert torch.equal(split_instances(labels, [3]).maps, split_instances(labels, [3]).maps)
+    assert torch.equal(split_instances(labels, [0, 3]).maps == 3, split_instances(labels, [3]).maps == 3)
+
+
+def test_absent_and_unknown_regions() -> None:
+    labels = clip((), ())
+    assert torch.equal(split_instances(labels, [3]).maps, labels.maps)
+    with pytest.raises(InputError, match="labels of regions"):
+        split_instances(labels, [9])
+
+
+def test_more_things_than_labels_are_refused() -> None:
+    regions = tuple(Region(label, str(label)) for label in range(254))
+    labels = LabelMaps(clip((1, 9, 17)).maps, regions)
+    with pytest.raises(InputError, match="at most 2 things"):
+        split_instances(labels, [3], ANY)

@@ -1,0 +1,91 @@
+"""A scene carries regions and names to another clip, and a damaged file is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from vidseg.core.config import ContextConfig, RefinementConfig, WindowConfig
+from vidseg.core.scene_config import SceneFileConfig
+from vidseg.core.scene_file import Scene, labelled_by, scene_of
+from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
+
+GRID = Grid(6, 8)
+REGIONS = (Region(0, "ground"), Region(4, "Großer Hund 🐕"), Region(9, "never seen"))
+CONFIGS = (WindowConfig(3), ContextConfig(), RefinementConfig())
+
+
+def clip(seed: int, frames: int = 5, column: int = 1) -> tuple[Features, LabelMaps]:
+    """A thing of 3x3 cells on a ground; the same kinds of features whatever the seed."""
+    kinds = torch.randn(2, 16, generator=torch.Generator().manual_seed(7)) * 3
+    maps = torch.zeros(frames, *GRID, dtype=torch.int64)
+    maps[:, 1:4, column : column + 3] = 1
+    noise = torch.randn(frames, GRID.num_tokens, 16, generator=torch.Generator().manual_seed(seed))
+    queries = kinds[maps.flatten(1)] + 0.3 * noise
+    nothing = torch.empty(frames, 0)
+    return Features(queries, queries, nothing, nothing, GRID, (96, 128)), LabelMaps(maps * 4, REGIONS)
+
+
+def test_another_clip_gets_the_regions(tmp_path: Path) -> None:
+    scene_of(*clip(1)).save(tmp_path / "a.safetensors")
+    features, truth = clip(2, frames=7, column=5)
+    result = labelled_by(Scene.load(tmp_path / "a.safetensors"), features, *CONFIGS)
+    assert torch.equal(result.maps, truth.maps)
+    assert result.regions == REGIONS
+
+
+def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
+    scene = scene_of(*clip(1), SceneFileConfig(tokens_per_region=10))
+    scene.save(tmp_path / "a.safetensors")
+    read = Scene.load(tmp_path / "a.safetensors")
+    assert torch.equal(read.tokens, scene.tokens)
+    assert torch.equal(read.labels, scene.labels)
+    assert read.regions == REGIONS
+    assert torch.bincount(read.labels).tolist() == [10, 0, 0, 0, 10]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_label_maps_in_full_resolution_give_the_same_scene() -> None:
+    features, labels = clip(1)
+    full = labels.maps.repeat_interleave(16, 1).repeat_interleave(16, 2).to(torch.uint8)
+    assert torch.equal(scene_of(features, LabelMaps(full, REGIONS)).tokens, scene_of(features, labels).tokens)
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(InputError, match="must be a scene file"):
+        Scene.load(path)
+    scene_of(*clip(1)).save(path)
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"\x00" * 100, b"no scene at all"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="must be a scene file"):
+            Scene.load(path)
+    save_file({"tokens": torch.zeros(2, 3)}, path)
+    with pytest.raises(InputError, match="must be a scene file"):
+        Scene.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": torch.tensor([0, 4, 5])}, "labels without region"),
+        ({"labels": torch.tensor([0, 4])}, "tokens of shape"),
+        ({"tokens": torch.full((3, 16), torch.nan)}, "not finite"),
+    ],
+)
+def test_contents_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, torch.Tensor], message: str) -> None:
+    Scene(torch.zeros(3, 16), torch.tensor([0, 4, 4]), REGIONS)._replace(**change).save(tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=message):
+        Scene.load(tmp_path / "a.safetensors")
+
+
+def test_other_models_and_clips_are_refused() -> None:
+    features, labels = clip(1)
+    scene = scene_of(features, labels)
+    with pytest.raises(InputError, match="a model with 8 channels"):
+        labelled_by(scene, features._replace(queries=features.queries[..., :8]), *CONFIGS)
+    with pytest.raises(InputError, match="as many frames"):
+        scene_of(features, LabelMaps(labels.maps[:2], REGIONS))
