@@ -1,0 +1,95 @@
+"""A backbone that counts and times the calls of another."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from vidseg.core.backbones import Backbone, BackboneInfo, Denoiser, Prediction, StepCache
+from vidseg.core.config import ModulationConfig
+from vidseg.core.estimate import QUERY_SHARE, TAIL_SHARE
+
+
+class CountingBackbone:
+    """Passes every call on; ``calls`` and ``seconds`` gather by part: encode, UNet, decode."""
+
+    def __init__(self, inner: Backbone) -> None:
+        self._inner = inner
+        self.calls: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+
+    def reset(self) -> None:
+        """Forget all calls so far."""
+        self.calls.clear()
+        self.seconds.clear()
+
+    def figures(self, total: float) -> dict[str, float]:
+        """Return counts of calls and seconds of the parts; ``other`` is what is left of ``total``."""
+        parts = {f"{part} s": self.seconds[part] for part in ("encode", "UNet", "decode")}
+        return {
+            "UNet": self.calls["UNet"],
+            "decodes": self.calls["decode"],
+            **parts,
+            "other s": total - sum(parts.values()),
+        }
+
+    def timed(self, part: str, count: float, call: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Call, and count it as ``count`` calls of ``part``."""
+        start = time.perf_counter()
+        result = call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[part] += time.perf_counter() - start  # type: ignore[assignment]
+        self.calls[part] += count  # type: ignore[assignment]
+        return result
+
+    @property
+    def info(self) -> BackboneInfo:
+        """Of the inner one."""
+        return self._inner.info
+
+    @property
+    def training_sigmas(self) -> Tensor:
+        """Of the inner one."""
+        return self._inner.training_sigmas
+
+    def encode(self, frames: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
+        """Encode."""
+        return self.timed("encode", len(frames), lambda: self._inner.encode(frames, posterior_noise))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode."""
+        return self.timed("decode", len(latents), lambda: self._inner.decode(latents))
+
+    def run(self, job: Callable[[Denoiser], Any], guidance_scale: float, latent_shape: Sequence[int]) -> Any:  # noqa: ANN401
+        """Run the job with a denoiser that counts."""
+        return self._inner.run(lambda denoiser: job(CountingDenoiser(denoiser, self)), guidance_scale, latent_shape)
+
+    def batch_size(self, latent_shape: Sequence[int]) -> int:
+        """Of the inner one."""
+        return self._inner.batch_size(latent_shape)
+
+
+class CountingDenoiser:
+    """Passes every call on."""
+
+    def __init__(self, inner: Denoiser, owner: CountingBackbone) -> None:
+        self._inner, self._owner = inner, owner
+
+    def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
+        """Predict."""
+        return self._owner.timed("UNet", len(latents), lambda: self._inner.predict(latents, sigma, keep=keep))
+
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+        """Read queries."""
+        count = QUERY_SHARE * len(latents)
+        return self._owner.timed("UNet", count, lambda: self._inner.queries(latents, sigma, blocks))
+
+    def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
+        """Replay."""
+        count = len(latents) * (1 if offset is None else TAIL_SHARE)
+        return self._owner.timed("UNet", count, lambda: self._inner.replay(latents, sigma, cache, frames, offset))

@@ -1,0 +1,138 @@
+"""Show that memory does not grow with the clip: peak memory and time of `vidseg segment` against frames, and others.
+
+Usage: python benchmarks/scaling.py --out DIR [--frames 60,300,1000,3000] [--sides 128,256,448] [--clusters 5,10,20]
+
+Every point is one process of `vidseg segment --quality draft` with the bundled model on an 854x480 video made of the
+bundled clip; frames are processed at 128 pixels on the long side unless ``--sides`` says otherwise. The points over
+clusters run with ``--quality exact``, whose cost depends on them. DIR gets scaling.json, scaling.md and scaling.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from plots import new_figure
+from torch import Tensor
+from vidseg.core.video import open_clip
+from vidseg.core.video_writer import write_video
+
+CLIP = Path(__file__).parents[1] / "assets" / "demo_clip.mp4"
+SIZE = (480, 854)
+BASE_FRAMES, BASE_SIDE = 60, 128
+
+
+def pictures(num_frames: int) -> Iterator[Tensor]:
+    """Yield the bundled clip forth and back, ``(H,W,3)`` uint8."""
+    with open_clip(CLIP) as clip:
+        frames = clip.read(0, clip.num_frames)
+    frames = (F.interpolate(frames.movedim(-1, 1), SIZE, mode="bilinear").movedim(1, -1) * 255).round().to(torch.uint8)
+    turn = 2 * len(frames) - 2
+    for number in range(num_frames):
+        place = number % turn
+        yield frames[place if place < len(frames) else turn - place]
+
+
+def measured(video: Path, options: Sequence[object]) -> dict[str, float]:
+    """Run `vidseg segment` in a process of its own; return its seconds and its peak memory in MiB."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "vidseg.core.cli", "segment", video, "--out", Path(out) / "r", *options]
+        start = time.perf_counter()
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen([str(word) for word in command], **quiet)  # noqa: S603
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"{' '.join(map(str, command))} failed")
+        return {"seconds": time.perf_counter() - start, "peak MiB": usage.ru_maxrss / 1024}
+
+
+def series(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure all points."""
+    points: list[dict[str, Any]] = []
+
+    def add(axis: str, value: int, frames: int, *options: object) -> None:
+        video = folder / f"{frames}.mp4"
+        if not video.exists():
+            write_video(video, pictures(frames), 30.0, None)
+        point = {"axis": axis, "value": value, "frames": frames, **measured(video, ("--device", "cpu", *options))}
+        points.append(point)
+        print(point, flush=True)
+
+    for frames in arguments.frames:
+        add("frames", frames, frames, "--quality", "draft", "--max-side", BASE_SIDE)
+    for side in arguments.sides:
+        add("long side", side, BASE_FRAMES, "--quality", "draft", "--max-side", side)
+    for clusters in arguments.clusters:
+        options = ("--quality", "exact", "--max-side", BASE_SIDE, "--clusters", clusters)
+        add("clusters", clusters, arguments.exact_frames, *options)
+    return points
+
+
+def markdown(points: Sequence[dict[str, Any]]) -> str:
+    """Return the table; seconds per frame leave out what the shortest clip takes to start."""
+    lines = [
+        "| against | value | frames | seconds | seconds/frame | peak MiB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for point in points:
+        each = point["seconds"] / point["frames"]
+        cells = f"{point['seconds']:.1f} | {each:.3f} | {point['peak MiB']:.0f}"
+        lines.append(f"| {point['axis']} | {point['value']} | {point['frames']} | {cells} |")
+    return "\n".join(lines) + f"\n\n`{' '.join(sys.argv)}`, torch {torch.__version__}, {os.cpu_count()} cores\n"
+
+
+def plot(points: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draw peak memory and time per frame against each axis."""
+    axes_names = list(dict.fromkeys(point["axis"] for point in points))
+    figure = new_figure((4 * len(axes_names), 5.5))
+    if figure is None:
+        return
+    grid = figure.subplots(2, len(axes_names), squeeze=False)
+    for column, name in enumerate(axes_names):
+        chosen = [point for point in points if point["axis"] == name]
+        values = [point["value"] for point in chosen]
+        grid[0][column].plot(values, [point["peak MiB"] for point in chosen], "o-")
+        grid[1][column].plot(values, [point["seconds"] / point["frames"] for point in chosen], "o-")
+        grid[1][column].set_xlabel(name)
+        for row in (0, 1):
+            grid[row][column].set_ylim(bottom=0)
+    grid[0][0].set_ylabel("peak memory, MiB")
+    grid[1][0].set_ylabel("seconds per frame")
+    figure.savefig(path, dpi=100)
+
+
+def numbers(text: str) -> list[int]:
+    """Return whole numbers with commas between."""
+    return [int(part) for part in text.split(",") if part]
+
+
+def main() -> None:
+    """Measure all points; write table and plot."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--frames", type=numbers, default=[60, 300, 1000, 3000])
+    parser.add_argument("--sides", type=numbers, default=[128, 256, 448])
+    parser.add_argument("--clusters", type=numbers, default=[5, 10, 20])
+    parser.add_argument("--exact-frames", type=int, default=14)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        points = series(Path(folder), arguments)
+    (arguments.out / "scaling.json").write_text(json.dumps(points, indent=1) + "\n")
+    (arguments.out / "scaling.md").write_text(markdown(points))
+    plot(points, arguments.out / "scaling.png")
+    print(markdown(points))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The benchmarks of speed run and print what they promise; their figures are not judged here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script: str, *arguments: object) -> str:
+    command = [sys.executable, ROOT / "benchmarks" / script, *arguments]
+    environment = {**os.environ, "PYTHONWARNINGS": "default"}
+    result = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False, timeout=300, env=environment
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_rows_are_timed_and_counted(tmp_path: Path) -> None:
+    size = ("--width", 64, "--height", 64, "--frames", 2, "--clusters", 2)
+    table = run("run.py", "--out", tmp_path, "--rows", "fast,draft", "--device", "cpu", *size)
+    fast, draft = json.loads((tmp_path / "run.json").read_text())
+    assert (fast["UNet"], draft["UNet"]) == (pytest.approx(4.8), pytest.approx(0.8))
+    assert fast["clip"] == 1
+    assert fast["seconds"] == pytest.approx(sum(fast[f"{part} s"] for part in ("encode", "UNet", "decode", "other")))
+    assert "| draft |" in table
+
+
+@pytest.mark.slow
+def test_qualities_are_scored_against_exact(tmp_path: Path) -> None:
+    clips = ROOT / "tests" / "quality" / "clips"
+    name = sorted(path.name for path in clips.iterdir() if path.is_dir())[0]
+    options = ("--max-frames", 1, "--max-side", 64, "--clusters", 2, "--clips", name, "--device", "cpu")
+    table = run("dial.py", clips, "--out", tmp_path, *options)
+    results = json.loads((tmp_path / "dial.json").read_text())
+    assert results[name]["exact"]["same as exact"] == 1
+    assert "| balanced |" in table
+    assert torch.load(tmp_path / "labels" / f"{name}_draft.pt").dtype == torch.uint8
