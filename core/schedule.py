@@ -104,6 +104,12 @@ def edm_sigmas(num_steps: int) -> Tensor:
     return torch.cat([levels, levels.new_zeros(1)])
 
 
+def edm_training_sigmas() -> Tensor:
+    """Return noise levels over the range that SVD is sampled in, ``(1000,)`` float64, rising, even in logarithm."""
+    low, high = (float(torch.tensor(level, dtype=torch.float64).log()) for level in (EDM_SIGMA_MIN, EDM_SIGMA_MAX))
+    return torch.linspace(low, high, NUM_TRAINING_STEPS, dtype=torch.float64).exp()
+
+
 def add_noise(latents: Tensor, noise: Tensor, sigma: float) -> Tensor:
     """Bring clean latents to a noise level: ``latents + sigma * noise`` (the paper's inversion).
 

@@ -68,22 +68,22 @@ class HostDenoiser:
     def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
         """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`."""
         if keep is not None:
-            _check_blocks("keep.block", (keep.block,))
+            check_blocks("keep.block", (keep.block,))
         parts = self._in_parts(lambda part: self._predict(latents[part], sigma, keep), len(latents))
         cache = parts[0].cache
         for part in parts[1:]:
-            cache = _as_cache(cache).merged(_as_cache(part.cache)) if keep else None
+            cache = as_cache(cache).merged(as_cache(part.cache)) if keep else None
         return Prediction(torch.cat([part.denoised for part in parts]), cache)
 
     def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
         """Return self-attention queries of the conditional half, the only one that runs; see `Denoiser.queries`."""
-        _check_blocks("blocks", blocks or (None,))
+        check_blocks("blocks", blocks or (None,))
         parts = self._in_parts(lambda part: self._queries(latents[part], sigma, blocks), len(latents))
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
         """Call the UNet again with injected queries and keys; see `Denoiser.replay`."""
-        stored = _as_cache(cache)
+        stored = as_cache(cache)
 
         def run(part: slice) -> Tensor:
             return self._replay(latents[part], sigma, stored, frames[part], None if offset is None else offset[part])
@@ -166,16 +166,7 @@ class HostDenoiser:
         plain = self._denoised(one, sigma, self._injection(cache, frame))
         explicit = self._denoised(one, sigma, self._explicit_call(cache, frame, shift))
         short = self._denoised(one, sigma, self._short_call(cache, frame, shift))
-        effect, error = float((explicit - plain).abs().max()), float((explicit - short).abs().max())
-        if error <= MAX_TAIL_ERROR * effect + NEGLIGIBLE * float(plain.abs().max()):
-            return True
-        logger.warning(
-            "VidSeg: the short form of masked modulation differs from the full one by %.3g of its effect on this "
-            "model; "
-            "using full calls, which take about twice as long.",
-            error / effect if effect else float("inf"),
-        )
-        return False
+        return agree(plain, explicit, short)
 
     def _denoised(self, latents: Tensor, sigma: float, call: Call, *, guided: bool = True) -> Tensor:
         """Return the prediction of the clean latents, float32 on the device of ``latents``."""
@@ -230,13 +221,42 @@ def is_out_of_memory(error: BaseException) -> bool:
     return bool(host.is_oom(error)) if hasattr(host, "is_oom") else isinstance(error, host.OOM_EXCEPTION)
 
 
-def _check_blocks(name: str, blocks: Sequence[int | None]) -> None:
+def agree(plain: Tensor, explicit: Tensor, short: Tensor) -> bool:
+    """Return whether two modulated predictions are the same but for rounding; say so if not.
+
+    Args:
+        plain: the unmodulated prediction, of any shape.
+        explicit: the modulated one by a whole call.
+        short: the modulated one by a call of the last blocks.
+    """
+    effect, error = float((explicit - plain).abs().max()), float((explicit - short).abs().max())
+    if error <= MAX_TAIL_ERROR * effect + NEGLIGIBLE * float(plain.abs().max()):
+        return True
+    logger.warning(
+        "VidSeg: the short form of masked modulation differs from the full one by %.3g of its effect on this model; "
+        "using full calls, which take about twice as long.",
+        error / effect if effect else float("inf"),
+    )
+    return False
+
+
+def check_blocks(name: str, blocks: Sequence[int | None]) -> None:
+    """Check that all ``blocks`` hold attention.
+
+    Raises:
+        InputError: one does not.
+    """
     unknown = [block for block in blocks if block not in ATTENTION_BLOCKS]
     if unknown:
         raise InputError(f"`{name}` must be of {ATTENTION_BLOCKS}, which hold attention, but got {unknown}.")
 
 
-def _as_cache(cache: StepCache | None) -> HostCache:
+def as_cache(cache: StepCache | None) -> HostCache:
+    """Return ``cache`` if it is one of this adapter.
+
+    Raises:
+        InputError: it is not.
+    """
     if not isinstance(cache, HostCache):
         raise InputError(f"`cache` must come from this denoiser, but got {type(cache).__name__}.")
     return cache

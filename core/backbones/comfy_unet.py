@@ -101,14 +101,14 @@ class ComfyBackbone:
 
     def _sampled(self, frames: Tensor, noise: Tensor) -> Tensor:
         """Return a sample of the posterior: mean and log variance are what the last convolution gives."""
-        quant_conv = getattr(self._vae.first_stage_model, "quant_conv", None)
-        if quant_conv is None:
+        layer = self._posterior_layer()
+        if layer is None:
             raise InputError(
                 "`vae` must have a posterior to sample from, but this one gives one latent only. "
                 "Choose another preset than 'reference', or the full VAE of the checkpoint."
             )
         moments: list[Tensor] = []
-        hook = quant_conv.register_forward_hook(lambda _module, _inputs, output: moments.append(output.float().cpu()))
+        hook = layer.register_forward_hook(lambda _module, _inputs, output: moments.append(output.float().cpu()))
         try:
             self.encode(frames)
         finally:
@@ -117,6 +117,10 @@ class ComfyBackbone:
         sample = mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise
         scaled: Tensor = self._model.model.process_latent_in(sample)
         return scaled
+
+    def _posterior_layer(self) -> Any:
+        """Return the layer whose output are mean and log variance of the posterior, or None."""
+        return getattr(self._vae.first_stage_model, "quant_conv", None)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return frames ``(T,H,W,3)`` float32, not clamped; the host's own decoding would clamp them."""
@@ -132,7 +136,7 @@ class ComfyBackbone:
 
     def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
         """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""
-        sampler = _Session(job, guidance_scale)
+        sampler = Session(job, lambda loaded: HostDenoiser(loaded, guidance_scale))
         blank = self._blank(latent_shape)
         sigmas = schedule.sampling_sigmas(self.training_sigmas, 25).float()
         with torch.no_grad():
@@ -169,17 +173,21 @@ class ComfyBackbone:
         return torch.zeros(count, *rest)
 
 
-class _Session(comfy.samplers.Sampler, Generic[Result]):  # type: ignore[misc]
-    """Sampler that hands the loaded model to a job instead of sampling."""
+class Session(comfy.samplers.Sampler, Generic[Result]):  # type: ignore[misc]
+    """Sampler that hands the loaded model to a job instead of sampling.
 
-    def __init__(self, job: Callable[[Denoiser], Result], guidance_scale: float) -> None:
-        self._job = job
-        self._guidance_scale = guidance_scale
+    Attributes:
+        result: what the job returned.
+    """
+
+    def __init__(self, job: Callable[[Denoiser], Result], make: Callable[[Loaded], Denoiser]) -> None:
+        """Hold the job, and what makes its denoiser of the loaded model."""
+        self._job, self._make = job, make
         self.result: Result
 
     def sample(self, wrapped: Any, _sigmas: Tensor, extra: dict[str, Any], *rest: Any) -> Tensor:
         """Run the job; what is returned to the host is not used."""
         noise: Tensor = rest[1]
         loaded = Loaded(wrapped.inner_model, wrapped.conds, extra["model_options"], noise.device)
-        self.result = self._job(HostDenoiser(loaded, self._guidance_scale))
+        self.result = self._job(self._make(loaded))
         return noise

@@ -23,6 +23,7 @@ from .video_passes import (
     run_video_encoder,
     video_offset_response,
 )
+from .window_frames import require_whole_windows
 
 LATENT_MULTIPLE = 8
 """Sides of latents are multiples of this: the UNet halves them three times."""
@@ -246,19 +247,6 @@ class SvdDenoiser:
             raise InputError(
                 f"`{name}` must name decoder blocks with attention, {self._attention_blocks}, but got {unknown}."
             )
-
-
-def require_whole_windows(frames: Tensor, count: int, total: int) -> None:
-    """Check that ``frames`` are ``0 .. count - 1`` in order, once or more, for ``total`` latents.
-
-    Raises:
-        InputError: they are not.
-    """
-    whole = torch.arange(count).repeat(max(1, total // count))
-    if len(frames) != total or not torch.equal(frames.cpu(), whole):
-        raise InputError(
-            f"`frames` must be whole windows of {count} frames in order for a video model, but got {frames.tolist()}."
-        )
 
 
 def _check_latents(latents: Tensor) -> None:

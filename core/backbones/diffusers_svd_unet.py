@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..config import VideoConfig
 from ..model_files import CONDITIONING_KEY, ModelDescription
-from ..schedule import EDM_SIGMA_MAX, EDM_SIGMA_MIN, NUM_TRAINING_STEPS
+from ..schedule import edm_training_sigmas
 from ..types import Conditioning, InputError, require_shape
 from . import Denoiser, Result
 from .diffusers_image_encoder import build_image_encoder, embed_frame
@@ -51,8 +51,7 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         self._encoder = None if embeddings is not None else build_image_encoder(description, device, dtype)
         self._frame_encoder: Any = build_frame_encoder(description, device, self._vae.dtype)
         self._window: tuple[Conditioning, VideoConfig] | None = None
-        low, high = (torch.tensor(level, dtype=torch.float64).log() for level in (EDM_SIGMA_MIN, EDM_SIGMA_MAX))
-        self._training_sigmas = torch.linspace(float(low), float(high), NUM_TRAINING_STEPS, dtype=torch.float64).exp()
+        self._training_sigmas = edm_training_sigmas()
 
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning:
         """Return the conditioning of a window by its first frame; see `VideoBackbone.condition`."""

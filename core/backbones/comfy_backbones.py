@@ -1,0 +1,59 @@
+"""Choose the adapter by what the host's MODEL is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..types import InputError
+from . import Backbone
+from .comfy_svd_checks import is_video_model, is_video_vae
+from .comfy_svd_unet import ComfySvdBackbone
+from .comfy_unet import ComfyBackbone, Conditioning
+
+
+def model_kind(model: Any) -> str:
+    """Return ``svd`` for a MODEL with temporal layers, else ``sd``."""
+    return "svd" if is_video_model(model) else "sd"
+
+
+def open_backbone(
+    model: Any,
+    vae: Any,
+    positive: Conditioning | None = None,
+    negative: Conditioning | None = None,
+    clip_vision: Any = None,
+    *,
+    reads_frames: bool = True,
+) -> Backbone:
+    """Return the host's model as a backbone, after checking that what is wired belongs together.
+
+    Args:
+        model: the host's MODEL.
+        vae: the host's VAE.
+        positive: conditioning of the kind of the model, or None.
+        negative: the same.
+        clip_vision: the host's CLIP_VISION for a video model, or None.
+        reads_frames: whether windows of a video model will be conditioned; else features bring what is needed.
+
+    Returns:
+        A `ComfySvdBackbone` or a `ComfyBackbone`.
+
+    Raises:
+        InputError: parts of different kinds of models, or none to condition a video model.
+    """
+    if not is_video_model(model):
+        if clip_vision is not None:
+            raise InputError(
+                "`clip_vision` must not be connected for an image model, but is. Remove the wire, or load Stable Video "
+                "Diffusion."
+            )
+        if is_video_vae(vae):
+            raise InputError(
+                "`vae` must be that of an image model, but got the one of Stable Video Diffusion, which mixes frames. "
+                "Take the VAE of the same checkpoint as the model."
+            )
+        return ComfyBackbone(model, vae, positive, negative)
+    backbone = ComfySvdBackbone(model, vae, positive, negative, clip_vision)
+    if reads_frames:
+        backbone.require_conditioning()
+    return backbone

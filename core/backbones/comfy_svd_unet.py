@@ -1,0 +1,186 @@
+"""Adapter over ComfyUI's MODEL, VAE, CLIP_VISION and CONDITIONING of Stable Video Diffusion."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.utils
+import torch
+from torch import Tensor
+
+from .. import schedule, types
+from ..config import VideoConfig
+from ..types import InputError, require_shape
+from . import BackboneInfo, Denoiser, Result
+from .comfy_checks import model_name, require_vae
+from .comfy_denoiser import Loaded
+from .comfy_svd_checks import REMEDY, is_video_vae, require_video_conditioning, require_video_readable
+from .comfy_svd_denoiser import VideoHostDenoiser
+from .comfy_unet import MEMORY_FACTOR, QUERY_WIDTHS, ComfyBackbone, Conditioning, Session
+
+logger = logging.getLogger(__name__)
+
+KEPT_TENSORS = 5
+"""Kept of each block: queries and keys of both self-attentions, and skips of about another tensor."""
+FPS, MOTION_BUCKET, AUGMENTATION = 6, 127, 0.0
+"""What the host tells the model where conditioning does not say."""
+
+
+class ComfySvdBackbone(ComfyBackbone):
+    """`VideoBackbone` over what the host's loader of image-only checkpoints gives.
+
+    With ``clip_vision`` each window is conditioned on its own first frame (paper), and ``positive`` only gives the
+    numbers; without it the frame of ``positive`` conditions all windows. Frames are encoded and decoded one at a time.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        vae: Any,
+        positive: Conditioning | None = None,
+        negative: Conditioning | None = None,
+        clip_vision: Any = None,
+    ) -> None:
+        """Check the parts before any long work.
+
+        Args:
+            model: the host's MODEL.
+            vae: the host's VAE.
+            positive: of the host's SVD_img2vid_Conditioning, or None.
+            negative: its second output, or None; zeros in either case.
+            clip_vision: the host's CLIP_VISION of the checkpoint, or None.
+        """
+        require_video_readable(model)
+        require_vae(vae)
+        self._width = model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
+        for name, conditioning in (("positive", positive), ("negative", negative)):
+            if conditioning is not None:
+                require_video_conditioning(name, conditioning, self._width)
+        if clip_vision is not None and not hasattr(clip_vision, "encode_image"):
+            raise InputError(f"`clip_vision` must be a CLIP_VISION, but got {type(clip_vision).__name__}. {REMEDY}.")
+        self._model, self._vae = model.clone(), vae
+        self._frame_conditioning, self._clip_vision = positive, clip_vision
+        self._window: tuple[types.Conditioning, VideoConfig] | None = None
+
+    @property
+    def info(self) -> BackboneInfo:
+        """What the model is; the host does not tell a fingerprint."""
+        return BackboneInfo(model_name(self._model), "svd", "v_prediction", "")
+
+    @property
+    def training_sigmas(self) -> Tensor:
+        """Noise levels ``(1000,)`` float64 over the range that SVD is sampled in."""
+        return schedule.edm_training_sigmas()
+
+    def require_conditioning(self) -> None:
+        """Check that windows can be conditioned.
+
+        Raises:
+            InputError: neither CLIP_VISION nor SVD's conditioning is there.
+        """
+        if self._clip_vision is None and self._frame_conditioning is None:
+            raise InputError(f"`clip_vision` must be connected for Stable Video Diffusion, but is not. {REMEDY}.")
+
+    def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> types.Conditioning:
+        """Return the conditioning of a window by its first frame; see `VideoBackbone.condition`."""
+        self.require_conditioning()
+        sizes = require_shape("frame", frame, "H W 3")
+        require_shape("noise", noise, "3 H W", H=sizes["H"], W=sizes["W"])
+        numbers = (float(config.fps_id), float(config.motion_bucket), float(config.augmentation))
+        embedding, image = torch.empty(0), torch.empty(0)
+        if self._frame_conditioning is not None:
+            tokens, extras = self._frame_conditioning[0]
+            fps, motion = extras.get("fps", FPS), extras.get("motion_bucket_id", MOTION_BUCKET)
+            numbers = (float(fps - 1), float(motion), float(extras.get("augmentation_level", AUGMENTATION)))
+            embedding = tokens[0].float().cpu()
+            latent = extras["concat_latent_image"][:1].float().cpu()
+            height, width = sizes["H"] // 8, sizes["W"] // 8
+            image = comfy.utils.common_upscale(latent, width, height, "bilinear", "center")[0]
+        if self._clip_vision is not None:
+            embedding = self._embedded(frame)
+            noisy = frame + numbers[2] / 2 * noise.movedim(0, -1)
+            with torch.no_grad():
+                image = self._vae.encode(noisy[None]).float().cpu()[0]
+        return types.Conditioning(embedding, image, numbers)
+
+    def _embedded(self, frame: Tensor) -> Tensor:
+        """Return the embedding ``(1,C)`` of a frame, the whole of it squeezed into the encoder's square."""
+        with torch.no_grad():
+            embedding: Tensor = self._clip_vision.encode_image(frame[None], crop=False)["image_embeds"].float().cpu()
+        if tuple(embedding.shape) != (1, self._width):
+            raise InputError(
+                f"`clip_vision` must give {self._width} channels as `model` takes, but gives {embedding.shape[-1]}. "
+                "Take the CLIP_VISION of the same checkpoint."
+            )
+        return embedding
+
+    def conditioned(self, conditioning: types.Conditioning, config: VideoConfig) -> ComfySvdBackbone:
+        """Return this backbone with the conditioning of a window; see `VideoBackbone.conditioned`."""
+        other = copy.copy(self)
+        other._window = (conditioning, config)
+        return other
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return frames ``(T,H,W,3)`` float32, each decoded as a clip of one frame; see `Backbone.decode`."""
+        return torch.cat([super(ComfySvdBackbone, self).decode(latent[None]) for latent in latents])
+
+    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
+        """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`.
+
+        Raises:
+            InputError: the backbone is not that of a window, or the conditioning frame has another size.
+        """
+        if self._window is None:
+            raise InputError("`backbone` must be `conditioned` on a window before it runs, but is not.")
+        conditioning, config = self._window
+        require_shape("conditioning.image", conditioning.image, "4 h w", h=latent_shape[-2], w=latent_shape[-1])
+
+        def make(loaded: Loaded) -> Denoiser:
+            device = self._cache_device(latent_shape)
+            return VideoHostDenoiser(loaded, guidance_scale, config, device)
+
+        session = Session(job, make)
+        blank = torch.zeros(tuple(latent_shape))
+        sigmas = schedule.edm_sigmas(25).float()
+        positive, negative = _host_conditioning(conditioning)
+        with torch.no_grad():
+            comfy.sample.sample_custom(
+                self._model, blank, guidance_scale, session, sigmas, positive, negative, blank, disable_pbar=True,
+                seed=0,
+            )  # fmt: skip
+        return session.result
+
+    def batch_size(self, latent_shape: Sequence[int]) -> int:
+        """Return 1: a UNet call holds one window, whatever its size."""
+        require_shape("latent", torch.empty(tuple(latent_shape[-3:]), device="meta"), "4 h w")
+        return 1
+
+    def _cache_device(self, latent_shape: Sequence[int]) -> torch.device | None:
+        """Return where what is kept of one step lies: None, with the model, where it fits, else the CPU."""
+        host, device = comfy.model_management, self._model.load_device
+        count, _, height, width = latent_shape
+        item = 4 if self._model.model_dtype() == torch.float32 else 2
+        channels = self._model.model.diffusion_model.model_channels
+        kept = 2 * count * KEPT_TENSORS * QUERY_WIDTHS * channels * height * width * item
+        call = MEMORY_FACTOR * self._model.memory_required([2 * count, 4, height, width])
+        fits = host.is_device_cpu(device) or kept + call <= host.get_free_memory(device)
+        logger.info("VidSeg: a step of this window keeps up to %.2f GB on %s", kept / 1e9, device if fits else "cpu")
+        return None if fits else torch.device("cpu")
+
+    def _posterior_layer(self) -> Any:
+        """Return the layer whose output are mean and log variance of the posterior, or None."""
+        return self._vae.first_stage_model.encoder if is_video_vae(self._vae) else super()._posterior_layer()
+
+
+def _host_conditioning(conditioning: types.Conditioning) -> tuple[Conditioning, Conditioning]:
+    """Return what the host's SVD_img2vid_Conditioning would give for a window: the second of zeros."""
+    fps_id, motion_bucket, augmentation = conditioning.numbers
+    numbers = {"motion_bucket_id": motion_bucket, "fps": fps_id + 1, "augmentation_level": augmentation}
+    tokens, image = conditioning.embedding[None], conditioning.image[None]
+    positive = [[tokens, {**numbers, "concat_latent_image": image}]]
+    return positive, [[torch.zeros_like(tokens), {**numbers, "concat_latent_image": torch.zeros_like(image)}]]

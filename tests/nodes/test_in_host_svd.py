@@ -1,0 +1,226 @@
+"""The contract of video backbones over the host's SVD; and what is particular to the host."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import pytest
+import torch
+from torch import Tensor
+from vidseg.core.backbones import Denoiser, VideoBackbone, comfy_tail
+from vidseg.core.backbones.comfy_attention import host_attention
+from vidseg.core.backbones.comfy_backbones import model_kind, open_backbone
+from vidseg.core.backbones.comfy_svd_unet import ComfySvdBackbone
+from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.config import ModulationConfig, VideoConfig, changed, preset
+from vidseg.core.pipeline import extract_features, segment
+from vidseg.core.types import InputError
+from vidseg.nodes.whole import HeldFrames
+
+from ..core.backbones import test_video_contract as contract
+from ..core.backbones.narrow_models import SVD, narrow_model
+from ..core.backbones.test_contract import close
+from .narrow_svd import LoadedSvd, load_svd
+from .narrow_svd import conditioning as host_conditioning
+
+globals().update({name: test for name, test in vars(contract).items() if name.startswith("test_")})
+conditioning, latents, run = contract.conditioning, contract.latents, contract.run
+SETTINGS = changed(
+    preset("default", "svd"),
+    cluster={"num_clusters": 3, "num_restarts": 1},
+    window={"length": 2},
+    video={"frames": 2},
+    modulation={"step": 23},
+)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: Any) -> Path:
+    return narrow_model(tmp_path_factory.mktemp("model") / "svd.safetensors", SVD)
+
+
+@pytest.fixture(scope="module")
+def svd(path: Path) -> LoadedSvd:
+    return load_svd(path)
+
+
+@pytest.fixture(scope="module")
+def backbone(svd: LoadedSvd) -> VideoBackbone:
+    return ComfySvdBackbone(svd.model, svd.vae, clip_vision=svd.clip_vision)
+
+
+def modulated(
+    backbone: VideoBackbone, conditioning: Any, latents: Tensor, keep: ModulationConfig
+) -> tuple[Tensor, Any]:
+    """Return a modulated prediction and the denoiser."""
+    offset = torch.zeros(len(latents), 4, 8)
+    offset[:, 1:3, 2:6] = 50.0
+
+    def job(denoiser: Denoiser) -> tuple[Tensor, Any]:
+        cache = denoiser.predict(latents, contract.SIGMA, keep=keep).cache
+        assert cache is not None
+        return denoiser.replay(latents, contract.SIGMA, cache, torch.arange(len(latents)), offset), denoiser
+
+    return backbone.conditioned(conditioning, contract.VIDEO).run(job, contract.GUIDANCE, latents.shape)
+
+
+def test_same_features_and_labels_as_diffusers(path: Path, backbone: VideoBackbone, frames: Tensor) -> None:
+    other = load_diffusers(path, device="cpu")
+    close(backbone.encode(frames), other.encode(frames), 1e-4)
+    ours, theirs = (extract_features(model, frames, SETTINGS) for model in (backbone, other))
+    assert [window[:3] for window in ours.video] == [window[:3] for window in theirs.video] == [(0, 2, 0), (1, 3, 2)]
+    close(ours.queries, theirs.queries, 1e-4)
+    close(ours.matching, theirs.matching, 1e-4)
+    for window, same in zip(ours.video, theirs.video, strict=True):
+        close(window.conditioning.image, same.conditioning.image, 1e-4)
+        assert window.conditioning.numbers == same.conditioning.numbers
+    labels, same_labels = (segment(model, HeldFrames(frames), SETTINGS).maps for model in (backbone, other))
+    assert len(labels.unique()) > 1
+    assert float((labels == same_labels).float().mean()) > 0.999
+
+
+@pytest.mark.parametrize("block", [4, 5, 8, 10])
+def test_short_call_equals_the_whole_one(
+    backbone: VideoBackbone, conditioning: Any, latents: Tensor, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = ModulationConfig(block=block, attention="cross" if block == 5 else "self")
+    short, denoiser = modulated(backbone, conditioning, latents, keep)
+    assert denoiser._short_calls
+    monkeypatch.setattr("vidseg.core.backbones.comfy_svd_denoiser.agree", lambda *_predictions: False)
+    close(short, modulated(backbone, conditioning, latents, keep)[0], 1e-4)
+
+
+def test_wrong_short_call_is_found_and_replaced(
+    backbone: VideoBackbone, conditioning: Any, latents: Tensor, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    right, _ = modulated(backbone, conditioning, latents, contract.KEEP)
+    monkeypatch.setattr(comfy_tail, "_row_sums", lambda _transformer, like: like.new_ones(like.shape[1]) * 7)
+    with caplog.at_level(logging.WARNING):
+        close(modulated(backbone, conditioning, latents, contract.KEEP)[0], right, 1e-4)
+    assert "full calls" in caplog.text
+
+
+def test_as_many_frames_as_cells_are_told_apart(path: Path, backbone: VideoBackbone) -> None:
+    """Block 4 of 8 frames of 64x128 has 8 cells: spatial and temporal queries have the same shape there."""
+    latents = torch.randn((8, 4, 8, 16), generator=torch.Generator().manual_seed(3))
+    frame, noise = torch.rand(64, 128, 3), torch.randn(3, 64, 128)
+    for layer in ("spatial", "temporal"):
+        config = VideoConfig(frames=8, query_layer=layer)
+        found = [
+            model.conditioned(model.condition(frame, noise, config), config).run(
+                lambda denoiser: denoiser.queries(latents, contract.SIGMA, (4,))[0], 1.0, latents.shape
+            )
+            for model in (backbone, load_diffusers(path, device="cpu"))
+        ]
+        close(found[0], found[1], 1e-4)
+
+
+def test_halves_that_the_host_splits_give_the_same(
+    backbone: ComfySvdBackbone, conditioning: Any, latents: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, _ = modulated(backbone, conditioning, latents, contract.KEEP)
+    monkeypatch.setattr(type(backbone._model.model), "memory_required", lambda *_args, **_options: 1e15)
+    close(modulated(backbone, conditioning, latents, contract.KEEP)[0], together)
+
+
+def test_what_is_kept_may_lie_elsewhere(
+    backbone: ComfySvdBackbone, conditioning: Any, latents: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, _ = modulated(backbone, conditioning, latents, contract.KEEP)
+    monkeypatch.setattr(ComfySvdBackbone, "_cache_device", lambda *_args: torch.device("cpu"))
+    close(modulated(backbone, conditioning, latents, contract.KEEP)[0], together)
+
+
+def test_model_of_the_user_is_untouched(svd: LoadedSvd, backbone: VideoBackbone, frames: Tensor) -> None:
+    model = svd.model
+    before = repr(model.model_options), repr(model.object_patches), sorted(model.patches)
+    hooks = sum(len(module._forward_hooks) for module in svd.vae.first_stage_model.modules())
+    settings = changed(preset("reference", "svd"), video={"frames": 3}, window={"length": 3}, modulation={"step": 24})
+    extract_features(backbone, frames, settings)
+    assert (repr(model.model_options), repr(model.object_patches), sorted(model.patches)) == before
+    assert hooks == sum(len(module._forward_hooks) for module in svd.vae.first_stage_model.modules())
+
+
+def test_patches_of_other_nodes_stay_in_force(
+    svd: LoadedSvd, backbone: VideoBackbone, conditioning: Any, latents: Tensor
+) -> None:
+    called = []
+
+    def foreign(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        called.append(tuple(q.shape[1:]))
+        return host_attention(q, k, v, extra)
+
+    model = svd.model.clone()
+    model.set_model_attn1_replace(foreign, "output", 7)
+    other = ComfySvdBackbone(model, svd.vae, clip_vision=svd.clip_vision)
+    predictions = [
+        each.conditioned(conditioning, contract.VIDEO).run(
+            lambda denoiser: denoiser.predict(latents, contract.SIGMA, keep=contract.KEEP).denoised, 2.5, latents.shape
+        )
+        for each in (backbone, other)
+    ]
+    close(predictions[1], predictions[0])
+    assert called == [(32, 64), (3, 64)]
+
+
+def test_merged_tokens_are_refused(svd: LoadedSvd, conditioning: Any, latents: Tensor) -> None:
+    model = svd.model.clone()
+    model.set_model_attn1_patch(lambda n, context, value, _extra: (n[:, :1], context, value))
+    model.set_model_attn1_output_patch(lambda n, _extra: n.expand(-1, 32, -1))
+    backbone = ComfySvdBackbone(model, svd.vae, clip_vision=svd.clip_vision)
+    with pytest.raises(InputError, match="ToMe"):
+        backbone.conditioned(conditioning, contract.VIDEO).run(
+            lambda denoiser: denoiser.queries(latents, contract.SIGMA, (7,)), 1.0, latents.shape
+        )
+
+
+def test_interrupt_stops_within_a_window(backbone: VideoBackbone, conditioning: Any, latents: Tensor) -> None:
+    def job(denoiser: Denoiser) -> None:
+        denoiser.predict(latents, contract.SIGMA)
+        comfy.model_management.interrupt_current_processing()
+        denoiser.predict(latents, contract.SIGMA)
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        backbone.conditioned(conditioning, contract.VIDEO).run(job, 2.5, latents.shape)
+
+
+def test_conditioning_of_the_host_serves_all_windows(svd: LoadedSvd, backbone: VideoBackbone, frames: Tensor) -> None:
+    latent = svd.vae.encode(frames[:1])
+    positive, negative = host_conditioning(svd, latent, fps=7, augmentation_level=0.1)
+    other = ComfySvdBackbone(svd.model, svd.vae, positive, negative)
+    noise = torch.randn(3, 64, 128)
+    made = other.condition(frames[2], noise, SETTINGS.video)
+    assert made.numbers == (6, 127, 0.1)
+    close(made.image, latent[0].cpu())
+    both = ComfySvdBackbone(svd.model, svd.vae, positive, negative, svd.clip_vision).condition(
+        frames[2], noise, SETTINGS.video
+    )
+    assert both.numbers == (6, 127, 0.1)
+    close(both.image, backbone.encode(frames[2:3] + 0.05 * noise.movedim(0, -1))[0] / 0.18215, 1e-4)
+
+
+def test_what_does_not_belong_together_is_refused(svd: LoadedSvd, loaded: Any, frames: Tensor) -> None:
+    assert (model_kind(svd.model), model_kind(loaded.model)) == ("svd", "sd")
+    positive, negative = host_conditioning(svd, svd.vae.encode(frames[:1]))
+    cases: list[tuple[str, tuple[Any, ...]]] = [
+        ("must be connected for Stable Video Diffusion", (svd.model, svd.vae)),
+        ("77 tokens of a prompt", (svd.model, svd.vae, loaded.positive)),
+        ("must hold the conditioning of SVD", (svd.model, svd.vae, [])),
+        ("Swap positive and negative", (svd.model, svd.vae, negative, positive)),
+        ("`clip_vision` must be a CLIP_VISION", (svd.model, svd.vae, None, None, "text")),
+        (
+            "`clip_vision` must not be connected for an image model",
+            (loaded.model, loaded.vae, None, None, svd.clip_vision),
+        ),
+        ("which mixes frames", (loaded.model, svd.vae)),
+        ("concat_latent_image", (loaded.model, loaded.vae, positive)),
+        ("VAE", (svd.model, object())),
+    ]
+    for message, parts in cases:
+        with pytest.raises(InputError, match=message):
+            open_backbone(*parts)
+    assert open_backbone(svd.model, svd.vae, reads_frames=False).info.kind == "svd"
+    assert open_backbone(svd.model, svd.vae, positive, negative).info.kind == "svd"
