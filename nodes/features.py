@@ -7,15 +7,18 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.backbones.comfy_unet import ComfyBackbone
+from ..core.backbones.comfy_backbones import model_kind, open_backbone
 from ..core.config import changed, preset
 from ..core.pipeline import extract_features
 from .images import as_frames
 from .progress import NodeProgress
-from .schema import Features as FeaturesSocket
 from .schema import (
+    AUTO,
     advanced,
     block_input,
+    choice_input,
+    chosen,
+    clip_vision_input,
     conditioning_inputs,
     frames_input,
     max_side_input,
@@ -25,7 +28,9 @@ from .schema import (
     seed_input,
     step_input,
 )
+from .schema import Features as FeaturesSocket
 from .selection import block_numbers
+from .video_settings import of_kind
 
 _DEFAULT = preset("default")
 
@@ -47,6 +52,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                 *model_inputs(),
                 frames_input(),
                 *conditioning_inputs(),
+                clip_vision_input(),
                 seed_input(
                     config.sampling.seed,
                     "Seed of the noise. The noise of a frame depends on it and the frame's number.",
@@ -66,8 +72,9 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                 ),
                 step_input(
                     "start_step",
-                    config.start_step,
-                    "Step at whose noise level denoising starts: the smaller, the more noise.",
+                    AUTO,
+                    "Step at whose noise level denoising starts: the smaller, the more noise. -1: 22 for Stable "
+                    "Diffusion, 17 for Stable Video Diffusion.",
                 ),
                 step_input(
                     "feature_step",
@@ -75,6 +82,23 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                     "Step at which features are read, counted from 0; the last one is best.",
                 ),
                 *sampling_inputs(config.sampling),
+                advanced(
+                    io.Int.Input(
+                        "video_frames",
+                        default=preset("default", "svd").video.frames,
+                        min=1,
+                        max=1000,
+                        tooltip="Stable Video Diffusion only: frames that it sees together, 14; for SVD-XT 25. Set "
+                        "window_length of K-Means Init and Scene Context KNN to the same.",
+                    )
+                ),
+                choice_input(
+                    "layer",
+                    ["spatial", "temporal"],
+                    "spatial",
+                    "Stable Video Diffusion only: spatial attention makes good features. temporal shows in Preview "
+                    "Features why the other does not: it changes from frame to frame.",
+                ),
             ],
             outputs=[FeaturesSocket.Output("features", display_name="features")],
         )
@@ -93,17 +117,20 @@ class ExtractDiffusionFeatures(io.ComfyNode):
         feature_step: int,
         steps: int,
         guidance_scale: float,
+        video_frames: int,
+        layer: str,
         positive: Any = None,
         negative: Any = None,
+        clip_vision: Any = None,
     ) -> io.NodeOutput:
         """Extract features."""
-        backbone = ComfyBackbone(model, vae, positive, negative)
+        backbone = open_backbone(model, vae, positive, negative, clip_vision)
         settings = changed(
-            _DEFAULT,
+            of_kind(preset("default", model_kind(model)), video_frames, layer),
             frame={"max_side": max_side},
-            sampling={"seed": seed, "num_steps": steps, "guidance_scale": guidance_scale},
+            sampling={"seed": seed, "num_steps": steps, **chosen(guidance_scale=guidance_scale)},
             feature={"step": feature_step, "blocks": block_numbers(blocks), "matching_block": matching_block},
-            modulation={"step": start_step},
+            modulation=chosen(step=start_step),
         )
         features = extract_features(backbone, as_frames(frames), settings, progress=NodeProgress())
         return io.NodeOutput(features)

@@ -6,19 +6,19 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..core.backbones.comfy_unet import ComfyBackbone
+from ..core.backbones.comfy_backbones import model_kind, open_backbone
 from ..core.config import changed, preset
 from ..core.estimate import stage_shares
 from ..core.quality import at_quality
 from ..core.types import CoarseMaps, Features
 from ..core.upsampling import upsample
 from .progress import NodeProgress
-from .schema import Features as FeaturesSocket
-from .schema import Labels as LabelsSocket
 from .schema import (
+    AUTO,
     advanced,
     block_input,
     choice_input,
+    chosen,
     conditioning_inputs,
     model_inputs,
     quality_input,
@@ -26,6 +26,8 @@ from .schema import (
     schema,
     step_input,
 )
+from .schema import Features as FeaturesSocket
+from .schema import Labels as LabelsSocket
 from .wires import Labels, require_features_of
 
 _DEFAULT = preset("default")
@@ -71,10 +73,15 @@ class MaskedModulationUpsample(io.ComfyNode):
                 ),
                 step_input(
                     "modulation_step",
-                    modulation.step,
-                    "Step at which regions are pushed, counted from 0. Earlier is slower.",
+                    AUTO,
+                    "Step at which regions are pushed, counted from 0. Earlier is slower. -1: 22 for Stable Diffusion, "
+                    "17 for Stable Video Diffusion.",
                 ),
-                block_input("block", modulation.block, "Decoder block that is pushed."),
+                block_input(
+                    "block",
+                    AUTO,
+                    "Decoder block that is pushed, 3 to 11. -1: 7 for Stable Diffusion, 8 for Stable Video Diffusion.",
+                ),
                 choice_input(
                     "attention",
                     ["cross", "self"],
@@ -121,16 +128,15 @@ class MaskedModulationUpsample(io.ComfyNode):
         quality: str = "exact",
     ) -> io.NodeOutput:
         """Modulate and compare."""
-        backbone = ComfyBackbone(model, vae, positive, negative)
+        backbone = open_backbone(model, vae, positive, negative, reads_frames=False)
         require_features_of(labels, features)
         settings = changed(
-            _DEFAULT,
-            sampling={"num_steps": steps, "guidance_scale": guidance_scale},
+            preset("default", model_kind(model)),
+            sampling={"num_steps": steps, **chosen(guidance_scale=guidance_scale)},
             feature={"step": steps - 1},
             modulation={
+                **chosen(step=modulation_step, block=block),
                 "factor": modulation_factor,
-                "step": modulation_step,
-                "block": block,
                 "attention": attention,
                 "blending": blending,
             },

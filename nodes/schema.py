@@ -11,6 +11,8 @@ from ..core.config import ATTENTION_BLOCKS
 from ..core.quality import QUALITIES
 
 CATEGORY = "VidSeg"
+AUTO = -1
+"""Value of a widget that leaves the choice to the preset of the model's kind."""
 MAX_SEED = 2**32 - 1
 """Largest seed of K-means."""
 Features = io.Custom("VIDSEG_FEATURES")
@@ -37,7 +39,9 @@ def model_inputs() -> list[io.Input]:
     """Return the inputs of nodes that run the UNet."""
     return [
         io.Model.Input(
-            "model", tooltip="A Stable Diffusion 1.x or 2.x model, from Load Checkpoint or Load Demo Model."
+            "model",
+            tooltip="A Stable Diffusion 1.x or 2.x model, from Load Checkpoint or Load Demo Model; or Stable Video "
+            "Diffusion, from Image Only Checkpoint Loader.",
         ),
         io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
     ]
@@ -50,7 +54,8 @@ def conditioning_inputs() -> list[io.Input]:
             "positive",
             optional=True,
             tooltip="The EMPTY prompt from CLIP Text Encode: the method needs no words. Not connected: zeros stand "
-            "for it, the model runs without guidance, and regions are somewhat less distinct.",
+            "for it, the model runs without guidance, and regions are somewhat less distinct. Stable Video Diffusion "
+            "takes SVD_img2vid_Conditioning instead.",
         ),
         io.Conditioning.Input(
             "negative",
@@ -58,6 +63,21 @@ def conditioning_inputs() -> list[io.Input]:
             tooltip="Zeros, from Conditioning Zero Out (not an empty prompt). Not connected: zeros, which is right.",
         ),
     ]
+
+
+def clip_vision_input() -> io.Input:
+    """Return the optional image encoder of a video model."""
+    return io.ClipVision.Input(
+        "clip_vision",
+        optional=True,
+        tooltip="For Stable Video Diffusion only: each window is conditioned on its own first frame, as in the paper. "
+        "Not connected: the frame of SVD_img2vid_Conditioning in positive serves for all windows.",
+    )
+
+
+def chosen(**values: float) -> dict[str, float]:
+    """Return the values that a person chose: those that are not `AUTO`."""
+    return {name: value for name, value in values.items() if value != AUTO}
 
 
 def sampling_inputs(config: Any) -> list[io.Input]:
@@ -76,11 +96,13 @@ def sampling_inputs(config: Any) -> list[io.Input]:
         advanced(
             io.Float.Input(
                 "guidance_scale",
-                default=config.guidance_scale,
-                min=0.0,
+                default=float(AUTO),
+                min=float(AUTO),
                 max=30.0,
                 step=0.1,
-                tooltip="Classifier-free guidance between positive and negative. Keep the same in both nodes.",
+                tooltip="Classifier-free guidance between positive and negative. -1: 5 for Stable Diffusion; for "
+                "Stable Video Diffusion 1 in the first frame of a window, rising to 2.5 in the last. Keep the same in "
+                "both nodes.",
             )
         ),
     ]
@@ -152,13 +174,13 @@ def window_length_input(default: int, remark: str, *, least: int = 1) -> io.Inpu
 
 
 def step_input(name: str, default: int, tooltip: str) -> io.Input:
-    """Return an advanced input that numbers a sampling step."""
-    return advanced(io.Int.Input(name, default=default, min=0, max=999, tooltip=tooltip))
+    """Return an advanced input that numbers a sampling step; with `AUTO` as default it takes that too."""
+    return advanced(io.Int.Input(name, default=default, min=min(0, default), max=999, tooltip=tooltip))
 
 
 def block_input(name: str, default: int, tooltip: str) -> io.Input:
-    """Return an advanced input that numbers a decoder block with attention."""
-    first, last = ATTENTION_BLOCKS[0], ATTENTION_BLOCKS[-1]
+    """Return an advanced input that numbers a decoder block with attention; as default `AUTO` is allowed."""
+    first, last = min(ATTENTION_BLOCKS[0], default), ATTENTION_BLOCKS[-1]
     return advanced(io.Int.Input(name, default=default, min=first, max=last, tooltip=tooltip))
 
 

@@ -8,8 +8,10 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.backbones.comfy_unet import ComfyBackbone
-from ..core.config import PRESETS, Settings, changed, preset
+from ..core.backbones import Backbone
+from ..core.backbones.comfy_backbones import model_kind, open_backbone
+from ..core.config import PRESETS, Settings, changed
+from ..core.config import preset as preset_for
 from ..core.estimate import announce, stage_shares
 from ..core.label_store import LabelStore
 from ..core.pipeline import FrameSource, segment_windows
@@ -22,6 +24,7 @@ from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import (
     advanced,
+    clip_vision_input,
     conditioning_inputs,
     frames_input,
     granularity_input,
@@ -34,9 +37,10 @@ from .schema import (
     window_length_input,
 )
 from .sources import open_source, temporary_folder
+from .video_settings import of_kind
 from .wires import Labels
 
-_DEFAULT = preset("default")
+_DEFAULT = preset_for("default")
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 DEMO_MODEL, DEMO_CLIP = ASSETS / "demo_model.safetensors", ASSETS / "demo_clip.mp4"
 
@@ -70,18 +74,20 @@ class SegmentVideo(io.ComfyNode):
                     optional=True,
                     tooltip="A mask or label image of the FIRST frame: regions become its classes. Optional.",
                 ),
+                clip_vision_input(),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
                     default=config.preset,
                     tooltip="default: what measures best. paper: as the paper writes it. reference: as its published "
-                    "code does it, faults included. emerdiff: each frame alone.",
+                    "code does it, faults included. emerdiff: each frame alone. Each has its own values for Stable "
+                    "Video Diffusion.",
                 ),
                 num_clusters_input(config.cluster.num_clusters),
                 seed_input(config.sampling.seed, "Seed of noise and K-means."),
                 max_side_input(config.frame.max_side),
                 quality_input(),
-                advanced(window_length_input(0, "; 0 takes the preset's.", least=0)),
+                advanced(window_length_input(0, "; 0 takes the preset's. For SVD-XT 25.", least=0)),
                 advanced(granularity_input(config.cluster.granularity)),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
@@ -103,11 +109,12 @@ class SegmentVideo(io.ComfyNode):
         video: Any = None,
         positive: Any = None,
         negative: Any = None,
+        clip_vision: Any = None,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Segment the clip."""
-        backbone = ComfyBackbone(model, vae, positive, negative)
-        base = PRESETS[preset]
+        backbone = open_backbone(model, vae, positive, negative, clip_vision)
+        base = of_kind(preset_for(preset, model_kind(model)), window_length)
         settings = changed(
             at_quality(base, quality),
             cluster={"num_clusters": num_clusters, "granularity": granularity},
@@ -123,7 +130,7 @@ class SegmentVideo(io.ComfyNode):
 
 
 def _segmented(
-    backbone: ComfyBackbone,
+    backbone: Backbone,
     source: FrameSource,
     size: tuple[int, int],
     settings: Settings,
@@ -132,7 +139,7 @@ def _segmented(
 ) -> LabelMaps:
     """Segment window by window; labels go to a temporary file that is mapped, not held."""
     announce(progress, backbone, settings, size, source.num_frames)
-    progress.start(source.num_frames, settings.window.length)
+    progress.start(source.num_frames, settings.video.frames or settings.window.length)
     regions: tuple[Region, ...] = ()
     with LabelStore(temporary_folder(), source.num_frames, size) as store:
         for window in segment_windows(backbone, source, settings, reference=reference, progress=progress):

@@ -22,9 +22,12 @@ SHOWN = {
     "1 Demo without a download": "PreviewRegions", "2 Segment a video": "PreviewRegions",
     "3 Segment a video in one box": "PreviewRegions", "4 Repaint one region": "SaveAnimatedWEBP",
     "5 Remove or replace the background": "SaveAnimatedWEBP", "6 Compare two settings": "SaveAnimatedWEBP",
+    "7 Segment a video with Stable Video Diffusion": "PreviewRegions",
 }  # fmt: skip
 """The node of each example whose picture is the thumbnail."""
-DEMO_OUTPUTS = {"CheckpointLoaderSimple": {0: 0, 2: 1}, "CLIPTextEncode": {0: 2}}
+DEMO_OUTPUTS = {
+    "CheckpointLoaderSimple": {0: 0, 2: 1}, "CLIPTextEncode": {0: 2}, "ImageOnlyCheckpointLoader": {0: 0, 2: 1},
+}  # fmt: skip
 """Outputs of a checkpoint's nodes, and those of the demo model that stand for them."""
 SMALL = {"max_side": 256, "num_clusters": 8}
 QUALITY, WIDTH = 85, 640
@@ -34,6 +37,8 @@ def with_demo_model(graph: dict[str, Any]) -> dict[str, Any]:
     """Return a graph in which the demo model takes the checkpoint's place, at a size for CPUs."""
     demo = str(max(map(int, graph)) + 1)
     for node in graph.values():
+        if node["inputs"].pop("clip_vision", None):  # the demo model makes no videos
+            node["inputs"]["layer"] = "spatial"
         for name, value in node["inputs"].items():
             if isinstance(value, list):
                 swaps = DEMO_OUTPUTS.get(graph[value[0]]["class_type"], {})

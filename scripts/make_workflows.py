@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from workflow_examples import CHECKPOINT, EXAMPLES
+from workflow_examples import CHECKPOINT, EXAMPLES, VIDEO_CHECKPOINT
 from workflow_subgraph import subgraph
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +29,7 @@ def main(address: str) -> None:
     with urllib.request.urlopen(f"{address}/object_info", timeout=60) as response:  # noqa: S310
         info = json.load(response)
     info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0] = [CHECKPOINT]
+    info["ImageOnlyCheckpointLoader"]["input"]["required"]["ckpt_name"][0] = [VIDEO_CHECKPOINT]
     for name, example in EXAMPLES.items():
         graph = example()
         written(ROOT / "example_workflows" / f"{name}.json", graph.to_ui(info))

@@ -18,6 +18,20 @@ No checkpoint at hand? Wire *model*, *vae*, *positive* and *negative* of **Demo 
 the left.
 
 The prompt stays **empty**, and *negative* is **zeros** (Conditioning Zero Out): the method needs no words."""
+VIDEO_CHECKPOINT = "svd.safetensors"
+VIDEO_CHECKPOINT_PAGE = "https://huggingface.co/stabilityai/stable-video-diffusion-img2vid"
+VIDEO_CHECKPOINT_LINK = f"{VIDEO_CHECKPOINT_PAGE}/resolve/main/{VIDEO_CHECKPOINT}"
+VIDEO_MODEL_NOTE = f"""## Model
+**[{VIDEO_CHECKPOINT}]({VIDEO_CHECKPOINT_PAGE})** (9.6 GB, Stability AI Community License; the page asks you to log in \
+and agree) goes into `ComfyUI/models/checkpoints`.
+For SVD-XT set *video_frames* and every *window_length* to 25.
+
+No prompt here: each window of 14 frames is conditioned on its own first frame, through *clip_vision*.
+
+**Slow:** about three times as slow as Stable Diffusion 2.1. Start with few frames and a small *max_side*."""
+TEMPORAL_NOTE = """## Why not temporal attention?
+This branch shows features of the layers that look along time: they change from frame to frame, so that regions made \
+of them would flicker. Compare with the features above. Mute it when you have seen it."""
 STAGES = (
     "ExtractDiffusionFeatures", "KMeansInit", "SceneContextKNN", "CorrespondenceRefine", "MaskedModulationUpsample",
 )  # fmt: skip
@@ -190,6 +204,30 @@ def compare_two_settings() -> Graph:
     return graph
 
 
+def with_stable_video_diffusion() -> Graph:
+    """(g) The five nodes with a video model, and its temporal features to look at."""
+    graph = Graph("Segment a video with Stable Video Diffusion")
+    entry = {"name": VIDEO_CHECKPOINT, "url": VIDEO_CHECKPOINT_LINK, "directory": "checkpoints"}
+    loader = graph.add("ImageOnlyCheckpointLoader", (0, 0), ckpt_name=VIDEO_CHECKPOINT, properties={"models": [entry]})
+    graph.notes.append(Note(VIDEO_MODEL_NOTE, (-420, 0), (380, 420)))
+    frames = video(graph)
+    model = {"model": loader[0], "vae": loader[2]}
+    features = graph.add("ExtractDiffusionFeatures", (360, 0), **model, frames=frames, clip_vision=loader[1],
+                         max_side=448)  # fmt: skip
+    seeds = graph.add("KMeansInit", (720, 0), features=features[0], num_clusters=8)
+    labels = graph.add("SceneContextKNN", (720, 260), features=features[0], seeds=seeds[0])
+    refined = graph.add("CorrespondenceRefine", (720, 500), labels=labels[0])
+    last = graph.add("MaskedModulationUpsample", (1080, 0), **model, features=features[0], labels=refined[0])
+    graph.groups["VidSeg: the five stages"] = [node for node in graph.nodes if node.kind in STAGES]
+    graph.add("PreviewRegions", (1440, 0), frames=frames, labels=last[0], width=560)
+    graph.add("PreviewFeatures", (1080, 420), features=features[0], width=340, title="Spatial features")
+    over_time = graph.add("ExtractDiffusionFeatures", (1440, 560), **model, frames=frames, clip_vision=loader[1],
+                          max_side=448, layer="temporal", title="Temporal features (to look at only)")  # fmt: skip
+    graph.add("PreviewFeatures", (1800, 560), features=over_time[0], width=340, title="Temporal features")
+    graph.notes.append(Note(TEMPORAL_NOTE, (1800, 1000), (340, 200)))
+    return graph
+
+
 def demo_of_everything() -> Graph:
     """(f) All with the demo model."""
     graph = Graph("Demo without a download")
@@ -217,5 +255,6 @@ EXAMPLES: dict[str, Any] = {
     "4 Repaint one region": repaint_one_region,
     "5 Remove or replace the background": replace_the_background,
     "6 Compare two settings": compare_two_settings,
+    "7 Segment a video with Stable Video Diffusion": with_stable_video_diffusion,
 }
 """By file name, in the order in which people should meet them."""

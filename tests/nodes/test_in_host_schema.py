@@ -9,6 +9,7 @@ import pytest
 import vidseg
 from comfy_api.latest import io
 from vidseg.core.config import preset
+from vidseg.nodes.schema import AUTO
 
 from .graphs import NODE, STAGES, defaults
 
@@ -46,7 +47,9 @@ def test_defaults_are_the_settings() -> None:
     extract, upsample = defaults("ExtractDiffusionFeatures"), defaults("MaskedModulationUpsample")
     assert extract["seed"] == config.sampling.seed
     assert extract["blocks"] == "6, 7, 8"
-    assert (extract["start_step"], extract["feature_step"]) == (config.start_step, config.feature.step)
+    assert (extract["start_step"], extract["feature_step"]) == (AUTO, config.feature.step)
+    assert (extract["guidance_scale"], upsample["guidance_scale"], upsample["modulation_step"]) == (AUTO, AUTO, AUTO)
+    assert extract["video_frames"] == preset("default", "svd").video.frames
     assert extract["steps"] == upsample["steps"] == config.sampling.num_steps
     assert upsample["modulation_factor"] == config.modulation.factor
     assert defaults("KMeansInit")["num_clusters"] == config.cluster.num_clusters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
@@ -15,7 +16,7 @@ from vidseg.core.backbones.comfy_attention import host_attention
 from vidseg.core.backbones.comfy_backbones import model_kind, open_backbone
 from vidseg.core.backbones.comfy_svd_unet import ComfySvdBackbone
 from vidseg.core.backbones.diffusers_unet import load_diffusers
-from vidseg.core.config import ModulationConfig, VideoConfig, changed, preset
+from vidseg.core.config import ModulationConfig, Settings, VideoConfig, changed, preset
 from vidseg.core.pipeline import extract_features, segment
 from vidseg.core.types import InputError
 from vidseg.nodes.whole import HeldFrames
@@ -23,6 +24,7 @@ from vidseg.nodes.whole import HeldFrames
 from ..core.backbones import test_video_contract as contract
 from ..core.backbones.narrow_models import SVD, narrow_model
 from ..core.backbones.test_contract import close
+from .graphs import call, coarse_labels, wired
 from .narrow_svd import LoadedSvd, load_svd
 from .narrow_svd import conditioning as host_conditioning
 
@@ -168,8 +170,11 @@ def test_patches_of_other_nodes_stay_in_force(
 
 def test_merged_tokens_are_refused(svd: LoadedSvd, conditioning: Any, latents: Tensor) -> None:
     model = svd.model.clone()
-    model.set_model_attn1_patch(lambda n, context, value, _extra: (n[:, :1], context, value))
-    model.set_model_attn1_output_patch(lambda n, _extra: n.expand(-1, 32, -1))
+
+    def merge(n: Tensor, context: Any, value: Any, extra: dict[str, Any]) -> tuple[Tensor, Any, Any]:
+        return (n[:, ::2] if extra["block"] == ("output", 7) else n), context, value
+
+    model.set_model_attn1_patch(merge)
     backbone = ComfySvdBackbone(model, svd.vae, clip_vision=svd.clip_vision)
     with pytest.raises(InputError, match="ToMe"):
         backbone.conditioned(conditioning, contract.VIDEO).run(
@@ -224,3 +229,75 @@ def test_what_does_not_belong_together_is_refused(svd: LoadedSvd, loaded: Any, f
             open_backbone(*parts)
     assert open_backbone(svd.model, svd.vae, reads_frames=False).info.kind == "svd"
     assert open_backbone(svd.model, svd.vae, positive, negative).info.kind == "svd"
+
+
+def five_stages(inputs: dict[str, Any], frames: Tensor, **options: Any) -> Any:
+    """Return labels of the five nodes with few steps, for a model as inputs of nodes."""
+    features = call("ExtractDiffusionFeatures", **inputs, frames=frames, start_step=24, video_frames=2, **options)
+    del inputs["clip_vision"]
+    labels = coarse_labels(features, num_clusters=3)
+    return call("MaskedModulationUpsample", **inputs, features=features, labels=labels, modulation_step=24)
+
+
+def test_two_kinds_of_models_side_by_side(svd: LoadedSvd, loaded: Any, frames: Tensor) -> None:
+    video = {"model": svd.model, "vae": svd.vae, "clip_vision": svd.clip_vision}
+    image = {**wired(loaded), "clip_vision": None}
+    first, between, again = (five_stages(dict(inputs), frames) for inputs in (image, video, image))
+    for made in (first, between):
+        assert made.maps.shape == (3, 64, 128)
+        assert len(made.maps.unique()) > 1
+    assert torch.equal(again.maps, first.maps)
+    whole = call("SegmentVideo", **video, frames=frames, num_clusters=3, quality="fast", window_length=2)
+    assert whole.maps.shape == (3, 64, 128)
+
+
+def test_nodes_take_the_preset_of_the_kind(svd: LoadedSvd, frames: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+
+    def spy(name: str, result: Any) -> Any:
+        def record(*arguments: Any, **_options: Any) -> Any:
+            seen[name] = next(argument for argument in arguments if isinstance(argument, Settings))
+            return result
+
+        return record
+
+    for module, name, result in (
+        ("features", "extract_features", None), ("fine", "upsample", (None, ())), ("whole", "_segmented", (None, ())),
+    ):  # fmt: skip
+        monkeypatch.setattr(f"vidseg.nodes.{module}.{name}", spy(module, result))
+    monkeypatch.setattr("vidseg.nodes.fine.require_features_of", lambda *_arguments: None)
+    video = {"model": svd.model, "vae": svd.vae}
+    stub = SimpleNamespace(maps=None, regions=(), scan=None, frame_size=(64, 128))
+    call("ExtractDiffusionFeatures", **video, frames=frames, clip_vision=svd.clip_vision)
+    call("MaskedModulationUpsample", **video, features=stub, labels=stub)
+    call("SegmentVideo", **video, frames=frames, clip_vision=svd.clip_vision, preset="paper", window_length=25)
+    expected = preset("default", "svd")
+    for settings in (seen["features"], seen["fine"]):
+        assert settings.sampling.guidance_scale == 2.5
+        assert (settings.start_step, settings.modulation.step) == (17, 17)
+        assert (settings.video, settings.window.length) == (expected.video, 14)
+    assert seen["fine"].modulation.block == 8
+    assert (seen["whole"].video.frames, seen["whole"].window.length) == (25, 25)
+    assert seen["whole"].feature.matching_block == preset("paper", "svd").feature.matching_block
+
+
+def test_temporal_features_can_be_looked_at(svd: LoadedSvd, loaded: Any, frames: Tensor) -> None:
+    video = {"model": svd.model, "vae": svd.vae, "clip_vision": svd.clip_vision, "frames": frames, "start_step": 24}
+    spatial, temporal = (
+        call("ExtractDiffusionFeatures", **video, video_frames=3, layer=layer) for layer in ("spatial", "temporal")
+    )
+    assert not torch.allclose(spatial.queries, temporal.queries)
+    assert call("PreviewFeatures", features=temporal).shape == (3, 64, 128, 3)
+    with pytest.raises(InputError, match="`layer` must be spatial for an image model"):
+        call("ExtractDiffusionFeatures", **wired(loaded), frames=frames, layer="temporal")
+
+
+def test_mixtures_are_refused_by_the_nodes(svd: LoadedSvd, loaded: Any, frames: Tensor) -> None:
+    with pytest.raises(InputError, match="must be connected for Stable Video Diffusion"):
+        call("ExtractDiffusionFeatures", model=svd.model, vae=svd.vae, frames=frames)
+    with pytest.raises(InputError, match="77 tokens of a prompt"):
+        call("SegmentVideo", model=svd.model, vae=svd.vae, frames=frames, positive=loaded.positive)
+    features = call("ExtractDiffusionFeatures", **wired(loaded), frames=frames, start_step=24)
+    labels = coarse_labels(features, num_clusters=3)
+    with pytest.raises(InputError, match="a video model, but got those of an image model"):
+        call("MaskedModulationUpsample", model=svd.model, vae=svd.vae, features=features, labels=labels)
