@@ -88,6 +88,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                         default=preset("default", "svd").video.frames,
                         min=1,
                         max=1000,
+                        optional=True,
                         tooltip="Stable Video Diffusion only: frames that it sees together, 14; for SVD-XT 25. Set "
                         "window_length of K-Means Init and Scene Context KNN to the same.",
                     )
@@ -98,6 +99,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                     "spatial",
                     "Stable Video Diffusion only: spatial attention makes good features. temporal shows in Preview "
                     "Features why the other does not: it changes from frame to frame.",
+                    optional=True,
                 ),
             ],
             outputs=[FeaturesSocket.Output("features", display_name="features")],
@@ -117,11 +119,11 @@ class ExtractDiffusionFeatures(io.ComfyNode):
         feature_step: int,
         steps: int,
         guidance_scale: float,
-        video_frames: int,
-        layer: str,
         positive: Any = None,
         negative: Any = None,
         clip_vision: Any = None,
+        video_frames: int = 0,
+        layer: str = "spatial",
     ) -> io.NodeOutput:
         """Extract features."""
         backbone = open_backbone(model, vae, positive, negative, clip_vision)

@@ -184,9 +184,9 @@ def block_input(name: str, default: int, tooltip: str) -> io.Input:
     return advanced(io.Int.Input(name, default=default, min=first, max=last, tooltip=tooltip))
 
 
-def choice_input(name: str, options: list[str], default: str, tooltip: str) -> io.Input:
+def choice_input(name: str, options: list[str], default: str, tooltip: str, *, optional: bool = False) -> io.Input:
     """Return an advanced input with a few options."""
-    return advanced(io.Combo.Input(name, options=options, default=default, tooltip=tooltip))
+    return advanced(io.Combo.Input(name, options=options, default=default, tooltip=tooltip, optional=optional))
 
 
 def features_input() -> io.Input:

@@ -13,7 +13,8 @@ from ..types import InputError
 
 SUPPORTED = (
     "VidSeg reads Stable Diffusion 1.x and 2.x, for example v2-1_512-ema-pruned.safetensors through "
-    "'Load Checkpoint', or the bundled model through 'Load Demo Model'"
+    "'Load Checkpoint', Stable Video Diffusion through 'Image Only Checkpoint Loader', or the bundled model through "
+    "'Load Demo Model'"
 )
 NUM_TRAINING_STEPS = 1000
 """Length of the training schedule of Stable Diffusion."""

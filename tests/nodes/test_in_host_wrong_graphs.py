@@ -44,11 +44,14 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: foreign("SDXL", UNetModel(**UNET, num_classes="sequential", adm_in_channels=16)),
         "got Stable Diffusion XL",
     ),
-    "SVD": (
-        lambda: foreign("SVD_img2vid", UNetModel(**{**UNET, "in_channels": 8}, **TEMPORAL)),
-        "got Stable Video Diffusion",
+    "SV3D": (
+        lambda: foreign(
+            "SVD3D_u",
+            UNetModel(**{**UNET, "in_channels": 8}, **TEMPORAL, num_classes="sequential", adm_in_channels=256),
+        ),
+        r"got Stable Video 3D \(it is told 256 numbers instead of 768\)",
     ),
-    "temporal": (lambda: foreign("SD15", UNetModel(**UNET, **TEMPORAL)), "temporal layers"),
+    "temporal": (lambda: foreign("SD15", UNetModel(**UNET, **TEMPORAL)), "takes 4 channels in"),
     "inpainting": (lambda: foreign("SD20", UNetModel(**{**UNET, "in_channels": 9})), "takes 9 channels in"),
     "flux": (lambda: foreign("Flux", torch.nn.Linear(1, 1)), "got Flux"),
     "shallow": (
@@ -77,7 +80,7 @@ def test_other_models_are_refused_with_what_is_supported(
     inputs = {**wired(loaded), "model": make(), "frames": frames}
     with pytest.raises(InputError, match=message) as error:
         call(node_id, **inputs)
-    assert "Load Demo Model" in str(error.value)
+    assert "Load Demo Model" in str(error.value) or "Image Only Checkpoint Loader" in str(error.value)
 
 
 def extraction(change: dict[str, Any]) -> Callable[[LoadedModel, Tensor, Features], Any]:
