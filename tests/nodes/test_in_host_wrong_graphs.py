@@ -46,7 +46,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "SV3D": (
         lambda: foreign(
-            "SVD3D_u",
+            "SV3D_u",
             UNetModel(**{**UNET, "in_channels": 8}, **TEMPORAL, num_classes="sequential", adm_in_channels=256),
         ),
         r"got Stable Video 3D \(it is told 256 numbers instead of 768\)",
