@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,15 @@ def test_a_broken_state_is_refused(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="must be the state of a run"):
         ScanState.load(path, SETTINGS.context)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell the size of a process here")
+def test_nothing_grows_over_ten_runs(backbone: DiffusersBackbone) -> None:
+    def resident_mib() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    sizes = []
+    for _ in range(10):
+        segment(backbone, Frames(2), at("balanced"))
+        sizes.append(resident_mib())
+    assert sizes[-1] - sizes[2] < 16, sizes  # the model alone takes more than that
