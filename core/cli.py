@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .backbones.memory import peak_memory
 from .bench.command import add_options as add_bench_options
 from .bench.command import bench
 from .bench.engines import ModelSpec
@@ -215,6 +216,8 @@ def _execute(options: SegmentOptions, again: list[str]) -> int:
     finally:
         progress.close()
     sys.stdout.write(f"{outcome.num_frames} frames, {len(outcome.regions)} regions: {options.out}\n")
+    if options.settings.video.frames:
+        _tell(f"vidseg: peak memory {peak_memory()}")
     return 0
 
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 GPU_BUDGET_BYTES = 7 * 2**29
 """Likewise on a GPU: three frames of SD 2.1 at 832x448 in half precision; more at a time are hardly faster."""
@@ -48,3 +54,14 @@ def default_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def peak_memory() -> str:
+    """Return in words how much memory this program has taken at most, as far as the system tells."""
+    parts = []
+    if resource is not None:
+        unit = 1 if sys.platform == "darwin" else 1024
+        parts.append(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.1f} GB of main memory")
+    if torch.cuda.is_available():
+        parts.append(f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU")
+    return ", ".join(parts) or "not told by the system"
