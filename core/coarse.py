@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from .clustering import normalised
-from .config import ContextConfig, RefinementConfig, WindowConfig
+from .config import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, WindowConfig
 from .context import SceneContext, windows
 from .correspondence import refine
+from .cuts import cut_frames, restarted
+from .novelty import with_new_regions
 from .types import CoarseMaps, Features, InputError, Progress, Seeds, no_progress, region_labels, require_shape
+
+
+class SceneChanges(NamedTuple):
+    """What to do about unseen things and cuts; by default nothing.
+
+    Attributes:
+        config: which of them, and thresholds.
+        cluster: K-means after a cut.
+        seed: of that K-means.
+    """
+
+    config: SceneConfig = SceneConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    seed: int = 1
 
 
 class CoarseScan:
@@ -20,6 +38,7 @@ class CoarseScan:
 
     Attributes:
         context: scene context for the next window; None before the first.
+        regions: those of the seeds, and those found since.
     """
 
     def __init__(
@@ -28,8 +47,10 @@ class CoarseScan:
         context_config: ContextConfig,
         refinement_config: RefinementConfig,
         context: SceneContext | None = None,
+        changes: SceneChanges | None = None,
     ) -> None:
-        self.context = context
+        self.context, self.regions = context, seeds.regions
+        self._changes = changes or SceneChanges()
         self._seeds = seeds
         self._context_config = context_config
         self._refinement_config = refinement_config
@@ -46,13 +67,38 @@ class CoarseScan:
         Raises:
             InputError: the anchor is not in the first window, shapes disagree, or features hold NaN or infinity.
         """
+        first = self.context is None
         context = self.context or anchor_context(window, self._seeds, self._context_config)
         require_shape("window.queries", window.queries, "T N C", N=window.grid.num_tokens)
         tokens = normalised(window.queries)
+        config = self._changes.config
+        cuts = cut_frames(tokens, None if first else context.tokens, config) if config.cuts else []
+        starts = sorted({0, *cuts})
+        maps = []
+        for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
+            part = tokens[start:stop]
+            if start in cuts:
+                context, self.regions = restarted(
+                    part[0], context, self.regions, config, self._changes.cluster, self._changes.seed
+                )
+            labels, context = self._labelled(part, window.window(start, stop), context)
+            maps.append(labels)
+        self.context = context
+        return torch.cat(maps)
+
+    def _labelled(self, tokens: Tensor, window: Features, context: SceneContext) -> tuple[Tensor, SceneContext]:
+        """Return labels ``(T,h,w)`` of frames of one scene, and the context after them."""
         maps = context.predict(tokens).reshape(-1, *window.grid)
-        maps = refine(maps, window.matching, self._refinement_config)
-        self.context = context.updated(tokens, maps)
-        return maps
+        if not self._changes.config.new_regions:
+            maps = refine(maps, window.matching, self._refinement_config)
+            return maps, context.updated(tokens, maps)
+        novelty = with_new_regions(tokens, maps, context.tokens, self.regions, self._changes.config)
+        self.regions = novelty.regions
+        maps = refine(novelty.maps, window.matching, self._refinement_config)
+        sure = ~novelty.unsure
+        enough = int(sure.sum()) >= self._context_config.num_neighbors
+        kept = sure if enough else torch.ones_like(sure)
+        return maps, context.updated(tokens[kept.flatten(1)], maps[kept.to(maps.device)])
 
 
 def anchor_context(features: Features, seeds: Seeds, config: ContextConfig) -> SceneContext:
@@ -110,10 +156,30 @@ def segment_coarse(
     Raises:
         InputError: the anchor is no frame, shapes disagree, or features hold NaN or infinity.
     """
+    scan = CoarseScan(seeds, context, refinement, anchor_context(features, seeds, context))
+    return scanned(features, scan, window, progress=progress)
+
+
+def scanned(
+    features: Features, scan: CoarseScan, window: WindowConfig, *, progress: Progress = no_progress
+) -> CoarseMaps:
+    """Label all frames of a clip by a scan that has its scene context.
+
+    Args:
+        features: of the whole clip.
+        scan: the scan; afterwards it holds the context and the regions of the end of the clip.
+        window: length and tail of the windows.
+        progress: called after each window with stage ``coarse maps`` and numbers of frames.
+
+    Returns:
+        Maps of all frames, and the regions of the scan.
+
+    Raises:
+        InputError: shapes disagree, or features hold NaN or infinity.
+    """
     num_frames = features.num_frames
     maps = torch.empty((num_frames, *features.grid), dtype=torch.int64)
-    scan = CoarseScan(seeds, context, refinement, anchor_context(features, seeds, context))
     for frames in windows(num_frames, window):
         maps[frames.start : frames.stop] = scan.step(features.window(frames.start, frames.stop)).cpu()
         progress("coarse maps", frames.stop, num_frames)
-    return CoarseMaps(maps, seeds.regions)
+    return CoarseMaps(maps, scan.regions)

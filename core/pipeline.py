@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .backbones import Backbone, Denoiser, VideoBackbone
 from .clustering import cluster_anchor, seeds_from_clusters
-from .coarse import CoarseScan
+from .coarse import CoarseScan, SceneChanges
 from .config import SamplingConfig, Settings
 from .feature_pass import read_queries
 from .frames import check_frames, coarse_grid, fit_frames
@@ -188,14 +188,20 @@ def segment_windows(
         span = work[index]
         features = window_features(backbone, source, span, settings, progress)
         seeds = seeds or make_seeds(features, settings, reference)
-        scan = CoarseScan(seeds, settings.context, settings.refinement, context)
+        scan = CoarseScan(seeds, settings.context, settings.refinement, context, _changes(settings))
         maps = [scan.step(features.window(part.start, part.stop)) for part in context_windows(span, settings)]
+        seeds = seeds._replace(regions=scan.regions)
         coarse = CoarseMaps(torch.cat(maps), seeds.regions)
         labels = upsample(backbone, features, coarse, settings, progress=progress)
         context = scan.context
         if context is None:
             raise RuntimeError("a window was labelled without a scene context")
         yield WindowResult(span.kept, labels, coarse, ScanState(index + 1, seeds, context))
+
+
+def _changes(settings: Settings) -> SceneChanges:
+    """Return what the settings say about unseen things and cuts."""
+    return SceneChanges(settings.scene, settings.cluster, settings.sampling.seed)
 
 
 def segment(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
-from ..core.coarse import segment_coarse
+from ..core.coarse import CoarseScan, SceneChanges, anchor_context, scanned
 from ..core.config import RefinementConfig, changed, preset
 from ..core.pipeline import make_seeds
 from ..core.types import Features, InputError, Seeds
@@ -133,21 +135,41 @@ class SceneContextKNN(io.ComfyNode):
                     "What is remembered: the window before, or that and the anchor frame, which brings back regions "
                     "that were hidden for a while.",
                 ),
+                io.Boolean.Input(
+                    "new_regions",
+                    default=_DEFAULT.scene.new_regions,
+                    tooltip="Things that enter later, and resemble nothing known, become regions called new 7 and "
+                    "the like.",
+                ),
+                io.Boolean.Input(
+                    "scene_cuts",
+                    default=_DEFAULT.scene.cuts,
+                    tooltip="At a cut the frame is divided anew; what looks like a known region keeps its name.",
+                ),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
         )
 
     @classmethod
     def execute(
-        cls, features: Features, seeds: Seeds, window_length: int, num_neighbors: int, memory: str
+        cls,
+        features: Features,
+        seeds: Seeds,
+        window_length: int,
+        num_neighbors: int,
+        memory: str,
+        new_regions: bool,
+        scene_cuts: bool,
     ) -> io.NodeOutput:
         """Predict coarse labels without refinement."""
         settings = changed(
             _DEFAULT,
             window={"length": window_length},
             context={"num_neighbors": num_neighbors, "memory": memory},
+            scene={"new_regions": new_regions, "cuts": scene_cuts},
         )
-        scan = Scan(features, seeds, settings.window, settings.context)
+        changes = SceneChanges(settings.scene, replace(settings.cluster, num_clusters=0))
+        scan = Scan(features, seeds, settings.window, settings.context, changes)
         return io.NodeOutput(_scanned(scan, RefinementConfig(enabled=False)))
 
 
@@ -200,6 +222,8 @@ class CorrespondenceRefine(io.ComfyNode):
 
 def _scanned(scan: Scan, refinement: RefinementConfig) -> Labels:
     """Return coarse labels of all frames, from a scan with or without refinement."""
-    features, seeds = scan.features, scan.seeds
-    coarse = segment_coarse(features, seeds, scan.window, scan.context, refinement, progress=NodeProgress())
+    features = scan.features
+    context = anchor_context(features, scan.seeds, scan.context)
+    coarse_scan = CoarseScan(scan.seeds, scan.context, refinement, context, scan.changes)
+    coarse = scanned(features, coarse_scan, scan.window, progress=NodeProgress())
     return Labels(coarse.maps, coarse.regions, features.frame_size, coarse=True, scan=scan)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.coarse import SceneChanges
 from ..core.config import ContextConfig, WindowConfig
 from ..core.labels import merged, reduced_reference, renamed
 from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Region, Seeds, region_labels
@@ -26,6 +27,7 @@ class Scan:
     seeds: Seeds
     window: WindowConfig
     context: ContextConfig
+    changes: SceneChanges
 
 
 class Labels(NamedTuple):
