@@ -23,7 +23,7 @@ from .test_pipeline import Frames
 
 SETTINGS = changed(
     preset("default", "svd"),
-    cluster={"num_clusters": 3, "num_restarts": 1},
+    cluster={"num_clusters": 2, "num_restarts": 1},
     window={"length": 3},
     video={"frames": 3},
     modulation={"step": 23},

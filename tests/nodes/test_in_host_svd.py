@@ -35,7 +35,7 @@ SETTINGS = changed(
     cluster={"num_clusters": 3, "num_restarts": 1},
     window={"length": 2},
     video={"frames": 2},
-    modulation={"step": 23},
+    modulation={"step": 24},
 )
 
 
