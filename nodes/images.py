@@ -132,12 +132,19 @@ def beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:
     return sheet
 
 
+def reduced_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Return height and width with the longer one at most ``longest`` pixels."""
+    scale = min(1.0, longest / max(size))
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
+
+
 def reduced(frames: Tensor, longest: int) -> Tensor:
     """Return ``frames`` ``(T,H,W,3)`` with the longer side at most ``longest`` pixels."""
-    scale = longest / max(frames.shape[1:3])
-    if scale >= 1:
+    old = (int(frames.shape[1]), int(frames.shape[2]))
+    size = reduced_size(old, longest)
+    if size == old:
         return frames
-    size = (max(1, round(frames.shape[1] * scale)), max(1, round(frames.shape[2] * scale)))
     planes = F.interpolate(frames.movedim(-1, 1), size, mode="bilinear", antialias=True, align_corners=False)
     return planes.movedim(1, -1).clamp(0, 1)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..core.labels import region_masks
 from ..core.picks import described, parsed_points, resolved
+from ..core.types import InputError
 from .images import as_frames
 from .picker_files import picker_output
 from .schema import Labels as LabelsSocket
@@ -50,13 +51,21 @@ class PickRegions(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, picks: str | None = None) -> bool | str:
+        """Check the text before the graph runs, unless it is connected."""
+        try:
+            parsed_points(picks or "")
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(cls, frames: Tensor, labels: Labels, picks: str, invert: bool) -> io.NodeOutput:
         """Find the regions under the points and make the mask ``(T,H,W)``."""
-        points = parsed_points(picks)  # refuses wrong text before anything else
         frames = as_frames(frames)
         require_frames_of(labels, frames)
         full = labels.full()
-        found = resolved(points, full)
+        found = resolved(parsed_points(picks), full)
         named = labels.with_names(found.names, found.merges)
         masks = region_masks(named.full().maps, found.picked)
         shares = dict(zip(found.picked, masks.flatten(1).sum(1).tolist(), strict=True))

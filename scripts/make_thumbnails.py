@@ -1,6 +1,6 @@
 """Run the example workflows with the demo model on a running ComfyUI and keep a frame of each as its thumbnail.
 
-Usage: python scripts/make_thumbnails.py http://127.0.0.1:8188
+Usage: python scripts/make_thumbnails.py http://127.0.0.1:8188 [numbers of examples]
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ SHOWN = {
     "3 Segment a video in one box": "PreviewRegions", "4 Repaint one region": "SaveAnimatedWEBP",
     "5 Remove or replace the background": "SaveAnimatedWEBP", "6 Compare two settings": "SaveAnimatedWEBP",
     "7 Segment a video with Stable Video Diffusion": "PreviewRegions",
+    "8 Pick regions by clicking": "SaveAnimatedWEBP", "9 Pick, correct and repaint": "SaveAnimatedWEBP",
 }  # fmt: skip
 """The node of each example whose picture is the thumbnail."""
 DEMO_OUTPUTS = {
@@ -65,9 +66,10 @@ def outputs_of(address: str, graph: dict[str, Any]) -> dict[str, Any]:
     return dict(history[number]["outputs"])
 
 
-def main(address: str) -> None:
-    """Write all thumbnails."""
-    for name, kind in SHOWN.items():
+def main(address: str, numbers: list[str]) -> None:
+    """Write the thumbnails of some examples, or of all."""
+    chosen = {name: kind for name, kind in SHOWN.items() if not numbers or name.split()[0] in numbers}
+    for name, kind in chosen.items():
         graph = with_demo_model(json.loads((ROOT / "tests/nodes/graphs_api" / f"{name}.json").read_text()))
         outputs = outputs_of(address, graph)
         node = next(key for key, node in graph.items() if node["class_type"] == kind and key in outputs)
@@ -81,4 +83,4 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].rstrip("/"))
+    main(sys.argv[1].rstrip("/"), sys.argv[2:])

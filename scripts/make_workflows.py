@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_examples import CHECKPOINT, EXAMPLES, VIDEO_CHECKPOINT
+from workflow_picking import PICKING
 from workflow_subgraph import subgraph
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +31,7 @@ def main(address: str) -> None:
         info = json.load(response)
     info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0] = [CHECKPOINT]
     info["ImageOnlyCheckpointLoader"]["input"]["required"]["ckpt_name"][0] = [VIDEO_CHECKPOINT]
-    for name, example in EXAMPLES.items():
+    for name, example in (EXAMPLES | PICKING).items():
         graph = example()
         written(ROOT / "example_workflows" / f"{name}.json", graph.to_ui(info))
         written(ROOT / "tests" / "nodes" / "graphs_api" / f"{name}.json", graph.to_api(info))

@@ -121,6 +121,23 @@ def segment_a_video() -> Graph:
     return graph
 
 
+def repainted(graph: Graph, model: Model, frames: Socket, mask: Socket, *, words: str, left: int) -> None:
+    """Add what paints ``words`` under a mask, from a place on; the checkpoint that segments also paints."""
+    grown = graph.add("GrowMask", (left, 160), mask=mask, expand=6)
+    source = model.clip if model.clip else model.positive
+    wanted = graph.add("CLIPTextEncode", (left, 300), clip=source, text=words, title="What to paint")
+    avoid = graph.add("CLIPTextEncode", (left, 480), clip=source, text="blurry, text", title="What to avoid")
+    latent = graph.add("VAEEncode", (left + 360, 0), pixels=frames, vae=model.vae)
+    masked = graph.add("SetLatentNoiseMask", (left + 360, 100), samples=latent[0], mask=grown[0])
+    sampled = graph.add("KSampler", (left + 360, 220), model=model.model, positive=wanted[0], negative=avoid[0],
+                        latent_image=masked[0], seed=1, steps=20, cfg=7.0, sampler_name="euler", scheduler="normal",
+                        denoise=0.7)  # fmt: skip
+    decoded = graph.add("VAEDecode", (left + 360, 560), samples=sampled[0], vae=model.vae)
+    result = graph.add("ImageCompositeMasked", (left + 720, 0), destination=frames, source=decoded[0], mask=grown[0])
+    graph.add("SaveAnimatedWEBP", (left + 720, 200), images=result[0], filename_prefix="vidseg/repainted", fps=8.0,
+              lossless=False, width=480)  # fmt: skip
+
+
 def repaint_one_region() -> Graph:
     """(b) Inpainting of a region."""
     graph = Graph("Repaint one region")
@@ -131,20 +148,7 @@ def repaint_one_region() -> Graph:
     labels = fine(graph, model, features, refined)
     graph.add("PreviewRegions", (1080, 420), frames=sized[0], labels=labels[0], width=420)
     mask = graph.add("RegionsToMask", (1520, 0), labels=labels[0], regions="3")
-    grown = graph.add("GrowMask", (1520, 160), mask=mask[0], expand=6)
-    source = model.clip if model.clip else model.positive
-    words = graph.add("CLIPTextEncode", (1520, 300), clip=source, text="a statue of white marble, detailed",
-                      title="What to paint")  # fmt: skip
-    avoid = graph.add("CLIPTextEncode", (1520, 480), clip=source, text="blurry, text", title="What to avoid")
-    latent = graph.add("VAEEncode", (1880, 0), pixels=sized[0], vae=model.vae)
-    masked = graph.add("SetLatentNoiseMask", (1880, 100), samples=latent[0], mask=grown[0])
-    sampled = graph.add("KSampler", (1880, 220), model=model.model, positive=words[0], negative=avoid[0],
-                        latent_image=masked[0], seed=1, steps=20, cfg=7.0, sampler_name="euler", scheduler="normal",
-                        denoise=0.7)  # fmt: skip
-    decoded = graph.add("VAEDecode", (1880, 560), samples=sampled[0], vae=model.vae)
-    result = graph.add("ImageCompositeMasked", (2240, 0), destination=sized[0], source=decoded[0], mask=grown[0])
-    graph.add("SaveAnimatedWEBP", (2240, 200), images=result[0], filename_prefix="vidseg/repainted", fps=8.0,
-              lossless=False, width=480)  # fmt: skip
+    repainted(graph, model, sized[0], mask[0], words="a statue of white marble, detailed", left=1520)
     graph.notes.append(Note(CHOOSE_NOTE, (1520, -180), (320, 140)))
     return graph
 

@@ -12,6 +12,7 @@ SLOT, WIDGET, TEXT_WIDGET, MARGIN = 22, 26, 90, 20
 PICTURE = {
     "LoadVideo": 0.6,
     "PreviewRegions": 0.55,
+    "PickRegions": 1.15,
     "PreviewFeatures": 0.65,
     "SaveAnimatedWEBP": 0.65,
     "PreviewImage": 0.65,

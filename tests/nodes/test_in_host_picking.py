@@ -81,7 +81,10 @@ def test_picks_that_no_longer_fit_are_reported(temp: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["dog: 3", "0 100,20 dog", "0 0.5,0.5\n0.5,0.5"])
-def test_wrong_text_is_refused(text: str) -> None:
+def test_wrong_text_is_refused_before_anything_runs(text: str) -> None:
+    assert str(NODE["PickRegions"].validate_inputs(picks=text)).startswith("`picks` must")
+    assert NODE["PickRegions"].validate_inputs(picks="0 0.5,0.5 dog") is True
+    assert NODE["PickRegions"].validate_inputs(picks=None) is True
     with pytest.raises(InputError, match="`picks` must"):
         pick(*square_clip(), text)
 

@@ -33,6 +33,8 @@ OF_THE_HOST = (
     "open_maskeditor is deprecated", "reading 'id'",
 )  # fmt: skip
 """What the frontend prints by itself, without any pack."""
+FIRST_VUE = (1, 33)
+"""Frontend whose Vue renderer is meant for use."""
 MODEL = {"model": ["1", 0], "vae": ["1", 1], "positive": ["1", 2], "negative": ["1", 3], "frames": ["1", 4]}
 GRAPH = {
     "1": {"class_type": "LoadDemoModel", "inputs": {}},
@@ -98,25 +100,18 @@ class Frontend:
         self.page.keyboard.press("Escape")
         self.page.evaluate("on => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", self.vue)
 
-    def show_node(self) -> None:
-        """Put the node where no panel covers it, at its own size."""
+    def load(self, workflow: Any) -> None:
+        """Open a workflow and put the node where no panel covers it."""
         self.page.evaluate(
-            """() => {
-                const node = app.graph._nodes.find(node => node.type === "PickRegions");
-                app.graph._nodes.forEach((other, number) => { other.pos = [2000 + 350 * number, 0]; });
-                node.pos = [0, 0];
-                node.setSize([460, 760]);
+            """async workflow => {
+                await app.loadGraphData(workflow, true, true, "picked");
                 app.canvas.ds.scale = 1;
                 app.canvas.ds.offset = [150, 110];
                 app.graph.setDirtyCanvas(true, true);
-            }"""
+            }""",
+            workflow,
         )
-        self.page.wait_for_timeout(1000)
-
-    def load(self, workflow: Any) -> None:
-        self.page.evaluate("workflow => app.loadGraphData(workflow, true, true, 'picked')", workflow)
-        self.page.wait_for_timeout(1000)
-        self.show_node()
+        self.page.wait_for_timeout(1500)
 
     def run(self) -> list[np.ndarray[Any, Any]]:
         """Run the graph; returns the masks that it saved."""
@@ -207,9 +202,17 @@ def spots(server: Server, number: int) -> list[tuple[int, float, float]]:
 def frontend(chromium: Any, server: Server, request: pytest.FixtureRequest) -> Iterator[Frontend]:
     """A graph that has run once, with nothing picked."""
     opened = Frontend(chromium, server, vue=request.param)
+    version = str(opened.page.evaluate("window.__COMFYUI_FRONTEND_VERSION__"))
+    if request.param and tuple(int(part) for part in version.split(".")[:2]) < FIRST_VUE:
+        opened.page.close()
+        pytest.skip(f"frontend {version}: its Vue nodes are an experiment that does not show opened workflows")
     opened.page.evaluate("graph => app.loadApiJson(graph, 'pick')", GRAPH)
     opened.page.wait_for_timeout(1000)
-    opened.show_node()
+    workflow = opened.page.evaluate("app.graph.serialize()")
+    for number, node in enumerate(workflow["nodes"]):
+        picker = node["type"] == "PickRegions"
+        node["pos"], node["size"] = ([0, 0], [460, 760]) if picker else ([2000 + 350 * number, 0], node["size"])
+    opened.load(workflow)
     assert not any(mask.any() for mask in opened.run())
     yield opened
     opened.page.close()
@@ -218,6 +221,7 @@ def frontend(chromium: Any, server: Server, request: pytest.FixtureRequest) -> I
 @pytest.fixture
 def places(frontend: Frontend, server: Server) -> list[tuple[int, float, float]]:
     """Three regions, each with a point on it, and a picker in which nothing is picked."""
+    frontend.page.keyboard.press("Escape")
     frontend.press("Clear")
     assert frontend.text == ""
     return spots(server, 3)

@@ -30,7 +30,9 @@ function lastOutput(node) {
 function addPicker(node) {
   const text = node.widgets.find((widget) => widget.name === TEXT);
   const picker = new PickerWidget(addressOf, (value) => {
+    app.canvas.emitBeforeChange(); // so that the change is a step of its own in the undo of the graph
     text.value = value;
+    app.canvas.emitAfterChange();
     app.graph.setDirtyCanvas(true, true);
   });
   const options = { serialize: false, hideOnZoom: false, getMinHeight: () => MIN_HEIGHT };
@@ -43,8 +45,9 @@ function addPicker(node) {
   let shown = false;
   const show = (content) => {
     shown = true;
+    picker.linked = node.inputs?.some((input) => input.name === TEXT && input.link != null) ?? false;
     picker.load(content);
-    picker.setText(String(text.value ?? ""));
+    picker.setText(picker.linked ? content.text : String(text.value ?? ""));
   };
   follow(node, "onExecuted", (output) => output?.[KEY]?.[0] && show(output[KEY][0]));
   for (const wait of RETRIES) {

@@ -16,6 +16,7 @@ export class PickerWidget {
   #problems = [];
   #ranText = null;
   #wanted = 0; // index of the frame to show
+  linked = false; // the text comes from another node
 
   /**
    * @param {(file: string) => string} addressOf returns the address of a file of the node
@@ -124,6 +125,7 @@ export class PickerWidget {
   }
 
   #notes() {
+    if (this.linked) return ["The picks come from another node: what you change here is not used."];
     const wrong = this.model.lines.filter((line) => line.wrong).map((line) => `Not understood: ${line.raw.trim()}`);
     const stale = this.model.text !== this.#ranText;
     const unknown = this.model.unknownPoints().map((point) => `Found when you run: frame ${point.frame}, ${point.name || "no name"}`);

@@ -1,0 +1,63 @@
+"""Example workflows in which regions are picked by clicking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workflow_examples import checkpoint, coarse, fine, repainted, video
+from workflow_format import Graph, Note
+
+PICK_NOTE = """## Click the regions
+1. Run once: the frames appear in *Pick Regions*.
+2. Click the regions that you want, drag over several, right-click for more. Two regions of one name are one.
+3. Run again: only the nodes after *Pick Regions* run.
+
+What you pick is kept as points, so it holds when the seed or the clip changes a little."""
+CORRECT_NOTE = """## Correct what is wrong
+A line in *Correct Regions* is an action, a frame, a point (x,y as fractions of width and height) and a name. \
+Here what lies under a point of frame 5 is no wall from then on, but the rabbit. The model does not run again for it.
+
+*Preview Regions* shows what comes out; `wall` is painted over."""
+
+
+def pick_regions() -> Graph:
+    """(h) Regions by clicking."""
+    graph = Graph("Pick regions by clicking")
+    model, frames = checkpoint(graph), video(graph)
+    features, refined = coarse(graph, model, frames, max_side=512, clusters=8)
+    labels = fine(graph, model, features, refined)
+    picked = graph.add("PickRegions", (1440, 0), frames=frames, labels=labels[0], picks="0 0.93,0.15 sky", width=460)
+    colour = graph.add("EmptyImage", (1960, 0), color=0xE69F00, title="A colour (or any image)")
+    painted = graph.add("ImageCompositeMasked", (1960, 200), destination=frames, source=colour[0], mask=picked[0],
+                        resize_source=True)  # fmt: skip
+    graph.add("SaveAnimatedWEBP", (1960, 400), images=painted[0], filename_prefix="vidseg/picked", fps=8.0,
+              lossless=False, width=480)  # fmt: skip
+    graph.add("PreviewAny", (1440, 820), source=picked[2], title="What was picked", width=460)
+    graph.notes.append(Note(PICK_NOTE, (1080, 420), (320, 260)))
+    return graph
+
+
+def pick_correct_repaint() -> Graph:
+    """(i) Picking, correcting, painting."""
+    graph = Graph("Pick, correct and repaint")
+    model, frames = checkpoint(graph), video(graph)
+    sized = graph.add("ImageScale", (0, 720), image=frames, upscale_method="lanczos", width=512, height=320,
+                      crop="center")  # fmt: skip
+    features, refined = coarse(graph, model, sized[0], max_side=0, clusters=8)
+    labels = fine(graph, model, features, refined)
+    picked = graph.add("PickRegions", (1440, 0), frames=sized[0], labels=labels[0], picks="0 0.78,0.5 wall", width=460)
+    corrected = graph.add("CorrectRegions", (1960, 0), labels=picked[1], features=features[0],
+                          corrections="5 0.3,0.48 rabbit", width=340)  # fmt: skip
+    graph.add("PreviewRegions", (1960, 320), frames=sized[0], labels=corrected[0], width=420)
+    mask = graph.add("RegionsToMask", (1960, 640), labels=corrected[0], regions="wall")
+    repainted(graph, model, sized[0], mask[0], words="a wall of white marble, detailed", left=2440)
+    graph.notes.append(Note(PICK_NOTE, (1080, 420), (320, 260)))
+    graph.notes.append(Note(CORRECT_NOTE, (1960, -220), (340, 180)))
+    return graph
+
+
+PICKING: dict[str, Any] = {
+    "8 Pick regions by clicking": pick_regions,
+    "9 Pick, correct and repaint": pick_correct_repaint,
+}
+"""By file name, after the examples of `workflow_examples`."""
