@@ -24,7 +24,13 @@ function answer({ text, regions, found, steps }) {
     model.undo();
     undone.push(model.text);
   }
-  return { formatted: formatText(parseText(text)), wrong: parseText(text).map((line) => line.wrong === true), groups, texts, undone };
+  return {
+    formatted: formatText(parseText(text)),
+    wrong: parseText(text).map((line) => line.wrong === true),
+    groups,
+    texts,
+    undone,
+  };
 }
 
 console.log(JSON.stringify(JSON.parse(readFileSync(0, "utf8")).map(answer)));

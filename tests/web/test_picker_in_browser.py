@@ -336,10 +336,9 @@ def test_all_of_it_by_keyboard(frontend: Frontend, places: list[tuple[int, float
 
 def test_text_written_by_hand_is_shown(frontend: Frontend, places: list[tuple[int, float, float]]) -> None:
     label, x, y = places[0]
-    frontend.page.evaluate(
-        "text => { app.graph._nodes.find(n => n.type === 'PickRegions').widgets[0].value = text; }",
-        f"0 {x:.4f},{y:.4f} by hand\nnonsense\n999 0.5,0.5 late",
-    )
+    text = f"0 {x:.4f},{y:.4f} by hand\nnonsense\n999 0.5,0.5 late"
+    frontend.page.locator("textarea").first.fill(text)
+    assert frontend.text == text
     frontend.page.wait_for_timeout(500)
     assert frontend.page.locator(f"[data-key=name-{label}]").input_value() == "by hand"
     assert "Not understood: nonsense" in frontend.notes()

@@ -25,7 +25,9 @@ export class PickerFrames {
   }
 
   async #fetch(number) {
-    const [picture, map] = await Promise.all(["jpg", "png"].map((kind) => this.#bitmap(`${this.stem}_${number}.${kind}`)));
+    const [picture, map] = await Promise.all(
+      ["jpg", "png"].map((kind) => this.#bitmap(`${this.stem}_${number}.${kind}`)),
+    );
     const { width, height } = map;
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     context.drawImage(map, 0, 0);

@@ -8,7 +8,12 @@ export class PickerList {
   /** @param {object} actions toggle(label), rename(label, name), menu(label, button), hover(label or null) */
   constructor(actions) {
     this.actions = actions;
-    this.root = element("div", { className: "vidseg-list", role: "list", "aria-label": "Regions", "data-capture-wheel": "true" });
+    this.root = element("div", {
+      className: "vidseg-list",
+      role: "list",
+      "aria-label": "Regions",
+      "data-capture-wheel": "true",
+    });
     this.root.addEventListener("wheel", (event) => event.stopPropagation(), { passive: true });
   }
 
@@ -37,14 +42,33 @@ export class PickerList {
     const key = (part) => ({ "data-key": `${part}-${leader}` });
     const check = element("input", { type: "checkbox", checked: picked, "aria-label": `Pick ${name}`, ...key("pick") });
     check.addEventListener("change", () => this.actions.toggle(leader));
-    const input = element("input", { type: "text", value: name, "aria-label": `Name of region ${leader}`, ...key("name") });
+    const input = element("input", {
+      type: "text",
+      value: name,
+      "aria-label": `Name of region ${leader}`,
+      ...key("name"),
+    });
     input.addEventListener("change", () => this.actions.rename(leader, input.value));
-    const more = element("button", { type: "button", title: "Merge, hide, ...", "aria-label": `More for ${name}`, ...key("more") }, "\u22ef");
+    const more = element(
+      "button",
+      { type: "button", title: "Merge, hide, ...", "aria-label": `More for ${name}`, ...key("more") },
+      "\u22ef",
+    );
     more.addEventListener("click", () => this.actions.menu(leader, more));
-    const row = element("div", { className: "vidseg-row", role: "listitem" }, check,
-      element("span", { className: "vidseg-swatch", style: `background:${colour}`, title: `id ${group.labels.join(", ")}` }),
-      input, element("span", { title: "Share of this frame" }, percent(now)),
-      element("span", { title: "First and last frame that show it" }, `${first}\u2013${last}`), more);
+    const row = element(
+      "div",
+      { className: "vidseg-row", role: "listitem" },
+      check,
+      element("span", {
+        className: "vidseg-swatch",
+        style: `background:${colour}`,
+        title: `id ${group.labels.join(", ")}`,
+      }),
+      input,
+      element("span", { title: "Share of this frame" }, percent(now)),
+      element("span", { title: "First and last frame that show it" }, `${first}\u2013${last}`),
+      more,
+    );
     row.classList.toggle("vidseg-picked", picked);
     row.classList.toggle("vidseg-hidden", hidden);
     row.addEventListener("pointerenter", () => this.actions.hover(leader));

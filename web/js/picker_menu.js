@@ -22,8 +22,15 @@ export function showMenu(content, place, returnFocus) {
     returnFocus?.focus({ preventScroll: true });
   };
   const rename = apply(() => content.rename(input.value));
-  const buttons = content.items.map(({ text, run }) => element("button", { type: "button", onclick: apply(run) }, text));
-  const named = element("div", { className: "vidseg-menu-name" }, input, element("button", { type: "button", onclick: rename }, "Name"));
+  const buttons = content.items.map(({ text, run }) =>
+    element("button", { type: "button", onclick: apply(run) }, text),
+  );
+  const named = element(
+    "div",
+    { className: "vidseg-menu-name" },
+    input,
+    element("button", { type: "button", onclick: rename }, "Name"),
+  );
   open = element("div", { className: "vidseg-menu", role: "dialog", "aria-label": "Region" }, named, ...buttons);
   open.addEventListener("keydown", (event) => {
     event.stopPropagation();
@@ -48,9 +55,17 @@ function moveFocus(event) {
   stops[(stops.indexOf(document.activeElement) + step + stops.length) % stops.length].focus();
 }
 
-window.addEventListener("pointerdown", (event) => {
-  if (open && !open.contains(event.target)) closeMenu();
-}, true);
-window.addEventListener("wheel", (event) => {
-  if (open && !open.contains(event.target)) closeMenu();
-}, { capture: true, passive: true });
+window.addEventListener(
+  "pointerdown",
+  (event) => {
+    if (open && !open.contains(event.target)) closeMenu();
+  },
+  true,
+);
+window.addEventListener(
+  "wheel",
+  (event) => {
+    if (open && !open.contains(event.target)) closeMenu();
+  },
+  { capture: true, passive: true },
+);

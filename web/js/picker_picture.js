@@ -138,7 +138,9 @@ export class PickerPicture {
     const [from, before] = [drag.last, drag.points.size];
     const steps = Math.max(1, Math.abs(under.column - from.column), Math.abs(under.row - from.row));
     for (let step = 0; step <= steps; step++) {
-      const [column, row] = ["column", "row"].map((axis) => Math.round(from[axis] + ((under[axis] - from[axis]) * step) / steps));
+      const [column, row] = ["column", "row"].map((axis) =>
+        Math.round(from[axis] + ((under[axis] - from[axis]) * step) / steps),
+      );
       const passed = this.#pixel(column, row);
       const group = passed && this.groups.get(passed.label);
       if (group && !group.hidden && !drag.points.has(group.leader)) drag.points.set(group.leader, passed);

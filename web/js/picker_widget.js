@@ -41,7 +41,14 @@ export class PickerWidget {
   }
 
   #build() {
-    this.slider = element("input", { type: "range", min: 0, max: 0, value: 0, "aria-label": "Frame", className: "vidseg-slider" });
+    this.slider = element("input", {
+      type: "range",
+      min: 0,
+      max: 0,
+      value: 0,
+      "aria-label": "Frame",
+      className: "vidseg-slider",
+    });
     this.slider.addEventListener("input", () => this.#showFrame(Number(this.slider.value)));
     this.number = element("output", { className: "vidseg-number" });
     this.status = element("div", { className: "vidseg-status" });
@@ -49,7 +56,15 @@ export class PickerWidget {
     this.undo = element("button", { type: "button", onclick: () => this.model.undo() }, "Undo");
     this.clear = element("button", { type: "button", onclick: () => this.model.clear() }, "Clear");
     const bar = element("div", { className: "vidseg-bar" }, this.slider, this.number, this.undo, this.clear);
-    this.root = element("div", { className: "vidseg-picker" }, bar, this.picture.canvas, this.status, this.list.root, this.notes);
+    this.root = element(
+      "div",
+      { className: "vidseg-picker" },
+      bar,
+      this.picture.canvas,
+      this.status,
+      this.list.root,
+      this.notes,
+    );
     for (const kind of ["keydown", "keyup"]) {
       this.root.addEventListener(kind, (event) => {
         if (!event.ctrlKey && !event.metaKey) event.stopPropagation(); // keys of the graph
@@ -128,8 +143,13 @@ export class PickerWidget {
     if (this.linked) return ["The picks come from another node: what you change here is not used."];
     const wrong = this.model.lines.filter((line) => line.wrong).map((line) => `Not understood: ${line.raw.trim()}`);
     const stale = this.model.text !== this.#ranText;
-    const unknown = this.model.unknownPoints().map((point) => `Found when you run: frame ${point.frame}, ${point.name || "no name"}`);
-    return [...wrong, ...(stale ? ["Run to update the masks.", ...unknown] : this.#problems.map((problem) => `Not found: ${problem}`))];
+    const unknown = this.model
+      .unknownPoints()
+      .map((point) => `Found when you run: frame ${point.frame}, ${point.name || "no name"}`);
+    return [
+      ...wrong,
+      ...(stale ? ["Run to update the masks.", ...unknown] : this.#problems.map((problem) => `Not found: ${problem}`)),
+    ];
   }
 
   #hover(label) {
@@ -148,7 +168,9 @@ export class PickerWidget {
 
   #summary() {
     const picked = [...new Set(this.groups.values())].filter((group) => group.picked).map((group) => group.name);
-    return picked.length ? `Picked: ${picked.join(", ")}` : "Click regions to pick them, drag over several, right-click for more.";
+    return picked.length
+      ? `Picked: ${picked.join(", ")}`
+      : "Click regions to pick them, drag over several, right-click for more.";
   }
 
   #menuAt(label, button) {
@@ -163,12 +185,23 @@ export class PickerWidget {
     const items = [{ text: group.picked ? "Unpick" : "Pick", run: () => model.toggle(label, point) }];
     if (others.length) {
       const names = others.map((other) => other.name).join(", ");
-      items.push({ text: `Merge with ${names}`, run: () => model.merge(label, others.map((other) => other.leader)) });
+      items.push({
+        text: `Merge with ${names}`,
+        run: () =>
+          model.merge(
+            label,
+            others.map((other) => other.leader),
+          ),
+      });
     }
     if (group.labels.length > 1) items.push({ text: "Split again", run: () => model.split(label) });
     if (group.hidden) items.push({ text: "Show", run: () => model.show(label) });
     else items.push({ text: "Hide", run: () => model.hide(label, point) });
-    showMenu({ name: group.name, rename: (name) => model.rename(label, name, point), items }, { x: clientX, y: clientY }, returnFocus);
+    showMenu(
+      { name: group.name, rename: (name) => model.rename(label, name, point), items },
+      { x: clientX, y: clientY },
+      returnFocus,
+    );
   }
 
   remove() {
