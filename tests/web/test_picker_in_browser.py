@@ -252,6 +252,11 @@ def test_clicked_and_named_regions_are_the_mask_of_all_frames_also_after_loading
     assert frontend.notes() == ""
     assert frontend.status().startswith("Picked: ")
     assert {"a dog", "cat"} == set(frontend.status().removeprefix("Picked: ").split(", "))
+    frontend.press("Undo")
+    assert frontend.text.splitlines() == [lines[0].removesuffix(" a dog"), lines[1]]
+    assert "Run to update the masks." in frontend.notes()
+    name.fill("a dog")
+    name.press("Tab")
 
     saved = tmp_path / "workflow.json"
     saved.write_text(json.dumps(page.evaluate("app.graph.serialize()")))

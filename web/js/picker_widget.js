@@ -26,6 +26,7 @@ export class PickerWidget {
     this.addressOf = addressOf;
     this.model = new PicksModel((text) => {
       write(text);
+      this.#resolveUnknown();
       this.refresh();
     });
     const actions = {
@@ -77,7 +78,7 @@ export class PickerWidget {
   async load(content) {
     this.#ranText = content.text;
     this.#problems = content.problems;
-    this.model.setRegions(content.regions, content.found);
+    this.model.setRegions(content.regions, content.found, content.stem === this.#frames?.stem);
     const number = this.#frame?.number;
     if (content.stem !== this.#frames?.stem) {
       this.#frames = new PickerFrames(this.addressOf, content);

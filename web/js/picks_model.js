@@ -14,11 +14,11 @@ export class PicksModel {
     this.found = new Map(); // label by point, null where it is not resolved
   }
 
-  /** Take over what the node found when it ran. */
-  setRegions(regions, found) {
+  /** Take over what the node found when it ran; ``same`` says that the labels are those of the run before. */
+  setRegions(regions, found, same = false) {
     this.regions = new Map(regions.map((region) => [region.label, region]));
-    this.found = new Map(found.map(([frame, x, y, label]) => [keyOf({ frame, x, y }), label]));
-    this.#undo = [];
+    if (!same) this.found.clear();
+    for (const [frame, x, y, label] of found) this.found.set(keyOf({ frame, x, y }), label);
   }
 
   get text() {
