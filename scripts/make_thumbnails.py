@@ -23,7 +23,7 @@ SHOWN = {
     "3 Segment a video in one box": "PreviewRegions", "4 Repaint one region": "SaveAnimatedWEBP",
     "5 Remove or replace the background": "SaveAnimatedWEBP", "6 Compare two settings": "SaveAnimatedWEBP",
     "7 Segment a video with Stable Video Diffusion": "PreviewRegions",
-    "8 Pick regions by clicking": "SaveAnimatedWEBP", "9 Pick, correct and repaint": "SaveAnimatedWEBP",
+    "8 Pick regions by clicking": "SaveAnimatedWEBP", "9 Pick, correct and repaint": "PreviewRegions",
 }  # fmt: skip
 """The node of each example whose picture is the thumbnail."""
 DEMO_OUTPUTS = {
