@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -50,9 +51,8 @@ class NodeProgress(RunProgress):
 
 def _send_text(text: str) -> None:
     """Show a line of text on the running node, where there is a server and a node."""
-    from server import PromptServer  # noqa: PLC0415, absent where nodes are called without a server
-
-    server: Any = getattr(PromptServer, "instance", None)
+    module = sys.modules.get("server")  # not imported where nodes are called without a server
+    server: Any = getattr(getattr(module, "PromptServer", None), "instance", None)
     context = get_executing_context()
     if server is not None and context is not None:
         server.send_progress_text(text, context.node_id)
