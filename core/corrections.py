@@ -50,7 +50,7 @@ def corrected(
         features: of the clip; only the queries are used.
         labels: ``(T,h,w)`` labels on the coarse grid, or ``(T,H,W)`` in any resolution, and their regions.
         points: see `correction_text.parsed_corrections`.
-        painted: a region that was painted in one frame, applied first; or None.
+        painted: a region that was painted in one frame, applied last; or None.
         progress: called with stage ``corrections`` after each one.
 
     Returns:
@@ -62,11 +62,11 @@ def corrected(
     require_shape("labels.maps", labels.maps, "T H W", T=features.num_frames)
     groups = grouped(points)
     correction = _Correction(features, labels)
-    if painted is not None:
-        correction.paint(painted)
     for done, group in enumerate(groups, 1):
         correction.apply(group)
         progress("corrections", done, len(groups))
+    if painted is not None:
+        correction.paint(painted)
     correction.settle()
     return Corrected(LabelMaps(correction.maps, correction.regions), tuple(correction.problems))
 
@@ -108,7 +108,7 @@ class _Correction:
             self.maps = torch.stack(maps)
 
     def paint(self, painted: Painted) -> None:
-        """Add a painted region."""
+        """Lay a painted region over the others: in its frame it is all of that region."""
         require_shape("mask", painted.mask, "H W")
         if not 0 <= painted.frame < len(self.maps):
             raise InputError(
@@ -118,7 +118,7 @@ class _Correction:
         if not bool(painted.mask.any()):
             raise InputError("`mask` must mark the new region, but it is empty. Paint it, or disconnect the mask.")
         label = self._label_called(painted.name)
-        self.layers.mark(label, painted.frame, cells_of(painted.mask != 0, self.grid))
+        self.layers.mark(label, painted.frame, cells_of(painted.mask != 0, self.grid), whole=True)
 
     def _relabel(self, group: CorrectionGroup) -> None:
         """From a frame on, the pieces of regions under the points are another region."""

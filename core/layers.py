@@ -44,7 +44,14 @@ class Layers:
         self._exact: list[tuple[int, Tensor, int]] = []
 
     def mark(
-        self, label: int, frame: int, part: Tensor, *, both_ways: bool = True, exact: Tensor | None = None
+        self,
+        label: int,
+        frame: int,
+        part: Tensor,
+        *,
+        both_ways: bool = True,
+        whole: bool = False,
+        exact: Tensor | None = None,
     ) -> None:
         """Mark a part of a frame as ``label``; it is taken from the other marked regions there.
 
@@ -53,16 +60,17 @@ class Layers:
             frame: the marked frame.
             part: ``(N,)`` float32, share of each cell.
             both_ways: whether it also counts in the frames before.
+            whole: the part is all of the region in that frame, not more of it.
             exact: ``(H,W)`` bool, the part in the resolution of the maps, for its own frame.
         """
-        carried = carried_shares(self._tokens, self._grid, part[:, None], frame, self._config, both_ways=both_ways)[
-            ..., 0
-        ]
+        start = part[:, None]
+        carried = carried_shares(self._tokens, self._grid, start, frame, self._config, both_ways=both_ways)[..., 0]
         for other in [other for other in self._marks if other != label]:
             shares = self._all_shares(other)
             if bool((torch.minimum(shares[frame], part) > 0).any()):
                 self._remember(other, _Mark(frame, torch.minimum(shares, 1 - carried), both_ways))
-        known = torch.maximum(self._all_shares(label), carried) if label in self._marks else carried
+        adds = label in self._marks and not whole
+        known = torch.maximum(self._all_shares(label), carried) if adds else carried
         self._remember(label, _Mark(frame, known, both_ways))
         if exact is not None:
             self._exact.append((frame, exact, label))

@@ -43,7 +43,7 @@ class GrowthConfig:
     """Largest part, as a share of the frame: things, not backgrounds."""
     num_steps: int = 80
     """Steps of the walk; what is missing to its limit is below 2e-8."""
-    spot_weight: float = 20.0
+    spot_weight: float = 10.0
     """Pull of a corrected point against one cell of the region it lies on (measured)."""
     box_margin: int = 6
     """Cells around a box that count as what surrounds it (measured)."""

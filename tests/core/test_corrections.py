@@ -117,6 +117,15 @@ def test_a_second_point_corrects_the_spot_alone(features: Features, labels: Labe
     assert bool(region(result, "ball")[4, 8, 12])
 
 
+def test_a_painted_mask_is_the_whole_region_in_its_frame(features: Features, labels: LabelMaps) -> None:
+    wrong = "new 0 0.18,0.3 ball\nnew 0 0.75,0.6 ball"  # the second thing is no ball
+    mask = torch.nn.functional.interpolate((truth()[5] == 1).float()[None, None], (48, 64))[0, 0]
+    result = region(applied(features, labels, wrong, Painted(mask, 5, "Ball")), "ball")
+    assert overlap(result, 1, slice(3, 6)) > 0.9
+    assert bool(result[0, 6, 11])
+    assert not bool(result[5, 8, 11])
+
+
 def test_the_nearest_mark_decides(features: Features, labels: LabelMaps) -> None:
     result = applied(features, labels, "new 0 0.18,0.3 ball\nnew 5 0.18,0.5 ground")
     assert bool(region(result, "ball")[0, 3, 3])
