@@ -13,11 +13,14 @@ PICK_NOTE = """## Click the regions
 3. Run again: only the nodes after *Pick Regions* run.
 
 What you pick is kept as points, so it holds when the seed or the clip changes a little."""
+CORRECTIONS = """new 10 0.35,0.62 rabbit
+new 10 0.37,0.4 rabbit
+new 3 0.3,0.55 rabbit"""
 CORRECT_NOTE = """## Correct what is wrong
 A line in *Correct Regions* is an action, a frame, a point (x,y as fractions of width and height) and a name. \
-Here what lies under a point of frame 5 is no wall from then on, but the rabbit. The model does not run again for it.
+Here three points say what is the rabbit, parts of which were taken for the wall. The model does not run again for it.
 
-*Preview Regions* shows what comes out; `wall` is painted over."""
+*Preview Regions* shows what comes out; `wall` is painted over, and no longer the rabbit."""
 
 
 def pick_regions() -> Graph:
@@ -47,7 +50,7 @@ def pick_correct_repaint() -> Graph:
     labels = fine(graph, model, features, refined)
     picked = graph.add("PickRegions", (1440, 0), frames=sized[0], labels=labels[0], picks="0 0.78,0.5 wall", width=460)
     corrected = graph.add("CorrectRegions", (1960, 0), labels=picked[1], features=features[0],
-                          corrections="5 0.3,0.48 rabbit", width=340)  # fmt: skip
+                          corrections=CORRECTIONS, width=340)  # fmt: skip
     graph.add("PreviewRegions", (1960, 320), frames=sized[0], labels=corrected[0], width=420)
     mask = graph.add("RegionsToMask", (1960, 640), labels=corrected[0], regions="wall")
     repainted(graph, model, sized[0], mask[0], words="a wall of white marble, detailed", left=2440)
