@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def graph(seed: int) -> Graph:
     """Segment the bundled clip with the bundled model."""
     wires: dict[str, Any] = {name: ["1", slot] for slot, name in enumerate(("model", "vae", "positive", "negative"))}
-    widgets = {"preset": "default", "num_clusters": 4, "max_side": 192, "fine_edges": True, "window_length": 8}
+    widgets = {"preset": "default", "num_clusters": 4, "max_side": 192, "quality": "exact", "window_length": 8}
     segment = {**wires, "frames": ["1", 4], "seed": seed, **widgets}
     return {
         "1": {"class_type": "LoadDemoModel", "inputs": {}},

@@ -15,21 +15,9 @@ from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffuse
 from vidseg.core.config import ATTENTION_BLOCKS, ModulationConfig
 from vidseg.core.types import InputError
 
-from .narrow_models import SD1, SD2, narrow_model
+from .narrow_models import narrow_model
 
-SHAPE = (4, 8, 16)
 GUIDANCE = 5.0
-
-
-@pytest.fixture(scope="module", params=["SD2", "SD1"])
-def backbone(request: Any, tmp_path_factory: Any) -> DiffusersBackbone:
-    sizes = SD2 if request.param == "SD2" else SD1
-    return load_diffusers(narrow_model(tmp_path_factory.mktemp("model") / "m.safetensors", sizes), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def latents() -> Tensor:
-    return torch.randn((2, *SHAPE), generator=torch.Generator().manual_seed(1))
 
 
 def oracle(backbone: DiffusersBackbone, latents: Tensor, timestep: int) -> Tensor:
