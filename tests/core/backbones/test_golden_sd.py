@@ -83,7 +83,7 @@ def modulated(
     def job(denoiser: Any) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
         plain = plain_pass(denoiser, golden["latents_noised"][frames], sigmas, REFERENCE)
         return {
-            (frames[job.frame], job.label): (plus, minus)
+            (frames[job.frame], *job.labels): (plus, minus)
             for pairs in modulate(denoiser, plain, coarse, REFERENCE, 8)
             for job, plus, minus in zip(*pairs, strict=True)
         }
