@@ -77,6 +77,11 @@ class Server:
         with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
             return bytes(response.read())
 
+    def widgets(self, kind: str) -> dict[str, Any]:
+        """Return the widgets of a kind of node, as they are in a new node."""
+        spec = self.get(f"/object_info/{kind}")[kind]["input"]["required"]
+        return {name: entry[1]["default"] for name, entry in spec.items() if len(entry) > 1 and "default" in entry[1]}
+
     def submit(self, graph: Graph) -> dict[str, Any]:
         """Queue a graph; returns the server's answer, which holds ``prompt_id`` or ``node_errors``."""
         try:

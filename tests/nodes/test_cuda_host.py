@@ -29,11 +29,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def graph(seed: int) -> Graph:
+def graph(server: Server, seed: int) -> Graph:
     """Segment the bundled clip with the bundled model."""
     wires: dict[str, Any] = {name: ["1", slot] for slot, name in enumerate(("model", "vae", "positive", "negative"))}
-    widgets = {"preset": "default", "num_clusters": 4, "max_side": 192, "quality": "exact", "window_length": 8}
-    segment = {**wires, "frames": ["1", 4], "seed": seed, **widgets}
+    widgets = {**server.widgets("SegmentVideo"), "num_clusters": 4, "max_side": 192, "window_length": 8}
+    segment = {**wires, "frames": ["1", 4], **widgets, "seed": seed}
     return {
         "1": {"class_type": "LoadDemoModel", "inputs": {}},
         "2": {"class_type": "SegmentVideo", "inputs": segment},
@@ -52,15 +52,15 @@ def held_after_unloading(server: Server) -> int:
 
 
 def test_memory_on_the_gpu_comes_back(server: Server) -> None:
-    server.run(graph(1))
+    server.run(graph(server, 1))
     before = held_after_unloading(server)
-    server.run(graph(2))
-    server.run(graph(3))
+    server.run(graph(server, 2))
+    server.run(graph(server, 3))
     assert abs(held_after_unloading(server) - before) <= SLACK
 
 
 @pytest.mark.parametrize("option", ["--lowvram", "--novram"])
 def test_little_memory_gives_the_same_labels(server: Server, tmp_path: Path, option: str) -> None:
-    expected = saved_labels(server, server.run(graph(1)))
+    expected = saved_labels(server, server.run(graph(server, 1)))
     with running_server(tmp_path / "base", REPOSITORY, option) as other:
-        assert saved_labels(other, other.run(graph(1))) == expected != []
+        assert saved_labels(other, other.run(graph(other, 1))) == expected != []

@@ -188,11 +188,11 @@ def test_labels_equal_those_of_the_program_without_the_host(server: Server) -> N
     from vidseg.nodes.whole import DEMO_CLIP, DEMO_MODEL  # noqa: PLC0415
 
     wires = {name: ["1", slot] for slot, name in enumerate(("model", "vae", "positive", "negative"))}
-    widgets = {"preset": "default", "num_clusters": 3, "seed": 7, "max_side": 128, "quality": "exact"}
+    widgets = {**server.widgets("SegmentVideo"), "num_clusters": 3, "seed": 7, "max_side": 128}
     graph: Graph = {
         "1": {"class_type": "LoadDemoModel", "inputs": {}},
         "2": {"class_type": "ImageFromBatch", "inputs": {"image": ["1", 4], "batch_index": 0, "length": 2}},
-        "3": {"class_type": "SegmentVideo", "inputs": {**wires, "frames": ["2", 0], **widgets, "window_length": 0}},
+        "3": {"class_type": "SegmentVideo", "inputs": {**wires, "frames": ["2", 0], **widgets}},
         "4": {"class_type": "SaveRegions", "inputs": {"labels": ["3", 0], "filename_prefix": "vidseg/same"}},
     }
     saved = [np.asarray(Image.open(io.BytesIO(data))) for data in saved_labels(server, server.run(graph))]
