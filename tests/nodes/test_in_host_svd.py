@@ -19,7 +19,7 @@ from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.config import ModulationConfig, Settings, VideoConfig, changed, preset
 from vidseg.core.pipeline import extract_features, segment
 from vidseg.core.types import InputError
-from vidseg.nodes.whole import HeldFrames
+from vidseg.nodes.sources import HeldFrames
 
 from ..core.backbones import test_video_contract as contract
 from ..core.backbones.narrow_models import SVD, narrow_model
