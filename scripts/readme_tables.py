@@ -1,4 +1,4 @@
-"""Write the tables of README.md that come from `core/config.py`; `tests/test_readme.py` compares them.
+"""Write the tables of README.md that come from `core/config_parts.py`; `tests/test_readme.py` compares them.
 
 Run it from the root of the project: `python scripts/readme_tables.py`.
 """
@@ -9,7 +9,7 @@ import ast
 from dataclasses import fields
 from pathlib import Path
 
-from vidseg.core import config
+from vidseg.core import config, config_parts
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
@@ -19,7 +19,7 @@ NAMES = ("default", "paper", "reference", "emerdiff")
 def descriptions() -> dict[str, str]:
     """Return the text below each field of the settings, by ``Class.field``."""
     found = {}
-    tree = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(config_parts.__file__).read_text(encoding="utf-8"))
     for node in [node for node in tree.body if isinstance(node, ast.ClassDef)]:
         for field, text in zip(node.body, node.body[1:], strict=False):
             is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
