@@ -136,6 +136,21 @@ def test_help_and_language_are_served(server: Server) -> None:
     assert set(server.get("/i18n")["en"]["nodeDefs"]) >= IDS
 
 
+def test_other_picks_run_nothing_before_the_picker(server: Server) -> None:
+    graph = small(next(path for path in EXAMPLES if "Pick regions" in path.stem))
+    kinds = {node["class_type"]: key for key, node in graph.items()}
+    server.run(graph)
+    graph[kinds["PickRegions"]]["inputs"]["picks"] = "0 0.1,0.1 corner\n3 0.9,0.9"
+    history = server.wait(server.submit(graph)["prompt_id"])
+    (cached,) = (set(body["nodes"]) for kind, body in history["status"]["messages"] if kind == "execution_cached")
+    after = {"PickRegions", "ImageCompositeMasked", "SaveAnimatedWEBP", "PreviewAny"}
+    assert set(graph) - cached == {kinds[kind] for kind in after}
+    refused = {**graph, kinds["PickRegions"]: {**graph[kinds["PickRegions"]]}}
+    refused[kinds["PickRegions"]]["inputs"] = {**graph[kinds["PickRegions"]]["inputs"], "picks": "a dog"}
+    errors = server.submit(refused)["node_errors"][kinds["PickRegions"]]["errors"]
+    assert "but got 'a dog' in line 1" in errors[0]["details"]
+
+
 def test_interrupted_run_can_be_repeated(server: Server) -> None:
     graph = small(next(path for path in EXAMPLES if path.stem.endswith("Segment a video")))
     kinds = {node["class_type"]: key for key, node in graph.items()}
