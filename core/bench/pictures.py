@@ -20,13 +20,20 @@ _WIDTH, _BAR, _FONT_SIZE = 420, 26, 16
 
 
 def notable(scores: Mapping[str, float]) -> dict[str, str]:
-    """Return the clips with the best, median and worst score by what they are; ties by the order given.
+    """Return the clips with the best, median and worst score by what they are, each once; ties by the order given.
 
     >>> notable({"a": 0.3, "b": 0.9, "c": 0.5})
     {'best': 'b', 'median': 'c', 'worst': 'a'}
+    >>> notable({"a": 0.3, "b": 0.9})
+    {'best': 'b', 'worst': 'a'}
     """
     ranked = sorted(scores, key=lambda name: -scores[name])
-    return {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
+    chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
+    if len(ranked) < 3:
+        del chosen["median"]
+    if len(ranked) < 2:
+        del chosen["worst"]
+    return chosen
 
 
 def clip_row(clip: BenchClip, result: Path, text: str) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import doctest
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from vidseg.core.bench import pictures
 from vidseg.core.bench.engines import ModelSpec, attempted
 from vidseg.core.bench.job import Job, named_by_majority, run_job
 from vidseg.core.bench.layouts import open_dataset
@@ -212,3 +214,8 @@ def test_records_hold_what_made_them(tmp_path: Path, model: Path) -> None:
     assert record["made by"]["frames"] == [5, "00000.png", "00004.png"]
     assert len(record["made by"]["model"]["fingerprint"]) == 64
     assert (record["frames"], record["labelled"]) == (5, 5)
+
+
+def test_pictures_show_each_clip_once() -> None:
+    assert doctest.testmod(pictures).failed == 0
+    assert pictures.notable({"a": 0.3}) == {"best": "a"}
