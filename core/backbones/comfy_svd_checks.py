@@ -15,8 +15,8 @@ from ..types import InputError
 from .comfy_checks import model_name
 
 REMEDY = (
-    "Load svd.safetensors with 'Image Only Checkpoint Loader (img2vid model)' and wire its CLIP_VISION to "
-    "`clip_vision`, or the outputs of 'SVD_img2vid_Conditioning' to `positive` and `negative`"
+    "Load svd.safetensors with 'Image Only Checkpoint Loader' ('Load Checkpoint Image Only') and wire its CLIP_VISION "
+    "to `clip_vision`, or the outputs of 'SVD_img2vid_Conditioning' to `positive` and `negative`"
 )
 NUM_CHANNELS = (8, 4)
 """Channels into and out of SVD's UNet."""

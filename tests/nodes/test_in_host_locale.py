@@ -22,6 +22,9 @@ OF_THE_HOST = {
         "Load Video",
         "Get Video Components",
         "Load Image",
+        "Load Checkpoint Image Only",
+        "Image Only Checkpoint Loader",
+        "SVD_img2vid_Conditioning",
     ),
     *(
         "Create Video",

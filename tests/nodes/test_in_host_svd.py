@@ -267,7 +267,7 @@ def test_nodes_take_the_preset_of_the_kind(svd: LoadedSvd, frames: Tensor, monke
         monkeypatch.setattr(f"vidseg.nodes.{module}.{name}", spy(module, result))
     monkeypatch.setattr("vidseg.nodes.fine.require_features_of", lambda *_arguments: None)
     video = {"model": svd.model, "vae": svd.vae}
-    stub = SimpleNamespace(maps=None, regions=(), scan=None, frame_size=(64, 128))
+    stub = SimpleNamespace(maps=None, regions=(), scan=None, frame_size=(64, 128), num_frames=3)
     call("ExtractDiffusionFeatures", **video, frames=frames, clip_vision=svd.clip_vision)
     call("MaskedModulationUpsample", **video, features=stub, labels=stub)
     call("SegmentVideo", **video, frames=frames, clip_vision=svd.clip_vision, preset="paper", window_length=25)
