@@ -151,6 +151,23 @@ def test_other_picks_run_nothing_before_the_picker(server: Server) -> None:
     assert "but got 'a dog' in line 1" in errors[0]["details"]
 
 
+def test_another_correction_runs_nothing_before_it(server: Server) -> None:
+    graph = small(next(path for path in EXAMPLES if "correct" in path.stem))
+    kinds = {node["class_type"]: key for key, node in graph.items()}
+    server.run(graph)
+    correction = graph[kinds["CorrectRegions"]]["inputs"]
+    correction["corrections"] = "new 1 0.5,0.5 middle\n99 0.5,0.5 late"
+    history = server.wait(server.submit(graph)["prompt_id"])
+    assert history["status"]["status_str"] == "success"
+    (cached,) = (set(body["nodes"]) for kind, body in history["status"]["messages"] if kind == "execution_cached")
+    before = {"ExtractDiffusionFeatures", "KMeansInit", "SceneContextKNN", "MaskedModulationUpsample", "PickRegions"}
+    assert {kinds[kind] for kind in before & set(kinds)} <= cached
+    assert kinds["CorrectRegions"] not in cached
+    correction["corrections"] = "1 5,5 middle"
+    errors = server.submit(graph)["node_errors"][kinds["CorrectRegions"]]["errors"]
+    assert "points in [0, 1]" in errors[0]["details"]
+
+
 def test_interrupted_run_can_be_repeated(server: Server) -> None:
     graph = small(next(path for path in EXAMPLES if path.stem.endswith("Segment a video")))
     kinds = {node["class_type"]: key for key, node in graph.items()}
