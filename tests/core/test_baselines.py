@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core import baselines
+from vidseg.core import baselines, pipeline
 from vidseg.core.baselines import color_features, color_windows, frame_windows, in_order_of_occurrence
 from vidseg.core.clustering import normalised
 from vidseg.core.config import Settings, changed
@@ -98,7 +98,7 @@ def colour_as_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def upsample(_b: object, features: Features, coarse: CoarseMaps, *_: object, **__: object) -> LabelMaps:
         return bilinear(coarse, features.frame_size)
 
-    monkeypatch.setattr(baselines, "extract_features", extract)
+    monkeypatch.setattr(pipeline, "extract_features", extract)
     monkeypatch.setattr(baselines, "upsample", upsample)
 
 
