@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,13 +124,20 @@ def messages(history: dict[str, Any]) -> str:
 
 
 @contextmanager
-def running_server(base: Path, pack: Path, *options: str) -> Iterator[Server]:
-    """Start ComfyUI on a clean base directory with this pack alone, and ``--cpu`` or other ``options``."""
+def running_server(
+    base: Path, pack: Path, *options: str, prepare: Callable[[Path], None] | None = None
+) -> Iterator[Server]:
+    """Start ComfyUI on a clean base directory with this pack alone, and ``--cpu`` or other ``options``.
+
+    ``prepare`` is called with the base directory before the start.
+    """
     path = host_path()
     assert path is not None
     for name in ("custom_nodes", "models", "input", "output", "temp", "user", "home"):
         (base / name).mkdir(parents=True)
     (base / "custom_nodes" / PACK).symlink_to(pack)
+    if prepare is not None:
+        prepare(base)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -18,6 +18,7 @@ from vidseg.core.config import changed, preset
 from vidseg.core.pipeline import segment
 from vidseg.core.video import open_clip
 
+from ..core.backbones.narrow_models import SVD, narrow_model
 from .conftest import REASON
 from .host import PACK, REPOSITORY, Graph, Server, running_server
 
@@ -42,6 +43,61 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         running.offered = running.get("/object_info")
         write_clip(running.base / "input" / VIDEO)
         yield running
+
+
+VIDEO_MODEL_NODE = """
+import sys
+from pathlib import Path
+
+class NarrowVideoModel:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL", "VAE", "CLIP_VISION"), "load", "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"path": ("STRING", {})}}
+
+    def load(self, path):
+        sys.path.insert(0, REPOSITORY)
+        try:
+            from tests.nodes.narrow_svd import load_svd
+        finally:
+            sys.path.remove(REPOSITORY)
+        return tuple(load_svd(Path(path)))
+
+NODE_CLASS_MAPPINGS = {"NarrowVideoModel": NarrowVideoModel}
+"""
+"""A node of the tests alone: the host's own loaders know the full size of SVD only."""
+
+
+@pytest.fixture(scope="module")
+def server_with_video_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    def add(base: Path) -> None:
+        folder = base / "custom_nodes" / "narrow_video_model"
+        folder.mkdir()
+        (folder / "__init__.py").write_text(f"REPOSITORY = {str(REPOSITORY)!r}\n{VIDEO_MODEL_NODE}")
+
+    with running_server(tmp_path_factory.mktemp("comfyui") / "base", REPOSITORY, prepare=add) as running:
+        yield running
+
+
+def test_both_kinds_of_models_side_by_side_in_one_graph(server_with_video_model: Server, tmp_path: Path) -> None:
+    server = server_with_video_model
+    path = narrow_model(tmp_path / "svd.safetensors", SVD)
+    image = {name: ["1", slot] for slot, name in enumerate(("model", "vae", "positive", "negative"))}
+    video = {name: ["2", slot] for slot, name in enumerate(("model", "vae", "clip_vision"))}
+    widgets = {**server.widgets("SegmentVideo"), "num_clusters": 3, "max_side": 128, "quality": "fast"}
+    graph: Graph = {
+        "1": {"class_type": "LoadDemoModel", "inputs": {}},
+        "2": {"class_type": "NarrowVideoModel", "inputs": {"path": str(path)}},
+        "3": {"class_type": "ImageFromBatch", "inputs": {"image": ["1", 4], "batch_index": 0, "length": 14}},
+        "4": {"class_type": "SegmentVideo", "inputs": {**image, "frames": ["3", 0], **widgets}},
+        "5": {"class_type": "SegmentVideo", "inputs": {**video, "frames": ["3", 0], **widgets}},
+        "6": {"class_type": "SaveRegions", "inputs": {"labels": ["4", 0], "filename_prefix": "vidseg/image"}},
+        "7": {"class_type": "SaveRegions", "inputs": {"labels": ["5", 0], "filename_prefix": "vidseg/video"}},
+    }
+    saved = saved_labels(server, server.run(graph))
+    assert len(saved) == 28
+    assert saved[:14] != saved[14:]
 
 
 def write_clip(path: Path) -> None:
