@@ -390,7 +390,7 @@ def test_options_change_the_settings() -> None:
         ("nothing.at_all=3", "frame.max_side"),
         ("preset.name=x", "must name one of"),
         ("cluster.num_clusters=many", "a whole number"),
-        ("cluster.num_clusters=0", r"\[1, 255\]"),
+        ("cluster.num_clusters=-1", r"\[0, 255\]"),
         ("difference.filter_strength=lots", "a number"),
         ("modulation.enabled=perhaps", "true or false"),
         ("window.tail=long", "short, overlap"),
