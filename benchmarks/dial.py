@@ -80,7 +80,9 @@ def markdown(means: dict[str, dict[str, float]], clips: int) -> str:
     """Return the table of means over clips."""
     lines = ["| quality | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
     for quality, row in means.items():
-        lines.append(f"| {quality} | " + " | ".join(f"{row[name]:.3f}" for name in COLUMNS if name in row) + " |")
+        lines.append(
+            f"| {quality} | " + " | ".join(f"{row[name]:.3f}" if name in row else "" for name in COLUMNS) + " |"
+        )
     remark = f"Means over {clips} clips; {torch.get_num_threads()} threads; {versions()}; `{' '.join(sys.argv)}`"
     return "\n".join(lines) + f"\n\n{remark}\n"
 
@@ -90,7 +92,8 @@ def plot(means: dict[str, dict[str, float]], path: Path) -> None:
     figure = new_figure((9, 3.2))
     if figure is None:
         return
-    for axes, name in zip(figure.subplots(1, 3), ("mIoU", "mVC8", "boundary F"), strict=True):
+    names = [name for name in COLUMNS[:3] if all(name in row for row in means.values())]
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         places = [(row["seconds/frame"], row[name]) for row in means.values()]
         axes.plot(*zip(*places, strict=True), "o-")
         for quality, place in zip(means, places, strict=True):
