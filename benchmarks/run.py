@@ -3,8 +3,9 @@
 Usage: python benchmarks/run.py --out DIR [--rows exact,balanced,fast,draft] [--paper CHECKOUT] [--sd21]
        [--width 256 --height 128 --frames 14 --clusters 20] [--model FILE] [--device cpu --dtype float32]
 
-The clip is the bundled one in the size that is asked for; the clusters of its first frame serve as ground truth, so
-that all rows have the same regions. ``--sd21`` takes random weights of the true SD 2.1 size: time and memory do not
+The clip is the bundled one in the size that is asked for. The clusters that the published K-means finds in its first
+frame (those of our ``reference`` preset) serve as ground truth, so that all rows have the same regions: fewer than K
+where some lie in later frames only. ``--sd21`` takes random weights of the true SD 2.1 size: time and memory do not
 depend on what the weights are. CHECKOUT as in paper_code.py. DIR gets run.json, run.md and run.png.
 
 ``UNet`` counts calls of the whole UNet for one frame with both halves of guidance, parts by their measured share.
@@ -70,7 +71,7 @@ def settings_of(quality: str, clusters: int) -> Settings:
 
 
 def prepare(arguments: Namespace) -> None:
-    """Write frames, and the clusters of the first as its mask, to ``DIR/clip``; and random weights if asked for."""
+    """Write frames, and a mask of the first one's clusters, to ``DIR/clip``; and random weights if asked for."""
     if arguments.sd21 and not arguments.model.exists():
         random_model(arguments.model, sizes=SD21)
     frames_folder, masks = arguments.out / "clip" / "frames", arguments.out / "clip" / "masks"
@@ -81,7 +82,7 @@ def prepare(arguments: Namespace) -> None:
     frames = F.interpolate(frames.movedim(-1, 1), (arguments.height, arguments.width), mode="area").movedim(1, -1)
     for number, frame in enumerate(frames):
         Image.fromarray((frame * 255).round().to(torch.uint8).numpy()).save(frames_folder / f"{number:05d}.png")
-    settings = settings_of("draft", arguments.clusters)
+    settings = changed(preset("reference"), cluster={"num_clusters": arguments.clusters})
     features = extract_features(loaded(arguments), frames[:WINDOW], settings)
     cells = make_seeds(features, settings).cluster_map
     label_image(cells.repeat_interleave(16, 0).repeat_interleave(16, 1)).save(masks / "00000.png")

@@ -28,6 +28,6 @@ def test_files_that_the_readme_links_to_are_there() -> None:
 
 
 def test_ci_runs_the_readme_s_test_command() -> None:
-    command = "python -m pytest --cov"
+    command = "python -m pytest -n auto --dist loadfile --cov"
     assert command in README.read_text(encoding="utf-8")
     assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
