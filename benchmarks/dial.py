@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from counting import CountingBackbone
+from counting import CountingBackbone, clock
 from plots import new_figure
 from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.bench.dataset import BenchClip, ClipFrames
@@ -39,9 +38,9 @@ def measured(
     parts = {"cluster": {"num_clusters": arguments.clusters}, "frame": {"max_side": arguments.max_side}}
     settings = at_quality(changed(preset("default"), **parts), quality)
     backbone.reset()
-    start = time.perf_counter()
+    start = clock()
     labels = segment(backbone, ClipFrames(clip), settings, reference=clip.read_mask(0)).maps
-    seconds = time.perf_counter() - start
+    seconds = clock() - start
     torch.save(labels, labels_file(arguments, clip, quality))
     exact = torch.load(labels_file(arguments, clip, "exact"))
     numbers = sorted(clip.masks)

@@ -108,6 +108,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     add("--anchor-mask", type=Path, metavar="PNG", help="label image of the first frame, which names the regions")
     add("--baseline", choices=["color", "frame"], help="run a floor to compare with instead of the method")
     _add_device(parser)
+    add("--compile", action="store_true", help="fuse layers with torch.compile: for long runs on a GPU")
     add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
     add("--overwrite", action="store_true", help="replace an earlier result")
     parser.set_defaults(command=_segment)
@@ -164,6 +165,7 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
         baseline=arguments.baseline,
         device=_device(arguments.device),
         dtype=DTYPES[arguments.dtype],
+        compiled=arguments.compile,
         overwrite=arguments.overwrite,
         resume=arguments.resume,
     )

@@ -49,6 +49,7 @@ class SegmentOptions:
         baseline: run a floor instead.
         device: where the model runs, or None for the best there is.
         dtype: floating-point type of the model.
+        compiled: use torch.compile.
         overwrite: replace an earlier result.
         resume: continue it.
     """
@@ -61,6 +62,7 @@ class SegmentOptions:
     baseline: Baseline | None = None
     device: str | None = None
     dtype: torch.dtype = torch.float32
+    compiled: bool = False
     overwrite: bool = False
     resume: bool = False
 
@@ -113,6 +115,7 @@ class SegmentRun:
                 model=backbone.info if backbone else None,
                 device=device,
                 dtype=str(options.dtype).removeprefix("torch."),
+                compiled=options.compiled,
                 settings=options.settings,
                 baseline=options.baseline,
                 anchor_mask=mask_hash,
@@ -147,7 +150,10 @@ class SegmentRun:
         from .backbones.diffusers_unet import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
         device = torch.device(options.device) if options.device else default_device()
-        return load_diffusers(options.model, dtype=options.dtype, device=device), device.type
+        backbone = load_diffusers(options.model, dtype=options.dtype, device=device)
+        if options.compiled:
+            backbone.compile()
+        return backbone, device.type
 
     def _begin(self, run: RunDescription) -> ScanState | None:
         """Make the folder ready; return the state to go on from, if there is one."""

@@ -14,6 +14,7 @@ from ..model_files import CONDITIONING_KEY, ModelDescription, describe_model, fi
 from ..schedule import training_sigmas
 from ..types import InputError, require_shape
 from . import BackboneInfo, Denoiser, Result, halve_on_out_of_memory
+from .compiling import compile_networks
 from .diffusers_arithmetic import align, use_contiguous_tokens, use_plain_attention
 from .diffusers_denoiser import DiffusersDenoiser
 from .diffusers_weights import build_unet, build_vae, read_tensors
@@ -142,6 +143,10 @@ class DiffusersBackbone:
             self._compute_batch(latent_shape[-3:]),
         )
         return job(denoiser)
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Compile the networks for all later calls; see `compile_networks`."""
+        compile_networks(self._unet, self._vae, device=self.device, backend=backend)
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Return how many latents of shape ``(4,H/8,W/8)`` fit into the free memory, what is kept of them included.
