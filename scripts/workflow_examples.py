@@ -14,8 +14,8 @@ MODEL_NOTE = f"""## Model
 goes into `ComfyUI/models/checkpoints`.
 Other Stable Diffusion 1.x and 2.x checkpoints work too: choose yours in *Load Checkpoint*. SDXL and Flux do not.
 
-No checkpoint at hand? Wire *model*, *vae*, *positive* and *negative* of **Demo clip** in place of the three nodes at \
-the left.
+No checkpoint at hand? Wire *model*, *vae*, *positive* and *negative* of **Demo clip** in place of *Load Checkpoint*, \
+*Empty prompt* and *Conditioning Zero Out*.
 
 The prompt stays **empty**, and *negative* is **zeros** (Conditioning Zero Out): the method needs no words."""
 VIDEO_CHECKPOINT = "svd.safetensors"
@@ -32,6 +32,8 @@ No prompt here: each window of 14 frames is conditioned on its own first frame, 
 TEMPORAL_NOTE = """## Why not temporal attention?
 This branch shows features of the layers that look along time: they change from frame to frame, so that regions made \
 of them would flicker. Compare with the features above. Mute it when you have seen it."""
+ROW = 760
+"""Top of what stands below the frame around the five stages, pixels."""
 STAGES = (
     "ExtractDiffusionFeatures", "KMeansInit", "SceneContextKNN", "CorrespondenceRefine", "MaskedModulationUpsample",
 )  # fmt: skip
@@ -71,24 +73,24 @@ def checkpoint(graph: Graph) -> Model:
     entry = {"name": CHECKPOINT, "url": CHECKPOINT_LINK, "directory": "checkpoints"}
     loader = graph.add("CheckpointLoaderSimple", (0, 0), ckpt_name=CHECKPOINT, properties={"models": [entry]})
     prompt = graph.add("CLIPTextEncode", (0, 160), clip=loader[1], text="", title="Empty prompt")
-    zeros = graph.add("ConditioningZeroOut", (0, 360), conditioning=prompt[0])
-    graph.notes.append(Note(MODEL_NOTE, (-420, 0), (380, 420)))
+    zeros = graph.add("ConditioningZeroOut", (0, 320), conditioning=prompt[0])
+    graph.notes.append(Note(MODEL_NOTE, (360, ROW), (320, 270)))
     return Model(loader[0], loader[2], prompt[0], zeros[0], loader[1])
 
 
 def demo(graph: Graph) -> tuple[Model, Socket]:
     """Add the demo model; returns it and its frames."""
     loader = graph.add("LoadDemoModel", (0, 0))
-    graph.notes.append(Note(DEMO_NOTE, (-420, 0), (380, 300)))
+    graph.notes.append(Note(DEMO_NOTE, (0, 220), (300, 220)))
     return Model(loader[0], loader[1], loader[2], loader[3], None), loader[4]
 
 
 def video(graph: Graph) -> Socket:
     """Add the bundled clip, where a video of one's own can take its place; returns the frames."""
-    clip = graph.add("LoadDemoModel", (-420, 500), width=380, title="Demo clip")
-    made = graph.add("CreateVideo", (0, 470), images=clip[4], fps=8.0)
-    frames = graph.add("GetVideoComponents", (0, 620), video=made[0])
-    graph.notes.append(Note(VIDEO_NOTE, (-420, 700), (380, 220)))
+    clip = graph.add("LoadDemoModel", (0, 400), title="Demo clip")
+    made = graph.add("CreateVideo", (0, 600), images=clip[4], fps=8.0)
+    frames = graph.add("GetVideoComponents", (0, 720), video=made[0])
+    graph.notes.append(Note(VIDEO_NOTE, (720, ROW), (320, 170)))
     return frames[0]
 
 
@@ -114,42 +116,46 @@ def segment_a_video() -> Graph:
     model, frames = checkpoint(graph), video(graph)
     features, refined = coarse(graph, model, frames, max_side=768, clusters=20)
     labels = fine(graph, model, features, refined)
-    preview = graph.add("PreviewRegions", (1440, 0), frames=frames, labels=labels[0], width=560)
-    graph.add("SaveRegions", (1080, 420), labels=labels[0])
-    graph.add("SaveAnimatedWEBP", (1080, 560), images=preview[0], filename_prefix="vidseg/overlay", fps=8.0,
-              lossless=False)  # fmt: skip
+    preview = graph.add("PreviewRegions", (1440, 0), frames=frames, labels=labels[0], wide=560)
+    graph.add("SaveRegions", (1080, ROW), labels=labels[0])
+    graph.add("SaveAnimatedWEBP", (1440, 520), images=preview[0], filename_prefix="vidseg/overlay", fps=8.0,
+              lossless=False, wide=560)  # fmt: skip
     return graph
 
 
-def repainted(graph: Graph, model: Model, frames: Socket, mask: Socket, *, words: str, left: int) -> None:
-    """Add what paints ``words`` under a mask, from a place on; the checkpoint that segments also paints."""
-    grown = graph.add("GrowMask", (left, 160), mask=mask, expand=6)
+Places = tuple[tuple[int, int], tuple[int, int]]
+
+
+def repainted(graph: Graph, model: Model, frames: Socket, mask: Socket, *, words: str, places: Places) -> None:
+    """Add what paints ``words`` under a mask, in two columns; the checkpoint that segments also paints."""
+    prompts, place = places
     source = model.clip if model.clip else model.positive
-    wanted = graph.add("CLIPTextEncode", (left, 300), clip=source, text=words, title="What to paint")
-    avoid = graph.add("CLIPTextEncode", (left, 480), clip=source, text="blurry, text", title="What to avoid")
-    latent = graph.add("VAEEncode", (left + 360, 0), pixels=frames, vae=model.vae)
-    masked = graph.add("SetLatentNoiseMask", (left + 360, 100), samples=latent[0], mask=grown[0])
-    sampled = graph.add("KSampler", (left + 360, 220), model=model.model, positive=wanted[0], negative=avoid[0],
+    wanted = graph.add("CLIPTextEncode", prompts, clip=source, text=words, title="What to paint")
+    avoid = graph.add("CLIPTextEncode", prompts, clip=source, text="blurry, text", title="What to avoid")
+    latent = graph.add("VAEEncode", place, pixels=frames, vae=model.vae)
+    masked = graph.add("SetLatentNoiseMask", place, samples=latent[0], mask=mask)
+    sampled = graph.add("KSampler", place, model=model.model, positive=wanted[0], negative=avoid[0],
                         latent_image=masked[0], seed=1, steps=20, cfg=7.0, sampler_name="euler", scheduler="normal",
                         denoise=0.7)  # fmt: skip
-    decoded = graph.add("VAEDecode", (left + 360, 560), samples=sampled[0], vae=model.vae)
-    result = graph.add("ImageCompositeMasked", (left + 720, 0), destination=frames, source=decoded[0], mask=grown[0])
-    graph.add("SaveAnimatedWEBP", (left + 720, 200), images=result[0], filename_prefix="vidseg/repainted", fps=8.0,
-              lossless=False, width=480)  # fmt: skip
+    decoded = graph.add("VAEDecode", place, samples=sampled[0], vae=model.vae)
+    result = graph.add("ImageCompositeMasked", place, destination=frames, source=decoded[0], mask=mask)
+    graph.add("SaveAnimatedWEBP", place, images=result[0], filename_prefix="vidseg/repainted", fps=8.0, lossless=False)
 
 
 def repaint_one_region() -> Graph:
     """(b) Inpainting of a region."""
     graph = Graph("Repaint one region")
     model, frames = checkpoint(graph), video(graph)
-    sized = graph.add("ImageScale", (0, 720), image=frames, upscale_method="lanczos", width=512, height=320,
+    sized = graph.add("ImageScale", (0, ROW), image=frames, upscale_method="lanczos", width=512, height=320,
                       crop="center")  # fmt: skip
     features, refined = coarse(graph, model, sized[0], max_side=0, clusters=8)
     labels = fine(graph, model, features, refined)
-    graph.add("PreviewRegions", (1080, 420), frames=sized[0], labels=labels[0], width=420)
-    mask = graph.add("RegionsToMask", (1520, 0), labels=labels[0], regions="3")
-    repainted(graph, model, sized[0], mask[0], words="a statue of white marble, detailed", left=1520)
-    graph.notes.append(Note(CHOOSE_NOTE, (1520, -180), (320, 140)))
+    graph.add("PreviewRegions", (1080, ROW), frames=sized[0], labels=labels[0], wide=320)
+    mask = graph.add("RegionsToMask", (1440, 0), labels=labels[0], regions="3")
+    grown = graph.add("GrowMask", (1440, 0), mask=mask[0], expand=6)
+    repainted(graph, model, sized[0], grown[0], words="a statue of white marble, detailed",
+              places=((1440, 0), (1800, 0)))  # fmt: skip
+    graph.notes.append(Note(CHOOSE_NOTE, (1440, ROW), (300, 130)))
     return graph
 
 
@@ -159,18 +165,18 @@ def replace_the_background() -> Graph:
     model, frames = checkpoint(graph), video(graph)
     features, refined = coarse(graph, model, frames, max_side=512, clusters=8)
     labels = fine(graph, model, features, refined)
-    named = graph.add("NameRegions", (1080, 420), labels=labels[0], names="subject: 3")
-    graph.add("PreviewRegions", (1080, 640), frames=frames, labels=named[0], width=420)
-    mask = graph.add("RegionsToMask", (1520, 0), labels=named[0], regions="subject", invert=True)
-    colour = graph.add("EmptyImage", (1520, 160), color=0x2E8B57, title="New background (or any image)")
-    replaced = graph.add("ImageCompositeMasked", (1520, 360), destination=frames, source=colour[0], mask=mask[0],
+    named = graph.add("NameRegions", (1080, ROW), labels=labels[0], names="subject: 3")
+    mask = graph.add("RegionsToMask", (1440, 0), labels=named[0], regions="subject", invert=True)
+    colour = graph.add("EmptyImage", (1440, 0), color=0x2E8B57, title="New background (or any image)")
+    replaced = graph.add("ImageCompositeMasked", (1440, 0), destination=frames, source=colour[0], mask=mask[0],
                          resize_source=True)  # fmt: skip
-    graph.add("SaveAnimatedWEBP", (1880, 0), images=replaced[0], filename_prefix="vidseg/replaced", fps=8.0,
-              lossless=False, width=480)  # fmt: skip
-    cut = graph.add("JoinImageWithAlpha", (1520, 560), image=frames, alpha=mask[0])
-    graph.add("SaveAnimatedWEBP", (1880, 420), images=cut[0], filename_prefix="vidseg/cut_out", fps=8.0, lossless=False,
-              width=480, title="Subject alone (transparent)")  # fmt: skip
-    graph.notes.append(Note(NAME_NOTE, (1080, -180), (320, 140)))
+    graph.add("SaveAnimatedWEBP", (1840, 0), images=replaced[0], filename_prefix="vidseg/replaced", fps=8.0,
+              lossless=False, wide=380)  # fmt: skip
+    cut = graph.add("JoinImageWithAlpha", (1440, 0), image=frames, alpha=mask[0])
+    graph.add("SaveAnimatedWEBP", (1840, 0), images=cut[0], filename_prefix="vidseg/cut_out", fps=8.0, lossless=False,
+              wide=380, title="Subject alone (transparent)")  # fmt: skip
+    graph.add("PreviewRegions", (1440, ROW), frames=frames, labels=named[0], wide=340)
+    graph.notes.append(Note(NAME_NOTE, (1080, ROW), (300, 130)))
     return graph
 
 
@@ -179,10 +185,10 @@ def one_box() -> Graph:
     graph = Graph("Segment a video in one box")
     model, frames = checkpoint(graph), video(graph)
     labels = graph.add("SegmentVideo", (360, 0), **model.inputs, frames=frames, max_side=768)
-    graph.add("PreviewRegions", (720, 0), frames=frames, labels=labels[0], width=560)
+    graph.add("PreviewRegions", (720, 0), frames=frames, labels=labels[0], wide=560)
     mask = graph.add("RegionsToMask", (360, 420), labels=labels[0], regions="0")
     picture = graph.add("MaskToImage", (360, 580), mask=mask[0])
-    graph.add("PreviewImage", (720, 520), images=picture[0], width=560)
+    graph.add("PreviewImage", (720, 520), images=picture[0], wide=560)
     return graph
 
 
@@ -191,20 +197,20 @@ def compare_two_settings() -> Graph:
     graph = Graph("Compare two settings")
     model, frames = checkpoint(graph), video(graph)
     features = graph.add("ExtractDiffusionFeatures", (360, 0), **model.inputs, frames=frames, max_side=512)
-    seeds = graph.add("KMeansInit", (360, 320), features=features[0], num_clusters=12)
+    seeds = graph.add("KMeansInit", (360, 0), features=features[0], num_clusters=12)
     sides = []
     for row, (name, window) in enumerate((("A: each frame for itself", 1), ("B: windows of 14 frames, refined", 14))):
-        top = 900 * row
+        top = 480 * row
         labels = graph.add("SceneContextKNN", (720, top), features=features[0], seeds=seeds[0], window_length=window,
                            title=name)  # fmt: skip
-        refined = labels if row == 0 else graph.add("CorrespondenceRefine", (720, top + 200), labels=labels[0])
-        preview = graph.add("PreviewRegions", (1080, top), frames=frames, labels=refined[0], width=420)
-        score = graph.add("ScoreRegions", (1080, top + 400), labels=refined[0], width=420)
-        graph.add("PreviewAny", (1080, top + 560), source=score[0], width=420)
+        refined = labels if row == 0 else graph.add("CorrespondenceRefine", (720, top), labels=labels[0])
+        preview = graph.add("PreviewRegions", (1080, top), frames=frames, labels=refined[0], wide=420)
+        score = graph.add("ScoreRegions", (1560, top), labels=refined[0], wide=340)
+        graph.add("PreviewAny", (1560, top), source=score[0], title="How steady the regions are", wide=340)
         sides.append(preview)
-    both = graph.add("ImageStitch", (1520, 0), image1=sides[0][0], image2=sides[1][0])
-    graph.add("SaveAnimatedWEBP", (1520, 240), images=both[0], filename_prefix="vidseg/compared", fps=8.0,
-              lossless=False, width=640)  # fmt: skip
+    both = graph.add("ImageStitch", (1960, 0), image1=sides[0][0], image2=sides[1][0])
+    graph.add("SaveAnimatedWEBP", (1960, 0), images=both[0], filename_prefix="vidseg/compared", fps=8.0,
+              lossless=False, wide=440)  # fmt: skip
     return graph
 
 
@@ -212,8 +218,9 @@ def with_stable_video_diffusion() -> Graph:
     """(g) The five nodes with a video model, and its temporal features to look at."""
     graph = Graph("Segment a video with Stable Video Diffusion")
     entry = {"name": VIDEO_CHECKPOINT, "url": VIDEO_CHECKPOINT_LINK, "directory": "checkpoints"}
-    loader = graph.add("ImageOnlyCheckpointLoader", (0, 0), ckpt_name=VIDEO_CHECKPOINT, properties={"models": [entry]})
-    graph.notes.append(Note(VIDEO_MODEL_NOTE, (-420, 0), (380, 420)))
+    loader = graph.add("ImageOnlyCheckpointLoader", (0, 0), ckpt_name=VIDEO_CHECKPOINT, properties={"models": [entry]},
+                       title="Load Checkpoint (image to video)")  # fmt: skip
+    graph.notes.append(Note(VIDEO_MODEL_NOTE, (360, ROW), (320, 270)))
     frames = video(graph)
     model = {"model": loader[0], "vae": loader[2]}
     features = graph.add("ExtractDiffusionFeatures", (360, 0), **model, frames=frames, clip_vision=loader[1],
@@ -223,12 +230,12 @@ def with_stable_video_diffusion() -> Graph:
     refined = graph.add("CorrespondenceRefine", (720, 500), labels=labels[0])
     last = graph.add("MaskedModulationUpsample", (1080, 0), **model, features=features[0], labels=refined[0])
     graph.groups["VidSeg: the five stages"] = [node for node in graph.nodes if node.kind in STAGES]
-    graph.add("PreviewRegions", (1440, 0), frames=frames, labels=last[0], width=560)
-    graph.add("PreviewFeatures", (1080, 420), features=features[0], width=340, title="Spatial features")
-    over_time = graph.add("ExtractDiffusionFeatures", (1440, 560), **model, frames=frames, clip_vision=loader[1],
+    graph.add("PreviewRegions", (1440, 0), frames=frames, labels=last[0], wide=560)
+    graph.add("PreviewFeatures", (1080, ROW), features=features[0], wide=320, title="Spatial features")
+    over_time = graph.add("ExtractDiffusionFeatures", (1440, 520), **model, frames=frames, clip_vision=loader[1],
                           max_side=448, layer="temporal", title="Temporal features (to look at only)")  # fmt: skip
-    graph.add("PreviewFeatures", (1800, 560), features=over_time[0], width=340, title="Temporal features")
-    graph.notes.append(Note(TEMPORAL_NOTE, (1800, 1000), (340, 200)))
+    graph.add("PreviewFeatures", (1800, 520), features=over_time[0], wide=320, title="Temporal features")
+    graph.notes.append(Note(TEMPORAL_NOTE, (1800, ROW), (320, 160)))
     return graph
 
 
@@ -237,18 +244,18 @@ def demo_of_everything() -> Graph:
     graph = Graph("Demo without a download")
     model, frames = demo(graph)
     features, refined = coarse(graph, model, frames, max_side=256, clusters=8)
-    graph.add("PreviewFeatures", (360, 300), features=features[0])
+    graph.add("PreviewFeatures", (360, ROW), features=features[0])
     labels = fine(graph, model, features, refined)
-    graph.add("PreviewRegions", (1440, 0), frames=frames, labels=labels[0], width=560)
-    score = graph.add("ScoreRegions", (1440, 500), labels=labels[0], width=560)
-    graph.add("PreviewAny", (1440, 660), source=score[0], title="How steady the regions are", width=560)
-    graph.add("SaveRegions", (1080, 540), labels=labels[0])
-    mask = graph.add("RegionsToMask", (2040, 0), labels=labels[0], regions="3")
-    colour = graph.add("EmptyImage", (2040, 140), color=0xF0E442)
-    painted = graph.add("ImageCompositeMasked", (2040, 340), destination=frames, source=colour[0], mask=mask[0],
-                        resize_source=True)  # fmt: skip
-    graph.add("SaveAnimatedWEBP", (2380, 0), images=painted[0], filename_prefix="vidseg/painted", fps=8.0,
-              lossless=False, width=420)  # fmt: skip
+    graph.add("PreviewRegions", (1440, 0), frames=frames, labels=labels[0], wide=500)
+    score = graph.add("ScoreRegions", (1440, 0), labels=labels[0], wide=500)
+    graph.add("PreviewAny", (1440, 0), source=score[0], title="How steady the regions are", wide=500)
+    graph.add("SaveRegions", (1080, ROW), labels=labels[0])
+    mask = graph.add("RegionsToMask", (2000, 0), labels=labels[0], regions="3", wide=400)
+    colour = graph.add("EmptyImage", (2000, 0), color=0xF0E442, title="A colour (or any image)", wide=400)
+    painted = graph.add("ImageCompositeMasked", (2000, 0), destination=frames, source=colour[0], mask=mask[0],
+                        resize_source=True, wide=400)  # fmt: skip
+    graph.add("SaveAnimatedWEBP", (2000, 0), images=painted[0], filename_prefix="vidseg/painted", fps=8.0,
+              lossless=False, wide=400)  # fmt: skip
     return graph
 
 

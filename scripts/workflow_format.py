@@ -41,7 +41,7 @@ class Node:
     place: tuple[int, int]
     values: dict[str, Any]
     title: str = ""
-    width: int = DEFAULT_WIDTH
+    wide: int = DEFAULT_WIDTH
     properties: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, slot: int) -> Socket:
@@ -68,8 +68,8 @@ class Graph:
         self.groups: dict[str, list[Node]] = {}
 
     def add(self, kind: str, place: tuple[int, int], **values: Any) -> Node:  # noqa: ANN401
-        """Add a node; ``title``, ``width`` and ``properties`` are its own, all others are inputs."""
-        own = {name: values.pop(name) for name in ("title", "width", "properties") if name in values}
+        """Add a node; ``title``, ``wide`` (pixels) and ``properties`` are its own, all others are inputs."""
+        own = {name: values.pop(name) for name in ("title", "wide", "properties") if name in values}
         node = Node(len(self.nodes) + 1, kind, place, values, **own)
         self.nodes.append(node)
         return node
@@ -90,10 +90,11 @@ class Graph:
     def to_ui(self, info: ObjectInfo) -> dict[str, Any]:
         """Return what the browser opens."""
         links: list[list[Any]] = []
-        nodes = laid_out([ui_node(node, info, links) for node in self.nodes])
+        nodes = [ui_node(node, info, links) for node in self.nodes]
+        notes = [_note(len(nodes) + number, note) for number, note in enumerate(self.notes, 1)]
+        laid_out(nodes + notes)
         for link_id, origin, slot, *_ in links:
             nodes[origin - 1]["outputs"][slot]["links"].append(link_id)
-        notes = [_note(len(nodes) + number, note) for number, note in enumerate(self.notes, 1)]
         groups = [_group(title, [nodes[node.id - 1] for node in members]) for title, members in self.groups.items()]
         return {
             "last_node_id": len(nodes) + len(notes), "last_link_id": len(links), "nodes": nodes + notes,
@@ -101,14 +102,13 @@ class Graph:
         }  # fmt: skip
 
 
-def laid_out(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def laid_out(nodes: list[dict[str, Any]]) -> None:
     """Move nodes of a column (those with the same left side) down until none covers another."""
     bottoms: dict[int, int] = {}
     for node in nodes:
         left, top = node["pos"]
         node["pos"][1] = max(top, bottoms.get(left, top))
         bottoms[left] = node["pos"][1] + node["size"][1] + GAP
-    return nodes
 
 
 def _group(title: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -164,9 +164,9 @@ def ui_node(node: Node, info: ObjectInfo, links: list[list[Any]]) -> dict[str, A
         {"name": name, "type": kind, "links": [], "slot_index": slot}
         for slot, (name, kind) in enumerate(zip(info[node.kind]["output_name"], info[node.kind]["output"], strict=True))
     ]
-    height += SLOT * max(len(inputs), len(outputs)) + int(PICTURE.get(node.kind, 0) * node.width)
+    height += SLOT * max(len(inputs), len(outputs)) + int(PICTURE.get(node.kind, 0) * node.wide)
     return {
-        "id": node.id, "type": node.kind, "pos": list(node.place), "size": [node.width, height], "flags": {},
+        "id": node.id, "type": node.kind, "pos": list(node.place), "size": [node.wide, height], "flags": {},
         "order": node.id - 1, "mode": 0, "inputs": inputs, "outputs": outputs,
         "properties": {"Node name for S&R": node.kind, **node.properties}, "widgets_values": widgets,
         **({"title": node.title} if node.title else {}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow_examples import checkpoint, coarse, fine, repainted, video
+from workflow_examples import ROW, checkpoint, coarse, fine, repainted, video
 from workflow_format import Graph, Note
 
 PICK_NOTE = """## Click the regions
@@ -29,14 +29,14 @@ def pick_regions() -> Graph:
     model, frames = checkpoint(graph), video(graph)
     features, refined = coarse(graph, model, frames, max_side=512, clusters=8)
     labels = fine(graph, model, features, refined)
-    picked = graph.add("PickRegions", (1440, 0), frames=frames, labels=labels[0], picks="0 0.93,0.15 sky", width=460)
+    picked = graph.add("PickRegions", (1440, 0), frames=frames, labels=labels[0], picks="0 0.93,0.15 sky", wide=460)
     colour = graph.add("EmptyImage", (1960, 0), color=0xE69F00, title="A colour (or any image)")
-    painted = graph.add("ImageCompositeMasked", (1960, 200), destination=frames, source=colour[0], mask=picked[0],
+    painted = graph.add("ImageCompositeMasked", (1960, 0), destination=frames, source=colour[0], mask=picked[0],
                         resize_source=True)  # fmt: skip
-    graph.add("SaveAnimatedWEBP", (1960, 400), images=painted[0], filename_prefix="vidseg/picked", fps=8.0,
-              lossless=False, width=480)  # fmt: skip
-    graph.add("PreviewAny", (1440, 820), source=picked[2], title="What was picked", width=460)
-    graph.notes.append(Note(PICK_NOTE, (1080, 420), (320, 260)))
+    graph.add("SaveAnimatedWEBP", (1960, 0), images=painted[0], filename_prefix="vidseg/picked", fps=8.0,
+              lossless=False, wide=400)  # fmt: skip
+    graph.add("PreviewAny", (1440, 0), source=picked[2], title="What was picked", wide=460)
+    graph.notes.append(Note(PICK_NOTE, (1080, ROW), (320, 210)))
     return graph
 
 
@@ -44,18 +44,20 @@ def pick_correct_repaint() -> Graph:
     """(i) Picking, correcting, painting."""
     graph = Graph("Pick, correct and repaint")
     model, frames = checkpoint(graph), video(graph)
-    sized = graph.add("ImageScale", (0, 720), image=frames, upscale_method="lanczos", width=512, height=320,
+    sized = graph.add("ImageScale", (0, ROW), image=frames, upscale_method="lanczos", width=512, height=320,
                       crop="center")  # fmt: skip
     features, refined = coarse(graph, model, sized[0], max_side=0, clusters=8)
     labels = fine(graph, model, features, refined)
-    picked = graph.add("PickRegions", (1440, 0), frames=sized[0], labels=labels[0], picks="0 0.78,0.5 wall", width=460)
-    corrected = graph.add("CorrectRegions", (1960, 0), labels=picked[1], features=features[0],
-                          corrections=CORRECTIONS, width=340)  # fmt: skip
-    graph.add("PreviewRegions", (1960, 320), frames=sized[0], labels=corrected[0], width=420)
-    mask = graph.add("RegionsToMask", (1960, 640), labels=corrected[0], regions="wall")
-    repainted(graph, model, sized[0], mask[0], words="a wall of white marble, detailed", left=2440)
-    graph.notes.append(Note(PICK_NOTE, (1080, 420), (320, 260)))
-    graph.notes.append(Note(CORRECT_NOTE, (1960, -220), (340, 180)))
+    picked = graph.add("PickRegions", (1440, 0), frames=sized[0], labels=labels[0], picks="0 0.78,0.5 wall", wide=420)
+    corrected = graph.add("CorrectRegions", (1900, 0), labels=picked[1], features=features[0],
+                          corrections=CORRECTIONS, wide=340)  # fmt: skip
+    graph.add("PreviewRegions", (1900, 0), frames=sized[0], labels=corrected[0], wide=340)
+    mask = graph.add("RegionsToMask", (1900, 0), labels=corrected[0], regions="wall", wide=340)
+    grown = graph.add("GrowMask", (1900, 0), mask=mask[0], expand=6, wide=340)
+    repainted(graph, model, sized[0], grown[0], words="a wall of white marble, detailed",
+              places=((1440, ROW), (2280, 0)))  # fmt: skip
+    graph.notes.append(Note(PICK_NOTE, (1080, ROW), (320, 210)))
+    graph.notes.append(Note(CORRECT_NOTE, (1080, ROW), (320, 210)))
     return graph
 
 

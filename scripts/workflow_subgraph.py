@@ -24,7 +24,7 @@ def subgraph(info: ObjectInfo) -> dict[str, Any]:
     model = Model(outer["model"], outer["vae"], outer["positive"], outer["negative"], None)
     features, refined = coarse(graph, model, outer["frames"], max_side=768, clusters=20)
     labels = fine(graph, model, features, refined)
-    preview = graph.add("PreviewRegions", (1440, 0), frames=outer["frames"], labels=labels[0], width=420)
+    preview = graph.add("PreviewRegions", (1440, 0), frames=outer["frames"], labels=labels[0], wide=420)
     nodes, links = _inside(graph, info)
     ends = {"labels": labels[0], "overlay": preview[0]}
     for slot, (name, socket) in enumerate(ends.items()):
