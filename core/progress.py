@@ -17,6 +17,8 @@ REFRESH_INTERVAL = 0.1
 """Seconds between two updates of the line at a terminal."""
 _BAR_WIDTH = 20
 """Characters of the bar."""
+_FINISHED = 1e-6
+"""Frames that remain only by rounding."""
 _INSTANT = 1e-9
 """Seconds that stand for no time, so that a rate is finite."""
 
@@ -143,6 +145,8 @@ class RunProgress:
         else:
             rate = max(done, 1) / max(now - self._stage_begin, _INSTANT)
             text = f"{stage}: frame {done} of {total}, {rate:.3g} frames/s, {duration((total - done) / rate)} left"
+            if done >= total:
+                text = f"{stage}: {total} frames in {duration(now - self._stage_begin)}"
             self._display.show(part, text, last=done >= total)
         self._last = now
 
@@ -156,6 +160,8 @@ class RunProgress:
         frames = f"frames {self._done + 1}-{self._done + length} of {self._num_frames}"
         left = duration((self._num_frames - done) / rate)
         text = f"{frames}: {stage} {self._parts[stage]:.0%}, {rate:.3g} frames/s, {left} left"
+        if self._num_frames - done < _FINISHED:
+            text = f"{self._num_frames - self._first} frames in {duration(now - self._begin)}"
         self._display.show(done / self._num_frames, text, last=last)
 
     def close(self) -> None:

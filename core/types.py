@@ -116,6 +116,11 @@ class Features(NamedTuple):
     pictures: Tensor | None = None
     video: tuple[VideoWindow, ...] = ()
 
+    def __repr__(self) -> str:
+        """Return sizes, not millions of numbers: hosts put this into reports of errors."""
+        size = f"{self.num_frames} frames, {self.grid.h}x{self.grid.w} cells, {self.queries.shape[-1]} channels"
+        return f"Features({size})"
+
     @property
     def num_frames(self) -> int:
         """Number of frames ``T``."""

@@ -143,7 +143,8 @@ class MaskedModulationUpsample(io.ComfyNode):
             difference={"filter_strength": filter_strength, "normalise": normalise},
         )
         settings = at_quality(settings, quality)
-        progress = NodeProgress(stage_shares(settings))
+        shares = {stage: share for stage, share in stage_shares(settings).items() if stage != "features"}
+        progress = NodeProgress(shares)  # the features are there already
         progress.start(features.num_frames, features.num_frames)
         coarse = CoarseMaps(labels.maps, labels.regions)
         maps, regions = upsample(backbone, features, coarse, settings, progress=progress)

@@ -47,6 +47,11 @@ class Labels(NamedTuple):
     coarse: bool
     scan: Scan | None = None
 
+    def __repr__(self) -> str:
+        """Return sizes and names, not millions of numbers: the host puts this into reports of errors."""
+        size, unit = "x".join(map(str, self.maps.shape[1:])), "cells" if self.coarse else "pixels"
+        return f"Labels({self.num_frames} frames, {size} {unit}, {len(self.regions)} regions)"
+
     @property
     def num_frames(self) -> int:
         """Number of frames ``T``."""

@@ -11,7 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from workflow_examples import CHECKPOINT, EXAMPLES, VIDEO_CHECKPOINT
+from workflow_examples import EXAMPLES
+from workflow_notes import CHECKPOINT, VIDEO_CHECKPOINT
 from workflow_picking import PICKING
 from workflow_subgraph import subgraph
 

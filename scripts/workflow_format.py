@@ -16,8 +16,15 @@ PICTURE = {
     "PreviewFeatures": 0.65,
     "SaveAnimatedWEBP": 0.65,
     "PreviewImage": 0.65,
+    "PreviewAny": 0.35,
 }
 """Height of the picture that a node shows, over the node's width."""
+STAGE_TEXT = 44
+"""Height of the line in which a stage says how far it is, pixels."""
+TALKING = (
+    "ExtractDiffusionFeatures", "SceneContextKNN", "CorrespondenceRefine", "MaskedModulationUpsample", "SegmentVideo",
+    "CorrectRegions",
+)  # fmt: skip
 GAP = 70
 """Pixels between the nodes of a column, title included."""
 DEFAULT_WIDTH = 300
@@ -164,6 +171,7 @@ def ui_node(node: Node, info: ObjectInfo, links: list[list[Any]]) -> dict[str, A
         {"name": name, "type": kind, "links": [], "slot_index": slot}
         for slot, (name, kind) in enumerate(zip(info[node.kind]["output_name"], info[node.kind]["output"], strict=True))
     ]
+    height += STAGE_TEXT * (node.kind in TALKING)
     height += SLOT * max(len(inputs), len(outputs)) + int(PICTURE.get(node.kind, 0) * node.wide)
     return {
         "id": node.id, "type": node.kind, "pos": list(node.place), "size": [node.wide, height], "flags": {},

@@ -6,21 +6,11 @@ from typing import Any
 
 from workflow_examples import ROW, checkpoint, coarse, fine, repainted, video
 from workflow_format import Graph, Note
+from workflow_notes import CORRECT_NOTE, PICK_NOTE
 
-PICK_NOTE = """## Click the regions
-1. Run once: the frames appear in *Pick Regions*.
-2. Click the regions that you want, drag over several, right-click for more. Two regions of one name are one.
-3. Run again: only the nodes after *Pick Regions* run.
-
-What you pick is kept as points, so it holds when the seed or the clip changes a little."""
 CORRECTIONS = """new 10 0.35,0.62 rabbit
 new 10 0.37,0.4 rabbit
 new 3 0.3,0.55 rabbit"""
-CORRECT_NOTE = """## Correct what is wrong
-A line in *Correct Regions* is an action, a frame, a point (x,y as fractions of width and height) and a name. \
-Here three points say what is the rabbit, parts of which were taken for the wall. The model does not run again for it.
-
-*Preview Regions* shows what comes out; `wall` is painted over, and no longer the rabbit."""
 
 
 def pick_regions() -> Graph:

@@ -48,6 +48,20 @@ def test_the_time_left_covers_all_stages_and_windows() -> None:
     assert text == "frames 11-20 of 20: features 100%, 0.25 frames/s, 30 s left"
 
 
+def test_what_is_finished_says_how_long_it_took() -> None:
+    clock, display = Clock(), Recorder()
+    progress = RunProgress(display, {"modulation": 0.5, "decoding": 0.4}, clock)
+    progress.start(16, 16)
+    clock.now += 100
+    progress("modulation", 16, 16)
+    clock.now += 80
+    progress("decoding", 16, 16)
+    assert display.shown[-1] == (1.0, "16 frames in 3:00 min", True)
+    clock.now += 7
+    progress("refinement", 16, 16)
+    assert display.shown[-1] == (1.0, "refinement: 16 frames in 7 s", True)
+
+
 def test_frames_of_an_earlier_run_take_no_time() -> None:
     clock, display = Clock(), Recorder()
     progress = RunProgress(display, {"features": 1.0}, clock)

@@ -118,6 +118,24 @@ def test_refinement_replays_the_scan_with_its_own_feedback(features: Features) -
     assert refined.scan == unrefined.scan
 
 
+def test_the_last_stage_ends_with_a_full_bar(
+    loaded: LoadedModel, features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[float, str]] = []
+    monkeypatch.setattr(
+        "vidseg.nodes.progress.NodeDisplay.show", lambda _self, fraction, text, last: shown.append((fraction, text))
+    )
+    call("MaskedModulationUpsample", **wired(loaded), features=features, labels=coarse_labels(features))
+    assert shown[-1][0] == pytest.approx(1)
+    assert shown[-1][1].startswith(f"{features.num_frames} frames in ")
+
+
+def test_reports_of_errors_show_sizes_instead_of_numbers(features: Features, full: Labels) -> None:
+    assert len(str(features)) < 100
+    assert len(str(full)) < 100
+    assert f"{full.num_frames} frames" in str(full)
+
+
 def test_bypassed_stages_leave_usable_labels(features: Features, frames: Tensor) -> None:
     labels = coarse_labels(features)
     overlay, legend = call("PreviewRegions", frames=frames, labels=labels)
@@ -196,7 +214,7 @@ def test_any_size_and_kind_of_frames(loaded: LoadedModel, size: tuple[int, int])
 
 
 def test_interrupted_upsampling_can_be_repeated(
-    loaded: LoadedModel, features: Features, full: Labels, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = coarse_labels(features)
     ticks: list[int] = []
