@@ -1,10 +1,13 @@
 """Show that memory does not grow with the clip: peak memory and time of `vidseg segment` against frames, and others.
 
 Usage: python benchmarks/scaling.py --out DIR [--frames 60,300,1000,3000] [--sides 128,256,448] [--clusters 5,10,20]
+       [--host COMFYUI --host-frames 60,1000]
 
 Every point is one process of `vidseg segment --quality draft` with the bundled model on an 854x480 video made of the
 bundled clip; frames are processed at 128 pixels on the long side unless ``--sides`` says otherwise. The points over
-clusters run with ``--quality exact``, whose cost depends on them. DIR gets scaling.json, scaling.md and scaling.png.
+clusters run with ``--quality exact``, whose cost depends on them. With ``--host``, the folder
+of a ComfyUI whose Python runs this, the node `SegmentVideo` is measured as well (in_host.py). DIR gets scaling.json,
+scaling.md and scaling.png.
 """
 
 from __future__ import annotations
@@ -43,31 +46,36 @@ def pictures(num_frames: int) -> Iterator[Tensor]:
         yield frames[place if place < len(frames) else turn - place]
 
 
-def measured(video: Path, options: Sequence[object]) -> dict[str, float]:
-    """Run `vidseg segment` in a process of its own; return its seconds, those of the processor, and its peak MiB."""
-    with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "vidseg.core.cli", "segment", video, "--out", Path(out) / "r", *options]
-        start = time.perf_counter()
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen([str(word) for word in command], **quiet)  # noqa: S603
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit(f"{' '.join(map(str, command))} failed")
-        used = usage.ru_utime + usage.ru_stime
-        return {"seconds": time.perf_counter() - start, "CPU seconds": used, "peak MiB": usage.ru_maxrss / 1024}
+def measured(*words: object) -> dict[str, float]:
+    """Run Python in a process of its own; return its seconds, those of the processor, and its peak MiB."""
+    command = [sys.executable, *map(str, words)]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    used = usage.ru_utime + usage.ru_stime
+    return {"seconds": time.perf_counter() - start, "CPU seconds": used, "peak MiB": usage.ru_maxrss / 1024}
 
 
 def series(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure all points."""
     points: list[dict[str, Any]] = []
 
-    def add(axis: str, value: int, frames: int, *options: object) -> None:
+    def video_of(frames: int) -> Path:
         video = folder / f"{frames}.mp4"
         if not video.exists():
             write_video(video, pictures(frames), 30.0, None)
-        point = {"axis": axis, "value": value, "frames": frames, **measured(video, ("--device", "cpu", *options))}
-        points.append(point)
-        print(point, flush=True)
+        return video
+
+    def note(axis: str, value: int, frames: int, figures: dict[str, float]) -> None:
+        points.append({"axis": axis, "value": value, "frames": frames, **figures})
+        print(points[-1], flush=True)
+
+    def add(axis: str, value: int, frames: int, *options: object) -> None:
+        with tempfile.TemporaryDirectory() as out:
+            command = ("-m", "vidseg.core.cli", "segment", video_of(frames), "--out", Path(out) / "r")
+            note(axis, value, frames, measured(*command, "--device", "cpu", *options))
 
     for frames in arguments.frames:
         add("frames", frames, frames, "--quality", "draft", "--max-side", BASE_SIDE)
@@ -76,18 +84,20 @@ def series(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for clusters in arguments.clusters:
         options = ("--quality", "exact", "--max-side", BASE_SIDE, "--clusters", clusters)
         add("clusters", clusters, arguments.exact_frames, *options)
+    for frames in arguments.host_frames if arguments.host else ():
+        script = Path(__file__).with_name("in_host.py")
+        note("frames, in ComfyUI", frames, frames, measured(script, arguments.host, video_of(frames), BASE_SIDE))
     return points
 
 
 def markdown(points: Sequence[dict[str, Any]]) -> str:
-    """Return the table; seconds per frame leave out what the shortest clip takes to start."""
-    lines = [
-        "| against | value | frames | seconds | CPU seconds/frame | peak MiB |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for point in points:
-        each = point["CPU seconds"] / point["frames"]
-        cells = f"{point['seconds']:.1f} | {each:.3f} | {point['peak MiB']:.0f}"
+    """Return the table; a further frame is one that the row has and the row before it has not."""
+    columns = ("against", "value", "frames", "seconds", "CPU seconds", "per further frame", "peak MiB")
+    lines = ["| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns))]
+    for before, point in zip([None, *points], points, strict=False):
+        frames = point["frames"] - before["frames"] if before and before["axis"] == point["axis"] else 0
+        each = f"{(point['CPU seconds'] - before['CPU seconds']) / frames:.3f}" if before and frames else ""
+        cells = f"{point['seconds']:.1f} | {point['CPU seconds']:.1f} | {each} | {point['peak MiB']:.0f}"
         lines.append(f"| {point['axis']} | {point['value']} | {point['frames']} | {cells} |")
     return "\n".join(lines) + f"\n\n`{' '.join(sys.argv)}`, torch {torch.__version__}, {os.cpu_count()} cores\n"
 
@@ -125,6 +135,8 @@ def main() -> None:
     parser.add_argument("--sides", type=numbers, default=[128, 256, 448])
     parser.add_argument("--clusters", type=numbers, default=[5, 10, 20])
     parser.add_argument("--exact-frames", type=int, default=14)
+    parser.add_argument("--host", type=Path)
+    parser.add_argument("--host-frames", type=numbers, default=[60, 1000])
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -69,7 +69,7 @@ def modulate(
         plain: unmodulated steps of ``F`` frames.
         coarse: maps ``(F,h,w)`` of the same frames.
         settings: modulation settings, and the precision of differences.
-        batch_size: latents of one UNet call, at least 1; plus and minus of a job share a call except with 1.
+        batch_size: latents of one UNet call, at least 1; plus and minus of a job share a call even so.
 
     Yields:
         One compute batch at a time.
@@ -85,7 +85,7 @@ def modulate(
     replays = _Replays(denoiser, plain, settings.modulation)
     count = max(1, batch_size // 2)
     for first in range(0, len(jobs), count):
-        yield replays.pairs(jobs[first : first + count], batch_size)
+        yield replays.pairs(jobs[first : first + count])
 
 
 def jobs_of(coarse: CoarseMaps, settings: Settings) -> tuple[ModulationJob, ...]:
@@ -194,16 +194,14 @@ class _Replays:
     plain: PlainPass
     config: ModulationConfig
 
-    def pairs(self, jobs: Sequence[ModulationJob], batch_size: int) -> ModulatedPairs:
-        """Do the jobs with both signs in UNet calls of up to ``batch_size`` latents."""
+    def pairs(self, jobs: Sequence[ModulationJob]) -> ModulatedPairs:
+        """Do the jobs with both signs, plus and minus of a job next to each other."""
         device = self.plain.start.device
-        frames = torch.tensor([job.frame for job in jobs], device=device).repeat(2)  # all plus, then all minus
-        masks = torch.stack([job.mask for job in jobs]).to(device).repeat(2, 1, 1)
-        signs = torch.ones(len(frames), device=device)
-        signs[len(jobs) :] = -1
-        parts = zip(*(torch.split(values, batch_size) for values in (frames, masks, signs)), strict=True)
-        plus, minus = torch.cat([self._sampled(*part) for part in parts]).chunk(2)
-        return ModulatedPairs(tuple(jobs), plus, minus)
+        frames = torch.tensor([job.frame for job in jobs], device=device).repeat_interleave(2)
+        masks = torch.stack([job.mask for job in jobs]).to(device).repeat_interleave(2, dim=0)
+        signs = torch.tensor([1.0, -1.0], device=device).repeat(len(jobs))
+        sampled = self._sampled(frames, masks, signs)
+        return ModulatedPairs(tuple(jobs), sampled[::2], sampled[1::2])
 
     def _sampled(self, frames: Tensor, masks: Tensor, signs: Tensor) -> Tensor:
         """Return clean latents ``(B,4,H/8,W/8)``, modulated in the first step alone, for elements ``(B,)``."""

@@ -12,6 +12,9 @@ from ..types import Conditioning
 
 Result = TypeVar("Result")
 
+REPLAYED_TOGETHER = 2
+"""Elements of a call of `Denoiser.replay` on a CPU: plus and minus of a region. Small maps gain, large lose nothing."""
+
 
 class BackboneInfo(NamedTuple):
     """What a model is, for messages and for the record of a run.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..config import ModulationConfig
 from ..types import InputError
+from .attention_weights import AttentionWeights
 from .comfy_tail import TailState
 
 AttentionPatch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
@@ -27,11 +28,19 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class HostCache:
-    """What an unmodulated step leaves: queries, keys and cross-attention outputs, and the state for `TailCall`."""
+    """What an unmodulated step leaves: queries, keys and cross-attention outputs, and the state for `TailCall`.
+
+    Attributes:
+        keep: what the step was asked to keep.
+        tensors: what attention used.
+        tail: what the end of the UNet starts from.
+        weights: of self-attention, of the frame that was repeated last.
+    """
 
     keep: ModulationConfig
     tensors: dict[Slot, Tensor] = field(default_factory=dict)
     tail: dict[Any, TailState] = field(default_factory=dict)
+    weights: AttentionWeights = field(default_factory=AttentionWeights)
 
     def merged(self, other: HostCache) -> HostCache:
         """Return the cache of the frames of both, in order."""
@@ -91,6 +100,15 @@ def inject_self(attention: AttentionPatch, block: int, cache: HostCache, frames:
     """
 
     def inject(_q: Tensor, _k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        def of_frame(frame: int) -> tuple[Tensor, Tensor]:
+            one = torch.tensor([frame])
+            return _stored("q", block, cache, one, extra), _stored("k", block, cache, one, extra)
+
+        if attention is host_attention:
+            layer = (block, tuple(extra["uuids"]))
+            quick = cache.weights.mixed(layer, frames, v, extra["n_heads"], of_frame)
+            if quick is not None:
+                return quick
         queries, keys = (_stored(kind, block, cache, frames, extra) for kind in "qk")
         return attention(queries, keys, v, extra)
 

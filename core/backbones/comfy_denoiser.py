@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..config import ATTENTION_BLOCKS, ModulationConfig
 from ..types import InputError
-from . import Prediction, StepCache, halve_on_out_of_memory
+from . import REPLAYED_TOGETHER, Prediction, StepCache, halve_on_out_of_memory
 from .comfy_attention import (
     AttentionPatch,
     HostCache,
@@ -88,14 +88,14 @@ class HostDenoiser:
         def run(part: slice) -> Tensor:
             return self._replay(latents[part], sigma, stored, frames[part], None if offset is None else offset[part])
 
-        return torch.cat(self._in_parts(run, len(latents)))
+        return torch.cat(self._in_parts(run, len(latents), on_cpu=REPLAYED_TOGETHER))
 
-    def _in_parts(self, run: Callable[[slice], Any], count: int) -> list[Any]:
+    def _in_parts(self, run: Callable[[slice], Any], count: int, on_cpu: int = 1) -> list[Any]:
         """Return ``run`` of all elements, in one part or, when memory runs out, in as many as needed.
 
-        On a CPU always one by one: as fast, and results cannot depend on the batch.
+        On a CPU always ``on_cpu`` at a time, so that results cannot depend on the batch.
         """
-        largest = 1 if comfy.model_management.is_device_cpu(self._loaded.device) else count
+        largest = min(count, on_cpu) if comfy.model_management.is_device_cpu(self._loaded.device) else count
         return halve_on_out_of_memory(
             lambda size: [run(slice(start, start + size)) for start in range(0, count, size)], largest, is_out_of_memory
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..config import ModulationConfig
 from ..types import InputError, require_shape
-from . import Prediction, StepCache, halve_on_out_of_memory
+from . import REPLAYED_TOGETHER, Prediction, StepCache, halve_on_out_of_memory
 from .memory import is_out_of_memory
 from .step_cache import DiffusersStepCache, joined_caches, picked
 from .unet_passes import (
@@ -120,11 +120,11 @@ class DiffusersDenoiser:
             starts = range(0, len(latents), size)
             return [self._replay(latents, sigma, cache, frames, offset, slice(i, i + size)) for i in starts]
 
-        return torch.cat(self._in_chunks(run, len(latents)))
+        return torch.cat(self._in_chunks(run, len(latents), least=REPLAYED_TOGETHER))
 
-    def _in_chunks(self, run: Callable[[int], list[Part]], count: int) -> list[Part]:
-        """Call ``run`` with a chunk size that fits into memory."""
-        return halve_on_out_of_memory(run, max(1, min(count, self._compute_batch)), is_out_of_memory)
+    def _in_chunks(self, run: Callable[[int], list[Part]], count: int, least: int = 1) -> list[Part]:
+        """Call ``run`` with a chunk size that fits into memory, ``least`` or more if that does."""
+        return halve_on_out_of_memory(run, min(count, max(least, self._compute_batch)), is_out_of_memory)
 
     @torch.no_grad()
     def _predict(self, latents: Tensor, sigma: float, keep: ModulationConfig | None) -> Prediction:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config import ModulationConfig
 from . import StepCache
-from .unet_passes import AttentionRecord
+from .attention_weights import AttentionWeights
+from .unet_passes import AttentionRecord, Injection, mixed_values
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class DiffusersStepCache(StepCache):
         attention: per decoder block what its attention used; empty without injection.
         hidden: ``(halves,T,C,h,w)`` output of the modulated block before its upsampler.
         skips: of the blocks after the modulated one.
+        weights: of self-attention, of the frame that was repeated last.
     """
 
     keep: ModulationConfig
@@ -32,11 +35,24 @@ class DiffusersStepCache(StepCache):
     attention: dict[int, AttentionRecord]
     hidden: Tensor
     skips: tuple[Tensor, ...]
+    weights: AttentionWeights = field(default_factory=AttentionWeights)
 
-    def attention_of(self, number: int, frames: Tensor) -> AttentionRecord | None:
-        """Return what the attention of a block used for the elements of ``frames`` ``(B,)``, or None."""
+    def attention_of(self, number: int, frames: Tensor) -> Injection | None:
+        """Return what to inject into a block for the elements of ``frames`` ``(B,)``, or None."""
         record = self.attention.get(number)
-        return None if record is None else AttentionRecord(*(picked(kept, frames) for kept in record))
+        if record is None:
+            return None
+
+        def mixed(attention: Any, value: Tensor) -> Tensor:  # noqa: ANN401, diffusers' module
+            def of_frame(frame: int) -> tuple[Tensor, Tensor]:
+                return record.query[:, frame], record.key[:, frame]
+
+            quick = self.weights.mixed(number, frames, value, attention.heads, of_frame)
+            if quick is not None:
+                return quick
+            return mixed_values(picked(record.query, frames), picked(record.key, frames), value, attention.heads)
+
+        return Injection(mixed, picked(record.cross, frames))
 
 
 def picked(kept: Tensor, frames: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ decoder and attention can be read and replaced without patching the model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,18 @@ class AttentionRecord(NamedTuple):
 
     query: Tensor
     key: Tensor
+    cross: Tensor
+
+
+class Injection(NamedTuple):
+    """What takes the place of a block's own attention in a repetition.
+
+    Attributes:
+        mix: of the self-attention's module and values ``(E,N,C)``, returns its output ``(E,N,C)`` before projection.
+        cross: ``(E,N,C)`` output of the cross-attention.
+    """
+
+    mix: Callable[[Any, Tensor], Tensor]
     cross: Tensor
 
 
@@ -110,7 +123,7 @@ def run_block(
     skip: Tensor,
     time: Tensor,
     context: Tensor,
-    injected: AttentionRecord | None = None,
+    injected: Injection | None = None,
 ) -> tuple[Tensor, AttentionRecord | None]:
     """Run a decoder block without its upsampler.
 
@@ -120,10 +133,10 @@ def run_block(
         skip: ``(E,C',h,w)`` of the encoder.
         time: time embedding ``(E,C'')``.
         context: ``(E,77,C''')`` text embedding.
-        injected: queries, keys and cross-attention output to use in place of its own.
+        injected: what to use in place of its own attention.
 
     Returns:
-        The output before the upsampler, and what its attention used (None where it has none).
+        The output before the upsampler, and what its attention used (None where it has none, or with ``injected``).
     """
     hidden = block.resnet(torch.cat([hidden, skip], dim=1), time)
     if block.attention is None:
@@ -188,21 +201,25 @@ def _run_attention(
     layer: Any,  # noqa: ANN401
     hidden: Tensor,
     context: Tensor,
-    injected: AttentionRecord | None,
-) -> tuple[Tensor, AttentionRecord]:
+    injected: Injection | None,
+) -> tuple[Tensor, AttentionRecord | None]:
     """Run a spatial transformer of depth one on ``(E,C,h,w)``."""
     block = layer.transformer_blocks[0]
     tokens = _project_in(layer, hidden)
     normed = block.norm1(tokens)
+    value = block.attn1.to_v(normed)
+    record = None
     if injected is None:
         query, key = block.attn1.to_q(normed), block.attn1.to_k(normed)
+        tokens = tokens + attend(block.attn1, query, key, value)
+        cross = _cross_attend(block.attn2, block.norm2(tokens), context)
+        record = AttentionRecord(query, key, cross)
     else:
-        query, key = injected.query, injected.key
-    tokens = tokens + attend(block.attn1, query, key, block.attn1.to_v(normed))
-    cross = _cross_attend(block.attn2, block.norm2(tokens), context) if injected is None else injected.cross
+        tokens = tokens + block.attn1.to_out[0](injected.mix(block.attn1, value))
+        cross = injected.cross
     tokens = tokens + cross
     tokens = tokens + block.ff(block.norm3(tokens))
-    return hidden + _project_out(layer, tokens, hidden), AttentionRecord(query, key, cross)
+    return hidden + _project_out(layer, tokens, hidden), record
 
 
 def _cross_attend(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:  # noqa: ANN401
@@ -210,20 +227,25 @@ def _cross_attend(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:  #
 
 
 def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
-    """Return the attention's projected output ``(E,N,C)``.
+    """Return the attention's projected output ``(E,N,C)``; see `mixed_values`."""
+    output: Tensor = attention.to_out[0](mixed_values(query, key, value, attention.heads))
+    return output
+
+
+def mixed_values(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Return what attention makes of the values, ``(E,N,C)``.
 
     Args:
-        attention: diffusers' attention.
         query: ``(E,N,C)``, heads merged.
         key: ``(E,M,C)``.
         value: ``(E,M,C)``.
+        heads: number of heads.
     """
-    q, k, v = (torch.unflatten(x, -1, (attention.heads, -1)).transpose(1, 2) for x in (query, key, value))
+    q, k, v = (torch.unflatten(x, -1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     if query.dtype == torch.float16 and query.device.type != "cuda":  # scores can pass 65504 where they are kept
         q, k, v = q.float(), k.float(), v.float()
     mixed = F.scaled_dot_product_attention(q, k, v).to(query.dtype)
-    output: Tensor = attention.to_out[0](mixed.transpose(1, 2).flatten(2))
-    return output
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def _project_in(layer: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
