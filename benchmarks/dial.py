@@ -96,7 +96,8 @@ def plot(means: dict[str, dict[str, float]], path: Path) -> None:
         places = [(row["seconds/frame"], row[name]) for row in means.values()]
         axes.plot(*zip(*places, strict=True), "o-")
         for quality, place in zip(means, places, strict=True):
-            axes.annotate(quality, place, textcoords="offset points", xytext=(3, 5), fontsize=8)
+            axes.annotate(quality, place, textcoords="offset points", xytext=(2, 5), fontsize=8, rotation=40)
+        axes.margins(x=0.15)
         axes.set(xscale="log", xlabel="seconds per frame", ylabel=name, ylim=(0, 1))
     figure.savefig(path, dpi=100)
 
