@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .backbones import Denoiser, StepCache
+from .backbones import REPLAYED_TOGETHER, Denoiser, StepCache
 from .config import ModulationConfig, Settings
 from .modulation_jobs import ModulationJob, modulation_jobs
 from .schedule import euler_step
@@ -61,15 +62,15 @@ def modulate(
 ) -> Iterator[ModulatedPairs]:
     """Modulate every region of every frame with both signs (paper 4.3).
 
-    The jobs are those of `jobs_of`, in its order. Their results do not depend on ``batch_size`` beyond float
-    rounding.
+    The jobs are those of `jobs_of`, in its order. On a CPU their results do not depend on ``batch_size``, elsewhere not
+    beyond float rounding.
 
     Args:
         denoiser: the model.
         plain: unmodulated steps of ``F`` frames.
         coarse: maps ``(F,h,w)`` of the same frames.
         settings: modulation settings, and the precision of differences.
-        batch_size: latents of one UNet call, at least 1; plus and minus of a job share a call even so.
+        batch_size: latents of one UNet call, at least 1; two jobs of a frame share a call even so.
 
     Yields:
         One compute batch at a time.
@@ -83,9 +84,26 @@ def modulate(
     require_shape("coarse.maps", coarse.maps, "F h w", F=frames, h=height // CELL_LATENTS, w=width // CELL_LATENTS)
     jobs = jobs_of(coarse, settings)
     replays = _Replays(denoiser, plain, settings.modulation)
-    count = max(1, batch_size // 2)
-    for first in range(0, len(jobs), count):
-        yield replays.pairs(jobs[first : first + count])
+    for batch in _batches(jobs, batch_size // 2):
+        yield replays.pairs(batch)
+
+
+def _batches(jobs: Sequence[ModulationJob], count: int) -> Iterator[list[ModulationJob]]:
+    """Yield jobs in batches of up to ``count``, or of one group: as many of one frame as a CPU repeats in a call.
+
+    Groups start anew with each frame and are never split, whatever the size of a batch.
+    """
+    batch: list[ModulationJob] = []
+    for _, same in groupby(jobs, attrgetter("frame")):
+        frame_jobs = list(same)
+        for first in range(0, len(frame_jobs), REPLAYED_TOGETHER // 2):
+            group = frame_jobs[first : first + REPLAYED_TOGETHER // 2]
+            if batch and len(batch) + len(group) > count:
+                yield batch
+                batch = []
+            batch += group
+    if batch:
+        yield batch
 
 
 def jobs_of(coarse: CoarseMaps, settings: Settings) -> tuple[ModulationJob, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..config import ATTENTION_BLOCKS, ModulationConfig
 from ..types import InputError
-from . import REPLAYED_TOGETHER, Prediction, StepCache, halve_on_out_of_memory
+from . import Prediction, StepCache, halve_on_out_of_memory, replay_parts
 from .comfy_attention import (
     AttentionPatch,
     HostCache,
@@ -88,14 +88,20 @@ class HostDenoiser:
         def run(part: slice) -> Tensor:
             return self._replay(latents[part], sigma, stored, frames[part], None if offset is None else offset[part])
 
-        return torch.cat(self._in_parts(run, len(latents), on_cpu=REPLAYED_TOGETHER))
+        if self._on_cpu:
+            return torch.cat([run(part) for part in replay_parts(frames.tolist())])
+        return torch.cat(self._in_parts(run, len(latents)))
 
-    def _in_parts(self, run: Callable[[slice], Any], count: int, on_cpu: int = 1) -> list[Any]:
+    @property
+    def _on_cpu(self) -> bool:
+        return bool(comfy.model_management.is_device_cpu(self._loaded.device))
+
+    def _in_parts(self, run: Callable[[slice], Any], count: int) -> list[Any]:
         """Return ``run`` of all elements, in one part or, when memory runs out, in as many as needed.
 
-        On a CPU always ``on_cpu`` at a time, so that results cannot depend on the batch.
+        On a CPU always one by one: as fast, and results cannot depend on the batch.
         """
-        largest = min(count, on_cpu) if comfy.model_management.is_device_cpu(self._loaded.device) else count
+        largest = 1 if self._on_cpu else count
         return halve_on_out_of_memory(
             lambda size: [run(slice(start, start + size)) for start in range(0, count, size)], largest, is_out_of_memory
         )
@@ -187,7 +193,7 @@ class HostDenoiser:
         """Return the host's options with the patches of ``call``, for one UNet call."""
         options: dict[str, Any] = comfy.model_patcher.create_model_options_clone(self._loaded.options)
         inner = options.setdefault("transformer_options", {})
-        if comfy.model_management.is_device_cpu(self._loaded.device):
+        if self._on_cpu:
             inner.setdefault("optimized_attention_override", cpu_attention)
         replaced = inner.setdefault("patches_replace", {})
         for (name, block), patch in call.replace.items():

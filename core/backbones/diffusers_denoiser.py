@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..config import ModulationConfig
 from ..types import InputError, require_shape
-from . import REPLAYED_TOGETHER, Prediction, StepCache, halve_on_out_of_memory
+from . import Prediction, StepCache, halve_on_out_of_memory, replay_parts
 from .memory import is_out_of_memory
 from .step_cache import DiffusersStepCache, joined_caches, picked
 from .unet_passes import (
@@ -116,15 +116,17 @@ class DiffusersDenoiser:
             require_shape("offset", offset, "B h w", B=len(latents))
         frames = frames.to(cache.hidden.device)
 
-        def run(size: int) -> list[Tensor]:
-            starts = range(0, len(latents), size)
-            return [self._replay(latents, sigma, cache, frames, offset, slice(i, i + size)) for i in starts]
+        def run(parts: Iterable[slice]) -> Tensor:
+            return torch.cat([self._replay(latents, sigma, cache, frames, offset, part) for part in parts])
 
-        return torch.cat(self._in_chunks(run, len(latents), least=REPLAYED_TOGETHER))
+        if frames.device.type == "cpu":
+            return run(replay_parts(frames.tolist()))
+        count = len(latents)
+        return self._in_chunks(lambda size: run(slice(i, i + size) for i in range(0, count, size)), count)
 
-    def _in_chunks(self, run: Callable[[int], list[Part]], count: int, least: int = 1) -> list[Part]:
-        """Call ``run`` with a chunk size that fits into memory, ``least`` or more if that does."""
-        return halve_on_out_of_memory(run, min(count, max(least, self._compute_batch)), is_out_of_memory)
+    def _in_chunks(self, run: Callable[[int], Part], count: int) -> Part:
+        """Call ``run`` with a chunk size that fits into memory."""
+        return halve_on_out_of_memory(run, max(1, min(count, self._compute_batch)), is_out_of_memory)
 
     @torch.no_grad()
     def _predict(self, latents: Tensor, sigma: float, keep: ModulationConfig | None) -> Prediction:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core import modulation
-from vidseg.core.backbones import Prediction
+from vidseg.core.backbones import REPLAYED_TOGETHER, Prediction, replay_parts
 from vidseg.core.config import ModulationConfig, Settings, changed
 from vidseg.core.modulation import blend_latents, mask_offsets, plain_pass
 from vidseg.core.modulation_jobs import modulation_jobs
@@ -176,13 +176,19 @@ def test_only_the_first_replayed_step_has_an_offset_and_keeps_start_at_the_modul
     assert len(pairs) == len(maps.unique())
 
 
-def test_batches_are_full_across_frames_and_never_larger_than_asked() -> None:
+@pytest.mark.parametrize("batch_size", [1, 4, 9, 12, 64])
+def test_a_cpu_repeats_the_same_elements_together_whatever_the_batch(batch_size: int) -> None:
     toy = ToyDenoiser()
     latents, maps = clip(num_frames=4)
-    count = len(modulate(toy, latents, maps, SETTINGS, 9))
+    plain = plain_pass(toy, latents, SIGMAS, SETTINGS)
+    batches = list(modulation.modulate(toy, plain, CoarseMaps(maps, ()), SETTINGS, batch_size))
+    frames = [[job.frame for job in batch.jobs for _sign in (1, -1)] for batch in batches]
+    lengths = [part.stop - part.start for some in frames for part in replay_parts(some)]
+    assert lengths == [4, 2] * 4  # three labels in each frame
     sizes = [size for kind, size, _, _ in toy.calls if kind == "replay"]
-    full, rest = divmod(2 * count, 8)
-    assert sizes == [8] * 3 * full + [rest] * 3 * (rest > 0)
+    assert sizes == [len(some) for some in frames for _step in range(3)]
+    assert max(sizes) <= max(batch_size, REPLAYED_TOGETHER)
+    assert len(batches) == {1: 8, 4: 8, 9: 4, 12: 2, 64: 1}[batch_size]
 
 
 def test_absent_labels_and_uniform_frames_need_no_modulation() -> None:
