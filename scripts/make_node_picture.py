@@ -20,9 +20,9 @@ from playwright.sync_api import Page, sync_playwright
 TARGET = Path(__file__).resolve().parents[1] / "assets" / "nodes.png"
 COLUMNS, WIDTH, GAP, TITLE = 5, 300, 36, 44
 """Number of columns, width of a node, space between nodes and height of a title, pixels."""
-LEFT, TOP, VIEW = 140, 140, (2000, 2600)
-"""Corner of the first node, clear of the menus, and the size of the window, pixels."""
-MARGIN, COLOURS = 28, 64
+LEFT, TOP, VIEW = 140, 320, (2000, 2600)
+"""Corner of the first node, clear of menus and messages, and the size of the window, pixels."""
+MARGIN, COLOURS = 28, 128
 PLACE = """([ids, columns, width, gap, title, left, top]) => {
   const app = window.app, graph = app.graph;
   graph.clear();
@@ -56,6 +56,7 @@ def draw(page: Page, address: str) -> Image.Image:
     time.sleep(3)
     page.keyboard.press("Escape")  # closes the dialog of the first start
     time.sleep(1)
+    page.evaluate("window.app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false)")
     height = page.evaluate(PLACE, [node_ids(address), COLUMNS, WIDTH, GAP, TITLE, LEFT, TOP])
     time.sleep(3)
     box = {
@@ -78,7 +79,7 @@ def main(address: str, chromium: str) -> None:
         )
         picture = draw(page, address)
         browser.close()
-    few = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few = picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(TARGET, optimize=True)
     print(TARGET, picture.size)
 
