@@ -45,36 +45,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-VIDEO_MODEL_NODE = """
-import sys
-from pathlib import Path
-
-class NarrowVideoModel:
-    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL", "VAE", "CLIP_VISION"), "load", "tests"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {"path": ("STRING", {})}}
-
-    def load(self, path):
-        sys.path.insert(0, REPOSITORY)
-        try:
-            from tests.nodes.narrow_svd import load_svd
-        finally:
-            sys.path.remove(REPOSITORY)
-        return tuple(load_svd(Path(path)))
-
-NODE_CLASS_MAPPINGS = {"NarrowVideoModel": NarrowVideoModel}
-"""
-"""A node of the tests alone: the host's own loaders know the full size of SVD only."""
+VIDEO_MODEL_NODE = Path(__file__).parent / "narrow_video_model"
 
 
 @pytest.fixture(scope="module")
 def server_with_video_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     def add(base: Path) -> None:
-        folder = base / "custom_nodes" / "narrow_video_model"
-        folder.mkdir()
-        (folder / "__init__.py").write_text(f"REPOSITORY = {str(REPOSITORY)!r}\n{VIDEO_MODEL_NODE}")
+        (base / "custom_nodes" / VIDEO_MODEL_NODE.name).symlink_to(VIDEO_MODEL_NODE, target_is_directory=True)
 
     with running_server(tmp_path_factory.mktemp("comfyui") / "base", REPOSITORY, prepare=add) as running:
         yield running
@@ -130,7 +107,7 @@ def small(path: Path) -> Graph:
             if name in node["inputs"] and not isinstance(node["inputs"][name], list):
                 node["inputs"][name] = value
         if node["class_type"] == "NameRegions":
-            node["inputs"]["names"] = "subject: 0"
+            node["inputs"]["names"] = "background: 0"
         if node["class_type"] == "CreateVideo":  # as the note in the graph says: a video of one's own
             node.update(class_type="LoadVideo", inputs={"file": VIDEO})
         if node["class_type"] == "KSampler":
