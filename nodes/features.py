@@ -11,7 +11,7 @@ from ..core.backbones.comfy_backbones import model_kind, open_backbone
 from ..core.config import changed, preset
 from ..core.pipeline import extract_features
 from .images import as_frames
-from .progress import NodeProgress
+from .progress import NodeProgress, logged_peak
 from .schema import (
     AUTO,
     advanced,
@@ -106,6 +106,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
         )
 
     @classmethod
+    @logged_peak("Extract Diffusion Features")
     def execute(
         cls,
         model: Any,

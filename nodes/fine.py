@@ -12,7 +12,7 @@ from ..core.estimate import stage_shares
 from ..core.quality import at_quality
 from ..core.types import CoarseMaps, Features
 from ..core.upsampling import upsample
-from .progress import NodeProgress
+from .progress import NodeProgress, logged_peak
 from .schema import (
     AUTO,
     advanced,
@@ -108,6 +108,7 @@ class MaskedModulationUpsample(io.ComfyNode):
         )
 
     @classmethod
+    @logged_peak("Masked Modulation Upsample")
     def execute(
         cls,
         model: Any,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
 from comfy_execution.utils import get_executing_context
 
+from ..core.backbones.memory import PeakMemory
 from ..core.progress import REFRESH_INTERVAL, STAGE_SHARES, RunProgress
+
+logger = logging.getLogger(__name__)
 
 BAR_UNITS = 1000
 """Units of the bar of a node."""
@@ -47,6 +52,19 @@ class NodeProgress(RunProgress):
         """Advance; raises the host's exception when the user interrupts."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         super().__call__(stage, done, total)
+
+
+@contextmanager
+def logged_peak(name: str) -> Iterator[None]:
+    """Log the peak memory of the host's process when the node ``name`` ends, fails or is stopped.
+
+    Torch's statistics are not reset: neither does the host, and other nodes may read them.
+    """
+    peak = PeakMemory(comfy.model_management.get_torch_device())
+    try:
+        yield
+    finally:
+        logger.info("VidSeg: %s: peak of this process %s", name, peak.text())
 
 
 def _send_text(text: str) -> None:

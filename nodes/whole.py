@@ -20,7 +20,7 @@ from ..core.types import LabelMaps, Region
 from ..core.video import open_clip
 from .images import one_label_map
 from .narrow_model import load_narrow_model
-from .progress import NodeProgress
+from .progress import NodeProgress, logged_peak
 from .schema import Labels as LabelsSocket
 from .schema import (
     advanced,
@@ -94,6 +94,7 @@ class SegmentVideo(io.ComfyNode):
         )
 
     @classmethod
+    @logged_peak("Segment Video")
     def execute(
         cls,
         model: Any,

@@ -16,6 +16,7 @@ GPU_BUDGET_BYTES = 7 * 2**29
 """Likewise on a GPU: three frames of SD 2.1 at 832x448 in half precision; more at a time are hardly faster."""
 CPU_BUDGET_BYTES = 2**30
 """What compute batches may take on the CPU, at most; weights and the program come on top."""
+NOT_TOLD = "not told by the system"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -56,12 +57,42 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
-def peak_memory() -> str:
-    """Return in words how much memory this program has taken at most, as far as the system tells."""
-    parts = []
+def peak_bytes(device: torch.device | None = None) -> dict[str, int]:
+    """Return the most memory that this process has held since its start, in bytes by what it is.
+
+    Statistics are read and never reset, since they belong to the whole process, a host's other work included.
+
+    Args:
+        device: of the model; None is torch's current one.
+
+    Returns:
+        `main memory` where the system tells, and `GPU memory allocated by torch` where CUDA was in use.
+    """
+    peaks = {}
     if resource is not None:
         unit = 1 if sys.platform == "darwin" else 1024
-        parts.append(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.1f} GB of main memory")
-    if torch.cuda.is_available():
-        parts.append(f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU")
-    return ", ".join(parts) or "not told by the system"
+        peaks["main memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if torch.cuda.is_available() and (device is None or device.type == "cuda"):
+        peaks["GPU memory allocated by torch"] = torch.cuda.max_memory_allocated(device)
+    return {what: size for what, size in peaks.items() if size}
+
+
+class PeakMemory:
+    """The peaks of this process, and whether a piece of work has raised them; made before the work."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device
+        self._before = peak_bytes(device)
+
+    def text(self) -> str:
+        """Return the peaks in words; one that was reached earlier only bounds what the work has taken."""
+        parts = []
+        for what, size in peak_bytes(self._device).items():
+            when = "reached here" if size > self._before.get(what, 0) else "reached earlier"
+            parts.append(f"{size / 1e9:.2f} GB of {what} ({when})")
+        return ", ".join(parts) or NOT_TOLD
+
+
+def peak_memory() -> str:
+    """Return in words how much memory this program has taken at most, as far as the system tells."""
+    return ", ".join(f"{size / 1e9:.1f} GB of {what}" for what, size in peak_bytes().items()) or NOT_TOLD

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import logging
+import re
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import pytest
 from torch import Tensor
+from vidseg.core.types import InputError
 from vidseg.nodes.narrow_model import LoadedModel
 
 from .graphs import call, coarse_labels, wired
@@ -58,3 +61,18 @@ def test_everything_can_be_unloaded_between_nodes(loaded: LoadedModel, frames: T
     comfy.model_management.unload_all_models()
     comfy.model_management.cleanup_models()
     assert (run(loaded, frames).maps == expected.maps).all()
+
+
+def test_peak_memory_is_logged_after_each_long_node(loaded: LoadedModel, frames: Tensor, caplog: Any) -> None:
+    pytest.importorskip("resource")
+    with caplog.at_level(logging.INFO):
+        run(loaded, frames)
+        call("SegmentVideo", **wired(loaded), frames=frames[:1], num_clusters=2, max_side=64, quality="draft")
+        with pytest.raises(InputError):
+            call("ExtractDiffusionFeatures", **wired(loaded), frames=frames[:1], blocks="1")
+    told = [record.getMessage() for record in caplog.records if "peak of this process" in record.getMessage()]
+    pattern = r"VidSeg: (.+): peak of this process (\d+\.\d\d) GB of main memory \(reached (here|earlier)\)"
+    found = [re.fullmatch(pattern, text) for text in told]
+    names = ["Extract Diffusion Features", "Masked Modulation Upsample", "Segment Video", "Extract Diffusion Features"]
+    assert [match and match[1] for match in found] == names
+    assert all(match and float(match[2]) > 0.1 for match in found)

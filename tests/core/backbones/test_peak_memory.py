@@ -1,0 +1,34 @@
+"""The peak of the process is told, and whether a piece of work has reached it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from vidseg.core.backbones.memory import peak_bytes, peak_memory
+
+pytest.importorskip("resource")
+MEASURED = """
+from vidseg.core.backbones.memory import PeakMemory
+first = PeakMemory()
+large = bytearray(b"x" * 2**29)
+print(first.text())
+del large
+print(PeakMemory().text())
+"""
+
+
+def test_work_that_raises_the_peak_is_told_from_work_that_stays_below() -> None:
+    found = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
+    raised, below = found.stdout.splitlines()
+    pattern = r"(\d+\.\d\d) GB of main memory \(reached (here|earlier)\)"
+    (size, when), (same, later) = re.findall(pattern, raised)[0], re.findall(pattern, below)[0]
+    assert (when, later) == ("here", "earlier")
+    assert float(size) == float(same) > 0.53
+
+
+def test_peak_of_this_process_is_told() -> None:
+    assert peak_bytes()["main memory"] > 10**8
+    assert re.match(r"\d+\.\d GB of main memory", peak_memory())
