@@ -7,69 +7,139 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .backbones import Backbone, Denoiser, VideoBackbone
+from .clustering import MAX_AUTOMATIC
 from .config import Settings
 from .frames import model_size
 from .progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
+from .video_windows import spans
 
 TAIL_SHARE = 0.4
 """Cost of a modulated step, which starts behind the modulated block, in UNet calls (measured)."""
 QUERY_SHARE = 0.4
 """Cost of reading the queries: one half of guidance, up to the last block read (measured)."""
+VIDEO_TAIL_SHARE, VIDEO_QUERY_SHARE = 0.25, 0.38
+"""The same for SVD, behind block 8 and up to it (counted operations of its true size, 256x448 to 576x1024 pixels)."""
+SLOW_CALL = 0.5
+"""Seconds of a UNet call on one frame from which on whole windows are not timed: they take as long per frame."""
 SHARED_PASSES = 6
 """Passes of a frame whose regions share them, for many regions (measured on the clips of the benchmark)."""
 
 
 class UnitCosts(NamedTuple):
-    """Seconds for one frame of one call of each part of the model."""
+    """Seconds for one frame of one call of each part of the model, and for the conditioning of a window (SVD)."""
 
     encode: float
     predict: float
     decode: float
+    condition: float = 0.0
 
 
-def measure_costs(backbone: Backbone, frame_size: tuple[int, int], settings: Settings) -> UnitCosts:
+def measure_costs(
+    backbone: Backbone, frame_size: tuple[int, int], settings: Settings, num_frames: int | None = None
+) -> UnitCosts:
     """Time one call of each part that ``settings`` need, after a first call that warms up.
 
     Args:
         backbone: the model.
         frame_size: ``(H,W)`` of the frames as they come in.
-        settings: frame size, guidance, and whether modulation is on.
+        settings: frame size, guidance, whether modulation is on, and frames of a window of a video model.
+        num_frames: of the clip, where a window may have more.
     """
     height, width = model_size(frame_size, settings.frame)
     picture = torch.full((1, height, width, 3), 0.5)
-    sigma = float(backbone.training_sigmas[100])
     latents = backbone.encode(picture)
+    condition = 0.0
+    if isinstance(backbone, VideoBackbone):
+        blank, config = torch.zeros(3, height, width), settings.video
+        window = backbone.conditioned(backbone.condition(picture[0], blank, config), config)
+        length = min(config.frames, num_frames or config.frames)
+        predict = _window_call(window, latents.expand(length, -1, -1, -1), settings)
+        condition = _once(lambda: float(backbone.condition(picture[0], blank, config).image.sum()))
+    else:
+        predict = _call(backbone, latents, settings)
+    encode = _once(lambda: float(backbone.encode(picture).sum()))
+    modulated = settings.modulation.enabled
+    decode = _second(lambda: float(backbone.decode(latents).sum())) if modulated else 0.0
+    return UnitCosts(encode, predict, decode, condition)
+
+
+def _call(backbone: Backbone, latents: Tensor, settings: Settings) -> float:
+    """Return the seconds of a UNet call with guidance on ``latents`` ``(T,4,H/8,W/8)``."""
+    sigma = float(backbone.training_sigmas[100])
 
     def job(denoiser: Denoiser) -> float:
-        return _seconds(lambda: float(denoiser.predict(latents, sigma).denoised.sum()))
+        return _second(lambda: float(denoiser.predict(latents, sigma).denoised.sum()))
 
-    predict = backbone.run(job, settings.sampling.guidance_scale, latents.shape)
-    encode = _seconds(lambda: float(backbone.encode(picture).sum()))
-    modulated = settings.modulation.enabled
-    decode = _seconds(lambda: float(backbone.decode(latents).sum())) if modulated else 0.0
-    return UnitCosts(encode, predict, decode)
+    return backbone.run(job, settings.sampling.guidance_scale, tuple(latents.shape))
+
+
+def _window_call(window: Backbone, latents: Tensor, settings: Settings) -> float:
+    """Return the seconds per frame of a UNet call on a window ``(T,4,H/8,W/8)``.
+
+    Where a call on one frame is slow, as on a CPU, it tells them; a fast device does several frames in less.
+    """
+    alone = _call(window, latents[:1], settings)
+    if alone >= SLOW_CALL or len(latents) == 1:
+        return alone
+    return min(alone, _call(window, latents.contiguous(), settings) / len(latents))
 
 
 def frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> float:
-    """Return the seconds that a frame takes if it holds ``num_labels`` regions.
+    """Return the seconds that a frame takes if it holds ``num_labels`` regions, without the decoding of others.
 
-    Scene context, refinement and the writing of files are left out: they are small beside a UNet call.
+    Scene context, refinement and the writing of files are left out: they are small beside a UNet call. A frame that a
+    video model sees again, in a window that is shifted back, takes as long but for `decode_seconds`.
 
     >>> settings = Settings()  # 2 steps before the features, 3 plain steps, and for each of two signs 2.4 and a decode
     >>> round(frame_seconds(UnitCosts(0.0, 1.0, 0.0), settings, 10), 3)
     53.4
     """
     config, last = settings.modulation, settings.sampling.num_steps
-    seconds = costs.encode + (settings.feature.step - settings.start_step + QUERY_SHARE) * costs.predict
-    if not config.enabled or num_labels < 2:
+    is_video = settings.video.frames > 0
+    tail, query = (VIDEO_TAIL_SHARE, VIDEO_QUERY_SHARE) if is_video else (TAIL_SHARE, QUERY_SHARE)
+    seconds = costs.encode + (settings.feature.step - settings.start_step + query) * costs.predict
+    passes = _num_passes(settings, num_labels)
+    if not passes:
         return seconds
     steps = last - config.step if config.steps == "all" else 1
-    passes = min(num_labels, SHARED_PASSES) if config.shared else num_labels
     plain = config.step - settings.start_step + steps
-    replay = TAIL_SHARE + steps - 1
-    return seconds + plain * costs.predict + 2 * passes * (replay * costs.predict + costs.decode)
+    replay = tail + steps - 1
+    return seconds + (plain + 2 * passes * replay) * costs.predict + decode_seconds(costs, settings, num_labels)
+
+
+def decode_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> float:
+    """Return the seconds that a frame takes for decoding if it holds ``num_labels`` regions."""
+    return 2 * _num_passes(settings, num_labels) * costs.decode
+
+
+def run_seconds(costs: UnitCosts, settings: Settings, num_labels: int, num_frames: int, first: int = 0) -> float:
+    """Return the seconds for a clip of ``num_frames`` whose frames before ``first`` are finished.
+
+    A video model sees whole windows, so that frames of the last ones may count twice (`video_windows.spans`).
+
+    Args:
+        costs: of the model.
+        settings: all settings.
+        num_labels: regions of each frame.
+        num_frames: of the whole clip.
+        first: number of the first frame that is not finished.
+    """
+    seconds = frame_seconds(costs, settings, num_labels)
+    if not settings.video.frames:
+        return (num_frames - first) * seconds
+    again = seconds - decode_seconds(costs, settings, num_labels)
+    left = [span for span in spans(num_frames, settings) if span.kept.start >= first]
+    return sum(len(span.kept) * seconds + span.num_finished * again + costs.condition for span in left)
+
+
+def _num_passes(settings: Settings, num_labels: int) -> int:
+    """Return the modulated passes of a frame that holds ``num_labels`` regions, each with two signs."""
+    if not settings.modulation.enabled or num_labels < 2:
+        return 0
+    return min(num_labels, SHARED_PASSES) if settings.modulation.shared else num_labels
 
 
 def stage_shares(settings: Settings) -> Mapping[str, float]:
@@ -80,29 +150,38 @@ def stage_shares(settings: Settings) -> Mapping[str, float]:
 
 
 def announce(
-    progress: RunProgress, backbone: Backbone, settings: Settings, frame_size: tuple[int, int], num_frames: int
+    progress: RunProgress,
+    backbone: Backbone,
+    settings: Settings,
+    frame_size: tuple[int, int],
+    num_frames: int,
+    first: int = 0,
 ) -> None:
     """Say before a run how long it will take at most: as if every region occurred in every frame.
-
-    Nothing is said for a video model, whose calls take whole windows: a timed one would cost as much as a window.
 
     Args:
         progress: where to say it.
         backbone: the model, which is timed.
         settings: all settings.
         frame_size: ``(H,W)`` of the frames, pixels.
-        num_frames: frames that are left.
+        num_frames: of the clip.
+        first: number of the first frame that is not finished.
     """
-    if isinstance(backbone, VideoBackbone):
-        return
-    regions = settings.cluster.num_clusters
-    seconds = num_frames * frame_seconds(measure_costs(backbone, frame_size, settings), settings, regions)
-    progress.announce(seconds, f"{num_frames} frames at most, with {regions} regions in each ({settings.quality})")
+    regions = settings.cluster.num_clusters or MAX_AUTOMATIC
+    costs = measure_costs(backbone, frame_size, settings, num_frames)
+    seconds = run_seconds(costs, settings, regions, num_frames, first)
+    work = f"{num_frames - first} frames at most, with {regions} regions in each ({settings.quality})"
+    progress.announce(seconds, work)
 
 
-def _seconds(call: Callable[[], float]) -> float:
-    """Return the time of a second call, whose result must have arrived on the host."""
+def _second(call: Callable[[], float]) -> float:
+    """Return the seconds of a second call, whose result must have arrived on the host."""
     call()
+    return _once(call)
+
+
+def _once(call: Callable[[], float]) -> float:
+    """Return the seconds of a call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

@@ -123,8 +123,8 @@ class SegmentRun:
             state = self._begin(run)
             if not (options.resume and self._folder.is_finished()):
                 if backbone is not None:
-                    left = clip.num_frames - self.frames_done
-                    announce(self._progress, backbone, options.settings, clip.info.frame_size, left)
+                    size = clip.info.frame_size
+                    announce(self._progress, backbone, options.settings, size, clip.num_frames, self.frames_done)
                 self._segment(run, self._windows(backbone, clip, reference, state))
                 self._finish(clip, run)
         return Outcome(self.num_frames, self.frames_done, self._regions)

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import doctest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from vidseg.core import estimate
 from vidseg.core.backbones.diffusers_denoiser import DiffusersDenoiser
+from vidseg.core.backbones.diffusers_svd_denoiser import SvdDenoiser
+from vidseg.core.backbones.diffusers_svd_unet import DiffusersSvdBackbone
 from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
-from vidseg.core.config import Settings, changed
-from vidseg.core.estimate import UnitCosts, announce, frame_seconds, measure_costs, stage_shares
-from vidseg.core.pipeline import extract_features
+from vidseg.core.config import Settings, changed, preset
+from vidseg.core.estimate import UnitCosts, announce, frame_seconds, measure_costs, run_seconds, stage_shares
+from vidseg.core.pipeline import extract_features, window_features
 from vidseg.core.progress import RunProgress
 from vidseg.core.quality import QUALITIES, at_quality
 from vidseg.core.types import CoarseMaps, Region
 from vidseg.core.upsampling import upsample
+from vidseg.core.video_windows import spans
 
-from .backbones.narrow_models import narrow_model
+from .backbones.narrow_models import SVD, narrow_model
 from .test_progress import Recorder
 
 NUM_LABELS = 4
+VIDEO = changed(preset("default", "svd"), window={"length": 2}, video={"frames": 2}, modulation={"step": 23})
+VIDEO_FRAMES = 5
+"""Windows of frames 0-1, 2-3, and 3-4, of which 3 is finished."""
+
+
+@pytest.fixture(scope="module")
+def video_backbone(tmp_path_factory: pytest.TempPathFactory) -> DiffusersBackbone:
+    return load_diffusers(narrow_model(tmp_path_factory.mktemp("model") / "svd.safetensors", SVD), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -30,28 +41,56 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> DiffusersBackbone:
     return load_diffusers(narrow_model(tmp_path_factory.mktemp("model") / "narrow.safetensors"), device="cpu")
 
 
-def counted(backbone: DiffusersBackbone, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> UnitCosts:
-    """Return how often each part ran for one frame, in whole calls."""
-    calls = {"encode": 0.0, "predict": 0.0, "decode": 0.0}
+class Clip(NamedTuple):
+    """A `FrameSource`."""
 
-    def count(owner: type, name: str, part: str, share: Any) -> None:
+    frames: torch.Tensor
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.frames)
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        return self.frames[start:stop]
+
+
+class Calls:
+    """Counts calls of parts of a model by the number of frames, a part of a call by its share."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.made = {"encode": 0.0, "predict": 0.0, "decode": 0.0, "condition": 0.0}
+
+    def count(self, owner: type, name: str, part: str, share: Any = 1) -> None:
         original = getattr(owner, name)
 
-        def call(self: Any, values: torch.Tensor, *rest: Any, **options: Any) -> Any:
-            calls[part] += len(values) * (share(rest) if callable(share) else share)
-            return original(self, values, *rest, **options)
+        def call(owned: Any, values: torch.Tensor, *rest: Any, **options: Any) -> Any:
+            number = 1 if part == "condition" else len(values)
+            self.made[part] += number * (share(rest) if callable(share) else share)
+            return original(owned, values, *rest, **options)
 
-        monkeypatch.setattr(owner, name, call)
+        self._monkeypatch.setattr(owner, name, call)
 
-    count(DiffusersBackbone, "encode", "encode", 1)
-    count(DiffusersBackbone, "decode", "decode", 1)
-    count(DiffusersDenoiser, "predict", "predict", 1)
-    count(DiffusersDenoiser, "queries", "predict", estimate.QUERY_SHARE)
-    count(DiffusersDenoiser, "replay", "predict", lambda rest: 1 if rest[3] is None else estimate.TAIL_SHARE)
+    def count_model(self, backbone: type, denoiser: type, query_share: float, tail_share: float) -> None:
+        self.count(backbone, "encode", "encode")
+        self.count(backbone, "decode", "decode")
+        self.count(denoiser, "predict", "predict")
+        self.count(denoiser, "queries", "predict", query_share)
+        self.count(denoiser, "replay", "predict", lambda rest: 1 if rest[3] is None else tail_share)
+
+
+def coarse(count: int) -> CoarseMaps:
+    maps = (torch.arange(8) // 2).expand(count, 4, 8)
+    return CoarseMaps(maps, tuple(Region(index, str(index)) for index in range(NUM_LABELS)))
+
+
+def counted(backbone: DiffusersBackbone, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> UnitCosts:
+    """Return how often each part ran for one frame, in whole calls."""
+    calls = Calls(monkeypatch)
+    calls.count_model(DiffusersBackbone, DiffusersDenoiser, estimate.QUERY_SHARE, estimate.TAIL_SHARE)
     features = extract_features(backbone, torch.rand(1, 64, 128, 3), settings)
-    maps = (torch.arange(8) // 2).expand(1, 4, 8)
-    upsample(backbone, features, CoarseMaps(maps, tuple(Region(i, str(i)) for i in range(4))), settings)
-    return UnitCosts(**calls)
+    upsample(backbone, features, coarse(1), settings)
+    return UnitCosts(**calls.made)
 
 
 @pytest.mark.parametrize("quality", [name for name in QUALITIES if name != "balanced"])
@@ -65,6 +104,51 @@ def test_equals_the_calls_that_are_made(
         assert frame_seconds(unit, settings, NUM_LABELS) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("quality", ["exact", "balanced", "draft"])
+def test_windows_of_a_video_model_are_counted_whole(
+    video_backbone: DiffusersSvdBackbone, monkeypatch: pytest.MonkeyPatch, quality: str
+) -> None:
+    settings = at_quality(VIDEO, quality)
+    calls = Calls(monkeypatch)
+    calls.count_model(DiffusersSvdBackbone, SvdDenoiser, estimate.VIDEO_QUERY_SHARE, estimate.VIDEO_TAIL_SHARE)
+    calls.count(DiffusersSvdBackbone, "condition", "condition")
+    clip, sums = Clip(torch.rand(VIDEO_FRAMES, 64, 128, 3)), []
+    for span in spans(VIDEO_FRAMES, settings):
+        features = window_features(video_backbone, clip, span, settings)
+        upsample(video_backbone, features, coarse(len(span.kept)), settings)
+        # The narrow file encodes the conditioning frame with the same autoencoder.
+        sums.append({**calls.made, "encode": calls.made["encode"] - calls.made["condition"]})
+    for part, number in sums[-1].items():
+        unit = UnitCosts(**{name: float(name == part) for name in UnitCosts._fields})
+        assert run_seconds(unit, settings, NUM_LABELS, VIDEO_FRAMES) == pytest.approx(number)
+        rest = run_seconds(unit, settings, NUM_LABELS, VIDEO_FRAMES, 2)  # continued behind the first window
+        assert rest == pytest.approx(number - sums[0][part])
+
+
+def test_video_models_are_timed_in_whole_windows_where_they_are_fast(
+    video_backbone: DiffusersSvdBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+    predict = SvdDenoiser.predict
+
+    def spy(denoiser: SvdDenoiser, latents: torch.Tensor, sigma: float) -> Any:
+        lengths.append(len(latents))
+        return predict(denoiser, latents, sigma)
+
+    monkeypatch.setattr(SvdDenoiser, "predict", spy)
+    monkeypatch.setattr(estimate, "SLOW_CALL", float("inf"))
+    display = Recorder()
+    announce(RunProgress(display), video_backbone, VIDEO, (64, 128), VIDEO_FRAMES, 2)
+    (shown,) = display.shown
+    assert shown[1].startswith("about ")
+    assert shown[1].endswith("for 3 frames at most, with 20 regions in each (exact)")
+    assert lengths == [1, 1, 2, 2]
+    monkeypatch.setattr(estimate, "SLOW_CALL", 0.0)  # as on a slow device
+    costs = measure_costs(video_backbone, (64, 128), VIDEO)
+    assert lengths[4:] == [1, 1]
+    assert min(costs) > 0
+
+
 def test_each_quality_is_estimated_cheaper_than_the_one_before() -> None:
     seconds = [frame_seconds(UnitCosts(0.7, 1.0, 1.5), at_quality(Settings(), name), 20) for name in QUALITIES]
     assert seconds == sorted(seconds, reverse=True)
@@ -73,7 +157,8 @@ def test_each_quality_is_estimated_cheaper_than_the_one_before() -> None:
 
 def test_costs_are_measured_on_frames_of_the_size_and_announced(backbone: DiffusersBackbone) -> None:
     costs = measure_costs(backbone, (64, 128), Settings())
-    assert min(costs) > 0
+    assert min(costs[:3]) > 0
+    assert costs.condition == 0
     assert measure_costs(backbone, (64, 128), at_quality(Settings(), "fast")).decode == 0
     display = Recorder()
     announce(RunProgress(display), backbone, changed(Settings(), cluster={"num_clusters": 3}), (64, 128), 9)
