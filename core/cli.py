@@ -17,10 +17,10 @@ from .backbones.memory import peak_memory
 from .bench.command import add_options as add_bench_options
 from .bench.command import bench
 from .bench.engines import ModelSpec
-from .config import PRESETS, Settings, changed, preset
+from .config import PRESETS, Settings, changed, preset, seen_together
 from .estimate import stage_shares
 from .images import IMAGE_SUFFIXES
-from .model_files import describe_model, fingerprint, model_kind
+from .model_files import describe_model, fingerprint, model_kind, model_num_frames
 from .options import parsed, setting_names, with_overrides
 from .output import ResultFolder
 from .progress import RunProgress, open_display
@@ -100,7 +100,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     add("--clusters", type=int, metavar="K", help="number of clusters of K-means")
     add("--seed", type=int, metavar="S", help="seed of noise and K-means")
     add("--max-side", type=int, metavar="PX", help="reduce the longer side to this many pixels; 0 keeps it")
-    add("--window", type=int, metavar="N", help="frames of a window; 14 for SVD, 25 for SVD-XT")
+    add("--window", type=int, metavar="N", help="frames of a window (default: 14; for SVD-XT 25)")
     add("--blocks", metavar="B,...", help="decoder blocks whose queries are the features, such as 6,7,8")
     add("--no-refine", action="store_true", help="without correspondence-based refinement")
     add("--no-modulation", action="store_true", help="without masked modulation: coarse regions, much faster")
@@ -121,12 +121,13 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="fp32", choices=list(DTYPES), help="type of the model (default: fp32)")
 
 
-def settings_of(arguments: argparse.Namespace, kind: str = "sd") -> Settings:
+def settings_of(arguments: argparse.Namespace, kind: str = "sd", num_frames: int = 0) -> Settings:
     """Return the settings that the options of `vidseg segment` ask for: preset, then options, then ``--set``.
 
     Args:
         arguments: of the command line.
         kind: of the model, ``sd`` or ``svd``, whose presets differ. A video model sees whole windows.
+        num_frames: that a video model sees together, where the model tells, else 0.
 
     Returns:
         All settings.
@@ -144,7 +145,7 @@ def settings_of(arguments: argparse.Namespace, kind: str = "sd") -> Settings:
     )
     if kind == "svd":
         named += (("video", "frames", arguments.window),)
-    settings = preset(arguments.preset, kind)
+    settings = seen_together(preset(arguments.preset, kind), num_frames)
     for part, field, value in named:
         if value is not None:
             settings = changed(settings, **{part: {field: value}})
@@ -156,11 +157,14 @@ def settings_of(arguments: argparse.Namespace, kind: str = "sd") -> Settings:
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
     bundled = ASSETS / DEMO_MODEL
+    told = ("sd", 0)
+    if arguments.baseline != "color":
+        told = (model_kind(arguments.model), model_num_frames(arguments.model))
     options = SegmentOptions(
         input=arguments.input,
         out=arguments.out,
         model=arguments.model or (bundled if bundled.exists() else None),
-        settings=settings_of(arguments, "sd" if arguments.baseline == "color" else model_kind(arguments.model)),
+        settings=settings_of(arguments, *told),
         anchor_mask=arguments.anchor_mask,
         baseline=arguments.baseline,
         device=_device(arguments.device),
@@ -246,6 +250,7 @@ def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
         "prediction": model.sizes.prediction_type,
         "empty prompt": model.conditioning,
         "type of weights": model.dtype,
+        **({"frames seen together": model.num_frames or "not told: 14"} if model.sizes.unet.is_video else {}),
         "parameters": model.num_parameters,
         "bytes": model.num_bytes,
         "fingerprint": fingerprint(model.path),

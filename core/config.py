@@ -165,6 +165,20 @@ def changed(settings: Settings, **parts: dict[str, Any]) -> Settings:
     return replace(settings, **{part: replace(getattr(settings, part), **values) for part, values in parts.items()})
 
 
+def seen_together(settings: Settings, num_frames: int) -> Settings:
+    """Return ``settings`` of a video model for one that sees ``num_frames`` together: 25 for SVD-XT.
+
+    Windows of the scene context grow with it where they were as long. Zero, and an image model, change nothing.
+
+    >>> seen_together(preset("default", "svd"), 25).window.length
+    25
+    """
+    if not settings.video.frames or not num_frames:
+        return settings
+    windows = {"length": num_frames} if settings.window.length == settings.video.frames else {}
+    return changed(settings, video={"frames": num_frames}, window=windows)
+
+
 def _for_svd(settings: Settings, name: str, **parts: dict[str, Any]) -> Settings:
     """Return ``settings`` with what differs for SVD in all presets (paper A.4, code), and ``parts``."""
     modulation = {"step": 17, "block": 8, "attention": "self", **parts.pop("modulation", {})}

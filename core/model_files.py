@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ TEXT_PREFIX = "cond_stage_model."
 IMAGE_PREFIX = "conditioner.embedders.0.open_clip.model.visual."
 FRAME_ENCODER_PREFIX = "conditioner.embedders.3.encoder."
 """Autoencoder of SVD files that encodes the frame which conditions a window."""
+XT_NAME, XT_FRAMES = re.compile(r"(?<![a-z])(svd)?xt(?![a-z])", re.IGNORECASE), 25
+"""What tells a file of SVD-XT, whose tensors are those of SVD, and the frames that it sees together (model card)."""
 PREDICTION_PROBE = f"{UNET_PREFIX}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
 # What a file holds that is no SD 1.x/2.x checkpoint, by a part of a tensor's name.
@@ -55,6 +58,8 @@ class ModelDescription:
         num_parameters: of ``unet``, ``vae``, ``text encoder`` and ``image encoder``, those that there are.
         dtype: most frequent type of the UNet's values, such as ``F16``.
         num_bytes: size of the files.
+        num_frames: frames that a video model sees together, where the folder's configuration or the file's name tells;
+            0 where neither does, and for image models.
     """
 
     path: Path
@@ -64,6 +69,7 @@ class ModelDescription:
     num_parameters: dict[str, int]
     dtype: str
     num_bytes: int
+    num_frames: int = 0
 
     @property
     def kind(self) -> str:
@@ -106,6 +112,15 @@ def model_kind(path: str | Path | None) -> str:
     return "svd" if path is not None and describe_model(path).sizes.unet.is_video else "sd"
 
 
+def model_num_frames(path: str | Path | None) -> int:
+    """Return `ModelDescription.num_frames`, and 0 without a model.
+
+    Raises:
+        InputError: as `describe_model`.
+    """
+    return 0 if path is None else describe_model(path).num_frames
+
+
 def fingerprint(path: str | Path) -> str:
     """Return the SHA-256 of a model file, or of a folder's weight files in the order of their paths, hexadecimal."""
     path = Path(path)
@@ -132,7 +147,8 @@ def _describe_file(path: Path) -> ModelDescription:
         for part, start in (("unet", UNET_PREFIX), ("vae", VAE_PREFIX), (encoder, prefix))
     }
     dtype = common_dtype(info for name, info in header.tensors.items() if name.startswith(UNET_PREFIX))
-    return ModelDescription(path, "file", sizes, conditioning, counts, dtype, path.stat().st_size)
+    num_frames = XT_FRAMES if sizes.unet.is_video and XT_NAME.search(path.stem) else 0
+    return ModelDescription(path, "file", sizes, conditioning, counts, dtype, path.stat().st_size, num_frames)
 
 
 def _refuse_foreign(name: str, tensors: Mapping[str, TensorInfo]) -> None:
@@ -166,7 +182,7 @@ def _describe_folder(path: Path) -> ModelDescription:
     num_bytes = sum(file.stat().st_size for file in weight_files(path))
     encoders = [part for part in ("text encoder", "image encoder") if part in folder.headers]
     conditioning = encoders[0] if encoders else "none"
-    return ModelDescription(path, "folder", folder.sizes, conditioning, counts, dtype, num_bytes)
+    return ModelDescription(path, "folder", folder.sizes, conditioning, counts, dtype, num_bytes, folder.num_frames)
 
 
 def _prediction(path: Path, shapes: Shapes) -> str:

@@ -23,10 +23,17 @@ PREDICTION_PROBE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 
 
 class Folder(NamedTuple):
-    """A diffusers folder: sizes, and headers of its parts ``unet``, ``vae``, ``text encoder`` or ``image encoder``."""
+    """A diffusers folder.
+
+    Attributes:
+        sizes: of UNet and autoencoder.
+        headers: of its parts ``unet``, ``vae``, ``text encoder`` or ``image encoder``.
+        num_frames: frames that a video model sees together, where its configuration says so, else 0.
+    """
 
     sizes: ModelSizes
     headers: dict[str, list[Header]]
+    num_frames: int
 
 
 def read_folder(folder: Path) -> Folder:
@@ -49,7 +56,8 @@ def read_folder(folder: Path) -> Folder:
         ) from None
     parts = _parts(folder)
     headers = {part.replace("_", " "): [read_header(file) for file in part_files(folder / part)] for part in parts}
-    return Folder(sizes, headers)
+    num_frames = unet.get("num_frames") if is_video else 0
+    return Folder(sizes, headers, num_frames if isinstance(num_frames, int) and num_frames > 0 else 0)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ..config import Settings
-from ..model_files import fingerprint, model_kind
+from ..model_files import fingerprint, model_kind, model_num_frames
 from ..options import with_overrides
 from ..progress import open_display
 from ..quality import QUALITIES
@@ -33,7 +33,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("dataset", choices=list(LAYOUTS), metavar="DATASET", help=f"one of {', '.join(LAYOUTS)}")
     add("root", type=Path, metavar="ROOT", help="its folder, as published; folders: CLIP/{frames,masks}")
     add("--out", type=Path, required=True, metavar="DIR", help="folder of results; finished clips are not run again")
-    add("--model", type=Path, metavar="FILE", help="Stable Diffusion 1.x/2.x; without it the bundled model")
+    add(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="Stable Diffusion 1.x/2.x or Video Diffusion; default: the bundled one",
+    )
     add("--preset", default="default", metavar="NAME,...", help="settings of the rows; the first is ablated")
     add("--quality", default="exact", choices=list(QUALITIES), help="of our rows: speed for quality (default: exact)")
     add("--ablation", action="store_true", help="the paper's Table 2, and the preset without modulation")
@@ -60,11 +65,11 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
     """
     dataset = _dataset(arguments)
     methods = methods_of(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
-    overrides, kind = _overrides(arguments), model_kind(model.path)
+    overrides, kind, length = _overrides(arguments), model_kind(model.path), model_num_frames(model.path)
     jobs = [
         Job(method, clip, settings)
         for method in methods
-        for settings in [method.settings(dataset, overrides, kind, arguments.quality)]
+        for settings in [method.settings(dataset, overrides, kind, arguments.quality, length)]
         for clip in dataset.clips
     ]
     store = Store(arguments.out, _identity(model, methods))

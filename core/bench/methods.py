@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..backbones import Backbone
 from ..baselines import BaselineResult, color_windows, frame_windows
-from ..config import PRESETS, Settings, preset
+from ..config import PRESETS, Settings, preset, seen_together
 from ..options import with_overrides
 from ..pipeline import FrameSource, segment_windows
 from ..propagation import propagation_windows
@@ -49,7 +49,12 @@ class Method:
     one_block: Mapping[str, tuple[str, ...]] | None = None
 
     def settings(
-        self, dataset: Dataset, overrides: Sequence[str], model: str = "sd", quality: str = "exact"
+        self,
+        dataset: Dataset,
+        overrides: Sequence[str],
+        model: str = "sd",
+        quality: str = "exact",
+        num_frames: int = 0,
     ) -> Settings:
         """Return all settings on a data set: preset, quality, the data set's, then ``overrides``, then the row's.
 
@@ -58,11 +63,12 @@ class Method:
             overrides: those of all rows, as ``part.field=value``.
             model: kind of model, ``sd`` or ``svd``.
             quality: of the rows that are ours; baselines are exact.
+            num_frames: that a video model sees together, where the model tells, else 0.
 
         Raises:
             InputError: an override or the quality is not allowed.
         """
-        base = preset(self.base, model)
+        base = seen_together(preset(self.base, model), num_frames)
         if self.group != "baseline":
             base = at_quality(base, quality)
         block = self.one_block[model] if self.one_block else ()

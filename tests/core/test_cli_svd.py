@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from vidseg.core import cli
+from vidseg.core.config import Settings
 
 from .backbones.narrow_models import SVD, narrow_model
 
@@ -32,3 +33,32 @@ def test_svd_runs_with_its_own_preset_and_tells_its_memory(tmp_path: Path, capsy
     assert re.search(r"peak memory \d+\.\d GB of main memory", capsys.readouterr().err)
     assert cli.main(["info", str(model)]) == 0
     assert "SVD" in capsys.readouterr().out
+
+
+def settings_of(num_frames: int, *words: str) -> Settings:
+    arguments = cli.build_parser().parse_args(["segment", "clip.mp4", "--out", "out", *words])
+    return cli.settings_of(arguments, "svd", num_frames)
+
+
+def test_windows_follow_what_the_model_tells_unless_the_user_does() -> None:
+    for words, num_frames, expected in (
+        ((), 0, (14, 14)),
+        ((), 25, (25, 25)),
+        (("--window", "14"), 25, (14, 14)),
+        (("--set", "video.frames=50"), 25, (50, 25)),
+        (("--preset", "emerdiff"), 25, (25, 1)),
+    ):
+        settings = settings_of(num_frames, *words)
+        assert (settings.video.frames, settings.window.length) == expected
+
+
+def test_a_file_of_svd_xt_is_segmented_in_its_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = narrow_model(tmp_path / "svd_xt.safetensors", SVD)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    Image.fromarray((np.arange(64 * 64 * 3) % 256).astype(np.uint8).reshape(64, 64, 3)).save(frames / "00000.png")
+    words = ["segment", str(frames), "--out", str(tmp_path / "out"), "--model", str(model), "--clusters", "2"]
+    assert cli.main([*words, "--device", "cpu", "--quality", "draft"]) == 0
+    assert "about " in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "segmentation.json").read_text())
+    assert record["settings"]["video"]["frames"] == record["settings"]["window"]["length"] == 25

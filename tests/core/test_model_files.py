@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from vidseg.core import random_model
-from vidseg.core.model_files import describe_model, fingerprint, model_kind
+from vidseg.core.model_files import describe_model, fingerprint, model_kind, model_num_frames
 from vidseg.core.model_folders import part_files
 from vidseg.core.model_sizes import METADATA_KEY, ModelSizes, UNetSizes, VAESizes
 from vidseg.core.types import InputError
@@ -64,6 +64,17 @@ def test_svd_is_recognised_by_its_shapes(tmp_path: Path) -> None:
     assert (model.kind, model.conditioning, model_kind(path)) == ("SVD", "image encoder", "svd")
     assert model.num_parameters == {"unet": 1_524_623_082, "vae": 97_742_775, "image encoder": 2}
     assert model.num_bytes > 3.2e9
+
+
+@pytest.mark.parametrize(
+    ("name", "num_frames"),
+    [("svd", 0), ("svd_xt", 25), ("SVD_XT_1_1", 25), ("svdxt-fp16", 25), ("img2vid-xt", 25), ("next_text", 0)],
+)
+def test_svd_xt_is_told_by_the_name_of_its_file(tmp_path: Path, name: str, num_frames: int) -> None:
+    shapes = [*random_model._unet(SVD_SIZES.unet), *random_model._autoencoder(SVD_SIZES.vae, is_video=True)]
+    path = sparse_model(tmp_path / f"{name}.safetensors", shapes, {})
+    assert describe_model(path).num_frames == model_num_frames(path) == num_frames
+    assert model_num_frames(narrow_model(tmp_path / "image_xt.safetensors", SD2)) == 0
 
 
 @pytest.mark.parametrize(("channels", "message"), [(1280, "numbers about the window"), (256, "numbers about")])

@@ -167,6 +167,7 @@ def test_each_frame_is_embedded_by_the_image_encoder(path: Path, tmp_path: Path)
 
     close(embed_frame(loaded._encoder, frame), expected)
     folder = save_folder(loaded, tmp_path / "folder")
+    assert describe_model(folder).num_frames == json.loads((folder / "unet" / "config.json").read_text())["num_frames"]
     encoder.save_pretrained(folder / "image_encoder")
     other = load_diffusers(folder, device="cpu")
     assert isinstance(other, DiffusersSvdBackbone)
