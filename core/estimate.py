@@ -47,6 +47,9 @@ def measure_costs(
         frame_size: ``(H,W)`` of the frames as they come in.
         settings: frame size, guidance, whether modulation is on, and frames of a window of a video model.
         num_frames: of the clip, where a window may have more.
+
+    Returns:
+        Seconds.
     """
     height, width = model_size(frame_size, settings.frame)
     picture = torch.full((1, height, width, 3), 0.5)
@@ -126,6 +129,9 @@ def run_seconds(costs: UnitCosts, settings: Settings, num_labels: int, num_frame
         num_labels: regions of each frame.
         num_frames: of the whole clip.
         first: number of the first frame that is not finished.
+
+    Returns:
+        Seconds.
     """
     seconds = frame_seconds(costs, settings, num_labels)
     if not settings.video.frames:

@@ -227,7 +227,14 @@ def _cross_attend(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:  #
 
 
 def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
-    """Return the attention's projected output ``(E,N,C)``; see `mixed_values`."""
+    """Return the attention's projected output ``(E,N,C)``.
+
+    Args:
+        attention: diffusers' attention.
+        query: ``(E,N,C)``, heads merged.
+        key: ``(E,M,C)``.
+        value: ``(E,M,C)``.
+    """
     output: Tensor = attention.to_out[0](mixed_values(query, key, value, attention.heads))
     return output
 
