@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-from make_node_picture import COLOURS
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
@@ -58,7 +57,7 @@ def picture(page: Page, address: str) -> Image.Image:
 
 
 def main(address: str, chromium: str) -> None:
-    """Write the picture, in few colours so that it stays small."""
+    """Write the picture."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": VIEW[0], "height": VIEW[1]})
@@ -71,9 +70,7 @@ def main(address: str, chromium: str) -> None:
         image = picture(page, address)
         browser.close()
     small = image.resize((WIDTH, round(WIDTH * image.height / image.width)), Image.Resampling.LANCZOS)
-    small.quantize(2 * COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG).save(
-        TARGET, optimize=True
-    )
+    small.save(TARGET, optimize=True)
     print(TARGET, small.size)
 
 
