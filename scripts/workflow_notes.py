@@ -24,7 +24,9 @@ For SVD-XT set *video_frames* and every *window_length* to 25.
 
 No prompt here: each window of 14 frames is conditioned on its own first frame, through *clip_vision*.
 
-**Slow:** two to three times as slow as Stable Diffusion 2.1 (paper). Start with few frames and a small *max_side*."""
+**Slow:** two to three times as slow as Stable Diffusion 2.1 (paper). Start with few frames and a small *max_side*.
+
+The picture in *Templates* comes from a tiny model with random weights: it shows the steps, not the quality."""
 TEMPORAL_NOTE = """## Why not temporal attention?
 This branch shows features of the layers that look along time: they change from frame to frame, so that regions made \
 of them would flicker. Compare with the features above. Mute it when you have seen it."""

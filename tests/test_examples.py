@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from .sources import ROOT
 
@@ -36,3 +37,11 @@ def test_nothing_is_drawn_over_another(path: Path) -> None:
         frame = (left, top, left + width, top + height)
         inside = {name for name, box in boxes.items() if overlap(box, frame)}
         assert len(inside) == 5, inside  # the five stages alone
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_each_has_a_thumbnail_of_its_own(path: Path) -> None:
+    pictures = {other.stem: other.with_suffix(".jpg").read_bytes() for other in EXAMPLES}
+    assert not [name for name in pictures if name != path.stem and pictures[name] == pictures[path.stem]]
+    with Image.open(path.with_suffix(".jpg")) as picture:
+        assert 0.75 <= picture.width / picture.height <= 1.34  # the template browser shows squares
