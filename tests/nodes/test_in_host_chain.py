@@ -214,7 +214,7 @@ def test_any_size_and_kind_of_frames(loaded: LoadedModel, size: tuple[int, int])
 
 
 def test_interrupted_upsampling_can_be_repeated(
-    loaded: LoadedModel, features: Features, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, features: Features, full: Labels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = coarse_labels(features)
     ticks: list[int] = []
