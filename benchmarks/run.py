@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 from argparse import Namespace
@@ -33,6 +32,7 @@ from counting import CountingBackbone, clock
 from PIL import Image
 from plots import new_figure
 from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.memory import peak_bytes
 from vidseg.core.bench.dataset import BenchClip
 from vidseg.core.bench.layouts import open_folders
 from vidseg.core.config import Settings, changed, preset
@@ -102,7 +102,7 @@ def timed_row(arguments: Namespace) -> dict[str, Any]:
     else:
         seconds = _ours(arguments, clip)
     on_gpu = torch.cuda.is_available() and arguments.device != "cpu"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes()["main memory"]
     return {"row": arguments.row, **seconds, "peak GiB": peak / 2**30}
 
 

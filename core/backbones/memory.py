@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -16,6 +18,7 @@ GPU_BUDGET_BYTES = 7 * 2**29
 """Likewise on a GPU: three frames of SD 2.1 at 832x448 in half precision; more at a time are hardly faster."""
 CPU_BUDGET_BYTES = 2**30
 """What compute batches may take on the CPU, at most; weights and the program come on top."""
+PROCESS_STATUS = Path("/proc/self/status")
 NOT_TOLD = "not told by the system"
 
 
@@ -68,13 +71,22 @@ def peak_bytes(device: torch.device | None = None) -> dict[str, int]:
     Returns:
         `main memory` where the system tells, and `GPU memory allocated by torch` where CUDA was in use.
     """
-    peaks = {}
-    if resource is not None:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peaks["main memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    peaks = {"main memory": _peak_main_memory()}
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         peaks["GPU memory allocated by torch"] = torch.cuda.max_memory_allocated(device)
     return {what: size for what, size in peaks.items() if size}
+
+
+def _peak_main_memory() -> int:
+    """Return the largest resident set of this process, bytes, or 0 where the system does not tell."""
+    if PROCESS_STATUS.is_file():  # Linux's `getrusage` begins with what the parent process held
+        found = re.search(r"VmHWM:\s*(\d+) kB", PROCESS_STATUS.read_text(encoding="ascii", errors="replace"))
+        if found:
+            return 1024 * int(found[1])
+    if resource is None:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class PeakMemory:

@@ -21,12 +21,14 @@ print(PeakMemory().text())
 
 
 def test_work_that_raises_the_peak_is_told_from_work_that_stays_below() -> None:
+    parents = bytearray(b"x" * 2**30)  # Linux counts this for a child process where `getrusage` is asked
     found = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
+    assert len(parents) == 2**30
     raised, below = found.stdout.splitlines()
     pattern = r"(\d+\.\d\d) GB of main memory \(reached (here|earlier)\)"
     (size, when), (same, later) = re.findall(pattern, raised)[0], re.findall(pattern, below)[0]
     assert (when, later) == ("here", "earlier")
-    assert float(size) == float(same) > 0.53
+    assert 1 > float(size) == float(same) > 0.53
 
 
 def test_peak_of_this_process_is_told() -> None:
