@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,14 +16,14 @@ from .backbones.memory import peak_memory
 from .bench.command import add_options as add_bench_options
 from .bench.command import bench
 from .bench.engines import ModelSpec
-from .config import PRESETS, Settings, changed, preset, seen_together
+from .cli_options import DTYPES, add_device_options, add_segment_options, settings_of
+from .config import Settings
 from .estimate import stage_shares
 from .images import IMAGE_SUFFIXES
 from .model_files import describe_model, fingerprint, model_kind, model_num_frames
-from .options import parsed, setting_names, with_overrides
+from .options import with_overrides
 from .output import ResultFolder
 from .progress import RunProgress, open_display
-from .quality import QUALITIES, at_quality
 from .random_model import random_model
 from .scoring import score_folder
 from .segment_run import SegmentOptions, SegmentRun
@@ -36,7 +35,6 @@ ASSETS = Path(__file__).parents[1] / "assets"
 DEMO_MODEL, DEMO_CLIP, RANDOM_MODEL = "demo_model.safetensors", "demo_clip", "random_model.safetensors"
 DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
 """Settings of the demonstration, small enough for two CPU cores."""
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="vidseg", description="Segment a whole video into consistent regions, without prompt or training."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_segment(commands.add_parser("segment", help="segment a video file or a folder of frames"))
+    segment = commands.add_parser("segment", help="segment a video file or a folder of frames")
+    add_segment_options(segment)
+    segment.set_defaults(command=_segment)
     score = commands.add_parser("score", help="compare label maps with a folder of masks")
     score.add_argument("result", type=Path, metavar="DIR", help="folder of a result, or of label maps 00000.png, ...")
     score.add_argument("masks", type=Path, metavar="MASKS", help="folder of masks 00000.png, ...; 255 = void")
@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--overwrite", action="store_true", help="replace an earlier result")
     demo.set_defaults(command=_demo)
     add_bench_options(bench_parser := commands.add_parser("bench", help="score a data set as the paper does"))
-    _add_device(bench_parser)
+    add_device_options(bench_parser)
     bench_parser.set_defaults(command=_bench)
     info = commands.add_parser("info", help="describe a model file or folder")
     info.add_argument("model", type=Path, metavar="MODEL", help=".safetensors file or diffusers folder")
@@ -82,77 +82,6 @@ def build_parser() -> argparse.ArgumentParser:
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show where an error comes from")
     return parser
-
-
-def _add_segment(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `vidseg segment`."""
-    add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="video file, folder of frames, or folder that holds frames/")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
-    add(
-        "--model",
-        type=Path,
-        metavar="FILE",
-        help="Stable Diffusion 1.x/2.x or Stable Video Diffusion; default: the bundled one",
-    )
-    add("--preset", default="default", choices=list(PRESETS), help="settings to start from (default: default)")
-    add("--quality", default="exact", choices=list(QUALITIES), help="speed for quality (default: exact, the paper's)")
-    add("--clusters", type=int, metavar="K", help="number of clusters of K-means")
-    add("--seed", type=int, metavar="S", help="seed of noise and K-means")
-    add("--max-side", type=int, metavar="PX", help="reduce the longer side to this many pixels; 0 keeps it")
-    add("--window", type=int, metavar="N", help="frames of a window (default: 14; for SVD-XT 25)")
-    add("--blocks", metavar="B,...", help="decoder blocks whose queries are the features, such as 6,7,8")
-    add("--no-refine", action="store_true", help="without correspondence-based refinement")
-    add("--no-modulation", action="store_true", help="without masked modulation: coarse regions, much faster")
-    add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
-    add("--anchor-mask", type=Path, metavar="PNG", help="label image of the first frame, which names the regions")
-    add("--baseline", choices=["color", "frame"], help="run a floor to compare with instead of the method")
-    _add_device(parser)
-    add("--compile", action="store_true", help="fuse layers with torch.compile: for long runs on a GPU")
-    add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
-    add("--overwrite", action="store_true", help="replace an earlier result")
-    parser.set_defaults(command=_segment)
-    parser.epilog = "Settings of --set: " + ", ".join(setting_names(Settings()))
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    """Add where and in which type the model runs."""
-    parser.add_argument("--device", metavar="DEVICE", help="cuda, mps or cpu (default: the first that is there)")
-    parser.add_argument("--dtype", default="fp32", choices=list(DTYPES), help="type of the model (default: fp32)")
-
-
-def settings_of(arguments: argparse.Namespace, kind: str = "sd", num_frames: int = 0) -> Settings:
-    """Return the settings that the options of `vidseg segment` ask for: preset, then options, then ``--set``.
-
-    Args:
-        arguments: of the command line.
-        kind: of the model, ``sd`` or ``svd``, whose presets differ. A video model sees whole windows.
-        num_frames: that a video model sees together, where the model tells, else 0.
-
-    Returns:
-        All settings.
-
-    Raises:
-        InputError: a value is not allowed.
-    """
-    named: tuple[tuple[str, str, Any], ...] = (
-        ("cluster", "num_clusters", arguments.clusters),
-        ("sampling", "seed", arguments.seed),
-        ("frame", "max_side", arguments.max_side),
-        ("window", "length", arguments.window),
-        ("refinement", "enabled", False if arguments.no_refine else None),
-        ("modulation", "enabled", False if arguments.no_modulation else None),
-    )
-    if kind == "svd":
-        named += (("video", "frames", arguments.window),)
-    settings = seen_together(preset(arguments.preset, kind), num_frames)
-    for part, field, value in named:
-        if value is not None:
-            settings = changed(settings, **{part: {field: value}})
-    if arguments.blocks is not None:
-        blocks = parsed("--blocks", tuple[int, ...], arguments.blocks)
-        settings = changed(settings, feature={"blocks": blocks})
-    return with_overrides(at_quality(settings, arguments.quality), arguments.overrides)
 
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:

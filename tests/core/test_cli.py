@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vidseg.core import cli
+from vidseg.core import cli, cli_options
 from vidseg.core.cli import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
 from vidseg.core.config import PRESETS, Settings
 from vidseg.core.options import setting_names, with_overrides
@@ -370,7 +370,7 @@ def test_options_change_the_settings() -> None:
             "cluster.num_clusters=9",
         ]
     )
-    settings = cli.settings_of(arguments)
+    settings = cli_options.settings_of(arguments)
     assert settings.preset == "paper"
     assert settings.cluster.num_clusters == 9
     assert settings.cluster.fit_frames == PRESETS["paper"].cluster.fit_frames

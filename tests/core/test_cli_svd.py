@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from vidseg.core import cli
+from vidseg.core import cli, cli_options
 from vidseg.core.config import Settings
 
 from .backbones.narrow_models import SVD, narrow_model
@@ -37,7 +37,7 @@ def test_svd_runs_with_its_own_preset_and_tells_its_memory(tmp_path: Path, capsy
 
 def settings_of(num_frames: int, *words: str) -> Settings:
     arguments = cli.build_parser().parse_args(["segment", "clip.mp4", "--out", "out", *words])
-    return cli.settings_of(arguments, "svd", num_frames)
+    return cli_options.settings_of(arguments, "svd", num_frames)
 
 
 def test_windows_follow_what_the_model_tells_unless_the_user_does() -> None:

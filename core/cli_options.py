@@ -1,0 +1,85 @@
+"""Options of `vidseg segment`, and the settings that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import PRESETS, Settings, changed, preset, seen_together
+from .options import parsed, setting_names, with_overrides
+from .quality import QUALITIES, at_quality
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def add_segment_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `vidseg segment`."""
+    add = parser.add_argument
+    add("input", type=Path, metavar="INPUT", help="video file, folder of frames, or folder that holds frames/")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+    add(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="Stable Diffusion 1.x/2.x or Stable Video Diffusion; default: the bundled one",
+    )
+    add("--preset", default="default", choices=list(PRESETS), help="settings to start from (default: default)")
+    add("--quality", default="exact", choices=list(QUALITIES), help="speed for quality (default: exact, the paper's)")
+    add("--clusters", type=int, metavar="K", help="number of clusters of K-means")
+    add("--seed", type=int, metavar="S", help="seed of noise and K-means")
+    add("--max-side", type=int, metavar="PX", help="reduce the longer side to this many pixels; 0 keeps it")
+    add("--window", type=int, metavar="N", help="frames of a window (default: 14; for SVD-XT 25)")
+    add("--blocks", metavar="B,...", help="decoder blocks whose queries are the features, such as 6,7,8")
+    add("--no-refine", action="store_true", help="without correspondence-based refinement")
+    add("--no-modulation", action="store_true", help="without masked modulation: coarse regions, much faster")
+    add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
+    add("--anchor-mask", type=Path, metavar="PNG", help="label image of the first frame, which names the regions")
+    add("--baseline", choices=["color", "frame"], help="run a floor to compare with instead of the method")
+    add_device_options(parser)
+    add("--compile", action="store_true", help="fuse layers with torch.compile: for long runs on a GPU")
+    add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
+    add("--overwrite", action="store_true", help="replace an earlier result")
+    parser.epilog = "Settings of --set: " + ", ".join(setting_names(Settings()))
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Add where and in which type the model runs."""
+    parser.add_argument("--device", metavar="DEVICE", help="cuda, mps or cpu (default: the first that is there)")
+    parser.add_argument("--dtype", default="fp32", choices=list(DTYPES), help="type of the model (default: fp32)")
+
+
+def settings_of(arguments: argparse.Namespace, kind: str = "sd", num_frames: int = 0) -> Settings:
+    """Return the settings that the options of `vidseg segment` ask for: preset, then options, then ``--set``.
+
+    Args:
+        arguments: of the command line.
+        kind: of the model, ``sd`` or ``svd``, whose presets differ. A video model sees whole windows.
+        num_frames: that a video model sees together, where the model tells, else 0.
+
+    Returns:
+        All settings.
+
+    Raises:
+        InputError: a value is not allowed.
+    """
+    named: tuple[tuple[str, str, Any], ...] = (
+        ("cluster", "num_clusters", arguments.clusters),
+        ("sampling", "seed", arguments.seed),
+        ("frame", "max_side", arguments.max_side),
+        ("window", "length", arguments.window),
+        ("refinement", "enabled", False if arguments.no_refine else None),
+        ("modulation", "enabled", False if arguments.no_modulation else None),
+    )
+    if kind == "svd":
+        named += (("video", "frames", arguments.window),)
+    settings = seen_together(preset(arguments.preset, kind), num_frames)
+    for part, field, value in named:
+        if value is not None:
+            settings = changed(settings, **{part: {field: value}})
+    if arguments.blocks is not None:
+        blocks = parsed("--blocks", tuple[int, ...], arguments.blocks)
+        settings = changed(settings, feature={"blocks": blocks})
+    return with_overrides(at_quality(settings, arguments.quality), arguments.overrides)
