@@ -12,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from host_page import host_page
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE, TARGET = ROOT / "example_workflows" / "1 Demo without a download.json", ROOT / "assets" / "graph.png"
@@ -58,17 +59,8 @@ def picture(page: Page, address: str) -> Image.Image:
 
 def main(address: str, chromium: str) -> None:
     """Write the picture."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": VIEW[0], "height": VIEW[1]})
-        page.route(
-            "**/*",
-            lambda route: (
-                route.continue_() if route.request.url.startswith((address, "data:", "blob:")) else route.abort()
-            ),
-        )
+    with host_page(address, chromium, VIEW) as page:
         image = picture(page, address)
-        browser.close()
     small = image.resize((WIDTH, round(WIDTH * image.height / image.width)), Image.Resampling.LANCZOS)
     small.save(TARGET, optimize=True)
     print(TARGET, small.size)

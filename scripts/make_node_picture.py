@@ -14,8 +14,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from host_page import host_page
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 TARGET = Path(__file__).resolve().parents[1] / "assets" / "nodes.png"
 COLUMNS, WIDTH, GAP, TITLE = 5, 300, 36, 44
@@ -68,17 +69,8 @@ def draw(page: Page, address: str) -> Image.Image:
 
 def main(address: str, chromium: str) -> None:
     """Write the picture, in few colours so that it stays small."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": VIEW[0], "height": VIEW[1]})
-        page.route(
-            "**/*",
-            lambda route: (
-                route.continue_() if route.request.url.startswith((address, "data:", "blob:")) else route.abort()
-            ),
-        )
+    with host_page(address, chromium, VIEW) as page:
         picture = draw(page, address)
-        browser.close()
     few = picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(TARGET, optimize=True)
     print(TARGET, picture.size)
