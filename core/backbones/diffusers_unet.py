@@ -19,6 +19,7 @@ from .diffusers_arithmetic import align, use_contiguous_tokens, use_plain_attent
 from .diffusers_denoiser import DiffusersDenoiser
 from .diffusers_weights import build_unet, build_vae, read_tensors
 from .empty_prompt import NUM_TOKENS, empty_prompt_embedding
+from .lean_modules import make_lean
 from .memory import budget_bytes, default_device, is_out_of_memory
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -86,6 +87,8 @@ class DiffusersBackbone:
         vae_dtype = torch.bfloat16 if device.type == "cuda" and dtype != torch.float32 else torch.float32
         self._vae: Any = self._make_vae(vae_dtype)
         self._training_sigmas = training_sigmas()
+        make_lean(self._unet)
+        make_lean(self._vae)
         if device.type == "cpu":
             align(self._unet)
             align(self._vae)
