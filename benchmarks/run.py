@@ -62,6 +62,9 @@ COLUMNS = (
     "other s",
     "peak GiB",
 )
+UNDIVIDED = "not divided"
+PARTS = {"encode s": "C0", "UNet s": "C1", "decode s": "C2", "other s": "C3", UNDIVIDED: "0.6"}
+"""Parts of a row's seconds, and their colours in the plot."""
 
 
 def settings_of(quality: str, clusters: int) -> Settings:
@@ -168,16 +171,16 @@ def _shown(value: float | str | None) -> str:
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the seconds of the parts of each row."""
+    """Draw the seconds of the parts of each row; the published code's are not told apart."""
     figure = new_figure((7, 0.6 * len(rows) + 1.2))
     if figure is None:
         return
     axes = figure.subplots()
     names = [row["row"] for row in rows]
     left = [0.0] * len(rows)
-    for part in ("encode s", "UNet s", "decode s", "other s"):
-        widths = [row.get(part, row["seconds"] if part == "other s" else 0.0) for row in rows]
-        axes.barh(names, widths, left=left, label=part.removesuffix(" s"))
+    for part, colour in PARTS.items():
+        widths = [row.get(part, row["seconds"] if part == UNDIVIDED and "UNet s" not in row else 0.0) for row in rows]
+        axes.barh(names, widths, left=left, label=part.removesuffix(" s"), color=colour)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set_xlabel("seconds")

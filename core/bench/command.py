@@ -75,10 +75,11 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
     store = Store(arguments.out, _identity(model, methods))
     store.prepare()
     waiting = [job for job in jobs if arguments.overwrite or not store.holds(job)]
-    progress = BenchProgress(open_display(sys.stderr), len(waiting))
+    equal = _equal_jobs(waiting, store)
+    progress = BenchProgress(open_display(sys.stderr), len(equal))
     run: Engine = partial(run_on_ray, workers=arguments.workers) if arguments.engine == "ray" else run_local
     try:
-        problems = _run(waiting, run, model, progress, store)
+        problems = _run(equal, run, model, progress, store)
     except KeyboardInterrupt:
         progress.close()
         done = sum(store.holds(job) for job in jobs)
@@ -119,14 +120,26 @@ def _identity(model: ModelSpec, methods: Sequence[Method]) -> dict[str, str]:
     return {"fingerprint": fingerprint(model.path), "dtype": str(model.dtype).removeprefix("torch.")}
 
 
-def _run(jobs: Sequence[Job], run: Engine, model: ModelSpec, progress: BenchProgress, store: Store) -> dict[str, str]:
-    """Run jobs and save each result as it comes; return what was wrong by the name of the job."""
+def _equal_jobs(jobs: Sequence[Job], store: Store) -> list[list[Job]]:
+    """Return jobs in groups that share a result: the ablation's window of 1 has the settings of EmerDiff's KNN."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(store.identity(job), []).append(job)
+    return list(groups.values())
+
+
+def _run(
+    equal: Sequence[list[Job]], run: Engine, model: ModelSpec, progress: BenchProgress, store: Store
+) -> dict[str, str]:
+    """Run one job of each group, save each result as it comes, and return what was wrong by the name of the job."""
     problems: dict[str, str] = {}
-    for ended in run(jobs, model, progress) if jobs else ():
-        if ended.result is None:
-            problems[ended.job.name] = ended.problem or "unknown"
-        else:
-            store.save(ended.job, ended.result)
+    groups = {group[0].name: group for group in equal}
+    for ended in run([group[0] for group in equal], model, progress) if equal else ():
+        for job in groups[ended.job.name]:
+            if ended.result is None:
+                problems[job.name] = ended.problem or "unknown"
+            else:
+                store.save(job, ended.result)
         progress.finished(ended.job)
     progress.close()
     return problems

@@ -63,10 +63,16 @@ class Store:
         path = self._record_path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         label_image(result.picture).save(path.with_suffix(".png"))
-        record = {**result.record, "made by": self._made_by(job)}
+        record = {**result.record, "method": job.method.name, "made by": self._made_by(job)}
         part = path.with_suffix(".part")
         part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         part.replace(path)
+
+    def identity(self, job: Job) -> str:
+        """Return a text that is the same for jobs with the same result: all that decides it, and no names of rows."""
+        made_by = self._made_by(job)
+        made_by["settings"].pop("preset")
+        return json.dumps([job.clip.name, made_by], sort_keys=True)
 
     def tally(self, job: Job) -> Tally:
         """Return what a finished job counted."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import comfy.model_management
 import comfy.sd
+import comfy.taesd.taesd
 import pytest
 import torch
 from comfy.cli_args import args
@@ -153,6 +154,28 @@ def test_short_call_holds_with_a_lora(pair: Pair, loading: str, block: int) -> N
     short, full, plain = backbone.run(job, 5.0, (2, 4, 8, 16))
     close(short, full, 1e-4)
     assert float((full - plain).abs().max() / plain.abs().max()) > 1e-3, f"{loading}: the offset has no effect"
+
+
+def tiny_autoencoder() -> Any:
+    """Return a VAE of the kind TAESD with random weights, as *Load VAE* makes one from two files in `vae_approx`."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = {name: tensor.shape for name, tensor in comfy.taesd.taesd.TAESD().state_dict().items()}
+    weights = {name: 0.06 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return comfy.sd.VAE(sd={**weights, "vae_scale": torch.tensor(0.18215), "vae_shift": torch.tensor(0.0)})
+
+
+def test_a_tiny_autoencoder_can_stand_for_the_models_own(loaded: LoadedModel, frames: Tensor) -> None:
+    tiny = tiny_autoencoder()
+    features = extracted(loaded, frames)
+    coarse = coarse_labels(features)
+    own, other = (
+        call("MaskedModulationUpsample", **{**wired(loaded), "vae": vae}, features=features, labels=coarse).maps
+        for vae in (loaded.vae, tiny)
+    )
+    assert own.shape == other.shape == frames.shape[:3]
+    assert set(other.unique().tolist()) <= {region.label for region in coarse.regions}
+    assert agreement(own, other) < 1, "the other decoder was not used"
+    assert torch.isfinite(extracted(loaded._replace(vae=tiny), frames).queries).all()
 
 
 FORMATS = {

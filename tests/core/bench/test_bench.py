@@ -206,6 +206,21 @@ def test_rows_are_those_of_the_paper() -> None:
         assert len(table_1(name)) == dataset
 
 
+def test_rows_with_the_same_settings_are_run_once(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_folders(tmp_path / "data", ("one",), 3)
+    assert bench("folders", root, tmp_path / "out", model, "--ablation", "--baselines") == 0
+    assert "[100%] 10 of 10 clips" in capsys.readouterr().err
+    names = ("default-window-1", "emerdiff-knn")
+    records = [json.loads((tmp_path / "out" / "clips" / name / "one.json").read_text()) for name in names]
+    assert [(record["method"], record["made by"]["settings"]["preset"]) for record in records] == [
+        ("default-window-1", "default"),
+        ("emerdiff-knn", "emerdiff"),
+    ]
+    assert records[0]["tally"] == records[1]["tally"]
+
+
 def test_records_hold_what_made_them(tmp_path: Path, model: Path) -> None:
     root = write_folders(tmp_path / "data", ("one",))
     assert bench("folders", root, tmp_path / "out", model, *COARSE, "--max-frames", "5") == 0
