@@ -118,13 +118,17 @@ def main() -> None:
         clips = tuple(clip for clip in clips if clip.name in arguments.clips.split(","))
     backbone = CountingBackbone(load_diffusers(arguments.model, device=arguments.device))
     store = arguments.out / "dial.json"
-    results: dict[str, dict[str, Any]] = json.loads(store.read_text()) if store.is_file() else {}
+    options = {name: str(getattr(arguments, name)) for name in ("max_frames", "max_side", "clusters", "model")}
+    stored: dict[str, Any] = json.loads(store.read_text()) if store.is_file() else {"options": options, "clips": {}}
+    if stored["options"] != options:
+        parser.error(f"--out holds results of {stored['options']}; choose another folder")
+    results: dict[str, dict[str, Any]] = stored["clips"]
     arguments.out.mkdir(parents=True, exist_ok=True)
     for clip in clips:
         for quality in QUALITIES:
             if quality not in results.setdefault(clip.name, {}):
                 results[clip.name][quality] = measured(clip, quality, backbone, arguments)
-                store.write_text(json.dumps(results) + "\n")
+                store.write_text(json.dumps(stored) + "\n")
                 print(clip.name, quality, {k: v for k, v in results[clip.name][quality].items() if k != "tally"})
     means = {quality: summary([results[clip.name][quality] for clip in clips]) for quality in QUALITIES}
     (arguments.out / "dial.md").write_text(markdown(means, len(clips)))

@@ -21,6 +21,7 @@ import importlib.abc
 import importlib.machinery
 import inspect
 import os
+import shutil
 import sys
 import types
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import torch
+from counting import clock
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -177,8 +179,8 @@ def in_folder(path: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def run_published(arguments: argparse.Namespace, clip: BenchClip, positive: Tensor) -> Tensor:
-    """Run the published code on a prepared clip; return its label maps ``(T,H,W)`` uint8."""
+def run_published(arguments: argparse.Namespace, clip: BenchClip, positive: Tensor) -> tuple[Tensor, float]:
+    """Run the published code on a prepared clip; return label maps ``(T,H,W)`` uint8, and seconds without loading."""
     work = arguments.out / "published"
     origin, masks = work / "data" / EXPERIMENT / "origin", work / "data" / EXPERIMENT / "mask"
     scripts = arguments.checkout / "scripts"  # the published code reads its palette beside where it is started
@@ -193,6 +195,7 @@ def run_published(arguments: argparse.Namespace, clip: BenchClip, positive: Tens
     pipeline.model, pipeline.exp_name = engine, EXPERIMENT
     if arguments.device == "cpu":
         torch.autocast = lambda *_, **__: contextlib.nullcontext()  # type: ignore[assignment, misc]
+    start = clock()
     with in_folder(work):
         pipeline.sample(
             input_video_path=str(origin.relative_to(work)),
@@ -209,8 +212,9 @@ def run_published(arguments: argparse.Namespace, clip: BenchClip, positive: Tens
             is_aggre_attn=True,
             feature_folder="features",
         )
+    seconds = clock() - start
     maps = sorted(work.glob(f"features/{EXPERIMENT}/segmentation_map_raw_f_0.7/000000_l_50.0/*.png"))
-    return torch.stack([read_labels(path, "published") for path in maps])
+    return torch.stack([read_labels(path, "published") for path in maps]), seconds
 
 
 def prepared(clip: BenchClip, out: Path, max_side: int) -> BenchClip:
@@ -218,8 +222,10 @@ def prepared(clip: BenchClip, out: Path, max_side: int) -> BenchClip:
     size = model_size(ClipFrames(clip).frame_size, FrameConfig(max_side, "floor"))
     small = clip._replace(size=size)
     frames, masks = out / "clip" / "frames", out / "clip" / "masks"
+    for earlier in ("clip", "published"):
+        shutil.rmtree(out / earlier, ignore_errors=True)
     for folder in (frames, masks):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
     for number in range(len(clip.frames)):
         pixels = (ClipFrames(small).read(number, number + 1)[0] * 255).round().to(torch.uint8)
         Image.fromarray(pixels.numpy()).save(frames / f"{number:05d}.png")
@@ -251,7 +257,7 @@ def main() -> None:
         result = run_job(Job(method, clip, method.settings(dataset, common)), backbone)
         tallies[method.title] = Tally.from_json(result.record["tally"])
     numbers = sorted(clip.masks)
-    published = run_published(arguments, clip, backbone._conditioning[1:])
+    published, _ = run_published(arguments, clip, backbone._conditioning[1:])
     truth = torch.stack([clip.read_mask(number) for number in numbers])
     rows = {"the paper's code": tally_clip(published[numbers], truth, numbers, clip.classes, clip.fps), **tallies}
     table: Table = main_table(

@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -74,11 +75,14 @@ def settings_of(quality: str, clusters: int) -> Settings:
 
 def prepare(arguments: Namespace) -> None:
     """Write frames, and a mask of the first one's clusters, to ``DIR/clip``; and random weights if asked for."""
+    arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.sd21 and not arguments.model.exists():
         random_model(arguments.model, sizes=SD21)
+    for earlier in ("clip", PUBLISHED):
+        shutil.rmtree(arguments.out / earlier, ignore_errors=True)
     frames_folder, masks = arguments.out / "clip" / "frames", arguments.out / "clip" / "masks"
     for folder in (frames_folder, masks):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
     with open_clip(ASSETS / "demo_clip.mp4") as clip:
         frames = clip.read(0, clip.num_frames)[torch.arange(arguments.frames) % clip.num_frames]
     frames = F.interpolate(frames.movedim(-1, 1), (arguments.height, arguments.width), mode="area").movedim(1, -1)
@@ -98,15 +102,10 @@ def loaded(arguments: Namespace) -> Any:  # noqa: ANN401, a backbone
 def timed_row(arguments: Namespace) -> dict[str, Any]:
     """Run one row in this process and return its figures."""
     (clip,) = open_folders(arguments.out / "clip").clips
-    if arguments.row == PUBLISHED:
-        start = clock()
-        seconds: dict[str, Any] = {"labels": _published(arguments, clip)}
-        seconds["seconds"] = clock() - start
-    else:
-        seconds = _ours(arguments, clip)
+    figures = _published(arguments, clip) if arguments.row == PUBLISHED else _ours(arguments, clip)
     on_gpu = torch.cuda.is_available() and arguments.device != "cpu"
     peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes()["main memory"]
-    return {"row": arguments.row, **seconds, "peak GiB": peak / 2**30}
+    return {"row": arguments.row, **figures, "peak GiB": peak / 2**30}
 
 
 def _ours(arguments: Namespace, clip: BenchClip) -> dict[str, Any]:
@@ -124,13 +123,14 @@ def _ours(arguments: Namespace, clip: BenchClip) -> dict[str, Any]:
     return {"seconds": seconds, "labels": len(labels.unique()), **backbone.figures(seconds)}
 
 
-def _published(arguments: Namespace, clip: BenchClip) -> int:
+def _published(arguments: Namespace, clip: BenchClip) -> dict[str, Any]:
     from paper_code import run_published  # noqa: PLC0415, needs the checkout's own packages
 
     positive = loaded(arguments)._conditioning[1:]
     work = Namespace(**vars(arguments), checkout=arguments.paper, window=WINDOW)
     work.out = arguments.out.resolve()
-    return len(run_published(work, clip, positive).unique())
+    labels, seconds = run_published(work, clip, positive)
+    return {"seconds": seconds, "labels": len(labels.unique())}
 
 
 def in_process(arguments: Namespace, row: str) -> dict[str, Any]:

@@ -46,16 +46,26 @@ def pictures(num_frames: int) -> Iterator[Tensor]:
         yield frames[place if place < len(frames) else turn - place]
 
 
+LAUNCHER = """
+import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(json.dumps([status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]))
+"""
+"""A small program between: Linux counts what the parent held as memory of its child."""
+
+
 def measured(*words: object) -> dict[str, float]:
     """Run Python in a process of its own; return its seconds, those of the processor, and its peak MiB."""
     command = [sys.executable, *map(str, words)]
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
-    _, status, usage = os.wait4(process.pid, 0)
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-S", "-c", LAUNCHER, *command], check=True, capture_output=True, text=True
+    )
+    status, used, peak = json.loads(ended.stdout)
     if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    used = usage.ru_utime + usage.ru_stime
-    return {"seconds": time.perf_counter() - start, "CPU seconds": used, "peak MiB": usage.ru_maxrss / 1024}
+        raise SystemExit(f"{' '.join(command)} failed:\n{ended.stderr[-2000:]}")
+    return {"seconds": time.perf_counter() - start, "CPU seconds": used, "peak MiB": peak}
 
 
 def series(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:

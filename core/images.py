@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .types import InputError
+from .types import VOID, InputError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Endings of files that are read as frames."""
@@ -54,13 +54,15 @@ def read_labels(path: Path, name: str) -> Tensor:
         InputError: no such file, not an image, or an image of colours.
     """
     if not path.is_file():
-        raise InputError(f"`{name}` must be a label image, but {path} does not exist.")
+        raise InputError(f"`{name}` must be a label image, but {path} does not exist. Check the path.")
     try:
         with Image.open(path) as image:
             mode = image.mode
             values = np.array(image.convert("L") if mode == "1" else image)
     except _UNREADABLE as error:
-        raise InputError(f"`{name}` must be a readable image, but {path} is not: {_first_line(error)}.") from error
+        raise InputError(
+            f"`{name}` must be a readable image, but {path} is not: {_first_line(error)}. Write it again."
+        ) from error
     if mode == "1":
         values = values // 255
     if mode not in {"P", "L", "1"} or values.dtype != np.uint8:
@@ -69,6 +71,17 @@ def read_labels(path: Path, name: str) -> Tensor:
             "Save it as an indexed image."
         )
     return torch.from_numpy(values)
+
+
+def is_black_and_white(labels: Tensor) -> bool:
+    """Return whether label values ``(...)`` uint8 are those of a picture in black (0) and white (255) alone.
+
+    >>> is_black_and_white(torch.tensor([0, 255], dtype=torch.uint8))
+    True
+    >>> is_black_and_white(torch.tensor([0, 1, 255], dtype=torch.uint8))
+    False
+    """
+    return bool(((labels == 0) | (labels == VOID)).all())
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .images import read_labels
+from .images import is_black_and_white, read_labels
 from .metrics import MeanIoU, VideoConsistency, class_ious
 from .output import LABELS_FOLDER, RECORD_FILE
-from .types import InputError
+from .types import VOID, InputError
 
 MASKS_FOLDER = "masks"
 """Folder of the masks inside a clip's folder."""
@@ -109,9 +109,10 @@ def score_folder(result: Path, masks: Path) -> Scores:
 
 
 def _pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield number, label map and mask of each labelled frame in order."""
+    """Yield number, label map and mask of each labelled frame in order; white is 1 if all are black and white."""
+    white = VOID if all(is_black_and_white(read_labels(path, "MASKS")) for path in truth.values()) else 1
     for number in sorted(truth):
-        prediction, mask = read_labels(predicted[number], "DIR"), read_labels(truth[number], "MASKS")
+        prediction, mask = read_labels(predicted[number], "DIR"), read_labels(truth[number], "MASKS") // white
         if prediction.shape != mask.shape:
             raise InputError(
                 f"`MASKS` must have the size of the label maps, {prediction.shape[1]}x{prediction.shape[0]}, but "

@@ -17,7 +17,7 @@ from .baselines import Baseline, color_windows, frame_windows
 from .config import Settings
 from .estimate import announce
 from .frames import coarse_grid, model_size
-from .images import read_labels
+from .images import is_black_and_white, read_labels
 from .model_files import describe_model
 from .output import OVERLAY_FILE, ResultFolder, areas_of, colours_of
 from .palette import legend, overlay
@@ -25,7 +25,7 @@ from .pipeline import segment_windows
 from .progress import RunProgress
 from .record import AreaList, RunDescription, RunResult
 from .scan_state import ScanState
-from .types import InputError, InterruptedByUserError, LabelMaps, Region
+from .types import VOID, InputError, InterruptedByUserError, LabelMaps, Region
 from .video import Clip, ClipInfo, open_clip
 from .video_windows import spans
 from .video_writer import write_video
@@ -258,7 +258,7 @@ def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) 
 
 
 def _read_anchor_mask(path: Path | None, clip: ClipInfo) -> tuple[Tensor | None, str | None]:
-    """Return the label image of the first frame and its SHA-256."""
+    """Return the label image of the first frame, of which white in black and white is label 1, and its SHA-256."""
     if path is None:
         return None, None
     labels = read_labels(path, "--anchor-mask")
@@ -268,4 +268,6 @@ def _read_anchor_mask(path: Path | None, clip: ClipInfo) -> tuple[Tensor | None,
             f"`--anchor-mask` must have the size of the frames, {width}x{height}, but {path.name} is "
             f"{labels.shape[1]}x{labels.shape[0]}. Give the label image of the first frame."
         )
+    if is_black_and_white(labels):
+        labels = labels // VOID
     return labels, hashlib.sha256(path.read_bytes()).hexdigest()

@@ -88,6 +88,7 @@ def _one_mask(mask: Tensor) -> Tensor:
     """Return the only mask ``(H,W)`` bool of a MASK ``(1,H,W)``."""
     if mask.ndim == 3 and len(mask) != 1:
         raise InputError(
-            f"`mask` must be one mask, that of `mask_frame`, but got {len(mask)}. Pick it with Image From Batch."
+            f"`mask` must be one mask, that of `mask_frame`, but got {len(mask)}. Pick it with Convert Mask to "
+            "Image, ImageFromBatch, Convert Image to Mask."
         )
     return (mask.reshape(mask.shape[-2:]) > 0.5).cpu()

@@ -8,10 +8,13 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..core.images import is_black_and_white
 from ..core.palette import PALETTE, legend
 from ..core.types import MAX_LABEL, Features, InputError, Region
 
 VOID = 255
+_EDGE_SHARE = 0.3
+"""Part of a mask that soft edges cover at most."""
 _MARGIN = 8
 """Pixels between a preview and its legend."""
 _DEPTH_SIDE = 128
@@ -34,7 +37,7 @@ def as_frames(images: Tensor) -> Tensor:
 def as_label_maps(mask: Tensor) -> Tensor:
     """Return a MASK or IMAGE that shows labels as label maps ``(T,H,W)`` uint8.
 
-    - black and white: 0 and 1;
+    - black and white: 0 and 1, parted in the middle where edges are soft;
     - grey: the grey value from 0 to 255, where 255 is void;
     - the colours of VidSeg's palette: their labels;
     - other flat colours: numbered in the order of their RGB values.
@@ -49,9 +52,19 @@ def as_label_maps(mask: Tensor) -> Tensor:
     grey = levels if levels.ndim == 3 else levels[..., 0]
     if levels.ndim == 4 and levels.shape[-1] >= 3 and bool((levels[..., :3] != grey[..., None]).any()):
         return _labels_of_colours(levels[..., :3])
-    if set(torch.unique(grey).tolist()) <= {0, VOID}:
-        return grey // VOID
+    if is_black_and_white(grey) or _has_soft_edges(grey):
+        return (grey > VOID // 2).to(torch.uint8)
     return grey
+
+
+def _has_soft_edges(grey: Tensor) -> bool:
+    """Return whether grey values ``(T,H,W)`` uint8 are those of a black-and-white mask with blurred edges.
+
+    Mostly black and white, and light grey in between, where label images have small numbers.
+    """
+    between = (grey > 0) & (grey < VOID)
+    both = bool((grey == 0).any()) and bool((grey == VOID).any())
+    return both and bool((between & (grey > VOID // 2)).any()) and int(between.sum()) <= _EDGE_SHARE * grey.numel()
 
 
 def _labels_of_colours(levels: Tensor) -> Tensor:
@@ -80,7 +93,8 @@ def one_label_map(mask: Tensor, which: str) -> Tensor:
     maps = as_label_maps(mask)
     if len(maps) != 1:
         raise InputError(
-            f"`mask` must be one picture, that of {which}, but got {len(maps)}. Pick it with Image From Batch."
+            f"`mask` must be one picture, that of {which}, but got {len(maps)}. Pick it with ImageFromBatch; of a "
+            "batch of masks after Convert Mask to Image."
         )
     if len(torch.unique(maps)) < 2:
         raise InputError(

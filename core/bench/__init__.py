@@ -17,5 +17,7 @@ Protocol, the same for all methods:
   The paper can mean nothing else: 92.3 on CamVid at a mIoU of 20.6 cannot be a share of right pixels. The stricter
   reading (constant and right) is ``mVC8 right``, ``mVC16 right``.
 - beyond the paper: ``matched mIoU`` (per clip, regions matched with classes one to one by the Hungarian method, names
-  ignored), ``boundary F`` (DAVIS), ``flips/s`` (changes of a pixel's label in a second, where its ground truth stays).
+  ignored; regions are what the first frame's naming made of the clusters, so it exceeds ``mIoU per clip`` only where
+  another name would have been better for the clip as a whole), ``boundary F`` (DAVIS),
+  ``flips/s`` (changes of a pixel's label in a second, where its ground truth stays).
 """

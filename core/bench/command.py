@@ -64,7 +64,11 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
         InputError: data set, model, settings or folder do not fit.
     """
     dataset = _dataset(arguments)
-    methods = methods_of(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
+    asked = methods_of(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
+    methods = tuple(method for method in asked if method.fits(dataset))
+    for method in asked:
+        if method not in methods:
+            sys.stderr.write(f"vidseg: no row {method.title!r}: it needs masks of first frames, and a clip has none.\n")
     overrides, kind, length = _overrides(arguments), model_kind(model.path), model_num_frames(model.path)
     jobs = [
         Job(method, clip, settings)

@@ -109,11 +109,11 @@ def run_local(jobs: Sequence[Job], model: ModelSpec, progress: BenchProgress) ->
 
 
 def attempted(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> Finished:
-    """Run a job; input that cannot be processed ends this job, not the others."""
+    """Run a job; input that cannot be processed, or a lack of memory, ends this job, not the others."""
     try:
         return Finished(job, run_job(job, backbone, progress), None)
-    except (InputError, OSError) as error:
-        return Finished(job, None, str(error))
+    except (InputError, OSError, MemoryError, RuntimeError) as error:
+        return Finished(job, None, str(error) or type(error).__name__)
 
 
 class _Worker:
@@ -146,11 +146,13 @@ def run_on_ray(
         Each job as it ends.
 
     Raises:
-        InputError: Ray is not installed, or no cluster answers.
+        InputError: Ray is not installed, no cluster answers, or there are more workers than GPUs.
     """
     ray = _connected()
     gpus = int(ray.cluster_resources().get("GPU", 0))
     uses_gpu = gpus > 0 and (model.device or "cuda").startswith("cuda") and model.path is not None
+    if uses_gpu and workers > gpus:
+        raise InputError(f"`--workers` must be at most the cluster's GPUs, {gpus}, but got {workers}. Leave it out.")
     count = min(workers or max(gpus, 1), max(len(jobs), 1))
     actor = ray.remote(num_gpus=1 if uses_gpu else 0, max_restarts=-1, max_task_retries=RETRIES)(_Worker)
     idle: list[ActorHandle[Any]] = [actor.remote(model) for _ in range(count)]

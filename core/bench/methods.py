@@ -75,6 +75,10 @@ class Method:
         common = (f"cluster.num_clusters={dataset.num_clusters}", f"frame.max_side={dataset.max_side}")
         return with_overrides(base, (*common, *overrides, *self.overrides, *block))
 
+    def fits(self, dataset: Dataset) -> bool:
+        """Return whether the row can be computed: propagation starts from a mask of each clip's first frame."""
+        return self.kind != "propagation" or all(0 in clip.masks for clip in dataset.clips)
+
     def windows(
         self,
         backbone: Backbone | None,

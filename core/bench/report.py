@@ -36,7 +36,7 @@ def write_report(
     scores = {method.name: scores_of(store.tally(job) for job in done[method.name]) for method in complete}
     titled = {method.title: scores[method.name] for method in complete}
     tables = {"main": main_table(dataset.title, dataset.name, titled)}
-    ablated = _ablation(dataset, methods, scores, conditions["kind of model"])
+    ablated = _ablation(dataset, methods, done, scores, conditions["kind of model"])
     tables.update({"ablation": ablated} if ablated else {})
     tables["classes"] = class_table(f"{dataset.title}: IoU of each class", titled)
     tables["clips"] = clip_table(f"{dataset.title}: mIoU of each clip", clips)
@@ -55,14 +55,23 @@ def write_report(
     return text
 
 
-def _ablation(dataset: Dataset, methods: Sequence[Method], scores: Mapping[str, Scores], model: str) -> Table | None:
-    """Return Table 2, if its rows were asked for."""
+def _ablation(
+    dataset: Dataset,
+    methods: Sequence[Method],
+    done: Mapping[str, Sequence[Job]],
+    scores: Mapping[str, Scores],
+    model: str,
+) -> Table | None:
+    """Return Table 2, if its rows were asked for and came to a result."""
     if not any(method.group == "ablation" for method in methods):
         return None
     first = methods[0].name
     names = [*(f"{first}-{row.name}" for row in ABLATION), first]
+    if not all(done[name] for name in names):
+        return None
     title = f"{dataset.title}: ablation of {first} (the paper's figures: {model.upper()} on VSPW)"
-    return ablation_table(title, [scores.get(name) for name in names], model)
+    settings = [done[name][0].settings for name in names]
+    return ablation_table(title, settings, [scores.get(name) for name in names], model)
 
 
 def _write_times(store: Store, methods: Sequence[Method], done: Mapping[str, Sequence[Job]]) -> None:

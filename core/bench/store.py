@@ -108,6 +108,8 @@ class Store:
             "model": None if job.method.kind == "color" else self._model,
             "frames": [len(job.clip.frames), job.clip.frames[0].name, job.clip.frames[-1].name],
             "masks": sorted(job.clip.masks),
+            "classes": {str(label): name for label, name in job.clip.classes.items()},
+            "fps": job.clip.fps,
             "settings": job.settings.to_dict(),
         }
         return dict(json.loads(json.dumps(made_by)))

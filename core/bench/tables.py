@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .methods import ABLATION
+from ..config import Settings
 from .paper import TABLE_2, table_1
 from .tally import Scores
 
@@ -99,23 +99,26 @@ def main_table(title: str, dataset: str, scores: Mapping[str, Scores]) -> Table:
     return Table(title, _MAIN_COLUMNS, tuple(rows))
 
 
-def ablation_table(title: str, scores: Sequence[Scores | None], model: str = "sd") -> Table:
+def ablation_table(
+    title: str, settings: Sequence[Settings], scores: Sequence[Scores | None], model: str = "sd"
+) -> Table:
     """Return Table 2: ours beside the paper's, which are on VSPW.
 
     Args:
         title: of the table.
-        scores: of the rows of `ABLATION` and of the whole method; None where a row has no result.
+        settings: of the rows of `ABLATION` and of the whole method, by which parts are marked as on or off.
+        scores: likewise; None where a row has no result.
         model: kind of model, ``sd`` or ``svd``, by which the paper's figures are found.
     """
-    switches = [(row.window, row.modulation, row.aggregation, row.refinement) for row in ABLATION]
-    switches.append((14, True, True, True))
     rows: list[tuple[Cell, ...]] = []
-    for (window, *parts), score, paper in zip(switches, scores, TABLE_2[model], strict=True):
+    for used, score, paper in zip(settings, scores, TABLE_2[model], strict=True):
+        masked = used.modulation.enabled and used.modulation.blending != "none"
+        parts = (masked, len(used.feature.blocks) > 1, used.refinement.enabled)
         figures: tuple[Cell, ...] = (None,) * 4
         if score is not None:
             mvc = (percent(score.consistency[f"constant {length}"]) for length in (8, 16))
             figures = (percent(score.miou), percent(score.clip_miou), *mvc)
-        rows.append((str(window), *("✓" if part else "✗" for part in parts), *figures, *paper))
+        rows.append((str(used.window.length), *("✓" if part else "✗" for part in parts), *figures, *paper))
     return Table(title, _ABLATION_COLUMNS, tuple(rows))
 
 

@@ -114,6 +114,26 @@ def test_colour_baseline_from_video_to_score(folder: Path, tmp_path: Path, capsy
     assert "IoU 1 square" in text
 
 
+def test_black_and_white_masks_are_background_and_object(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    white = tmp_path / "white"
+    white.mkdir()
+    for path in sorted((folder / "masks").iterdir()):
+        with Image.open(path) as image:
+            values = np.array(image)
+        Image.fromarray(np.where(values == 1, 255, 0).astype(np.uint8)).save(white / path.name)
+    results = []
+    for name, masks in (("a", folder / "masks"), ("b", white)):
+        options = ("--baseline", "color", "--anchor-mask", masks / "00000.png", "--window", 2)
+        assert segment(folder, tmp_path / name, *options) == 0
+        capsys.readouterr()
+        assert main(["score", str(tmp_path / name), str(white), "--json"]) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert results[0]["miou"] == results[1]["miou"] > 0.8
+    assert all(torch.equal(a, b) for a, b in zip(labels_of(tmp_path / "a"), labels_of(tmp_path / "b"), strict=True))
+
+
 def test_a_perfect_result_scores_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = Image.fromarray(np.random.default_rng(0).integers(0, 3, (8, 8), dtype=np.uint8))
     for name in ("labels", "masks"):

@@ -59,6 +59,10 @@ def test_label_images() -> None:
     black_and_white = torch.tensor([[[0.0, 1.0]]])
     assert as_label_maps(black_and_white).tolist() == [[[0, 1]]]
     assert as_label_maps(torch.tensor([[[0, 3, 255]]]) / 255).tolist() == [[[0, 3, 255]]]
+    soft = torch.tensor([0.0, 0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1, 1, 1])
+    assert as_label_maps(soft[None, None]).tolist() == [[[0] * 5 + [1] * 9]]
+    classes = torch.tensor([0, 0, 0, 0, 0, 0, 0, 12, 30, 255, 255, 255, 255, 255])
+    assert as_label_maps(classes[None, None] / 255).tolist() == [[classes.tolist()]]
     palette = PALETTE[[9, 200]].float()[None, None] / 255
     assert as_label_maps(palette).tolist() == [[[9, 200]]]
     colours = torch.tensor([[[[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]]])

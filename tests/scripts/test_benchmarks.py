@@ -36,12 +36,26 @@ def test_rows_are_timed_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_memory_is_that_of_the_process_measured(tmp_path: Path) -> None:
+    options = ("--frames", "2,4", "--sides", "64", "--clusters", "2", "--exact-frames", 1)
+    table = run("scaling.py", "--out", tmp_path, *options)
+    points = json.loads((tmp_path / "scaling.json").read_text())
+    assert [point["axis"] for point in points] == ["frames", "frames", "long side", "clusters"]
+    assert all(point["CPU seconds"] > 0 and point["peak MiB"] > 100 for point in points)
+    assert "| frames | 4 |" in table
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from scaling import measured  # noqa: PLC0415, beside this file's folder
+
+    assert measured("-S", "-c", "pass")["peak MiB"] < 60, "torch, which this process holds, was counted"
+
+
+@pytest.mark.slow
 def test_qualities_are_scored_against_exact(tmp_path: Path) -> None:
     clips = ROOT / "tests" / "quality" / "clips"
     name = sorted(path.name for path in clips.iterdir() if path.is_dir())[0]
     options = ("--max-frames", 1, "--max-side", 64, "--clusters", 2, "--clips", name, "--device", "cpu")
     table = run("dial.py", clips, "--out", tmp_path, *options)
-    results = json.loads((tmp_path / "dial.json").read_text())
+    results = json.loads((tmp_path / "dial.json").read_text())["clips"]
     assert results[name]["exact"]["same as exact"] == 1
     assert "| balanced |" in table
     assert torch.load(tmp_path / "labels" / f"{name}_draft.pt").dtype == torch.uint8

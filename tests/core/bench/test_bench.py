@@ -47,8 +47,7 @@ COARSE = ("--set", "modulation.enabled=false")
 @pytest.mark.parametrize("kind", sorted(WRITERS))
 def test_each_layout_passes_through_the_whole_bench(tmp_path: Path, model: Path, kind: str) -> None:
     root, out, name = WRITERS[kind](tmp_path / "data"), tmp_path / "out", kind.split(maxsplit=1)[0]
-    # The first frame of Cityscapes has no mask to propagate; the other form of CamVid shows its baselines.
-    baselines = () if kind in {"cityscapes", "camvid"} else ("--baselines",)
+    baselines = () if kind == "camvid" else ("--baselines",)  # its other form shows them
     assert bench(name, root, out, model, *baselines, *COARSE) == 0
     (main_row,) = [row for row in rows(out / "main.csv") if row["method"] == "ours, default"]
     assert 0 < float(main_row["mIoU"]) <= 100
@@ -58,7 +57,8 @@ def test_each_layout_passes_through_the_whole_bench(tmp_path: Path, model: Path,
     assert paper == {"vspw": ["60.6"], "cityscapes": ["37.3"], "camvid": ["20.6"], "folders": []}[name]
     if baselines:
         (color,) = [row for row in rows(out / "main.csv") if row["method"].startswith("colour")]
-        assert float(color["mIoU"]) > 60  # a bright square on dark ground
+        assert float(color["mIoU"]) > (20 if name == "cityscapes" else 60)  # a bright square on dark ground
+        assert (out / "pictures" / "propagation.png").exists() == (name != "cityscapes")  # no first mask there
     with Image.open(out / "pictures" / "default.png") as picture:
         assert picture.width == 3 * 420
     assert r"\toprule" in (out / "main.tex").read_text(encoding="utf-8")
@@ -82,6 +82,8 @@ def test_ablation_prints_the_papers_rows_beside_ours_and_resumes(
         ("14", "46.5"),
     ]
     assert all(row["mIoU"] for row in table)
+    parts = ["".join(row[part] for part in ("masked modulation", "feature aggregation", "CBR")) for row in table]
+    assert parts == ["✗✗✗", "✗✗✗", "✓✗✗", "✓✓✗", "✓✗✓", "✓✓✓"]
     results = {path: path.stat().st_mtime_ns for path in (out / "clips").rglob("*.json")}
     assert len(results) == 2 + 5 + 1
     gone = out / "clips" / "paper" / "1_a.json"
@@ -219,6 +221,27 @@ def test_rows_with_the_same_settings_are_run_once(
         ("emerdiff-knn", "emerdiff"),
     ]
     assert records[0]["tally"] == records[1]["tally"]
+
+
+def test_the_ablation_marks_what_is_on(tmp_path: Path, model: Path) -> None:
+    root, out = write_folders(tmp_path / "data", ("one",), 2), tmp_path / "out"
+    assert bench("folders", root, out, model, "--ablation", "--quality", "fast", "--set", "window.length=2") == 0
+    table = rows(out / "ablation.csv")
+    assert [(row["batch size"], row["masked modulation"]) for row in table] == [("1", "✗"), *[("2", "✗")] * 5]
+
+
+def test_a_lack_of_memory_ends_one_clip(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(job: Job, *rest: Any) -> Any:
+        if job.clip.name == "one":
+            raise torch.OutOfMemoryError("out of memory")
+        return run_job(job, *rest)
+
+    monkeypatch.setattr("vidseg.core.bench.engines.run_job", full)
+    assert bench("folders", write_folders(tmp_path / "data"), tmp_path / "out", model, *COARSE) == 2
+    assert "default/one failed: out of memory" in capsys.readouterr().err
+    assert (tmp_path / "out" / "clips" / "default" / "two.json").exists()
 
 
 def test_records_hold_what_made_them(tmp_path: Path, model: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from vidseg.core.bench import engines
-from vidseg.core.bench.engines import ModelSpec, run_on_ray
+from vidseg.core.bench.engines import BenchProgress, ModelSpec, run_on_ray
 from vidseg.core.bench.store import Store
 from vidseg.core.cli import main
 from vidseg.core.progress import LineDisplay
@@ -44,6 +44,13 @@ def busy_workers() -> list[int]:
                 continue
     found = [pid for pid, title in titles.items() if title.startswith("ray::_Worker.run")]
     return [pid for pid in found if os.getpid() in lineage(pid, parents)]
+
+
+def test_more_workers_than_gpus_are_refused(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    jobs = run_on_ray([], ModelSpec(Path("model")), BenchProgress(LineDisplay(sys.stderr), 0), workers=2)
+    with pytest.raises(InputError, match=r"`--workers` must be at most the cluster's GPUs, 1, but got 2"):
+        list(jobs)
 
 
 def lineage(pid: int, parents: dict[int, int]) -> set[int]:
