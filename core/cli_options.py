@@ -27,16 +27,36 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         help="Stable Diffusion 1.x/2.x or Stable Video Diffusion; default: the bundled one",
     )
     add("--preset", default="default", choices=list(PRESETS), help="settings to start from (default: default)")
-    add("--quality", default="exact", choices=list(QUALITIES), help="speed for quality (default: exact, the paper's)")
-    add("--clusters", type=int, metavar="K", help="number of clusters of K-means")
+    add(
+        "--quality",
+        default="exact",
+        choices=list(QUALITIES),
+        help="exact (default): the paper's; balanced: shared pushes; fast, draft: none",
+    )
+    add(
+        "--clusters",
+        type=int,
+        metavar="K",
+        help="clusters, at most 255 (default: 20); 0 chooses their number",
+    )
     add("--seed", type=int, metavar="S", help="seed of noise and K-means")
     add("--max-side", type=int, metavar="PX", help="reduce the longer side to this many pixels; 0 keeps it")
-    add("--window", type=int, metavar="N", help="frames of a window (default: 14; for SVD-XT 25)")
+    add(
+        "--window",
+        type=int,
+        metavar="N",
+        help="frames of a window, with SVD of a sample (default: 14; SVD-XT 25)",
+    )
     add("--blocks", metavar="B,...", help="decoder blocks whose queries are the features, such as 6,7,8")
     add("--no-refine", action="store_true", help="without correspondence-based refinement")
     add("--no-modulation", action="store_true", help="without masked modulation: coarse regions, much faster")
     add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
-    add("--anchor-mask", type=Path, metavar="PNG", help="label image of the first frame, which names the regions")
+    add(
+        "--anchor-mask",
+        type=Path,
+        metavar="PNG",
+        help="classes of the first frame name the regions; 255 = unknown, or white",
+    )
     add("--baseline", choices=["color", "frame"], help="run a floor to compare with instead of the method")
     add_device_options(parser)
     add("--compile", action="store_true", help="fuse layers with torch.compile: for long runs on a GPU")

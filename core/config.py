@@ -88,7 +88,8 @@ class Settings:
         )
         for name, value, low, high in checks:
             if not low <= value <= high:
-                raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}.")
+                remedy = "Lower it with the number of steps" if name.endswith(".step") else "Choose a value within"
+                raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}. {remedy}.")
         if self.modulation.shared and self.difference.precision == "8bit":
             raise InputError(
                 "`modulation.shared` must be off with 8-bit differences, but is on. Use the quality 'exact' with them."

@@ -88,7 +88,7 @@ class ResultFolder:
         if self.holds_result() and not (overwrite or resume):
             raise InputError(
                 f"`{self.place.setting}` must not hold a result, but {self.path} does. Choose another folder, "
-                "replace the result with --overwrite, or continue it with --resume."
+                "replace the result with --overwrite, or continue it with --resume (`vidseg segment`)."
             )
 
     def prepare(self, num_pixels: int) -> None:

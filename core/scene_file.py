@@ -46,15 +46,18 @@ class Scene(NamedTuple):
         """Write the scene to ``path`` (safetensors); an existing file stays whole until the new one is.
 
         Raises:
-            OSError: the file cannot be written.
+            InputError: the file cannot be written.
         """
         tensors = {"tokens": self.tokens.cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
         partial = path.with_name(f".{path.name}.partial")
         try:
             save_file(tensors, partial, {_KEY: json.dumps({"format": FORMAT, "regions": self.regions})})
             os.replace(partial, path)  # noqa: PTH105, atomic on every platform
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"`filename_prefix` must lead to a folder that can be written, but {path} cannot be: {error}. Free "
+                "space, or choose another name."
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from .schema import Labels as LabelsSocket
 from .schema import schema
 from .wires import Labels
 
-_PLACE = Place("filename_prefix", "Free space, then run the graph again.")
+OUTPUT_PLACE = Place("filename_prefix", "Free space, then run the graph again.")
 
 
 class SaveRegions(io.ComfyNode):
@@ -48,7 +48,7 @@ class SaveRegions(io.ComfyNode):
         """Write the folder."""
         output = folder_paths.get_output_directory()
         parent, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
-        folder = ResultFolder(Path(parent) / f"{name}_{counter:05}_", _PLACE)
+        folder = ResultFolder(Path(parent) / f"{name}_{counter:05}_", OUTPUT_PLACE)
         maps, regions = labels.full()
         folder.prepare(maps.numel())
         folder.write_label_maps(0, maps)

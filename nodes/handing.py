@@ -15,6 +15,7 @@ from ..core.masks import Finish, finished
 from ..core.output import ResultFolder
 from ..core.scene_config import InstanceConfig
 from ..core.types import LabelMaps, region_labels
+from .files import OUTPUT_PLACE
 from .schema import Labels as LabelsSocket
 from .schema import advanced, labels_input, schema
 from .selection import chosen_labels
@@ -231,7 +232,7 @@ class ExportRegions(io.ComfyNode):
         """Write the folder."""
         output = folder_paths.get_output_directory()
         parent, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
-        folder, full = ResultFolder(Path(parent) / f"{name}_{counter:05}_"), labels.full()
+        folder, full = ResultFolder(Path(parent) / f"{name}_{counter:05}_", OUTPUT_PLACE), labels.full()
         folder.prepare(full.maps.numel())
         folder.write_label_maps(0, full.maps)
         folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps))

@@ -122,8 +122,8 @@ def quality_input(*, optional: bool = False) -> io.Input:
         default="exact",
         optional=optional,
         tooltip="exact: the paper's method, every region pushed by itself; slowest. balanced: regions that lie apart "
-        "share a push. fast: no pushes, borders follow the edges of the picture. draft: likewise, with quicker "
-        "features. The README has measured quality and speed of each.",
+        "share a push of one step. fast: no pushes, borders follow the edges of the picture. draft: likewise, with "
+        "quicker features. The README has measured quality and speed of each.",
     )
 
 

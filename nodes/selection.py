@@ -15,8 +15,8 @@ def listed(regions: Sequence[Region]) -> str:
     return ", ".join(f"{region.label} ({region.name})" for region in regions) or "none"
 
 
-def chosen_labels(text: str, regions: Sequence[Region]) -> tuple[int, ...]:
-    """Return the labels of regions chosen by id, range of ids or name, separated by commas or lines.
+def chosen_labels(text: str, regions: Sequence[Region], field: str = "regions") -> tuple[int, ...]:
+    """Return the labels of regions chosen by id, range of ids or name, separated by commas or lines of ``field``.
 
     >>> chosen_labels("sky, 3-5", (Region(1, "Sky"), Region(3, "a"), Region(5, "b")))
     (1, 3, 5)
@@ -26,17 +26,17 @@ def chosen_labels(text: str, regions: Sequence[Region]) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in re.split(r"[,;\n]", text) if part.strip()]
     if not parts:
-        raise InputError(f"`regions` must name at least one region, but got nothing. There are: {listed(regions)}.")
-    return tuple(sorted({label for part in parts for label in _labels_of(part, regions)}))
+        raise InputError(f"`{field}` must name at least one region, but got nothing. There are: {listed(regions)}.")
+    return tuple(sorted({label for part in parts for label in _labels_of(part, regions, field)}))
 
 
-def _labels_of(part: str, regions: Sequence[Region]) -> list[int]:
+def _labels_of(part: str, regions: Sequence[Region], field: str) -> list[int]:
     named = [region.label for region in regions if region.name.casefold() == part.casefold()]
     span = _RANGE.fullmatch(part)
     low, high = (int(span[1]), int(span[2])) if span else (int(part), int(part)) if part.isdigit() else (1, 0)
     found = named or [region.label for region in regions if low <= region.label <= high]
     if not found:
-        raise InputError(f"`regions` must name regions, but got {part!r}. There are: {listed(regions)}.")
+        raise InputError(f"`{field}` must name regions, but got {part!r}. There are: {listed(regions)}.")
     return found
 
 
@@ -60,7 +60,7 @@ def names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[int, st
             raise InputError(
                 f"`names` must hold lines such as 'person: 3, 7', but got {line!r}. Put a name and a colon."
             )
-        first, *others = chosen_labels(choice, regions)
+        first, *others = chosen_labels(choice, regions, "names")
         twice = sorted({first, *others} & (set(names) | set(merges)))
         if twice:
             raise InputError(f"`names` must name each region once, but got {twice} twice. Remove one of the lines.")

@@ -12,6 +12,7 @@ from workflow_notes import (
     DEMO_NOTE,
     MODEL_NOTE,
     NAME_NOTE,
+    PAINTING_NOTE,
     TEMPORAL_NOTE,
     VIDEO_CHECKPOINT,
     VIDEO_CHECKPOINT_LINK,
@@ -41,13 +42,13 @@ class Model(NamedTuple):
         return {"model": self.model, "vae": self.vae, "positive": self.positive, "negative": self.negative}
 
 
-def checkpoint(graph: Graph) -> Model:
-    """Add a checkpoint with the empty prompt and zeros."""
+def checkpoint(graph: Graph, *, paints: bool = False) -> Model:
+    """Add a checkpoint with the empty prompt and zeros; its note tells whether the graph paints with it too."""
     entry = {"name": CHECKPOINT, "url": CHECKPOINT_LINK, "directory": "checkpoints"}
     loader = graph.add("CheckpointLoaderSimple", (0, 0), ckpt_name=CHECKPOINT, properties={"models": [entry]})
     prompt = graph.add("CLIPTextEncode", (0, 160), clip=loader[1], text="", title="Empty prompt")
     zeros = graph.add("ConditioningZeroOut", (0, 320), conditioning=prompt[0])
-    graph.notes.append(Note(MODEL_NOTE, (360, ROW), (320, 270)))
+    graph.notes.append(Note(MODEL_NOTE + PAINTING_NOTE * paints, (360, ROW), (320, 270)))
     return Model(loader[0], loader[2], prompt[0], zeros[0], loader[1])
 
 
@@ -118,7 +119,7 @@ def repainted(graph: Graph, model: Model, frames: Socket, mask: Socket, *, words
 def repaint_one_region() -> Graph:
     """(b) Inpainting of a region."""
     graph = Graph("Repaint one region")
-    model, frames = checkpoint(graph), video(graph)
+    model, frames = checkpoint(graph, paints=True), video(graph)
     sized = graph.add("ImageScale", (0, ROW), image=frames, upscale_method="lanczos", width=512, height=320,
                       crop="center")  # fmt: skip
     features, refined = coarse(graph, model, sized[0], max_side=0, clusters=8)
@@ -172,7 +173,7 @@ def compare_two_settings() -> Graph:
     features = graph.add("ExtractDiffusionFeatures", (360, 0), **model.inputs, frames=frames, max_side=512)
     seeds = graph.add("KMeansInit", (360, 0), features=features[0], num_clusters=12)
     sides = []
-    for row, (name, window) in enumerate((("A: each frame for itself", 1), ("B: windows of 14 frames, refined", 14))):
+    for row, (name, window) in enumerate((("A: windows of one frame", 1), ("B: windows of 14 frames, refined", 14))):
         top = 480 * row
         labels = graph.add("SceneContextKNN", (720, top), features=features[0], seeds=seeds[0], window_length=window,
                            title=name)  # fmt: skip

@@ -14,6 +14,9 @@ No checkpoint at hand? Wire *model*, *vae*, *positive* and *negative* of **Demo 
 *Empty prompt* and *Conditioning Zero Out*.
 
 The prompt stays **empty**, and *negative* is **zeros** (Conditioning Zero Out): the method needs no words."""
+PAINTING_NOTE = """
+
+Painting needs a real checkpoint with its CLIP: with the demo model only the part up to *Preview Regions* runs."""
 VIDEO_CHECKPOINT = "svd.safetensors"
 VIDEO_CHECKPOINT_PAGE = "https://huggingface.co/stabilityai/stable-video-diffusion-img2vid"
 VIDEO_CHECKPOINT_LINK = f"{VIDEO_CHECKPOINT_PAGE}/resolve/main/{VIDEO_CHECKPOINT}"

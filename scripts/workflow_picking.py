@@ -33,7 +33,7 @@ def pick_regions() -> Graph:
 def pick_correct_repaint() -> Graph:
     """(i) Picking, correcting, painting."""
     graph = Graph("Pick, correct and repaint")
-    model, frames = checkpoint(graph), video(graph)
+    model, frames = checkpoint(graph, paints=True), video(graph)
     sized = graph.add("ImageScale", (0, ROW), image=frames, upscale_method="lanczos", width=512, height=320,
                       crop="center")  # fmt: skip
     features, refined = coarse(graph, model, sized[0], max_side=0, clusters=8)
