@@ -1,7 +1,9 @@
 """Quality against cost: every quality on clips with ground truth, scored, and compared with ``exact`` pixel by pixel.
 
 Usage: python benchmarks/dial.py CLIPS --out DIR [--max-frames 8] [--max-side 448] [--clusters 20] [--clips NAME,...]
+       [--candidates]
 
+``--candidates`` adds rows of single changes from which the qualities were put together.
 CLIPS holds CLIP/{frames,masks} as for `vidseg bench folders`; the first frame's mask names the clusters. DIR gets
 dial.json (finished pairs of clip and quality are not run again), dial.md and dial.png.
 """
@@ -28,15 +30,23 @@ from vidseg.core.quality import QUALITIES, at_quality
 from vidseg.core.record import versions
 
 MODEL = Path(__file__).parents[1] / "assets" / "demo_model.safetensors"
+CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
+    "one modulated step": {"modulation": {"steps": "first"}},
+    "shared passes": {"modulation": {"shared": True}},
+    "no guidance": {"sampling": {"guidance_scale": 1.0}},
+    "coarse, bilinear": {"modulation": {"enabled": False}},
+}
+"""Single changes of ``exact``."""
 COLUMNS = ("mIoU", "mVC8", "boundary F", "same as exact", "UNet/frame", "decodes/frame", "seconds/frame")
 
 
 def measured(
     clip: BenchClip, quality: str, backbone: CountingBackbone, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Segment a clip at a quality; keep its labels in DIR/labels and return its figures."""
+    """Segment a clip at a quality or with a candidate; keep its labels in DIR/labels and return its figures."""
     parts = {"cluster": {"num_clusters": arguments.clusters}, "frame": {"max_side": arguments.max_side}}
-    settings = at_quality(changed(preset("default"), **parts), quality)
+    plain = changed(preset("default"), **parts)
+    settings = changed(plain, **CANDIDATES[quality]) if quality in CANDIDATES else at_quality(plain, quality)
     backbone.reset()
     start = clock()
     labels = segment(backbone, ClipFrames(clip), settings, reference=clip.read_mask(0)).maps
@@ -110,6 +120,7 @@ def main() -> None:
     parser.add_argument("--clips", default="")
     for name, value in (("max-frames", 8), ("max-side", 448), ("clusters", 20)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--candidates", action="store_true")
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
@@ -124,15 +135,16 @@ def main() -> None:
         parser.error(f"--out holds results of {stored['options']}; choose another folder")
     results: dict[str, dict[str, Any]] = stored["clips"]
     arguments.out.mkdir(parents=True, exist_ok=True)
+    qualities = (*QUALITIES, *(CANDIDATES if arguments.candidates else ()))
     for clip in clips:
-        for quality in QUALITIES:
+        for quality in qualities:
             if quality not in results.setdefault(clip.name, {}):
                 results[clip.name][quality] = measured(clip, quality, backbone, arguments)
                 store.write_text(json.dumps(stored) + "\n")
                 print(clip.name, quality, {k: v for k, v in results[clip.name][quality].items() if k != "tally"})
-    means = {quality: summary([results[clip.name][quality] for clip in clips]) for quality in QUALITIES}
+    means = {quality: summary([results[clip.name][quality] for clip in clips]) for quality in qualities}
     (arguments.out / "dial.md").write_text(markdown(means, len(clips)))
-    plot(means, arguments.out / "dial.png")
+    plot({quality: means[quality] for quality in QUALITIES}, arguments.out / "dial.png")
     print(markdown(means, len(clips)))
 
 
