@@ -17,9 +17,9 @@ from . import BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from .compiling import compile_networks
 from .diffusers_arithmetic import align, use_contiguous_tokens, use_plain_attention
 from .diffusers_denoiser import DiffusersDenoiser
+from .diffusers_lean import make_lean
 from .diffusers_weights import build_unet, build_vae, read_tensors
 from .empty_prompt import NUM_TOKENS, empty_prompt_embedding
-from .lean_modules import make_lean
 from .memory import budget_bytes, default_device, is_out_of_memory
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -17,6 +17,7 @@ ROW = re.compile(r"^\| `([^`|]+)` \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 OF_THE_HOST = {
     *(
         "Load Checkpoint",
+        "Load VAE",
         "CLIP Text Encode",
         "Conditioning Zero Out",
         "Load Video",
