@@ -53,6 +53,7 @@ WINDOW = 14
 COLUMNS = (
     "row",
     "seconds",
+    "frames/s",
     "window",
     "clip",
     "UNet",
@@ -150,7 +151,8 @@ def compared(rows: Sequence[dict[str, Any]], frames: int) -> list[dict[str, Any]
     for row in rows:
         count = windows if row is base else ours
         per_window = (row["seconds"] / count) / (base["seconds"] / windows)
-        result.append({**row, "window": per_window, "clip": row["seconds"] / base["seconds"]})
+        rates = {"frames/s": frames / row["seconds"], "window": per_window, "clip": row["seconds"] / base["seconds"]}
+        result.append({**row, **rates})
     return result
 
 
