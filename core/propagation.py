@@ -63,7 +63,7 @@ def propagation_windows(
         InputError: no frames, or no labels of the first frame.
     """
     if reference is None or bool((reference == 255).all()):
-        raise InputError("`masks` must label the first frame, but do not. Choose a clip with a first mask.")
+        raise InputError("`reference` must label the first frame, but it does not. Choose a clip with a first mask.")
     regions = regions_of(reference[reference != 255])
     labels = torch.tensor([region.label for region in regions])
     memory: _Memory | None = None
