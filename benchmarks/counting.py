@@ -76,7 +76,8 @@ class CountingBackbone:
 
     def run(self, job: Callable[[Denoiser], Any], guidance_scale: float, latent_shape: Sequence[int]) -> Any:  # noqa: ANN401
         """Run the job with a denoiser that counts."""
-        return self._inner.run(lambda denoiser: job(CountingDenoiser(denoiser, self)), guidance_scale, latent_shape)
+        share = 0.5 if guidance_scale == 1 else 1.0  # one half of guidance, or both
+        return self._inner.run(lambda inner: job(CountingDenoiser(inner, self, share)), guidance_scale, latent_shape)
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Of the inner one."""
@@ -86,12 +87,13 @@ class CountingBackbone:
 class CountingDenoiser:
     """Passes every call on."""
 
-    def __init__(self, inner: Denoiser, owner: CountingBackbone) -> None:
-        self._inner, self._owner = inner, owner
+    def __init__(self, inner: Denoiser, owner: CountingBackbone, share: float) -> None:
+        self._inner, self._owner, self._share = inner, owner, share
 
     def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
         """Predict."""
-        return self._owner.timed("UNet", len(latents), lambda: self._inner.predict(latents, sigma, keep=keep))
+        count = self._share * len(latents)
+        return self._owner.timed("UNet", count, lambda: self._inner.predict(latents, sigma, keep=keep))
 
     def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
         """Read queries."""
@@ -100,5 +102,5 @@ class CountingDenoiser:
 
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
         """Replay."""
-        count = len(latents) * (1 if offset is None else TAIL_SHARE)
+        count = self._share * len(latents) * (1 if offset is None else TAIL_SHARE)
         return self._owner.timed("UNet", count, lambda: self._inner.replay(latents, sigma, cache, frames, offset))
