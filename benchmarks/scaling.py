@@ -126,7 +126,7 @@ def plot(points: Sequence[dict[str, Any]], path: Path) -> None:
         grid[1][column].plot(values, [point["CPU seconds"] / point["frames"] for point in chosen], "o-")
         grid[1][column].set_xlabel(name)
         for row in (0, 1):
-            grid[row][column].set_ylim(bottom=0)
+            grid[row][column].set_ylim(0, 1.15 * grid[row][column].get_ylim()[1])
     grid[0][0].set_ylabel("peak memory, MiB")
     grid[1][0].set_ylabel("CPU seconds per frame")
     figure.savefig(path, dpi=100)
