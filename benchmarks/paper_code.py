@@ -222,6 +222,8 @@ def prepared(clip: BenchClip, out: Path, max_side: int) -> BenchClip:
     size = model_size(ClipFrames(clip).frame_size, FrameConfig(max_side, "floor"))
     small = clip._replace(size=size)
     frames, masks = out / "clip" / "frames", out / "clip" / "masks"
+    if out.resolve() in clip.frames[0].resolve().parents:
+        raise SystemExit("CLIP must not lie in --out, whose earlier results are removed. Choose another folder.")
     for earlier in ("clip", "published"):
         shutil.rmtree(out / earlier, ignore_errors=True)
     for folder in (frames, masks):
