@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones import Backbone, BackboneInfo, Denoiser, Prediction, StepCache
 from vidseg.core.config import ModulationConfig
-from vidseg.core.estimate import QUERY_SHARE, TAIL_SHARE
+from vidseg.core.estimate import QUERY_SHARE, REPLAY_SHARE, TAIL_SHARE
 
 
 def clock() -> float:
@@ -102,5 +102,5 @@ class CountingDenoiser:
 
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
         """Replay."""
-        count = self._share * len(latents) * (1 if offset is None else TAIL_SHARE)
+        count = self._share * len(latents) * (REPLAY_SHARE if offset is None else TAIL_SHARE)
         return self._owner.timed("UNet", count, lambda: self._inner.replay(latents, sigma, cache, frames, offset))

@@ -16,11 +16,14 @@ from .frames import model_size
 from .progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
 from .video_windows import spans
 
-TAIL_SHARE = 0.4
-"""Cost of a modulated step, which starts behind the modulated block, in UNet calls (measured)."""
-QUERY_SHARE = 0.4
-"""Cost of reading the queries: one half of guidance, up to the last block read (measured)."""
-VIDEO_TAIL_SHARE, VIDEO_QUERY_SHARE = 0.25, 0.38
+TAIL_SHARE = 0.35
+"""Cost of a modulated step, which starts behind the modulated block, in UNet calls (measured on a CPU with the demo
+model at 128x192, 256x448 and 448x448 pixels: 0.24, 0.30, 0.44)."""
+REPLAY_SHARE = 0.85
+"""Cost of a later step of a modulated pass, which reuses attention of the unmodulated one (0.65, 0.75, 0.92)."""
+QUERY_SHARE = 0.35
+"""Cost of reading the queries: one half of guidance, up to the last block read (0.47, 0.30, 0.27)."""
+VIDEO_TAIL_SHARE, VIDEO_REPLAY_SHARE, VIDEO_QUERY_SHARE = 0.25, 1.0, 0.38
 """The same for SVD, behind block 8 and up to it (counted operations of its true size, 256x448 to 576x1024 pixels)."""
 SLOW_CALL = 0.5
 """Seconds of a UNet call on one frame from which on whole windows are not timed: they take as long per frame."""
@@ -96,21 +99,22 @@ def frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> floa
     Scene context, refinement and the writing of files are left out: they are small beside a UNet call. A frame that a
     video model sees again, in a window that is shifted back, takes as long but for `decode_seconds`.
 
-    >>> settings = Settings()  # 2 steps before the features, 3 plain steps, and for each of two signs 2.4 and a decode
+    >>> settings = Settings()  # 2 steps before the features, 3 plain steps, and for each of two signs 2.05 and a decode
     >>> round(frame_seconds(UnitCosts(0.0, 1.0, 0.0), settings, 10), 3)
-    53.4
+    46.35
     """
     config, last = settings.modulation, settings.sampling.num_steps
-    is_video = settings.video.frames > 0
-    tail, query = (VIDEO_TAIL_SHARE, VIDEO_QUERY_SHARE) if is_video else (TAIL_SHARE, QUERY_SHARE)
+    tail, replay, query = TAIL_SHARE, REPLAY_SHARE, QUERY_SHARE
+    if settings.video.frames:
+        tail, replay, query = VIDEO_TAIL_SHARE, VIDEO_REPLAY_SHARE, VIDEO_QUERY_SHARE
     seconds = costs.encode + (settings.feature.step - settings.start_step + query) * costs.predict
     passes = _num_passes(settings, num_labels)
     if not passes:
         return seconds
     steps = last - config.step if config.steps == "all" else 1
     plain = config.step - settings.start_step + steps
-    replay = tail + steps - 1
-    return seconds + (plain + 2 * passes * replay) * costs.predict + decode_seconds(costs, settings, num_labels)
+    modulated = tail + (steps - 1) * replay
+    return seconds + (plain + 2 * passes * modulated) * costs.predict + decode_seconds(costs, settings, num_labels)
 
 
 def decode_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> float:

@@ -71,12 +71,14 @@ class Calls:
 
         self._monkeypatch.setattr(owner, name, call)
 
-    def count_model(self, backbone: type, denoiser: type, query_share: float, tail_share: float) -> None:
+    def count_model(
+        self, backbone: type, denoiser: type, query_share: float, tail_share: float, replay_share: float
+    ) -> None:
         self.count(backbone, "encode", "encode")
         self.count(backbone, "decode", "decode")
         self.count(denoiser, "predict", "predict")
         self.count(denoiser, "queries", "predict", query_share)
-        self.count(denoiser, "replay", "predict", lambda rest: 1 if rest[3] is None else tail_share)
+        self.count(denoiser, "replay", "predict", lambda rest: replay_share if rest[3] is None else tail_share)
 
 
 def coarse(count: int) -> CoarseMaps:
@@ -87,7 +89,8 @@ def coarse(count: int) -> CoarseMaps:
 def counted(backbone: DiffusersBackbone, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> UnitCosts:
     """Return how often each part ran for one frame, in whole calls."""
     calls = Calls(monkeypatch)
-    calls.count_model(DiffusersBackbone, DiffusersDenoiser, estimate.QUERY_SHARE, estimate.TAIL_SHARE)
+    shares = estimate.QUERY_SHARE, estimate.TAIL_SHARE, estimate.REPLAY_SHARE
+    calls.count_model(DiffusersBackbone, DiffusersDenoiser, *shares)
     features = extract_features(backbone, torch.rand(1, 64, 128, 3), settings)
     upsample(backbone, features, coarse(1), settings)
     return UnitCosts(**calls.made)
@@ -110,7 +113,8 @@ def test_windows_of_a_video_model_are_counted_whole(
 ) -> None:
     settings = at_quality(VIDEO, quality)
     calls = Calls(monkeypatch)
-    calls.count_model(DiffusersSvdBackbone, SvdDenoiser, estimate.VIDEO_QUERY_SHARE, estimate.VIDEO_TAIL_SHARE)
+    shares = estimate.VIDEO_QUERY_SHARE, estimate.VIDEO_TAIL_SHARE, estimate.VIDEO_REPLAY_SHARE
+    calls.count_model(DiffusersSvdBackbone, SvdDenoiser, *shares)
     calls.count(DiffusersSvdBackbone, "condition", "condition")
     clip, sums = Clip(torch.rand(VIDEO_FRAMES, 64, 128, 3)), []
     for span in spans(VIDEO_FRAMES, settings):
