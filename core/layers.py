@@ -14,6 +14,8 @@ from .types import Grid
 
 _HALF = 0.5
 """Share of a cell above which it belongs to a region."""
+_NONE = -1
+"""In place of a label where no exact part lies."""
 
 
 class _Mark(NamedTuple):
@@ -41,7 +43,7 @@ class Layers:
         """
         self._tokens, self._grid, self._config = tokens, grid, config
         self._marks: dict[int, list[_Mark]] = {}
-        self._exact: list[tuple[int, Tensor, int]] = []
+        self._exact: dict[int, Tensor] = {}  # by frame: labels (H,W) in the resolution of the maps, or _NONE
 
     def mark(
         self,
@@ -72,8 +74,7 @@ class Layers:
         adds = label in self._marks and not whole
         known = torch.maximum(self._all_shares(label), carried) if adds else carried
         self._remember(label, _Mark(frame, known, both_ways))
-        if exact is not None:
-            self._exact.append((frame, exact, label))
+        self._mark_exact(label, frame, part, exact, whole=whole)
 
     def shares(self, label: int, frame: int) -> Tensor:
         """Return the share ``(N,)`` of a region in each cell of a frame."""
@@ -95,22 +96,34 @@ class Layers:
                 enlarged = enlarged_shares(shares[None], self._grid, (labels.shape[0], labels.shape[1]))[0]
                 result[enlarged > best] = label
                 best = torch.maximum(best, enlarged)
-        for number, mask, label in self._exact:
-            if number == frame:
-                result[mask] = label
-        return result
+        exact = self._exact.get(frame)
+        return result if exact is None else torch.where(exact == _NONE, result, exact.to(result.dtype))
 
     def clear(self) -> bool:
         """Forget all regions; tell whether there were any."""
         had = bool(self._marks)
-        self._marks, self._exact = {}, []
+        self._marks, self._exact = {}, {}
         return had
 
     def _all_shares(self, label: int) -> Tensor:
         """Return the shares ``(T,N)`` of a region in all frames."""
         return torch.stack([self.shares(label, frame) for frame in range(len(self._tokens))])
 
+    def _mark_exact(self, label: int, frame: int, part: Tensor, exact: Tensor | None, *, whole: bool) -> None:
+        """Take what was marked last from the exact parts of its frame, and keep its own."""
+        if frame in self._exact:
+            known = self._exact[frame]
+            size = (known.shape[0], known.shape[1])
+            known[enlarged_shares(part[None], self._grid, size)[0] > _HALF] = _NONE
+            if whole:
+                known[known == label] = _NONE
+        if exact is not None:
+            known = self._exact.setdefault(frame, torch.full(exact.shape, _NONE))
+            known[exact] = label
+
     def _remember(self, label: int, mark: _Mark) -> None:
-        """Keep a mark, in the place of an earlier one of the same frame."""
-        others = [other for other in self._marks.get(label, ()) if other.frame != mark.frame]
-        self._marks[label] = sorted((*others, mark), key=lambda mark: mark.frame)
+        """Keep a mark, in the place of an earlier one of the same frame, which counted in the frames before or not."""
+        marks = {other.frame: other for other in self._marks.get(label, ())}
+        both_ways = mark.both_ways or (mark.frame in marks and marks[mark.frame].both_ways)
+        marks[mark.frame] = mark._replace(both_ways=both_ways)
+        self._marks[label] = [marks[frame] for frame in sorted(marks)]

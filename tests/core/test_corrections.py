@@ -132,6 +132,24 @@ def test_the_nearest_mark_decides(features: Features, labels: LabelMaps) -> None
     assert not bool(region(result, "ball")[5, 6, 2])
 
 
+@pytest.mark.parametrize("then", ["3 0.18,0.4 cup", "3 0.5,0.01 ball"], ids=["another name", "the same name"])
+def test_a_piece_in_the_frame_of_a_thing_leaves_the_thing_before(
+    features: Features, labels: LabelMaps, then: str
+) -> None:
+    ball = region(applied(features, labels, f"new 3 0.18,0.4 ball\n{then}"), "ball")
+    assert overlap(ball, 1, slice(0, 3)) > 0.9
+    assert bool(ball[3:, 5, 2].any()) == then.endswith("ball")
+
+
+@pytest.mark.parametrize("name", ["ball", "road"], ids=["another region", "the same region"])
+def test_of_one_frame_the_last_decides(features: Features, labels: LabelMaps, name: str) -> None:
+    ground = "3 0.5,0.95 road"
+    mask = torch.nn.functional.interpolate((truth()[3] == 1).float()[None, None], (96, 128))[0, 0]
+    assert overlap(region(applied(features, labels, f"{ground}\nnew 3 0.18,0.4 ball"), "ball"), 1) > 0.9
+    painted = region(applied(features, labels, ground, Painted(mask, 3, name)), name)
+    assert overlap(painted, 1, slice(3, 4)) > 0.9
+
+
 @pytest.mark.parametrize("text", ["9 0.5,0.5 road", "new 6 0.1,0.1 x", "split 7 0.1,0.1 a\nsplit 7 0.9,0.9 b"])
 def test_a_frame_that_is_not_there_is_reported(features: Features, labels: LabelMaps, text: str) -> None:
     result = applied(features, labels, text)
