@@ -86,9 +86,8 @@ def scores(clip: LabelledClip, masks: Tensor) -> list[float]:
 
 def scene_context(clip: LabelledClip, cells: Tensor) -> Tensor:
     """Carry a coarse mask ``(h,w)`` of the first frame by the scene context and the refinement; ``(T,H,W)`` bool."""
-    settings = preset("default")
     seeds = Seeds(0, cells.long(), (Region(0, "background"), Region(1, "object")))
-    coarse = segment_coarse(clip.features, seeds, settings.window, settings.context, settings.refinement)
+    coarse = segment_coarse(clip.features, seeds, preset("default"))
     return full_size(coarse.maps == 1, clip.features.frame_size)
 
 

@@ -19,8 +19,8 @@ from clip_features import LabelledClip, labelled_clip
 from PIL import Image
 from torch import Tensor
 from vidseg.core.backbones.diffusers_unet import load_diffusers
-from vidseg.core.coarse import CoarseScan, SceneChanges, anchor_context, scanned
-from vidseg.core.config import SceneConfig, changed, preset
+from vidseg.core.coarse import segment_coarse
+from vidseg.core.config import changed, preset
 from vidseg.core.labels import VOID
 from vidseg.core.metrics import confusion_matrix, mean_iou
 from vidseg.core.pipeline import make_seeds
@@ -74,15 +74,11 @@ def make_clip(name: str, folder: Path) -> Path:
     return target
 
 
-def miou(clip: LabelledClip, scene: SceneConfig) -> tuple[float, int]:
-    """Return mIoU and the number of new regions of the `paper` preset with a scene config."""
-    settings, features = preset("paper"), clip.features
+def miou(clip: LabelledClip, new_regions: bool) -> tuple[float, int]:
+    """Return mIoU and the number of new regions of the `paper` preset with or without `new_regions`."""
+    settings, features = changed(preset("paper"), scene={"new_regions": new_regions}), clip.features
     seeds = make_seeds(features, settings, clip.truth[0])
-    context = anchor_context(features, seeds, settings.context)
-    changes = SceneChanges(scene, settings.cluster, settings.sampling.seed)
-    coarse = scanned(
-        features, CoarseScan(seeds, settings.context, settings.refinement, context, changes), settings.window
-    )
+    coarse = segment_coarse(features, seeds, settings)
     maps = bilinear(coarse, features.frame_size).maps[clip.numbers]
     known = set(region_labels(seeds.regions))
     return mean_iou(confusion_matrix(with_classes(maps, clip.truth, known), clip.truth)), len(coarse.regions) - len(
@@ -118,7 +114,7 @@ def main() -> None:
     lines = ["| clip | paper | with new regions | difference | new regions |", "| --- " * 5 + "|"]
     for name, folder in folders.items():
         clip = labelled_clip(folder, arguments.out / "features", backbone, settings)
-        (before, _), (after, count) = (miou(clip, SceneConfig(new_regions=on)) for on in (False, True))
+        (before, _), (after, count) = (miou(clip, on) for on in (False, True))
         lines.append(f"| {name} | {before:.3f} | {after:.3f} | {after - before:+.3f} | {count} |")
         print(lines[-1], flush=True)
     (arguments.out / "unseen.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .clustering import normalised
-from .config import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, WindowConfig
+from .config import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, Settings, WindowConfig
 from .context import SceneContext, windows
 from .correspondence import refine
 from .cuts import cut_frames, restarted
@@ -28,6 +28,11 @@ class SceneChanges(NamedTuple):
     config: SceneConfig = SceneConfig()
     cluster: ClusterConfig = ClusterConfig()
     seed: int = 1
+
+    @classmethod
+    def of(cls, settings: Settings) -> SceneChanges:
+        """Return what ``settings`` say about unseen things and cuts."""
+        return cls(settings.scene, settings.cluster, settings.sampling.seed)
 
 
 class CoarseScan:
@@ -129,13 +134,7 @@ def anchor_context(features: Features, seeds: Seeds, config: ContextConfig) -> S
 
 
 def segment_coarse(
-    features: Features,
-    seeds: Seeds,
-    window: WindowConfig,
-    context: ContextConfig,
-    refinement: RefinementConfig,
-    *,
-    progress: Progress = no_progress,
+    features: Features, seeds: Seeds, settings: Settings, *, progress: Progress = no_progress
 ) -> CoarseMaps:
     """Label all frames on the coarse grid: predict a window, refine it, update the context, go on (paper 4.1-4.2).
 
@@ -145,19 +144,18 @@ def segment_coarse(
     Args:
         features: of the whole clip.
         seeds: labels of the anchor frame.
-        window: length and tail of the windows.
-        context: settings of the scene context.
-        refinement: settings of the correspondence-based refinement, which may be switched off.
+        settings: windows, scene context, refinement, which may be switched off, and scene changes.
         progress: called after each window with stage ``coarse maps`` and numbers of frames.
 
     Returns:
-        Maps of all frames and the regions of ``seeds``.
+        Maps of all frames and the regions of ``seeds``, with new ones if ``settings`` ask for them.
 
     Raises:
         InputError: the anchor is no frame, shapes disagree, or features hold NaN or infinity.
     """
-    scan = CoarseScan(seeds, context, refinement, anchor_context(features, seeds, context))
-    return scanned(features, scan, window, progress=progress)
+    context = anchor_context(features, seeds, settings.context)
+    scan = CoarseScan(seeds, settings.context, settings.refinement, context, SceneChanges.of(settings))
+    return scanned(features, scan, settings.window, progress=progress)
 
 
 def scanned(

@@ -188,7 +188,7 @@ def segment_windows(
         span = work[index]
         features = window_features(backbone, source, span, settings, progress)
         seeds = seeds or make_seeds(features, settings, reference)
-        scan = CoarseScan(seeds, settings.context, settings.refinement, context, _changes(settings))
+        scan = CoarseScan(seeds, settings.context, settings.refinement, context, SceneChanges.of(settings))
         maps = [scan.step(features.window(part.start, part.stop)) for part in context_windows(span, settings)]
         seeds = seeds._replace(regions=scan.regions)
         coarse = CoarseMaps(torch.cat(maps), seeds.regions)
@@ -197,11 +197,6 @@ def segment_windows(
         if context is None:
             raise RuntimeError("a window was labelled without a scene context")
         yield WindowResult(span.kept, labels, coarse, ScanState(index + 1, seeds, context))
-
-
-def _changes(settings: Settings) -> SceneChanges:
-    """Return what the settings say about unseen things and cuts."""
-    return SceneChanges(settings.scene, settings.cluster, settings.sampling.seed)
 
 
 def segment(

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .clustering import normalised
+from .coarse import CoarseScan, scanned
 from .config import ContextConfig, RefinementConfig, WindowConfig
-from .context import SceneContext, windows
-from .correspondence import refine
+from .context import SceneContext
 from .labels import reduced_reference
 from .scene_config import SceneFileConfig
-from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress, region_labels
+from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress, region_labels
 
 FORMAT = 1
 """Version of the file's layout."""
@@ -159,12 +159,5 @@ def labelled_by(
             "the scene was saved with."
         )
     known = SceneContext(scene.tokens, scene.labels, context, num_anchor=len(scene.labels))
-    maps = torch.empty((features.num_frames, *features.grid), dtype=torch.int64)
-    for frames in windows(features.num_frames, window):
-        part = features.window(frames.start, frames.stop)
-        tokens = normalised(part.queries)
-        predicted = known.predict(tokens).reshape(-1, *features.grid)
-        maps[frames.start : frames.stop] = refine(predicted, part.matching, refinement)
-        known = known.updated(tokens, maps[frames.start : frames.stop])
-        progress("coarse maps", frames.stop, features.num_frames)
-    return CoarseMaps(maps, scene.regions)
+    no_anchor = Seeds(0, torch.empty(0), scene.regions)  # the scene stands for it
+    return scanned(features, CoarseScan(no_anchor, context, refinement, known), window, progress=progress)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from comfy_api.latest import io
 
-from ..core.coarse import CoarseScan, SceneChanges, anchor_context, scanned
-from ..core.config import RefinementConfig, changed, preset
+from ..core.coarse import segment_coarse
+from ..core.config import Settings, changed, preset
 from ..core.pipeline import make_seeds
 from ..core.types import Features, InputError, Seeds
 from .progress import NodeProgress
@@ -164,13 +162,14 @@ class SceneContextKNN(io.ComfyNode):
         """Predict coarse labels without refinement."""
         settings = changed(
             _DEFAULT,
+            cluster={"num_clusters": 0},
             window={"length": window_length},
             context={"num_neighbors": num_neighbors, "memory": memory},
             scene={"new_regions": new_regions, "cuts": scene_cuts},
         )
-        changes = SceneChanges(settings.scene, replace(settings.cluster, num_clusters=0))
-        scan = Scan(features, seeds, settings.window, settings.context, changes)
-        return io.NodeOutput(_scanned(scan, RefinementConfig(enabled=False)))
+        return io.NodeOutput(
+            _scanned(Scan(features, seeds, settings), changed(settings, refinement={"enabled": False}))
+        )
 
 
 class CorrespondenceRefine(io.ComfyNode):
@@ -216,14 +215,11 @@ class CorrespondenceRefine(io.ComfyNode):
                 "`labels` must come from Scene Context KNN, but got labels that were loaded or are in full resolution "
                 "already. Put this node right after Scene Context KNN."
             )
-        settings = changed(_DEFAULT, refinement={"spatial_threshold": spatial_threshold, "voting": voting})
-        return io.NodeOutput(_scanned(labels.scan, settings.refinement))
+        refinement = {"spatial_threshold": spatial_threshold, "voting": voting}
+        return io.NodeOutput(_scanned(labels.scan, changed(labels.scan.settings, refinement=refinement)))
 
 
-def _scanned(scan: Scan, refinement: RefinementConfig) -> Labels:
-    """Return coarse labels of all frames, from a scan with or without refinement."""
-    features = scan.features
-    context = anchor_context(features, scan.seeds, scan.context)
-    coarse_scan = CoarseScan(scan.seeds, scan.context, refinement, context, scan.changes)
-    coarse = scanned(features, coarse_scan, scan.window, progress=NodeProgress())
-    return Labels(coarse.maps, coarse.regions, features.frame_size, coarse=True, scan=scan)
+def _scanned(scan: Scan, settings: Settings) -> Labels:
+    """Return coarse labels of all frames, by the settings of a scan with or without refinement."""
+    coarse = segment_coarse(scan.features, scan.seeds, settings, progress=NodeProgress())
+    return Labels(coarse.maps, coarse.regions, scan.features.frame_size, coarse=True, scan=scan)

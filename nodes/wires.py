@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.coarse import SceneChanges
-from ..core.config import ContextConfig, WindowConfig
+from ..core.config import Settings
 from ..core.labels import merged, reduced_reference, renamed
-from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Region, Seeds, region_labels
+from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Region, Seeds
 from ..core.upsampling import bilinear
 
 
@@ -25,9 +24,7 @@ class Scan:
 
     features: Features
     seeds: Seeds
-    window: WindowConfig
-    context: ContextConfig
-    changes: SceneChanges
+    settings: Settings
 
 
 class Labels(NamedTuple):
@@ -127,9 +124,3 @@ def require_frames_of(labels: Labels, frames: Tensor) -> None:
             f"`frames` must be the {expected[0]} frames of {expected[2]}x{expected[1]} pixels that were segmented, but "
             f"got {actual[0]} of {actual[2]}x{actual[1]}. Wire the same images here as to the first VidSeg node."
         )
-
-
-def known_regions(labels: Labels) -> str:
-    """Return the regions in words, for messages."""
-    ids = region_labels(labels.regions)
-    return ", ".join(f"{label} ({region.name})" for label, region in zip(ids, labels.regions, strict=True))

@@ -8,7 +8,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from vidseg.core.clustering import cluster_anchor, normalised, seeds_from_clusters
 from vidseg.core.coarse import CoarseScan, anchor_context, segment_coarse
-from vidseg.core.config import ClusterConfig, ContextConfig, RefinementConfig, WindowConfig, preset
+from vidseg.core.config import ClusterConfig, ContextConfig, RefinementConfig, Settings, WindowConfig, preset
 from vidseg.core.context import SceneContext, windows
 from vidseg.core.correspondence import refine
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError
@@ -30,6 +30,10 @@ def random_features(num_frames=7, seed=0, drift=0.4):
     return Features(queries, queries[..., :6], latents, latents, GRID, (64, 80))
 
 
+def settings_of(window, context, refinement=RefinementConfig()):  # noqa: B008, immutable
+    return Settings(window=window, context=context, refinement=refinement)
+
+
 def random_seeds(anchor=0, num_labels=4):
     labels = torch.randint(0, num_labels, GRID, generator=torch.Generator().manual_seed(5))
     return seeds_from_clusters(labels, anchor)
@@ -47,7 +51,7 @@ def test_scan_equals_scikit_learn_with_feedback():
         maps = refine(maps, features.matching[start:stop], RefinementConfig())
         classifier = KNeighborsClassifier(4).fit(window, maps.flatten().numpy())
         expected.append(maps)
-    result = segment_coarse(features, seeds, WindowConfig(3), ContextConfig(4), RefinementConfig())
+    result = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(4)))
     assert torch.equal(result.maps, torch.cat(expected))
     assert result.regions == seeds.regions
 
@@ -56,7 +60,7 @@ def test_scan_equals_scikit_learn_with_feedback():
 @pytest.mark.parametrize("refinement", [OFF, RefinementConfig(), REFERENCE.refinement])
 def test_streaming_and_resuming_equal_the_whole(memory, refinement):
     features, seeds, config = random_features(), random_seeds(), ContextConfig(4, memory)
-    whole = segment_coarse(features, seeds, WindowConfig(3), config, refinement).maps
+    whole = segment_coarse(features, seeds, settings_of(WindowConfig(3), config, refinement)).maps
     context = None
     for frames in windows(7, WindowConfig(3)):
         scan = CoarseScan(seeds, config, refinement, context)
@@ -67,8 +71,8 @@ def test_streaming_and_resuming_equal_the_whole(memory, refinement):
 
 def test_refined_labels_feed_the_next_window():
     features, seeds = random_features(drift=0.9), random_seeds()
-    refined = segment_coarse(features, seeds, WindowConfig(3), ContextConfig(1), RefinementConfig()).maps
-    plain = segment_coarse(features, seeds, WindowConfig(3), ContextConfig(1), OFF).maps
+    refined = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(1))).maps
+    plain = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
     late = refine(plain[3:6], features.matching[3:6], RefinementConfig())
     assert not torch.equal(refined[3:6], late)
 
@@ -76,7 +80,7 @@ def test_refined_labels_feed_the_next_window():
 def test_refinement_reads_the_matching_features():
     features, seeds = random_features(drift=0.9), random_seeds()
     other = features._replace(matching=random_features(seed=9).matching)
-    settings = (seeds, WindowConfig(7), ContextConfig(1), RefinementConfig())
+    settings = (seeds, settings_of(WindowConfig(7), ContextConfig(1)))
     assert not torch.equal(segment_coarse(features, *settings).maps, segment_coarse(other, *settings).maps)
 
 
@@ -85,7 +89,7 @@ def test_anchor_memory_brings_back_what_the_previous_window_lost():
     features = random_features(3)._replace(queries=torch.cat([first, second, first]))
     seeds = random_seeds()
     maps = {
-        memory: segment_coarse(features, seeds, WindowConfig(1), ContextConfig(1, memory), OFF).maps
+        memory: segment_coarse(features, seeds, settings_of(WindowConfig(1), ContextConfig(1, memory), OFF)).maps
         for memory in ("previous", "anchor+previous")
     }
     assert torch.equal(maps["previous"][:2], maps["anchor+previous"][:2])
@@ -95,7 +99,7 @@ def test_anchor_memory_brings_back_what_the_previous_window_lost():
 
 def test_overlapping_windows_overwrite():
     features, seeds = random_features(drift=0.9), random_seeds()
-    maps = segment_coarse(features, seeds, WindowConfig(4, "overlap"), ContextConfig(4), RefinementConfig()).maps
+    maps = segment_coarse(features, seeds, settings_of(WindowConfig(4, "overlap"), ContextConfig(4))).maps
     scan = CoarseScan(seeds, ContextConfig(4), RefinementConfig())
     first, second = scan.step(features.window(0, 4)), scan.step(features.window(3, 7))
     assert torch.equal(maps, torch.cat([first[:3], second]))
@@ -107,7 +111,7 @@ def test_overlapping_windows_overwrite():
 def test_any_number_of_frames(num_frames, length, tail):
     features, seeds = random_features(num_frames), random_seeds()
     window = WindowConfig(length, tail)
-    result = segment_coarse(features, seeds, window, ContextConfig(1), RefinementConfig())
+    result = segment_coarse(features, seeds, settings_of(window, ContextConfig(1)))
     assert result.maps.shape == (num_frames, *GRID)
     assert set(result.maps.unique().tolist()) <= {0, 1, 2, 3}
     if num_frames == 1:
@@ -123,27 +127,27 @@ def test_a_still_clip_keeps_the_map_of_the_anchor():
         }
     )
     seeds = random_seeds()
-    maps = segment_coarse(still, seeds, WindowConfig(3), ContextConfig(1), RefinementConfig()).maps
+    maps = segment_coarse(still, seeds, settings_of(WindowConfig(3), ContextConfig(1))).maps
     assert torch.equal(maps, seeds.cluster_map.expand(7, -1, -1))
 
 
 def test_a_constant_seed_stays_constant():
     seeds = seeds_from_clusters(torch.full(GRID, 6))
-    maps = segment_coarse(random_features(), seeds, WindowConfig(3), ContextConfig(), RefinementConfig()).maps
+    maps = segment_coarse(random_features(), seeds, settings_of(WindowConfig(3), ContextConfig())).maps
     assert maps.unique().tolist() == [6]
 
 
 def test_rising_relabelling_commutes():
     features, seeds, rising = random_features(), random_seeds(), torch.tensor([3, 9, 10, 255])
     relabelled = seeds_from_clusters(rising[seeds.cluster_map])
-    settings = (WindowConfig(3), ContextConfig(4), RefinementConfig())
-    plain = segment_coarse(features, seeds, *settings).maps
-    assert torch.equal(segment_coarse(features, relabelled, *settings).maps, rising[plain])
+    settings = settings_of(WindowConfig(3), ContextConfig(4))
+    plain = segment_coarse(features, seeds, settings).maps
+    assert torch.equal(segment_coarse(features, relabelled, settings).maps, rising[plain])
 
 
 def test_anchor_in_a_later_frame():
     features, seeds = random_features(), random_seeds(anchor=5)
-    maps = segment_coarse(features, seeds, WindowConfig(3), ContextConfig(1), OFF).maps
+    maps = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
     tokens = normalised(features.queries)
     context = SceneContext.from_anchor(tokens[5], seeds.cluster_map.flatten(), ContextConfig(1))
     assert torch.equal(maps[:3], context.predict(tokens[:3]).reshape(3, *GRID))
@@ -156,7 +160,7 @@ def test_anchor_in_a_later_frame():
 def test_progress_counts_frames_and_may_stop_the_scan():
     calls = []
     features, seeds = random_features(), random_seeds()
-    settings = (seeds, WindowConfig(3), ContextConfig(4), OFF)
+    settings = (seeds, settings_of(WindowConfig(3), ContextConfig(4), OFF))
     segment_coarse(features, *settings, progress=lambda *call: calls.append(call))
     assert calls == [("coarse maps", 3, 7), ("coarse maps", 6, 7), ("coarse maps", 7, 7)]
 
@@ -169,22 +173,22 @@ def test_progress_counts_frames_and_may_stop_the_scan():
 
 def test_refuses_bad_input():
     features, seeds = random_features(), random_seeds()
-    settings = (WindowConfig(3), ContextConfig(4), RefinementConfig())
+    settings = settings_of(WindowConfig(3), ContextConfig(4))
     for name in ("queries", "matching"):
         bad = getattr(features, name).clone()
         bad[1, 2, 3] = float("nan")
         with pytest.raises(InputError, match="must be finite, but got NaN"):
-            segment_coarse(features._replace(**{name: bad}), seeds, *settings)
+            segment_coarse(features._replace(**{name: bad}), seeds, settings)
     with pytest.raises(InputError, match=r"`seeds.anchor` must lie in \[0, 6\], but got 7"):
-        segment_coarse(features, seeds._replace(anchor=7), *settings)
+        segment_coarse(features, seeds._replace(anchor=7), settings)
     with pytest.raises(InputError, match=r"`seeds.cluster_map` must hold labels of `seeds.regions`, but got \[3\]"):
-        segment_coarse(features, seeds._replace(regions=seeds.regions[:3]), *settings)
+        segment_coarse(features, seeds._replace(regions=seeds.regions[:3]), settings)
     with pytest.raises(InputError, match=r"`seeds.cluster_map` must have shape"):
-        segment_coarse(features, seeds._replace(cluster_map=seeds.cluster_map.T), *settings)
+        segment_coarse(features, seeds._replace(cluster_map=seeds.cluster_map.T), settings)
     with pytest.raises(InputError, match=r"`features.queries` must have shape"):
-        segment_coarse(features._replace(queries=features.queries[:, :9]), seeds, *settings)
+        segment_coarse(features._replace(queries=features.queries[:, :9]), seeds, settings)
     with pytest.raises(InputError, match=r"`context.num_neighbors` must lie in \[1, 20\]"):
-        segment_coarse(features, seeds, WindowConfig(3), ContextConfig(21), RefinementConfig())
+        segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(21)))
 
 
 def golden_window(index, name="sd_windows"):
@@ -200,7 +204,7 @@ def golden_window(index, name="sd_windows"):
 def test_golden_scan_of_one_window_from_the_features_alone():
     features, golden = golden_window(0, "sd_default")
     seeds = seeds_from_clusters(cluster_anchor(features, ClusterConfig(5), REFERENCE.sampling.seed))
-    result = segment_coarse(features, seeds, WindowConfig(14), REFERENCE.context, REFERENCE.refinement)
+    result = segment_coarse(features, seeds, settings_of(WindowConfig(14), REFERENCE.context, REFERENCE.refinement))
     np.testing.assert_array_equal(result.maps, golden["cbr_labels"])
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from vidseg.core.coarse import CoarseScan, SceneChanges, anchor_context, scanned
+from vidseg.core.coarse import CoarseScan, SceneChanges, segment_coarse
 from vidseg.core.config import (
     PRESETS,
     ClusterConfig,
     ContextConfig,
     RefinementConfig,
     SceneConfig,
+    Settings,
     WindowConfig,
     preset,
 )
@@ -54,12 +55,12 @@ def features(queries: torch.Tensor) -> Features:
     return Features(queries, queries, nothing, nothing, GRID, (160, 224))
 
 
+def settings_of(config: SceneConfig, window: int) -> Settings:
+    return Settings(scene=config, window=WindowConfig(window), cluster=ClusterConfig(2), refinement=PLAIN)
+
+
 def segmented(queries: torch.Tensor, config: SceneConfig, window: int = 6, first: int | None = None) -> CoarseMaps:
-    clip = features(queries)
-    seeds = Seeds(0, layout(1)[0], REGIONS)
-    context = anchor_context(clip, seeds, ContextConfig())
-    scan = CoarseScan(seeds, ContextConfig(), PLAIN, context, SceneChanges(config, ClusterConfig(2), 1))
-    return scanned(clip, scan, WindowConfig(window))
+    return segment_coarse(features(queries), Seeds(0, layout(1)[0], REGIONS), settings_of(config, window))
 
 
 @pytest.mark.parametrize("entering", [2, 4, 5, 6, 9])
@@ -130,9 +131,6 @@ def test_a_stored_scan_goes_on_as_one_in_one_go(tmp_path: Path) -> None:
 def test_without_free_labels_everything_keeps_an_old_one() -> None:
     full = tuple(Region(label, str(label)) for label in range(255))
     queries = torch.cat([rendered(layout(5, 1), kinds(1)), rendered(layout(5), kinds(2), seed=2)])
-    clip, seeds = features(queries), Seeds(0, layout(1)[0], full)
-    context = anchor_context(clip, seeds, ContextConfig())
-    scan = CoarseScan(seeds, ContextConfig(), PLAIN, context, SceneChanges(ON, ClusterConfig(2), 1))
-    result = scanned(clip, scan, WindowConfig(4))
+    result = segment_coarse(features(queries), Seeds(0, layout(1)[0], full), settings_of(ON, 4))
     assert set(result.maps.unique().tolist()) <= {0, 1}
     assert len(preset("default").to_dict()["scene"]) == 10

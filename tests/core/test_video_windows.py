@@ -71,7 +71,7 @@ def test_stage_by_stage_gives_the_same_as_the_stream(backbone: Backbone, whole: 
     features = extract_features(backbone, Frames(5).read(0, 5), SETTINGS)
     assert [(window.start, window.stop, window.first_kept) for window in features.video] == [(0, 3, 0), (2, 5, 3)]
     seeds = make_seeds(features, SETTINGS)
-    coarse = segment_coarse(features, seeds, SETTINGS.window, SETTINGS.context, SETTINGS.refinement)
+    coarse = segment_coarse(features, seeds, SETTINGS)
     assert torch.equal(upsample(backbone, features, coarse, SETTINGS).maps, whole)
 
 
@@ -141,8 +141,7 @@ def test_settings_and_features_of_the_other_kind_are_refused(backbone: Backbone,
     with pytest.raises(InputError, match=r"`video\.frames` must be 0"):
         extract_features(image, frames, SETTINGS)
     features = extract_features(image, frames, changed(Settings(), modulation={"step": 24}))
-    coarse = segment_coarse(features, make_seeds(features, SETTINGS), SETTINGS.window, SETTINGS.context,
-                            SETTINGS.refinement)  # fmt: skip
+    coarse = segment_coarse(features, make_seeds(features, SETTINGS), SETTINGS)
     with pytest.raises(InputError, match="a video model, but got those of an image model"):
         upsample(backbone, features, coarse, SETTINGS)
     with pytest.raises(InputError, match=r"`modulation\.shared`"):

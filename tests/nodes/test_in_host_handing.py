@@ -119,6 +119,6 @@ def test_unseen_things_and_cuts_are_carried_to_the_refinement(loaded: LoadedMode
     seeds = call("KMeansInit", features=features, num_clusters=3)
     labels = call("SceneContextKNN", features=features, seeds=seeds, new_regions=True, scene_cuts=True)
     refined = call("CorrespondenceRefine", labels=labels)
-    assert labels.scan.changes.config.cuts
+    assert labels.scan.settings.scene.cuts
     assert refined.regions == labels.regions
     assert refined.regions[: len(seeds.regions)] == seeds.regions

@@ -85,8 +85,8 @@ def test_plain_steps_and_queries(backbone: DiffusersSvdBackbone, golden: dict[st
 def test_coarse_maps_of_the_window(backbone: DiffusersSvdBackbone, golden: dict[str, Tensor], frames: Tensor) -> None:
     features = extract_features(backbone, frames, REFERENCE)
     seeds = make_seeds(features, changed(REFERENCE, cluster={"num_clusters": 4}))
-    once = changed(REFERENCE, window={"tail": "short"}).window  # else the code's windows repeat the only one
-    maps = segment_coarse(features, seeds, once, REFERENCE.context, REFERENCE.refinement).maps
+    once = changed(REFERENCE, window={"tail": "short"})  # else the code's windows repeat the only one
+    maps = segment_coarse(features, seeds, once).maps
     assert torch.equal(maps, golden["cbr_labels"])
 
 
