@@ -37,7 +37,7 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
     "coarse, bilinear": {"modulation": {"enabled": False}},
 }
 """Single changes of ``exact``."""
-COLUMNS = ("mIoU", "mVC8", "boundary F", "same as exact", "UNet/frame", "decodes/frame", "seconds/frame")
+COLUMNS = ("mIoU", "mVC8 right", "boundary F", "same as exact", "UNet/frame", "decodes/frame", "seconds/frame")
 
 
 def measured(
@@ -73,11 +73,11 @@ def labels_file(arguments: argparse.Namespace, clip: BenchClip, quality: str) ->
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the means over clips: mIoU, mVC8 and boundary F of each clip, then the costs."""
+    """Return the means over clips: mIoU, mVC8 right and boundary F of each clip, then the costs."""
     scores = [scores_of([Tally.from_json(row["tally"])]) for row in rows]
     columns: dict[str, list[float | None]] = {
         "mIoU": [score.miou for score in scores],
-        "mVC8": [score.consistency["correct 8"] for score in scores],
+        "mVC8 right": [score.consistency["mVC8 right"] for score in scores],
         "boundary F": [score.boundary for score in scores],
         **{name: [row[name] for row in rows] for name in COLUMNS[3:]},
     }

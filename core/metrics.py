@@ -7,6 +7,7 @@ class that gathers it over clips.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -17,6 +18,10 @@ from torch import Tensor
 from .types import MAX_LABEL, VOID, InputError, require_shape
 
 Agreement = Literal["correct", "constant"]
+CONSISTENCY: Mapping[str, tuple[int, Agreement]] = {
+    "mVC8": (8, "constant"), "mVC16": (16, "constant"), "mVC8 right": (8, "correct"), "mVC16 right": (16, "correct")
+}  # fmt: skip
+"""What is measured under each name: frames of a run, and which of them count; see `video_consistency`."""
 _NUM_LABELS = MAX_LABEL + 1
 _BOUNDARY_TOLERANCE = 0.008
 """Share of the picture's diagonal by which boundaries may be off (DAVIS)."""
@@ -108,9 +113,7 @@ class MeanIoU:
         return mean_iou(self.matrix)
 
 
-def video_consistency(
-    prediction: Tensor, truth: Tensor, length: int, agreement: Agreement = "correct"
-) -> tuple[float, ...]:
+def video_consistency(prediction: Tensor, truth: Tensor, length: int, agreement: Agreement) -> tuple[float, ...]:
     """Return the consistency of each run of ``length`` consecutive frames of one clip (VC of VSPW, CVPR 2021).
 
     With S the ground truth and S' the prediction of the ``C`` frames of a clip, VSPW defines the mean over its
@@ -118,9 +121,9 @@ def video_consistency(
     area is the set of pixels that have the same label in all frames of the run. Here:
 
     - the denominator counts pixels whose truth is the same in all frames, void left out;
-    - the numerator counts those of them where the prediction has that label in all frames (``correct``, the
-      formula read as labelled areas), or any one label in all frames (``constant``, as VSPW's evaluation script
-      counts, by which a prediction that never changes scores 1);
+    - the numerator counts those of them where the prediction has any one label in all frames (``constant``, as
+      VSPW's evaluation script counts, by which a prediction that never changes scores 1; mVC of the literature), or
+      where it has the true label in all frames (``correct``, the formula read as labelled areas; "mVC right" here);
     - a run without such pixels has no value. VSPW's script also leaves out the last run of each clip and counts void
       as a label.
 
@@ -161,7 +164,7 @@ def video_consistency(
 class VideoConsistency:
     """Gathers mVC over clips: the mean over all runs of all clips, as VSPW does."""
 
-    def __init__(self, length: int, agreement: Agreement = "correct") -> None:
+    def __init__(self, length: int, agreement: Agreement) -> None:
         """Take runs of ``length`` frames; see `video_consistency`."""
         self._length, self._agreement = length, agreement
         self._total, self._runs = 0.0, 0

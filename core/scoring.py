@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from .images import is_black_and_white, read_labels
-from .metrics import MeanIoU, VideoConsistency, class_ious
+from .metrics import CONSISTENCY, MeanIoU, VideoConsistency, class_ious
 from .output import LABELS_FOLDER, RECORD_FILE
 from .types import VOID, InputError
 
 MASKS_FOLDER = "masks"
 """Folder of the masks inside a clip's folder."""
-CONSISTENCY_LENGTHS = (8, 16)
-"""Frames of a run in mVC8 and mVC16 (VSPW)."""
 _NUMBERED = re.compile(r"(\d+)\.png")
 
 
@@ -30,7 +28,7 @@ class Scores(NamedTuple):
     Attributes:
         num_frames: labelled frames compared.
         miou: mean intersection over union, in [0, 1].
-        mvc: consistency in [0, 1] by length of the runs; None where no run of that length is labelled.
+        mvc: consistency in [0, 1] by the names of `metrics.CONSISTENCY`; None where no run is long enough.
         ious: intersection over union of each label of the masks, in [0, 1].
         names: name of each of these labels, where the result or the clip tells.
         named: whether the clusters of the result were named by an anchor mask; if not, scores mean little.
@@ -38,7 +36,7 @@ class Scores(NamedTuple):
 
     num_frames: int
     miou: float
-    mvc: dict[int, float | None]
+    mvc: dict[str, float | None]
     ious: dict[int, float]
     names: dict[int, str]
     named: bool
@@ -48,7 +46,7 @@ class Scores(NamedTuple):
         record = {
             "frames": self.num_frames,
             "miou": self.miou,
-            **{f"mvc{length}": value for length, value in self.mvc.items()},
+            **{name.lower().replace(" ", "_"): value for name, value in self.mvc.items()},
             "iou": {str(label): value for label, value in self.ious.items()},
             "names": {str(label): name for label, name in self.names.items()},
             "named": self.named,
@@ -57,7 +55,7 @@ class Scores(NamedTuple):
 
     def to_text(self) -> str:
         """Return the scores as a table, in percent."""
-        rows = [("mIoU", self.miou), *((f"mVC{length}", value) for length, value in self.mvc.items())]
+        rows = [("mIoU", self.miou), *self.mvc.items()]
         rows += [(f"IoU {label} {self.names.get(label, '')}".rstrip(), value) for label, value in self.ious.items()]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {'  n/a' if value is None else f'{100 * value:5.1f}'}\n" for name, value in rows]
@@ -83,8 +81,8 @@ def score_folder(result: Path, masks: Path) -> Scores:
             f"`DIR` must hold a label map of each labelled frame, but {len(missing)} are missing, the first is "
             f"{missing[0]:05d}.png. Finish the run with --resume, or pass the masks of the same clip."
         )
-    miou, mvc = MeanIoU(), {length: VideoConsistency(length) for length in CONSISTENCY_LENGTHS}
-    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=max(CONSISTENCY_LENGTHS))
+    miou, mvc = MeanIoU(), {name: VideoConsistency(*run) for name, run in CONSISTENCY.items()}
+    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=max(length for length, _ in CONSISTENCY.values()))
     previous = -1
     for number, prediction, mask in _pairs(predicted, truth):
         if number != previous + 1:
@@ -92,16 +90,16 @@ def score_folder(result: Path, masks: Path) -> Scores:
         previous = number
         recent.append((prediction, mask))
         miou.update(prediction, mask)
-        for length, consistency in mvc.items():
+        for name, (length, _) in CONSISTENCY.items():
             if len(recent) >= length:
                 run = list(recent)[-length:]
-                consistency.update(*(torch.stack(maps) for maps in zip(*run, strict=True)))
+                mvc[name].update(*(torch.stack(maps) for maps in zip(*run, strict=True)))
     ious = class_ious(miou.matrix)
     named, names = _names(result, masks)
     return Scores(
         len(truth),
         miou.compute(),
-        {length: consistency.compute() for length, consistency in mvc.items()},
+        {name: consistency.compute() for name, consistency in mvc.items()},
         ious,
         {label: names[label] for label in ious if label in names},
         named,

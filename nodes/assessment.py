@@ -9,7 +9,7 @@ from torch import Tensor
 from ..core.config import RefinementConfig
 from ..core.correspondence import match_cells, within_threshold
 from ..core.labels import VOID
-from ..core.metrics import class_ious, confusion_matrix, mean_iou, video_consistency
+from ..core.metrics import CONSISTENCY, class_ious, confusion_matrix, mean_iou, video_consistency
 from ..core.types import Features, InputError
 from .wires import Labels
 
@@ -54,10 +54,11 @@ def against_masks(labels: Labels, truth: Tensor, match: str) -> tuple[list[str],
     if match == "first frame":
         maps = stand_ins(maps, truth)
     matrix = confusion_matrix(maps, truth)
-    values = [mean_iou(matrix), *(_mean(video_consistency(maps, truth, length)) for length in (8, 16))]
-    lines = [f"{name:<6} {_text(value)}" for name, value in zip(("mIoU", "mVC8", "mVC16"), values, strict=True)]
+    consistency = {name: _mean(video_consistency(maps, truth, *run)) for name, run in CONSISTENCY.items()}
+    values = {"mIoU": mean_iou(matrix), **consistency}
+    lines = [f"{name:<11} {_text(value)}" for name, value in values.items()]
     lines += [f"IoU of class {label}: {iou:.3f}" for label, iou in class_ious(matrix).items()]
-    return lines, (values[0], values[1], values[2])
+    return lines, (values["mIoU"], values["mVC8"], values["mVC16"])
 
 
 def stand_ins(maps: Tensor, truth: Tensor) -> Tensor:

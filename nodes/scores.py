@@ -22,8 +22,8 @@ class ScoreRegions(io.ComfyNode):
             node_id="ScoreRegions",
             display_name="Score Regions",
             description="Measure a segmentation. With masks: overlap (mIoU) and consistency over 8 and 16 frames "
-            "(mVC8, mVC16). Without: how often the same spot keeps its region from frame to frame, and where regions "
-            "flip.",
+            "(mVC8, mVC16; right: of the right class as well). Without: how often the same spot keeps its region from "
+            "frame to frame, and where regions flip.",
             search_aliases=["vidseg", "evaluate", "miou", "iou", "consistency", "flicker"],
             is_output_node=True,
             inputs=[

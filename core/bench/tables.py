@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ..config import Settings
+from ..metrics import CONSISTENCY
 from .paper import TABLE_2, table_1
 from .tally import Scores
 
@@ -19,7 +20,7 @@ _SPECIAL = str.maketrans(
 
 
 _MAIN_COLUMNS = (
-    *("method", "mIoU", "mIoU per clip", "mVC8", "mVC16", "mVC8 right", "mVC16 right"),
+    *("method", "mIoU", "mIoU per clip", *CONSISTENCY),
     *("matched mIoU", "boundary F", "flips/s, % of pixels"),
 )
 _ABLATION_COLUMNS = (
@@ -84,7 +85,7 @@ def main_table(title: str, dataset: str, scores: Mapping[str, Scores]) -> Table:
         for row in table_1(dataset)
     ]
     for name, score in scores.items():
-        mvc = [percent(score.consistency[f"{kind} {length}"]) for kind in ("constant", "correct") for length in (8, 16)]
+        mvc = [percent(score.consistency[column]) for column in CONSISTENCY]
         rows.append(
             (
                 name,
@@ -116,7 +117,7 @@ def ablation_table(
         parts = (masked, len(used.feature.blocks) > 1, used.refinement.enabled)
         figures: tuple[Cell, ...] = (None,) * 4
         if score is not None:
-            mvc = (percent(score.consistency[f"constant {length}"]) for length in (8, 16))
+            mvc = (percent(score.consistency[column]) for column in ("mVC8", "mVC16"))
             figures = (percent(score.miou), percent(score.clip_miou), *mvc)
         rows.append((str(used.window.length), *("✓" if part else "✗" for part in parts), *figures, *paper))
     return Table(title, _ABLATION_COLUMNS, tuple(rows))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..metrics import (
+    CONSISTENCY,
     Agreement,
     boundary_f_score,
     class_ious,
@@ -17,10 +18,8 @@ from ..metrics import (
     mean_iou,
     video_consistency,
 )
-from ..scoring import CONSISTENCY_LENGTHS
 from ..types import VOID, InputError
 
-AGREEMENTS: tuple[Agreement, ...] = ("constant", "correct")
 BOUNDARY_STRIDE = 5
 """Every fifth labelled frame is looked at for the boundary measure, which costs more than all others."""
 VOID_NAME = "void"
@@ -50,7 +49,7 @@ class Tally(NamedTuple):
 
     Attributes:
         confusion: number of pixels by name of the true and of the predicted class, void left out.
-        consistency: shares of runs by agreement and length, such as ``constant 8``.
+        consistency: shares of runs by the names of `metrics.CONSISTENCY`.
         boundary: boundary F of each class in each frame that was looked at.
         flips: changes of labels; its weight is pixels times seconds. Empty where the frame rate is unknown.
     """
@@ -86,7 +85,7 @@ class Scores(NamedTuple):
     Attributes:
         miou: of the summed confusion matrix.
         clip_miou: mean of the mIoU of each clip.
-        consistency: mVC by agreement and length, such as ``constant 8``.
+        consistency: by the names of `metrics.CONSISTENCY`.
         matched: mean over clips of mIoU with regions matched to classes, names ignored.
         boundary: mean boundary F.
         flips: changes of a pixel's label in a second where the ground truth stays.
@@ -124,11 +123,7 @@ def tally_clip(
     matrix = confusion_matrix(prediction, truth)
     confusion = {(names[int(t)], names[int(p)]): int(matrix[t, p]) for t, p in matrix.nonzero()}
     stretches = list(_stretches(numbers))
-    consistency = {
-        f"{agreement} {length}": _runs(prediction, truth, stretches, length, agreement)
-        for agreement in AGREEMENTS
-        for length in CONSISTENCY_LENGTHS
-    }
+    consistency = {name: _runs(prediction, truth, stretches, *run) for name, run in CONSISTENCY.items()}
     flips = Mean()
     for part in stretches:
         flips += _flips(prediction[part], truth[part], fps)

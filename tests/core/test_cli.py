@@ -145,6 +145,23 @@ def test_a_perfect_result_scores_one(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert scores["miou"] == scores["mvc8"] == scores["mvc16"] == 1
 
 
+def test_runs_end_where_a_frame_has_no_mask_and_count_constant_and_right_pixels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Frames 0 to 7 have one row wrong but constant, of 9 to 16 the last has one row wrong; 8 has no mask."""
+    for name in ("labels", "masks"):
+        (tmp_path / name).mkdir()
+        for number in range(17):
+            maps = np.ones((8, 8), np.uint8)
+            maps[0] = 2 if name == "labels" and (number < 8 or number == 16) else 1
+            if (name, number) != ("masks", 8):
+                Image.fromarray(maps).save(tmp_path / name / f"{number:05d}.png")
+    assert main(["score", str(tmp_path), str(tmp_path), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["mvc8"], scores["mvc8_right"]) == ((1 + 7 / 8) / 2, 7 / 8)
+    assert scores["mvc16"] is scores["mvc16_right"] is None
+
+
 def test_scores_of_unnamed_regions_are_marked(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert segment(folder, tmp_path / "out", "--baseline", "color") == 0
     capsys.readouterr()

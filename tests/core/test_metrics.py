@@ -127,16 +127,16 @@ def test_consistency_equals_a_loop(length: int, agreement: Agreement) -> None:
 
 def test_a_still_video_is_consistent_and_a_flicker_costs_every_run_through_it() -> None:
     truth = maps(1, 4, 1, 5, 5).repeat(20, 1, 1)
-    assert video_consistency(truth, truth, 8) == (1.0,) * 13
+    assert video_consistency(truth, truth, 8, "correct") == (1.0,) * 13
     prediction = truth.clone()
     prediction[9, 2, 2] = 9
-    assert video_consistency(prediction, truth, 8) == (1.0,) * 2 + (24 / 25,) * 8 + (1.0,) * 3
+    assert video_consistency(prediction, truth, 8, "correct") == (1.0,) * 2 + (24 / 25,) * 8 + (1.0,) * 3
 
 
 def test_a_constant_wrong_label_is_constant_but_not_correct() -> None:
     truth = torch.zeros(8, 2, 2, dtype=torch.uint8)
     wrong = torch.full_like(truth, 5)
-    assert video_consistency(wrong, truth, 8) == (0.0,)
+    assert video_consistency(wrong, truth, 8, "correct") == (0.0,)
     assert video_consistency(wrong, truth, 8, "constant") == (1.0,)
 
 
@@ -144,24 +144,24 @@ def test_correct_is_never_above_constant_and_longer_runs_are_harder() -> None:
     for seed in range(5):
         prediction, truth = flickering(seed, num_frames=16)
         for length in (2, 5, 8):
-            correct = video_consistency(prediction, truth, length)
+            correct = video_consistency(prediction, truth, length, "correct")
             constant = video_consistency(prediction, truth, length, "constant")
             assert all(low <= high for low, high in zip(correct, constant, strict=True))
         truth = truth[:1].repeat(16, 1, 1)  # with one set of pixels throughout
-        means = [np.mean(video_consistency(prediction, truth, length)) for length in (2, 5, 8)]
+        means = [np.mean(video_consistency(prediction, truth, length, "correct")) for length in (2, 5, 8)]
         assert means[0] >= means[1] >= means[2]
 
 
 def test_runs_do_not_cross_clips_and_empty_runs_have_no_value() -> None:
     prediction, truth = flickering(1, num_frames=10)
-    score = VideoConsistency(8)
+    score = VideoConsistency(8, "correct")
     assert score.compute() is None
     score.update(prediction[:5], truth[:5])
     score.update(prediction[5:], truth[5:])
     assert score.compute() is None
     score.update(prediction, truth)
     score.update(truth, torch.full_like(truth, 255))
-    assert score.compute() == pytest.approx(np.mean(video_consistency(prediction, truth, 8)))
+    assert score.compute() == pytest.approx(np.mean(video_consistency(prediction, truth, 8, "correct")))
 
 
 def test_mean_over_all_runs_of_all_clips() -> None:
@@ -177,9 +177,9 @@ def test_mean_over_all_runs_of_all_clips() -> None:
 
 def test_consistency_refuses_short_runs_and_other_shapes() -> None:
     with pytest.raises(InputError, match="`length` must be at least 2, but got 1"):
-        video_consistency(torch.zeros(3, 2, 2), torch.zeros(3, 2, 2), 1)
+        video_consistency(torch.zeros(3, 2, 2), torch.zeros(3, 2, 2), 1, "constant")
     with pytest.raises(InputError, match="must have the shape"):
-        video_consistency(torch.zeros(3, 2, 2), torch.zeros(4, 2, 2), 2)
+        video_consistency(torch.zeros(3, 2, 2), torch.zeros(4, 2, 2), 2, "constant")
 
 
 # --- flicker and boundaries ---

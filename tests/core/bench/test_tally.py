@@ -104,13 +104,13 @@ def test_mvc_is_that_of_vspw_script_on_maps_without_void(case: int, length: int)
     theirs = vspw_script(*extended, length)  # one frame more: the run that it leaves out is none of ours
     assert theirs
     got = scores_of([tally_clip(prediction, truth, range(len(truth)), NAMES, None)])
-    assert got.consistency[f"constant {length}"] == pytest.approx(np.mean(theirs), abs=1e-12)
+    assert got.consistency[f"mVC{length}"] == pytest.approx(np.mean(theirs), abs=1e-12)
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_mvc_with_void_is_that_of_a_loop_over_pixels(case: int) -> None:
     prediction, truth = (maps[:10, ::7, ::7] for maps in CASES[case])
-    shares: dict[str, list[float]] = {"constant": [], "correct": []}
+    shares: dict[str, list[float]] = {"mVC8": [], "mVC8 right": []}
     for first in range(len(truth) - 7):
         common, constant, correct = 0, 0, 0
         for y, x in np.ndindex(*truth.shape[1:]):
@@ -120,11 +120,11 @@ def test_mvc_with_void_is_that_of_a_loop_over_pixels(case: int) -> None:
                 constant += len(set(ours)) == 1
                 correct += ours == true
         if common:
-            shares["constant"].append(constant / common)
-            shares["correct"].append(correct / common)
+            shares["mVC8"].append(constant / common)
+            shares["mVC8 right"].append(correct / common)
     got = scores_of([tally_clip(prediction, truth, range(len(truth)), NAMES, None)])
-    for kind, values in shares.items():
-        assert got.consistency[f"{kind} 8"] == pytest.approx(np.mean(values), abs=1e-12)
+    for name, values in shares.items():
+        assert got.consistency[name] == pytest.approx(np.mean(values), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -175,9 +175,9 @@ def test_runs_and_flips_do_not_cross_frames_without_ground_truth() -> None:
             tally_clip(prediction[9:], truth[9:], range(11), NAMES, 10),
         ]
     )
-    assert whole.consistency["constant 8"] == pytest.approx(parts.consistency["constant 8"])
+    assert whole.consistency["mVC8"] == pytest.approx(parts.consistency["mVC8"])
     assert whole.flips == pytest.approx(parts.flips)
-    assert whole.consistency["constant 16"] is None
+    assert whole.consistency["mVC16"] is None
     assert whole.miou == pytest.approx(parts.miou)
 
 
@@ -191,4 +191,4 @@ def test_a_perfect_prediction_scores_one() -> None:
     truth = CASES[-1][1]
     scores = scores_of([tally_clip(torch.where(truth == 255, 3, truth), truth, range(len(truth)), NAMES, 24)])
     assert (scores.miou, scores.clip_miou, scores.matched, scores.boundary, scores.flips) == (1, 1, 1, 1, 0)
-    assert scores.consistency["correct 8"] == 1
+    assert scores.consistency["mVC8 right"] == 1
