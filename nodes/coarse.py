@@ -215,8 +215,8 @@ class CorrespondenceRefine(io.ComfyNode):
                 "`labels` must come from Scene Context KNN, but got labels that were loaded or are in full resolution "
                 "already. Put this node right after Scene Context KNN."
             )
-        refinement = {"spatial_threshold": spatial_threshold, "voting": voting}
-        return io.NodeOutput(_scanned(labels.scan, changed(labels.scan.settings, refinement=refinement)))
+        settings = changed(labels.scan.settings, refinement={"spatial_threshold": spatial_threshold, "voting": voting})
+        return io.NodeOutput(_scanned(labels.scan, settings).named_as(labels))
 
 
 def _scanned(scan: Scan, settings: Settings) -> Labels:

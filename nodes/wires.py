@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -20,11 +20,16 @@ class Scan:
     """What coarse labels were made from, so that refinement can replay the scan with its own feedback.
 
     Not a tuple: a host that weighs cached outputs by walking tuples must not count the features twice.
+
+    Attributes:
+        seeds: their regions stay as they were, so that a replay finds what is new under the same labels.
+        merges: for each label merged since the scan the label that it became.
     """
 
     features: Features
     seeds: Seeds
     settings: Settings
+    merges: Mapping[int, int] = field(default_factory=dict)
 
 
 class Labels(NamedTuple):
@@ -67,18 +72,33 @@ class Labels(NamedTuple):
         return torch.stack([reduced_reference(frame, size) for frame in self.maps]).long()
 
     def with_names(self, names: Mapping[int, str], merges: Mapping[int, int]) -> Labels:
-        """Return these labels with new names, and some merged, so that refinement after it knows the new regions.
+        """Return these labels with new names, and some merged; seeds that become one vote as one in refinement.
 
         Args:
             names: new name by label, after merging.
-            merges: for each merged label the label that it becomes.
+            merges: for each merged label the label that it becomes, which is not merged itself.
         """
         maps, left = merged(self.maps, self.regions, merges)
-        regions, scan = renamed(left, names), self.scan
+        scan = self.scan
         if scan is not None:
-            cluster_map, _ = merged(scan.seeds.cluster_map, self.regions, merges)
-            scan = replace(scan, seeds=scan.seeds._replace(cluster_map=cluster_map, regions=regions))
-        return self._replace(maps=maps, regions=regions, scan=scan)
+            own = dict(scan.seeds.regions)
+            seeded = {old: new for old, new in merges.items() if old in own and new in own}
+            cluster_map, _ = merged(scan.seeds.cluster_map, scan.seeds.regions, seeded)
+            before = {old: merges.get(new, new) for old, new in scan.merges.items()}
+            seeds = scan.seeds._replace(cluster_map=cluster_map)
+            scan = replace(scan, seeds=seeds, merges={**before, **merges})
+        return self._replace(maps=maps, regions=renamed(left, names), scan=scan)
+
+    def named_as(self, other: Labels) -> Labels:
+        """Return these labels, replayed from the scan of ``other``, with the names and merges of ``other``."""
+        merges = other.scan.merges if other.scan else {}
+        names = {**dict(self.regions), **dict(other.regions)}
+        becomes = {label: merges.get(label, label) for label, _ in self.regions}
+        maps = self.maps.clone()
+        for label, target in becomes.items():
+            maps[self.maps == label] = target
+        regions = tuple(Region(label, names[label]) for label in sorted(set(becomes.values())))
+        return self._replace(maps=maps, regions=regions)
 
     def get_ram_usage(self) -> int:
         """Return the size in bytes, without the features they came from, which their own node holds."""

@@ -18,7 +18,7 @@ from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.config import changed, preset
 from vidseg.core.pipeline import segment
 from vidseg.core.quality import at_quality
-from vidseg.core.types import Features, InputError
+from vidseg.core.types import Features, Grid, InputError, Region
 from vidseg.core.video import open_clip
 from vidseg.core.video_writer import write_video
 from vidseg.nodes.narrow_model import LoadedModel
@@ -169,6 +169,37 @@ def test_names_before_refinement_last(features: Features) -> None:
     refined = call("CorrespondenceRefine", labels=named)
     assert refined.regions == named.regions
     assert not bool((refined.maps == second.label).any())
+
+
+@pytest.fixture(scope="module")
+def entering() -> Labels:
+    """Labels of two halves that are known and of a thing, label 2, that enters in the sixth of ten frames."""
+    tokens = torch.zeros(10, 8, 12, 16)
+    tokens[:, :, :6, 0] = tokens[:, :, 6:, 1] = 1
+    tokens[5:, 2:6, 2:6] = torch.eye(16)[5]
+    tokens = (tokens + 0.02 * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))).flatten(1, 2)
+    features = Features(tokens, tokens, torch.zeros(10, 4, 16, 24), torch.zeros(10, 4, 16, 24), Grid(8, 12), (128, 192))
+    seeds = call("KMeansInit", features=features, num_clusters=2, fit_frames="anchor")
+    result: Labels = call("SceneContextKNN", features=features, seeds=seeds, new_regions=True)
+    return result
+
+
+def test_a_found_region_keeps_its_name_in_refinement(entering: Labels) -> None:
+    plain = call("CorrespondenceRefine", labels=entering)
+    named = call("NameRegions", labels=entering, names="sides: 0, 1\nball: new 2")
+    refined = call("CorrespondenceRefine", labels=named)
+    assert refined.regions == named.regions == (Region(0, "sides"), Region(2, "ball"))
+    assert torch.equal(refined.maps == 2, plain.maps == 2)
+    assert int((plain.maps == 2).sum()) > 50
+    again = call("CorrespondenceRefine", labels=call("NameRegions", labels=refined, names="all: sides, ball"))
+    assert again.regions == (Region(0, "all"),)
+    assert not bool(again.maps.any())
+
+
+def test_a_picked_region_that_was_found_keeps_its_mask_in_refinement(entering: Labels) -> None:
+    _, picked, _ = call("PickRegions", frames=torch.zeros(10, 128, 192, 3), labels=entering, picks="7 0.3,0.5 ball")
+    mask = call("RegionsToMask", labels=call("CorrespondenceRefine", labels=picked), regions="ball")
+    assert float(mask.sum()) > 0
 
 
 def test_mask_of_the_first_frame_names_the_regions(features: Features, frames: Tensor) -> None:
