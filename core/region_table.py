@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 from .labels import reduced_reference
@@ -65,7 +67,7 @@ def region_table(labels: LabelMaps) -> tuple[RegionRow, ...]:
 def inner_point(mask: Tensor) -> tuple[float, float]:
     """Return a point of a mask ``(H,W)`` far from its border, (x, y) as fractions of width and height.
 
-    It is the centre of a pixel; of equally deep ones the first in raster order.
+    It is the centre of a pixel; of equally deep ones the middle one in raster order.
 
     Raises:
         InputError: the mask has not two axes.
@@ -76,18 +78,7 @@ def inner_point(mask: Tensor) -> tuple[float, float]:
     small = reduced_reference(mask, (-(-height // stride), -(-width // stride)))
     if not bool(small.any()):
         small = mask
-    row, column = _deepest(small)
+    depth = distance_transform_cdt(np.pad(small.cpu().numpy(), 1), "taxicab")[1:-1, 1:-1]
+    deepest = np.flatnonzero(depth == depth.max())
+    row, column = divmod(int(deepest[len(deepest) // 2]), small.shape[1])
     return (column + 0.5) / small.shape[1], (row + 0.5) / small.shape[0]
-
-
-def _deepest(mask: Tensor) -> tuple[int, int]:
-    """Return row and column of the pixel of a mask that survives most losses of a pixel along the border."""
-    depth = torch.zeros(mask.shape, dtype=torch.int64)
-    inside = mask.cpu()
-    while bool(inside.any()):
-        depth += inside
-        padded = torch.zeros(inside.shape[0] + 2, inside.shape[1] + 2, dtype=torch.bool)
-        padded[1:-1, 1:-1] = inside
-        inside = inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    row, column = divmod(int(depth.argmax()), int(mask.shape[1]))
-    return row, column

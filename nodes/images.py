@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.images import is_black_and_white
 from ..core.palette import PALETTE, legend
+from ..core.region_table import inner_point
 from ..core.types import MAX_LABEL, Features, InputError, Region
 
 VOID = 255
@@ -17,8 +18,8 @@ _EDGE_SHARE = 0.3
 """Part of a mask that soft edges cover at most."""
 _MARGIN = 8
 """Pixels between a preview and its legend."""
-_DEPTH_SIDE = 128
-"""Pixels of the longer side at which the inside of regions is looked for."""
+_TAGGED_SHARE = 1 / 1000
+"""Part of the picture that a region must cover to get a tag."""
 
 
 def as_frames(images: Tensor) -> Tensor:
@@ -112,26 +113,14 @@ def with_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tens
         image = Image.fromarray((frame * 255).round().clamp(0, 255).to(torch.uint8).numpy())
         draw = ImageDraw.Draw(image)
         for label, name in regions:
-            spot = _inner_point(labels == label)
-            if spot:
+            inside = labels == label
+            if int(inside.sum()) >= max(1, _TAGGED_SHARE * inside.numel()):
+                x, y = inner_point(inside)
+                spot = (x * image.width, y * image.height)
                 text = str(label) if name in (f"region {label}", f"label {label}") else f"{label} {name}"
                 draw.text(spot, text, fill="white", stroke_width=2, stroke_fill="black", font=font, anchor="mm")
         tagged.append(torch.from_numpy(np.array(image)).float() / 255)
     return torch.stack(tagged)
-
-
-def _inner_point(mask: Tensor) -> tuple[int, int] | None:
-    """Return the pixel (x, y) of ``mask`` ``(H,W)`` farthest from its border; None where it covers under 1/1000."""
-    if int(mask.sum()) * 1000 < mask.numel():
-        return None
-    stride = -(-max(mask.shape) // _DEPTH_SIDE)
-    inside = mask[::stride, ::stride].float()[None, None]
-    depth = torch.zeros_like(inside)
-    while bool(inside.any()):
-        depth += inside
-        inside = -F.max_pool2d(-F.pad(inside, (1, 1, 1, 1)), 3, stride=1)  # lose one pixel along the border
-    row, column = divmod(int(depth.argmax()), depth.shape[-1])
-    return column * stride, row * stride
 
 
 def beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:

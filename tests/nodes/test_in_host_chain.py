@@ -19,8 +19,10 @@ from vidseg.core.config import changed, preset
 from vidseg.core.pipeline import segment
 from vidseg.core.quality import at_quality
 from vidseg.core.types import Features, Grid, InputError, Region
+from vidseg.core.types import Features, InputError, Region
 from vidseg.core.video import open_clip
 from vidseg.core.video_writer import write_video
+from vidseg.nodes.images import with_tags
 from vidseg.nodes.narrow_model import LoadedModel
 from vidseg.nodes.sources import HeldFrames
 from vidseg.nodes.wires import Labels
@@ -142,6 +144,15 @@ def test_bypassed_stages_leave_usable_labels(features: Features, frames: Tensor)
     assert overlay.shape == frames.shape
     assert legend.ndim == 4
     assert call("RegionsToMask", labels=labels, regions="0-255").min() == 1
+
+
+def test_the_tag_of_a_thin_region_lies_on_it() -> None:
+    maps = torch.zeros(1, 480, 854, dtype=torch.uint8)
+    maps[:, 473:476] = 1
+    tagged = with_tags(torch.zeros(1, 480, 854, 3), maps, (Region(1, "kerb"),))
+    rows, columns = tagged[0].sum(-1).nonzero().unbind(1)
+    assert 440 < rows.min() < 473 < rows.max()
+    assert columns.float().mean() == pytest.approx(427, abs=10)
 
 
 def test_masks_of_regions_cover_the_frames_once(full: Labels) -> None:
