@@ -47,7 +47,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="frames of a window, with SVD of a sample (default: 14; SVD-XT 25)",
     )
-    add("--blocks", metavar="B,...", help="decoder blocks whose queries are the features, such as 6,7,8")
+    add("--blocks", metavar="B,...", help="decoder blocks whose queries are the features, of 6,7,8")
     add("--no-refine", action="store_true", help="without correspondence-based refinement")
     add("--no-modulation", action="store_true", help="without masked modulation: coarse regions, much faster")
     add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")

@@ -7,6 +7,7 @@ from typing import Any
 
 from .config_parts import (
     ATTENTION_BLOCKS,
+    FEATURE_BLOCKS,
     ClusterConfig,
     ContextConfig,
     DifferenceConfig,
@@ -20,10 +21,12 @@ from .config_parts import (
     VideoConfig,
     WindowConfig,
 )
-from .types import MAX_LABEL, InputError
+from .limits import LIMITS
+from .types import InputError
 
 __all__ = [
     "ATTENTION_BLOCKS",
+    "FEATURE_BLOCKS",
     "PRESETS",
     "SVD_PRESETS",
     "ClusterConfig",
@@ -66,30 +69,32 @@ class Settings:
     def __post_init__(self) -> None:
         """Check every limit before any long computation."""
         last = self.sampling.num_steps - 1
-        checks: tuple[tuple[str, float, float, float], ...] = (
-            ("sampling.num_steps", self.sampling.num_steps, 1, 1000),
-            ("sampling.seed", self.sampling.seed, 0, 2**32 - 1),
-            ("feature.step", self.feature.step, 0, last),
-            ("modulation.step", self.modulation.step, 0, last),
-            ("window.length", self.window.length, 1, 10_000),
-            ("cluster.num_clusters", self.cluster.num_clusters, 0, MAX_LABEL),
-            ("cluster.granularity", self.cluster.granularity, 0, 1),
-            ("cluster.num_restarts", self.cluster.num_restarts, 1, 1000),
-            ("context.num_neighbors", self.context.num_neighbors, 1, 1000),
-            ("refinement.spatial_threshold", self.refinement.spatial_threshold, 0, 1000),
-            ("difference.filter_strength", self.difference.filter_strength, 0, 1),
-            ("difference.blur_size", self.difference.blur_size, 1, 99),
-            ("frame.max_side", self.frame.max_side, 0, 16_384),
-            ("enlarging.guided_radius", self.enlarging.guided_radius, 1, 1000),
-            ("enlarging.guided_epsilon", self.enlarging.guided_epsilon, 1e-8, 1),
-            ("enlarging.guided_subsample", self.enlarging.guided_subsample, 1, 16),
-            ("video.frames", self.video.frames, 0, 1000),
-            ("video.augmentation", self.video.augmentation, 0, 10),
-        )
-        for name, value, low, high in checks:
-            if not low <= value <= high:
-                remedy = "Lower it with the number of steps" if name.endswith(".step") else "Choose a value within"
+        for name, (low, high) in {**LIMITS, "feature.step": (0, last), "modulation.step": (0, last)}.items():
+            part, number = name.split(".")
+            value = getattr(getattr(self, part), number)
+            if not low <= value <= high:  # NaN is in no range
+                remedy = "Lower it, or raise `sampling.num_steps`" if name.endswith(".step") else "Choose one within"
                 raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}. {remedy}.")
+        if self.difference.blur_size % 2 == 0:
+            raise InputError(f"`difference.blur_size` must be odd, but got {self.difference.blur_size}. Add 1.")
+        self._check_blocks()
+        self._check_sharing()
+
+    def _check_blocks(self) -> None:
+        """Check that blocks have what is asked of them."""
+        on_grid = "whose queries lie on the coarse grid"
+        for name, blocks, known, what in (
+            ("feature.blocks", self.feature.blocks, FEATURE_BLOCKS, on_grid),
+            ("feature.matching_block", (self.feature.matching_block,), FEATURE_BLOCKS, on_grid),
+            ("modulation.block", (self.modulation.block,), ATTENTION_BLOCKS, "which hold attention"),
+        ):
+            if not blocks or not set(blocks) <= set(known):
+                raise InputError(
+                    f"`{name}` must name blocks of {known}, {what}, but got {tuple(blocks)}. Choose among them."
+                )
+
+    def _check_sharing(self) -> None:
+        """Check that regions share a modulated pass only where they can."""
         if self.modulation.shared and self.difference.precision == "8bit":
             raise InputError(
                 "`modulation.shared` must be off with 8-bit differences, but is on. Use the quality 'exact' with them."
@@ -99,14 +104,6 @@ class Settings:
                 "`modulation.shared` must be off with a video model, whose temporal layers mix regions, but is on. Set "
                 "it to false."
             )
-        for name, blocks in (
-            ("feature.blocks", self.feature.blocks),
-            ("feature.matching_block", (self.feature.matching_block,)),
-            ("modulation.block", (self.modulation.block,)),
-        ):
-            unknown = [block for block in blocks if block not in ATTENTION_BLOCKS]
-            if unknown or not blocks:
-                raise InputError(f"`{name}` must name blocks of {ATTENTION_BLOCKS}, but got {tuple(blocks)}.")
 
     @property
     def start_step(self) -> int:

@@ -10,6 +10,8 @@ from typing import Literal
 
 ATTENTION_BLOCKS = tuple(range(3, 12))
 """Decoder blocks of SD 1.x/2.x and SVD that hold attention."""
+FEATURE_BLOCKS = (6, 7, 8)
+"""Those of them whose queries lie on the coarse grid, with one number of channels (paper 4.1)."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class FeatureConfig:
     step: int = 24
     """Step whose queries are the features: 25 in the paper's table, which counts from one."""
     blocks: tuple[int, ...] = (6, 7, 8)
-    """Blocks whose queries are averaged (paper A.4); one block alone turns feature aggregation off."""
+    """Blocks of 6 to 8 whose queries are averaged (paper A.4); one block alone turns feature aggregation off."""
     matching_block: int = 7
-    """Block of the correspondences (paper A.4)."""
+    """Block of the correspondences, 6 to 8 (paper A.4)."""
 
 
 @dataclass(frozen=True)
