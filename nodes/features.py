@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.backbones.comfy_backbones import model_kind, open_backbone
-from ..core.config import changed, preset
+from ..core.config import FEATURE_BLOCKS, changed, preset
 from ..core.pipeline import extract_features
 from .images import as_frames
 from .progress import NodeProgress, logged_peak
@@ -62,13 +62,15 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                     io.String.Input(
                         "blocks",
                         default=", ".join(map(str, config.feature.blocks)),
-                        tooltip="Decoder blocks (3 to 11) whose features are averaged.",
+                        tooltip="Decoder blocks whose features are averaged, of 6, 7 and 8: only these fit the coarse "
+                        "grid.",
                     )
                 ),
                 block_input(
                     "matching_block",
                     config.feature.matching_block,
-                    "Decoder block whose features find the same spot in the next frame.",
+                    FEATURE_BLOCKS,
+                    "Decoder block, 6 to 8, whose features find the same spot in the next frame.",
                 ),
                 step_input(
                     "start_step",

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..core.backbones.comfy_backbones import model_kind, open_backbone
-from ..core.config import changed, preset
+from ..core.config import ATTENTION_BLOCKS, changed, preset
 from ..core.estimate import stage_shares
 from ..core.quality import at_quality
 from ..core.types import CoarseMaps, Features
@@ -80,6 +80,7 @@ class MaskedModulationUpsample(io.ComfyNode):
                 block_input(
                     "block",
                     AUTO,
+                    ATTENTION_BLOCKS,
                     "Decoder block that is pushed, 3 to 11. -1: 7 for Stable Diffusion, 8 for Stable Video Diffusion.",
                 ),
                 choice_input(

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
-from ..core.config import ATTENTION_BLOCKS
 from ..core.quality import QUALITIES
 
 CATEGORY = "VidSeg"
@@ -178,10 +177,9 @@ def step_input(name: str, default: int, tooltip: str) -> io.Input:
     return advanced(io.Int.Input(name, default=default, min=min(0, default), max=999, tooltip=tooltip))
 
 
-def block_input(name: str, default: int, tooltip: str) -> io.Input:
-    """Return an advanced input that numbers a decoder block with attention; as default `AUTO` is allowed."""
-    first, last = min(ATTENTION_BLOCKS[0], default), ATTENTION_BLOCKS[-1]
-    return advanced(io.Int.Input(name, default=default, min=first, max=last, tooltip=tooltip))
+def block_input(name: str, default: int, blocks: tuple[int, ...], tooltip: str) -> io.Input:
+    """Return an advanced input that numbers one of the decoder ``blocks``; as default `AUTO` is allowed."""
+    return advanced(io.Int.Input(name, default=default, min=min(*blocks, default), max=max(blocks), tooltip=tooltip))
 
 
 def choice_input(name: str, options: list[str], default: str, tooltip: str, *, optional: bool = False) -> io.Input:

@@ -94,5 +94,5 @@ def block_numbers(text: str) -> tuple[int, ...]:
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdigit() for part in parts):
-        raise InputError(f"`blocks` must be numbers such as '6, 7, 8', but got {text!r}. Use blocks of 3 to 11.")
+        raise InputError(f"`blocks` must be numbers such as '6, 7, 8', but got {text!r}. Use blocks of 6 to 8.")
     return tuple(int(part) for part in parts)

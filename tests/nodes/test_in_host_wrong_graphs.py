@@ -136,7 +136,9 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
     "broken frame": (extraction({"frames": torch.full((1, 64, 64, 3), torch.nan)}), "frame 0"),
     "a mask as frames": (extraction({"frames": torch.zeros(3, 64, 64)}), "batch of at least one image"),
     "blocks in words": (extraction({"blocks": "all"}), "numbers such as"),
-    "blocks without attention": (extraction({"blocks": "0, 1"}), r"\(3, 4, 5"),
+    "blocks without attention": (extraction({"blocks": "0, 1"}), r"\(6, 7, 8\), whose queries lie on the coarse grid"),
+    "blocks of another grid": (extraction({"blocks": "3, 7"}), r"\(6, 7, 8\), .* but got \(3, 7\)"),
+    "matching on another grid": (extraction({"matching_block": 9}), r"\(6, 7, 8\), .* but got \(9,\)"),
     "step beyond the last": (extraction({"feature_step": 25}), r"\[0, 24\]"),
     "more clusters than cells": (
         lambda _m, _f, x: call("KMeansInit", features=x.window(0, 1), num_clusters=255, window_length=1),
