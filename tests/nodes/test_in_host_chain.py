@@ -19,7 +19,6 @@ from vidseg.core.config import changed, preset
 from vidseg.core.pipeline import segment
 from vidseg.core.quality import at_quality
 from vidseg.core.types import Features, Grid, InputError, Region
-from vidseg.core.types import Features, InputError, Region
 from vidseg.core.video import open_clip
 from vidseg.core.video_writer import write_video
 from vidseg.nodes.images import with_tags
