@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
 from ..core.output import LABELS_FOLDER, RECORD_FILE, Place, ResultFolder, areas_of, colours_of
 from ..core.types import InputError, Region
+from .places import free_place, place_of
 from .schema import Labels as LabelsSocket
 from .schema import schema
 from .wires import Labels
@@ -46,15 +46,13 @@ class SaveRegions(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, filename_prefix: str) -> io.NodeOutput:
         """Write the folder."""
-        output = folder_paths.get_output_directory()
-        parent, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
-        folder = ResultFolder(Path(parent) / f"{name}_{counter:05}_", OUTPUT_PLACE)
+        path, saved = free_place(filename_prefix, "regions")
+        folder = ResultFolder(path, OUTPUT_PLACE)
         maps, regions = labels.full()
         folder.prepare(maps.numel())
         folder.write_label_maps(0, maps)
         text = json.dumps(_record(maps, regions), indent=1)
         folder.write_file(RECORD_FILE, lambda path: _write(path, text))
-        saved = (Path(subfolder) / folder.path.name).as_posix()
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{len(maps)} label maps in output/{saved}"))
 
 
@@ -98,9 +96,11 @@ class LoadRegions(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str | None = None) -> str:
-        """Tell the host to read again when a file has changed; a connected folder is not known beforehand."""
-        files = sorted(_found(folder).rglob("*")) if folder else []
+    def fingerprint_inputs(cls, folder: str | None = None) -> str | float:
+        """Tell the host to read again when a file has changed; a connected folder, not known yet, is always read."""
+        if not folder:
+            return float("nan")
+        files = sorted(_found(folder).rglob("*"))
         return str([(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files if path.is_file()])
 
     @classmethod
@@ -139,11 +139,10 @@ class LoadRegions(io.ComfyNode):
 
 def _found(folder: str) -> Path:
     """Return the path of a result below the output or input folder."""
-    for base in map(Path, (folder_paths.get_output_directory(), folder_paths.get_input_directory())):
-        path = (base / folder.strip()).resolve()
-        if path.is_relative_to(base.resolve()) and (path / LABELS_FOLDER).is_dir():
-            return path
-    raise InputError(
-        f"`folder` must be a folder of saved regions below ComfyUI's output or input folder, but got {folder!r}. "
-        "Copy the text that Save Regions shows."
-    )
+    path = place_of(folder, lambda path: (path / LABELS_FOLDER).is_dir())
+    if path is None:
+        raise InputError(
+            f"`folder` must be a folder of saved regions below ComfyUI's output or input folder, but got {folder!r}. "
+            "Copy the text that Save Regions shows."
+        )
+    return path

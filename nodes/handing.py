@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import folder_paths
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from ..core.output import ResultFolder
 from ..core.scene_config import InstanceConfig
 from ..core.types import LabelMaps, region_labels
 from .files import OUTPUT_PLACE
+from .places import free_place
 from .schema import Labels as LabelsSocket
 from .schema import advanced, labels_input, schema
 from .selection import chosen_labels
@@ -230,14 +230,12 @@ class ExportRegions(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, filename_prefix: str, fps: float) -> io.NodeOutput:
         """Write the folder."""
-        output = folder_paths.get_output_directory()
-        parent, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
-        folder, full = ResultFolder(Path(parent) / f"{name}_{counter:05}_", OUTPUT_PLACE), labels.full()
+        path, saved = free_place(filename_prefix, "export")
+        folder, full = ResultFolder(path, OUTPUT_PLACE), labels.full()
         folder.prepare(full.maps.numel())
         folder.write_label_maps(0, full.maps)
         folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps))
         folder.write_file(COCO_FILE, lambda path: _write_json(path, coco(full)))
-        saved = (Path(subfolder) / folder.path.name).as_posix()
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{COCO_FILE}, {ID_FILE} and PNGs in output/{saved}"))
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import folder_paths
 from comfy_api.latest import io, ui
 
 from ..core.config import changed, preset
 from ..core.scene_file import Scene, labelled_by, scene_of
 from ..core.types import Features, InputError, LabelMaps
+from .places import free_place, place_of
 from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import advanced, features_input, labels_input, schema, window_length_input
@@ -54,11 +54,8 @@ class SaveScene(io.ComfyNode):
         scene = scene_of(features, LabelMaps(labels.maps, labels.regions))
         if not filename_prefix.strip():
             return io.NodeOutput(scene, "", ui=ui.PreviewText("kept on the wire alone"))
-        output = folder_paths.get_output_directory()
-        parent, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
-        file = f"{name}_{counter:05}_{SUFFIX}"
-        scene.save(Path(parent) / file)
-        saved = (Path(subfolder) / file).as_posix()
+        path, saved = free_place(filename_prefix, "scene", SUFFIX)
+        scene.save(path)
         return io.NodeOutput(scene, saved, ui=ui.PreviewText(f"{len(scene.regions)} regions in output/{saved}"))
 
 
@@ -84,10 +81,10 @@ class LoadScene(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file: str | None = None) -> str:
-        """Tell the host to read again when the file has changed; a connected name is not known beforehand."""
+    def fingerprint_inputs(cls, file: str | None = None) -> str | float:
+        """Tell the host to read again when the file has changed; a connected one, not known yet, is always read."""
         if not file:
-            return ""
+            return float("nan")
         status = _found(file).stat()
         return f"{status.st_mtime_ns} {status.st_size}"
 
@@ -160,11 +157,10 @@ class ApplyScene(io.ComfyNode):
 
 def _found(file: str) -> Path:
     """Return the path of a scene file below the output or input folder."""
-    for base in map(Path, (folder_paths.get_output_directory(), folder_paths.get_input_directory())):
-        path = (base / file.strip()).resolve()
-        if path.is_relative_to(base.resolve()) and path.is_file():
-            return path
-    raise InputError(
-        f"`file` must be a scene below ComfyUI's output or input folder, but got {file!r}. Copy the text that Save "
-        "Scene shows."
-    )
+    path = place_of(file, Path.is_file)
+    if path is None:
+        raise InputError(
+            f"`file` must be a scene below ComfyUI's output or input folder, but got {file!r}. Copy the text that Save "
+            "Scene shows."
+        )
+    return path

@@ -42,6 +42,15 @@ def test_saving_twice_keeps_both(labels: Labels, output: Path) -> None:
     assert len(list((output / "vidseg").iterdir())) == 2
 
 
+@pytest.mark.parametrize("prefix", ["clips/", "clips/..", "", " "])
+@pytest.mark.parametrize("node_id", ["SaveRegions", "ExportRegions"])
+def test_a_prefix_without_a_name_overwrites_nothing(labels: Labels, output: Path, node_id: str, prefix: str) -> None:
+    first, second = (call(node_id, labels=labels, filename_prefix=prefix) for _ in range(2))
+    assert first != second
+    assert (output / first).is_dir()
+    assert (output / second).is_dir()
+
+
 def test_coarse_labels_are_enlarged(labels: Labels) -> None:
     coarse = Labels(torch.tensor([[[0, 1], [2, 3]]]), tuple(Region(n, str(n)) for n in range(4)), (32, 32), coarse=True)
     again = call("LoadRegions", folder=call("SaveRegions", labels=coarse))
@@ -55,6 +64,19 @@ def test_corrected_files_are_read_again(labels: Labels, output: Path) -> None:
     before = node.fingerprint_inputs(folder=folder)
     (output / folder / "labels" / "00000.png").touch()
     assert node.fingerprint_inputs(folder=folder) != before
+
+
+@pytest.mark.parametrize(("node_id", "name"), [("LoadRegions", "folder"), ("LoadScene", "file")])
+def test_what_a_connected_path_means_is_read_in_every_run(node_id: str, name: str) -> None:
+    first, second = (NODE[node_id].fingerprint_inputs(**{name: None}) for _ in range(2))
+    assert first != second
+
+
+def test_links_below_the_output_folder_are_followed(labels: Labels, output: Path, tmp_path: Path) -> None:
+    (output / call("SaveRegions", labels=labels)).rename(tmp_path / "other disk")
+    (output / "link").symlink_to(tmp_path, target_is_directory=True)
+    assert torch.equal(call("LoadRegions", folder="link/other disk").maps, labels.maps)
+    assert NODE["LoadRegions"].validate_inputs(folder="../other disk") is not True
 
 
 @pytest.mark.parametrize("folder", ["", "nowhere", "../..", "/etc"])

@@ -52,6 +52,13 @@ def test_a_saved_scene_labels_the_clip_again(features: Any, output: Path) -> Non
     assert call("RegionsToMask", labels=again, regions="thing").shape == (3, 64, 128)
 
 
+def test_a_scene_in_a_folder_overwrites_none(features: Any, output: Path) -> None:
+    labels = coarse_labels(features)
+    files = [call("SaveScene", labels=labels, features=features, filename_prefix="clips/")[1] for _ in range(2)]
+    assert files == ["clips/scene_00001_.safetensors", "clips/scene_00002_.safetensors"]
+    assert all((output / file).is_file() for file in files)
+
+
 def test_a_scene_on_the_wire_alone_and_a_missing_file(features: Any, output: Path) -> None:
     labels = coarse_labels(features)
     scene, file = call("SaveScene", labels=labels, features=features, filename_prefix=" ")

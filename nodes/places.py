@@ -1,0 +1,40 @@
+"""Where results lie below the host's folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import folder_paths
+
+
+def free_place(prefix: str, default: str, suffix: str = "") -> tuple[Path, str]:
+    """Return a path below the output folder where nothing lies yet, and the same as text from that folder on.
+
+    Args:
+        prefix: folder and start of the name, as people type it; the host fills in dates.
+        default: start of the name where ``prefix`` gives a folder alone.
+        suffix: end of the name.
+    """
+    text = prefix.strip()
+    if not text or text.endswith(("/", "\\")):
+        text += default
+    output = folder_paths.get_output_directory()
+    parent, name, counter, subfolder, _ = folder_paths.get_save_image_path(text, output)
+    while (path := Path(parent) / f"{name}_{counter:05}_{suffix}").exists():
+        counter += 1
+    return path, (Path(subfolder) / path.name).as_posix()
+
+
+def place_of(text: str, is_wanted: Callable[[Path], bool]) -> Path | None:
+    """Return the wanted path that ``text`` means below the output or input folder; None if there is none.
+
+    Links below these folders are followed, as the host does when it saves; ``..`` does not lead out of them.
+    """
+    for folder in (folder_paths.get_output_directory(), folder_paths.get_input_directory()):
+        base = os.path.abspath(folder)  # noqa: PTH100, links stay, unlike in Path.resolve
+        path = Path(os.path.abspath(Path(base) / text.strip()))  # noqa: PTH100
+        if path.is_relative_to(base) and is_wanted(path):
+            return path
+    return None
