@@ -15,7 +15,7 @@ from torch import Tensor
 from .config import DifferenceConfig
 from .eight_bit import eight_bit_scores
 from .map_filters import blurred, enlarged_masks, filtered, normalised_maps
-from .types import CoarseMaps, region_labels, require_shape
+from .types import CoarseMaps, region_labels, require_finite, require_shape
 
 
 def label_scores(
@@ -112,7 +112,12 @@ class RunningArgmax:
         self._best = torch.zeros(initial.shape, dtype=torch.float64)
 
     def update(self, frame: int, label: int | Tensor, scores: Tensor) -> None:
-        """Take in the scores ``(H,W)``, 0 or more, of a label in a frame, or of a label for each pixel ``(H,W)``."""
+        """Take in the scores ``(H,W)``, 0 or more, of a label in a frame, or of a label for each pixel ``(H,W)``.
+
+        Raises:
+            InputError: a score is NaN, since the decode was: it would lose against any label without a word.
+        """
+        require_finite("modulated pictures", scores.amax())
         best, labels = self._best[frame], self.maps[frame]
         scores = scores.to(best)
         candidates = torch.as_tensor(label).to(labels).expand(labels.shape)

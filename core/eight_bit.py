@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .config import DifferenceConfig
 from .map_filters import blurred, filtered
+from .types import require_finite
 
 _TINY = 1e-5
 """Added to each maximum before dividing by it."""
@@ -69,8 +70,14 @@ def scores_of_jpeg_maps(maps: Tensor, masks: Tensor, config: DifferenceConfig) -
 
 
 def quantised(frames: Tensor) -> Tensor:
-    """Return frames, nominally in [0, 1], clamped and truncated to uint8, on the CPU."""
-    return (frames.detach().cpu().float().clamp(0, 1) * 255).to(torch.uint8)
+    """Return frames, nominally in [0, 1], clamped and truncated to uint8, on the CPU.
+
+    Raises:
+        InputError: a value is NaN or infinite.
+    """
+    values = frames.detach().cpu().float()
+    require_finite("modulated pictures", values)
+    return (values.clamp(0, 1) * 255).to(torch.uint8)
 
 
 def resized(frames: Tensor, size: tuple[int, int]) -> Tensor:

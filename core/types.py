@@ -207,7 +207,10 @@ def require_finite(name: str, value: Tensor) -> None:
         InputError: one is.
     """
     if not bool(value.isfinite().all()):
-        raise InputError(f"`{name}` must be finite, but got NaN or infinity. Use float32 or check the frames.")
+        raise InputError(
+            f"`{name}` must be finite, but got NaN or infinity. Use float32 (--dtype fp32; in ComfyUI --force-fp32) or "
+            "check the frames."
+        )
 
 
 def region_labels(regions: Iterable[Region]) -> tuple[int, ...]:

@@ -132,6 +132,21 @@ def test_guided_upsampling_needs_the_pictures(backbone: DiffusersBackbone) -> No
         upsample(backbone, features._replace(pictures=None), coarse, at("fast"))
 
 
+@pytest.mark.parametrize("precision", ["float", "8bit"])
+def test_a_decode_that_is_not_a_number_stops_the_run(
+    backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    def broken(self: DiffusersBackbone, latents: Tensor) -> Tensor:
+        pictures = decode(self, latents)
+        pictures[0, 20, 20, 0] = torch.nan
+        return pictures
+
+    decode = DiffusersBackbone.decode
+    monkeypatch.setattr(DiffusersBackbone, "decode", broken)
+    with pytest.raises(InputError, match=r"`modulated pictures` must be finite, .* --force-fp32"):
+        segment(backbone, Frames(1), changed(SETTINGS, difference={"precision": precision}))
+
+
 def test_a_progress_callback_can_stop_the_run(backbone: DiffusersBackbone) -> None:
     stages = []
 
