@@ -19,6 +19,8 @@ SUPPORTED = (
 NUM_TRAINING_STEPS = 1000
 """Length of the training schedule of Stable Diffusion."""
 
+_WHOLE_SCHEDULE = {"start_percent": 0.0, "end_percent": 1.0}
+"""What the host writes on a prompt that holds for all steps."""
 _TRANSFORMERS = [[1] if block in ATTENTION_BLOCKS else [] for block in range(12)]
 """Depths of the transformers in each decoder block."""
 
@@ -117,7 +119,7 @@ def require_conditioning(name: str, conditioning: Any, width: int) -> None:
     """Check that ``conditioning`` is plain text conditioning of the model's width.
 
     Raises:
-        InputError: another width, an empty list, or extras that change single parts of the image.
+        InputError: another width, an empty list, or extras that change single parts of the image or of the schedule.
     """
     if not conditioning:
         raise InputError(f"`{name}` must hold one prompt, but got an empty list. Wire CLIP Text Encode to it.")
@@ -128,8 +130,9 @@ def require_conditioning(name: str, conditioning: Any, width: int) -> None:
                 "Encode the prompt with the CLIP of the same checkpoint as the model."
             )
         found = [extra for extra in ("control", "area", "mask", "gligen", "concat_latent_image") if extra in extras]
+        found += [part for part, whole in _WHOLE_SCHEDULE.items() if extras.get(part, whole) != whole]
         if found:
             raise InputError(
                 f"`{name}` must be a plain prompt, but got one with {', '.join(found)}. Segmentation reads the whole "
-                "frame: wire CLIP Text Encode directly to this input."
+                "frame at any step: wire CLIP Text Encode directly to this input."
             )

@@ -131,6 +131,11 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
     "vae of flux": (extraction({"vae": FLUX_VAE}), "16 channels"),
     "prompt of another model": (extraction({"positive": [[torch.zeros(1, 77, 2048), {}]]}), "width 64 .* got 2048"),
     "prompt with controlnet": (extraction({"positive": [[torch.zeros(1, 77, 64), {"control": 1}]]}), "plain prompt"),
+    "prompt for late steps": (extraction({"positive": [[torch.zeros(1, 77, 64), {"start_percent": 0.5}]]}), "start_pe"),
+    "prompt for early steps": (
+        extraction({"negative": [[torch.zeros(1, 77, 64), {"start_percent": 0.0, "end_percent": 0.2}]]}),
+        "one with end_percent",
+    ),
     "no prompt": (extraction({"negative": []}), "CLIP Text Encode"),
     "no frames": (extraction({"frames": torch.zeros(0, 64, 64, 3)}), "at least one image"),
     "broken frame": (extraction({"frames": torch.full((1, 64, 64, 3), torch.nan)}), "frame 0"),
