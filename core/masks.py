@@ -45,9 +45,11 @@ def finished(masks: Tensor, finish: Finish) -> Tensor:
         ``(T,H,W)`` float32 in [0, 1], on the CPU. A frame without mask stays empty but for smoothing in time.
 
     Raises:
-        InputError: ``smooth_frames`` is even, or a number is negative that may not be.
+        InputError: there is no mask, ``smooth_frames`` is even, or a number is negative that may not be.
     """
     require_shape("masks", masks, "T H W")
+    if masks.numel() == 0:
+        raise InputError(f"`masks` must hold at least one mask, but got {tuple(masks.shape)}. Pass one per frame.")
     if finish.smooth_frames < 1 or finish.smooth_frames % 2 == 0:
         raise InputError(
             f"`smooth_frames` must be odd and at least 1, but got {finish.smooth_frames}. Use 1, 3, 5, ..."

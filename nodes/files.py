@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..core.output import LABELS_FOLDER, RECORD_FILE, Place, ResultFolder, areas_of, colours_of
-from ..core.types import InputError, Region
+from ..core.types import MAX_LABEL, InputError, Region, region_labels
 from .places import free_place, place_of
 from .schema import Labels as LabelsSocket
 from .schema import schema
@@ -117,14 +117,7 @@ class LoadRegions(io.ComfyNode):
     def execute(cls, folder: str) -> io.NodeOutput:
         """Read the folder."""
         result = ResultFolder(_found(folder))
-        try:
-            record = json.loads((result.path / RECORD_FILE).read_text(encoding="utf-8"))
-            regions = tuple(Region(int(entry["label"]), str(entry["name"])) for entry in record["regions"])
-            count = int(record["frames_done"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"`folder` must hold a readable {RECORD_FILE}, but got {error}. Save the regions again."
-            ) from error
+        regions, count = _recorded(result.path / RECORD_FILE)
         frames = list(result.read_label_maps(count))
         if not frames or any(frame.shape != frames[0].shape for frame in frames):
             raise InputError(
@@ -135,6 +128,25 @@ class LoadRegions(io.ComfyNode):
         extra = tuple(Region(int(label), f"region {label}") for label in maps.unique() if int(label) not in known)
         size = (int(maps.shape[1]), int(maps.shape[2]))
         return io.NodeOutput(Labels(maps, tuple(sorted(regions + extra)), size, coarse=False))
+
+
+def _recorded(path: Path) -> tuple[tuple[Region, ...], int]:
+    """Return the regions and the number of frames that a JSON file holds."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        regions = tuple(Region(int(entry["label"]), str(entry["name"])) for entry in record["regions"])
+        count = int(record["frames_done"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"`folder` must hold a readable {path.name}, but got {error}. Save the regions again."
+        ) from error
+    labels = region_labels(regions)
+    wrong = sorted(label for label in set(labels) if labels.count(label) > 1 or not 0 <= label <= MAX_LABEL)
+    if wrong:
+        raise InputError(
+            f"`folder` must hold labels from 0 to {MAX_LABEL} in {path.name}, each once, but got {wrong}. Correct them."
+        )
+    return regions, count
 
 
 def _found(folder: str) -> Path:

@@ -33,7 +33,7 @@ def chosen_labels(text: str, regions: Sequence[Region], field: str = "regions") 
 def _labels_of(part: str, regions: Sequence[Region], field: str) -> list[int]:
     named = [region.label for region in regions if region.name.casefold() == part.casefold()]
     span = _RANGE.fullmatch(part)
-    low, high = (int(span[1]), int(span[2])) if span else (int(part), int(part)) if part.isdigit() else (1, 0)
+    low, high = (int(span[1]), int(span[2])) if span else (int(part), int(part)) if part.isdecimal() else (1, 0)
     found = named or [region.label for region in regions if low <= region.label <= high]
     if not found:
         raise InputError(f"`{field}` must name regions, but got {part!r}. There are: {listed(regions)}.")
@@ -78,7 +78,7 @@ def parsed_class_names(text: str) -> dict[int, str]:
     names: dict[int, str] = {}
     for entry in filter(None, (entry.strip() for entry in re.split(r"[,;\n]", text))):
         number, _, name = (part.strip() for part in entry.partition(":"))
-        if not number.isdigit() or not name:
+        if not number.isdecimal() or not name:
             raise InputError(
                 f"`class_names` must hold entries such as '1: dog', but got {entry!r}. Put number, colon, name."
             )
@@ -93,6 +93,6 @@ def block_numbers(text: str) -> tuple[int, ...]:
         InputError: something is no number, or there is none.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdigit() for part in parts):
+    if not parts or not all(part.isdecimal() for part in parts):
         raise InputError(f"`blocks` must be numbers such as '6, 7, 8', but got {text!r}. Use blocks of 6 to 8.")
     return tuple(int(part) for part in parts)

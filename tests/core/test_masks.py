@@ -73,3 +73,8 @@ def test_empty_and_full_masks_stay_so() -> None:
 def test_wrong_numbers_are_refused(finish: Finish) -> None:
     with pytest.raises(InputError):
         finished(square(10, 20), finish)
+
+
+def test_no_mask_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one mask"):
+        finished(torch.zeros(0, 8, 8), Finish())

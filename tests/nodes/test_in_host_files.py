@@ -93,6 +93,15 @@ def test_damaged_files_are_named(labels: Labels, output: Path) -> None:
         call("LoadRegions", folder=folder)
 
 
+@pytest.mark.parametrize("label", [300, -1, 1])
+def test_labels_that_no_map_can_hold_or_that_occur_twice_are_named(labels: Labels, output: Path, label: int) -> None:
+    folder = call("SaveRegions", labels=labels)
+    record = output / folder / "segmentation.json"
+    record.write_text(record.read_text().replace('"label": 0,', f'"label": {label},'))
+    with pytest.raises(InputError, match=rf"from 0 to 255 .* each once, but got \[{label}\]"):
+        call("LoadRegions", folder=folder)
+
+
 def test_a_full_disk_is_told_in_the_words_of_the_node(labels: Labels, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

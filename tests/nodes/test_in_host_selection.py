@@ -27,7 +27,7 @@ def test_choice(text: str, labels: tuple[int, ...]) -> None:
     assert chosen_labels(text, REGIONS) == labels
 
 
-@pytest.mark.parametrize("text", ["", " , ", "cat", "2", "5-6", "1 3", "-1"])
+@pytest.mark.parametrize("text", ["", " , ", "cat", "2", "5-6", "1 3", "-1", "²"])
 def test_choice_of_nothing_lists_the_regions(text: str) -> None:
     with pytest.raises(InputError, match=r"There are: 1 \(sky\), 3 \(region 3\), 4 \(a dog\), 7 \(12\)"):
         chosen_labels(text, REGIONS)
@@ -47,12 +47,15 @@ def test_class_names() -> None:
     assert parsed_class_names("0: background, 1: dog") == {0: "background", 1: "dog"}
     with pytest.raises(InputError, match="number, colon, name"):
         parsed_class_names("dog")
+    with pytest.raises(InputError, match="number, colon, name"):
+        parsed_class_names("²: dog")
 
 
-def test_blocks() -> None:
+@pytest.mark.parametrize("text", ["six", "²"])
+def test_blocks(text: str) -> None:
     assert block_numbers("6, 7,8") == (6, 7, 8)
     with pytest.raises(InputError):
-        block_numbers("six")
+        block_numbers(text)
 
 
 def test_label_images() -> None:
