@@ -40,8 +40,11 @@ def refine(maps: Tensor, matching: Tensor, config: RefinementConfig) -> Tensor:
     matches = match_cells(matching, config).to(maps.device)
     good = within_threshold(matches, grid, config)
     present, labels = torch.unique(maps.flatten(1), sorted=True, return_inverse=True)
-    vote = _vote_by_track if config.voting == "track" else _vote_by_cell
-    voted: Tensor = present[vote(labels, matches, good, config)]
+    if config.voting == "track":
+        votes = _vote_by_track(labels, matches, good, published_starts(grid).to(maps.device), config)
+    else:
+        votes = _vote_by_cell(labels, matches, good, config)
+    voted: Tensor = present[votes]
     return voted.reshape(maps.shape)
 
 
@@ -82,6 +85,22 @@ def follow(matches: Tensor) -> Tensor:
     for match in matches:
         cells.append(match[cells[-1]])
     return torch.stack(cells)
+
+
+def published_starts(grid: Grid) -> Tensor:
+    """Return which cells of the first frame start a track in the reference code, ``(N,)`` bool.
+
+    It computes rows and columns as ``int((i / h) * h)`` in float32, which at some sizes is one less than ``i``: there
+    the row (column) before starts its tracks twice, which changes nothing, and this one starts none.
+
+    >>> published_starts(Grid(44, 1)).logical_not().nonzero().flatten().tolist()
+    [13, 26]
+    """
+    rows, columns = (torch.zeros(size, dtype=torch.bool) for size in grid)
+    for started in rows, columns:
+        index = torch.arange(len(started), dtype=torch.float32)
+        started[(index / len(started) * len(started)).long()] = True
+    return (rows[:, None] & columns).flatten()
 
 
 def within_threshold(matches: Tensor, grid: Grid, config: RefinementConfig) -> Tensor:
@@ -156,8 +175,8 @@ def _good_to_the_end(matches: Tensor, good: Tensor) -> Tensor:
     return whole
 
 
-def _vote_by_track(labels: Tensor, matches: Tensor, good: Tensor, config: RefinementConfig) -> Tensor:
-    """Write the majority label of each track of the first frame on all its cells, later tracks over earlier ones.
+def _vote_by_track(labels: Tensor, matches: Tensor, good: Tensor, starts: Tensor, config: RefinementConfig) -> Tensor:
+    """Write the majority label of each track from ``starts`` ``(N,)`` on all its cells, later tracks over earlier ones.
 
     Ties go to the label that the track meets first. Cells that no track reaches keep their label (reference code).
     """
@@ -166,6 +185,7 @@ def _vote_by_track(labels: Tensor, matches: Tensor, good: Tensor, config: Refine
     inside = torch.cat([torch.ones_like(cells[:1], dtype=torch.bool), passed])
     if config.bad_match == "drop":
         inside = inside & passed[-1]
+    inside = inside & starts
     met = labels.gather(1, cells)  # (T,N)
     counts = (one_hot(met) * inside[..., None]).sum(0)  # (N,K)
     support = counts.gather(1, met.T).masked_fill(~inside.T, -1)  # (N,T): votes for the label met in each frame

@@ -9,7 +9,7 @@ import pytest
 import torch
 from vidseg.core import correspondence
 from vidseg.core.config import RefinementConfig, preset
-from vidseg.core.correspondence import follow, match_cells, refine, within_threshold
+from vidseg.core.correspondence import follow, match_cells, published_starts, refine, within_threshold
 from vidseg.core.types import Grid, InputError
 
 from tests.golden_data import golden_dir
@@ -69,6 +69,11 @@ def slow_is_good(start, end, grid, config):
     return all((move if config.one_sided else abs(move)) <= config.spatial_threshold for move in moves)
 
 
+def published_rows(size):
+    """Rows (or columns) of the query points, as the published code computes them one by one: some come twice."""
+    return [int((torch.tensor(row) / size) * size) for row in range(size)]
+
+
 def slow_tracks(matching, grid, config):
     """List tracks as lists of (frame, cell), for the votes by cell: starts also where nothing arrives."""
     num_frames, num_cells = matching.shape[:2]
@@ -79,10 +84,11 @@ def slow_tracks(matching, grid, config):
     good = {at: slow_is_good(at[1], end, grid, config) for at, end in match.items()}
     joined = {at for at in match if good[at] or config.bad_match == "drop"}
     reached = {(at[0] + 1, match[at]) for at in joined}
+    starts = [at for at in product(range(num_frames), range(num_cells)) if at not in reached]
+    if config.voting == "track":
+        starts = [(0, y * grid.w + x) for y, x in product(published_rows(grid.h), published_rows(grid.w))]
     tracks = []
-    for start in product(range(num_frames), range(num_cells)):
-        if start in reached or (config.voting == "track" and start[0] > 0):
-            continue
+    for start in starts:
         track = [start]
         while track[-1] in joined:
             track.append((track[-1][0] + 1, match[track[-1]]))
@@ -221,6 +227,14 @@ def test_any_relabelling_commutes_where_ties_do_not_look_at_labels():
     two = maps % 2  # with two labels the cell's own label is always among the tied
     plain = refine(two, matching, RefinementConfig())
     assert torch.equal(refine(other[two], matching, RefinementConfig()), other[plain])
+
+
+@pytest.mark.parametrize("grid", [Grid(44, 2), Grid(2, 56)])
+def test_rows_and_columns_that_the_published_code_leaves_out_start_no_track(grid):
+    maps, matching = random_case(2, grid, drift=2.0)
+    assert len(set(published_rows(44))) == 42
+    assert int(published_starts(grid).sum()) < grid.num_tokens
+    assert torch.equal(refine(maps, matching, REFERENCE), slow_refine(maps, matching, REFERENCE))
 
 
 def test_ties_keep_the_label_of_the_cell_or_take_the_first_met():
