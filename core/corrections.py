@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .carrying import carried_shares, unit_tokens
 from .correction_text import BOX, IS, MERGE, SPLIT, CorrectionGroup, grouped
-from .labels import merged, reduced_reference, renamed
+from .labels import free_labels, merged, reduced_reference, renamed
 from .layers import Layers
 from .marks import Walker, cells_of, enlarged_shares, piece_under, thing_in_box
 from .picks import PointLine, label_under, pixel_of, point_title
@@ -139,9 +139,8 @@ class _Correction:
         else:
             walker = Walker(tokens, self.grid, self.growth)
             points = self._cells(group.points)
-            if group.name.casefold() in {region.name.casefold() for region in self.regions}:
-                inside = self._around(group)
-                marks = walker.patch(points, inside)
+            if _label_of(self.regions, group.name) is not None:
+                marks = walker.patch(points, self._around(group))
             else:
                 marks = walker.grown(points, self._cells(group.outside))
         self.layers.mark(self._label_called(group.name), group.frame, marks.float())
@@ -177,7 +176,7 @@ class _Correction:
         carried = carried_shares(self.tokens, self.grid, shares, frame, self.config, both_ways=True)
         enlarged = (enlarged_shares(carried[..., part], self.grid, self.size) for part in range(len(parts)))
         winner = torch.stack(list(enlarged)).argmax(0)
-        self.regions = renamed(self.regions, {label: parts[0][0].name})
+        self._call(label, parts[0][0].name)
         for part, points in enumerate(parts[1:], 1):
             self.maps[inside & (winner == part)] = self._label_called(points[0].name)
 
@@ -185,8 +184,8 @@ class _Correction:
         """Make the regions under the points one."""
         self.settle()
         first, *others = sorted(label for label, _ in self._by_label(group.points))
-        self.maps, left = merged(self.maps, self.regions, dict.fromkeys(others, first))
-        self.regions = renamed(left, {first: group.name})
+        self.maps, self.regions = merged(self.maps, self.regions, dict.fromkeys(others, first))
+        self._call(first, group.name)
 
     def _by_label(self, points: Sequence[PointLine]) -> Iterator[tuple[int, list[PointLine]]]:
         """Yield the points by the label under them."""
@@ -197,12 +196,21 @@ class _Correction:
                 found.setdefault(label, []).append(point)
         yield from found.items()
 
+    def _call(self, label: int, name: str) -> None:
+        """Call a region ``name``; if another is called so already, it becomes part of that."""
+        others = tuple(region for region in self.regions if region.label != label)
+        known = _label_of(others, name)
+        if known is None:
+            self.regions = renamed(self.regions, {label: name})
+        else:
+            self.maps, self.regions = merged(self.maps, self.regions, {label: known})
+
     def _label_called(self, name: str) -> int:
         """Return the label of the region called ``name``; a new one if there is none."""
-        known = {region.name.casefold(): region.label for region in reversed(self.regions)}
-        if name.casefold() in known:
-            return known[name.casefold()]
-        free = sorted(set(range(MAX_LABEL)) - {region.label for region in self.regions})
+        known = _label_of(self.regions, name)
+        if known is not None:
+            return known
+        free = free_labels(region.label for region in self.regions)
         if not free:
             raise InputError(
                 f"`labels` must leave a label for {name!r}, but all {MAX_LABEL} are in use. Merge some regions first."
@@ -224,3 +232,8 @@ class _Correction:
         box = torch.zeros(tuple(self.grid), dtype=torch.bool)
         box[min(top, bottom) : max(top, bottom) + 1, min(left, right) : max(left, right) + 1] = True
         return box
+
+
+def _label_of(regions: Sequence[Region], name: str) -> int | None:
+    """Return the first label that is called ``name``, however it is capitalised; None if there is none."""
+    return next((region.label for region in regions if region.name.casefold() == name.casefold()), None)

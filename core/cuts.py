@@ -10,8 +10,9 @@ from torch import Tensor
 from .clustering import automatic_num_clusters, cluster_tokens, nearest_centre
 from .config import ClusterConfig, SceneConfig
 from .context import SceneContext
+from .labels import free_labels, spread
 from .novelty import familiarity
-from .types import MAX_LABEL, Region
+from .types import Region, region_labels
 
 
 class Restart(NamedTuple):
@@ -68,19 +69,19 @@ def restarted(
         The new context and the regions. Without a free label a cluster takes the most similar one.
     """
     number = cluster.num_clusters or automatic_num_clusters(cells, cluster.granularity, seed)
-    centres = cluster_tokens(cells, ClusterConfig(number, cluster.num_restarts), seed)
+    centres = cluster_tokens(cells, ClusterConfig(min(number, len(cells)), cluster.num_restarts), seed)
     clusters = nearest_centre(cells, centres)
     predicted, known = context.predict(cells[None])[0].cpu(), familiarity(cells, context.tokens).cpu()
     labels, found = torch.empty_like(predicted), regions
     for index in torch.unique(clusters).tolist():
         inside = clusters == index
-        free = sorted(set(range(MAX_LABEL)) - {region.label for region in found})
+        free = free_labels(region_labels(found))
         if free and float(known[inside].median()) < config.known_similarity:
             labels[inside] = free[0]
             found = tuple(sorted((*found, Region(free[0], f"new {free[0]}"))))
         else:
             labels[inside] = int(predicted[inside].mode().values)
-    kept = _spread(context.labels, config.remembered_tokens)
+    kept = spread(context.labels, config.remembered_tokens)
     tokens = torch.cat([context.tokens[kept], cells.to(context.tokens.device)])
     return Restart(
         SceneContext(
@@ -88,13 +89,3 @@ def restarted(
         ),
         found,
     )
-
-
-def _spread(labels: Tensor, limit: int) -> Tensor:
-    """Return indices of at most ``limit`` tokens of each label, spread over those there are."""
-    parts = []
-    for label in torch.unique(labels).tolist():
-        places = (labels == label).nonzero()[:, 0]
-        count = min(limit, len(places))
-        parts.append(places[torch.arange(count, device=places.device) * len(places) // count])
-    return torch.cat(parts)

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, label
 
+from .labels import free_labels
 from .scene_config import InstanceConfig
-from .types import MAX_LABEL, InputError, LabelMaps, Region, region_labels, require_shape
+from .types import InputError, LabelMaps, Region, region_labels, require_shape
 
 _ALL_AROUND = np.ones((3, 3))
 """Pixels that touch at a corner are connected."""
@@ -56,7 +57,7 @@ def split_instances(labels: LabelMaps, chosen: Sequence[int], config: InstanceCo
     for region in chosen:
         numbers = _tracked((labels.maps == region).cpu().numpy(), settings)
         count = int(numbers.max())
-        free = [spare for spare in range(MAX_LABEL) if spare not in regions]
+        free = free_labels(regions)
         if count - 1 > len(free):
             raise InputError(
                 f"`regions` must hold at most {len(free) + 1} things, but {regions[region]!r} has {count}. Split fewer "

@@ -16,6 +16,32 @@ def default_name(label: int) -> str:
     return "void" if label == VOID else f"label {label}"
 
 
+def free_labels(labels: Iterable[int]) -> list[int]:
+    """Return the labels below 255, void, that are not among ``labels``, in order."""
+    return sorted(set(range(MAX_LABEL)) - set(labels))
+
+
+def spread(labels: Tensor, limit: int) -> Tensor:
+    """Return indices of at most ``limit`` elements of each label, spread evenly over those there are.
+
+    >>> spread(torch.tensor([5, 5, 5, 5, 2]), 2)
+    tensor([4, 0, 2])
+
+    Args:
+        labels: ``(M,)`` integers.
+        limit: at least 1.
+
+    Returns:
+        ``(K,)`` int64, label after label from the smallest on.
+    """
+    parts = []
+    for label in torch.unique(labels):
+        places = (labels == label).nonzero()[:, 0]
+        count = min(limit, len(places))
+        parts.append(places[torch.arange(count, device=places.device) * len(places) // count])
+    return torch.cat(parts)
+
+
 def reduced_reference(reference: Tensor, size: tuple[int, int]) -> Tensor:
     """Return a label image ``(H,W)`` in ``size`` by nearest neighbour: the pixel under the centre of each cell.
 

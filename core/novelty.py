@@ -11,7 +11,8 @@ from scipy.ndimage import label as connected  # scikit-learn brings SciPy
 from torch import Tensor
 
 from .config import SceneConfig
-from .types import MAX_LABEL, Region
+from .labels import free_labels
+from .types import Region, region_labels
 
 _CHUNK_ELEMENTS = 2**24
 """Cosines held at once: 64 MiB in float32."""
@@ -73,7 +74,7 @@ def with_new_regions(
         group = torch.from_numpy(groups == number)
         cores = (group & (scores < config.new_similarity)).flatten(1).sum(1)
         long_enough = int((cores >= config.min_cells).sum()) >= min(config.min_frames, len(maps))
-        free = sorted(set(range(MAX_LABEL)) - {region.label for region in found})
+        free = free_labels(region_labels(found))
         if long_enough and free:
             result[group.to(result.device)] = free[0]
             found = tuple(sorted((*found, Region(free[0], f"new {free[0]}"))))

@@ -16,7 +16,7 @@ from .clustering import normalised
 from .coarse import CoarseScan, scanned
 from .config import ContextConfig, RefinementConfig, WindowConfig
 from .context import SceneContext
-from .labels import reduced_reference
+from .labels import reduced_reference, spread
 from .scene_config import SceneFileConfig
 from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress, region_labels
 
@@ -115,12 +115,7 @@ def scene_of(features: Features, labels: LabelMaps, config: SceneFileConfig | No
     limit = (config or SceneFileConfig()).tokens_per_region
     cells = torch.stack([reduced_reference(frame, (features.grid.h, features.grid.w)) for frame in labels.maps])
     flat = cells.flatten().long().cpu()
-    chosen = []
-    for label in region_labels(labels.regions):
-        places = (flat == label).nonzero()[:, 0]
-        kept = min(limit, len(places))
-        chosen.append(places[torch.arange(kept) * len(places) // max(kept, 1)])
-    index = torch.cat(chosen)
+    index = spread(flat, limit)
     tokens = normalised(features.queries.flatten(0, 1)[index].float().cpu())
     return Scene(tokens, flat[index], labels.regions)
 

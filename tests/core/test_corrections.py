@@ -103,6 +103,25 @@ def test_split_and_merge_are_inverse(features: Features, labels: LabelMaps) -> N
     assert torch.equal(parts.labels.maps, found.maps)
 
 
+def test_regions_marked_before_are_split_and_merged(features: Features, labels: LabelMaps) -> None:
+    things = "new 0 0.18,0.3 things\nnew 0 0.75,0.6 things\n"
+    parts = applied(features, labels, things + "split 0 0.18,0.3 ball\nsplit 0 0.75,0.6 cup")
+    assert [region.name for region in parts.labels.regions] == ["ground", "ball", "cup", "sky"]
+    assert min(overlap(region(parts, "ball"), 1), overlap(region(parts, "cup"), 2)) > 0.9
+    text = "new 0 0.18,0.3 ball\nnew 0 0.75,0.6 cup\nmerge 0 0.18,0.3 things\nmerge 0 0.75,0.6 things"
+    assert [region.name for region in applied(features, labels, text).labels.regions] == ["ground", "things", "sky"]
+
+
+def test_a_name_stands_for_one_region(features: Features, labels: LabelMaps) -> None:
+    parts = applied(features, labels, "split 0 0.18,0.3 Sky\nsplit 0 0.75,0.6 cup")
+    assert sorted(region.name for region in parts.labels.regions) == ["cup", "sky"]
+    assert bool(region(parts, "sky")[:, 0].all())
+    assert bool(region(parts, "sky")[0, 3, 3])
+    one = applied(features, labels, "new 0 0.18,0.3 ball\nmerge 0 0.18,0.3 sky")
+    assert [region.name for region in one.labels.regions] == ["ground", "sky"]
+    assert torch.equal(region(one, "sky")[0], (truth()[0] == 1) | (torch.arange(GRID.h) == 0)[:, None])
+
+
 def test_points_outside_hold_a_thing_back(features: Features, labels: LabelMaps) -> None:
     free = region(applied(features, labels, "new 0 0.45,0.9 floor"), "floor")[0]
     held = region(applied(features, labels, "new 0 0.45,0.9 floor\nnot 0 0.95,0.9 floor"), "floor")[0]
@@ -115,6 +134,9 @@ def test_a_second_point_corrects_the_spot_alone(features: Features, labels: Labe
     result = applied(features, labels, "new 0 0.18,0.3 ball\nnew 4 0.75,0.7 ball")
     assert overlap(region(result, "ball"), 1, slice(0, 1)) > 0.9
     assert bool(region(result, "ball")[4, 8, 12])
+    spot = region(applied(features, labels, "new 0 0.18,0.3 ball\nnew 5 0.95,0.01 ball"), "ball")[5]
+    assert bool(spot[0, 15])
+    assert not bool(spot[1:, 8:].any())  # only of the sky, on which the point lies
 
 
 def test_a_painted_mask_is_the_whole_region_in_its_frame(features: Features, labels: LabelMaps) -> None:

@@ -75,6 +75,7 @@ def test_run_lengths_give_the_masks_back(labels: LabelMaps) -> None:
         mask = flat.reshape(30, 20).T
         assert torch.equal(mask, labels.maps[each["image_id"]] == each["track_id"])
         assert each["area"] == int(mask.sum())
+        assert each["iscrowd"] == 1  # COCO's sign for run lengths
 
 
 def test_the_video_of_ids_is_lossless(labels: LabelMaps, tmp_path: Path) -> None:

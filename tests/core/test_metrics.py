@@ -214,6 +214,8 @@ def test_boundary_f_is_symmetric_and_defined_for_empty_masks() -> None:
     assert boundary_f_score(one, other) == pytest.approx(boundary_f_score(other, one))
     assert boundary_f_score(empty, empty) == 1
     assert boundary_f_score(one, empty) == boundary_f_score(empty, one) == 0
+    with pytest.raises(InputError, match="must have the shape"):
+        boundary_f_score(one[:, :1], one)
 
 
 def test_boundary_f_equals_a_loop() -> None:

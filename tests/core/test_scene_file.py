@@ -36,6 +36,14 @@ def test_another_clip_gets_the_regions(tmp_path: Path) -> None:
     assert result.regions == REGIONS
 
 
+def test_a_region_that_was_away_for_a_window_comes_back() -> None:
+    features, truth = clip(2, frames=9)
+    queries, maps = features.queries.clone(), truth.maps.clone()
+    queries[:6, maps[0].flatten() == 4], maps[:6] = queries[:6, :9], 0  # the first row is ground
+    result = labelled_by(scene_of(*clip(1)), features._replace(queries=queries, matching=queries), *CONFIGS)
+    assert torch.equal(result.maps, maps)
+
+
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     scene = scene_of(*clip(1), SceneFileConfig(tokens_per_region=10))
     scene.save(tmp_path / "a.safetensors")
