@@ -62,7 +62,7 @@ def restarted(
         context: before the cut.
         regions: the regions so far.
         config: the similarity from which on a cluster is known, and how many tokens of each label stay.
-        cluster: number of clusters, and restarts.
+        cluster: number of clusters, at most that of cells, and restarts.
         seed: of K-means.
 
     Returns:

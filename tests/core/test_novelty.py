@@ -55,12 +55,12 @@ def features(queries: torch.Tensor) -> Features:
     return Features(queries, queries, nothing, nothing, GRID, (160, 224))
 
 
-def settings_of(config: SceneConfig, window: int) -> Settings:
-    return Settings(scene=config, window=WindowConfig(window), cluster=ClusterConfig(2), refinement=PLAIN)
+def settings_of(config: SceneConfig, window: int, clusters: int = 2) -> Settings:
+    return Settings(scene=config, window=WindowConfig(window), cluster=ClusterConfig(clusters), refinement=PLAIN)
 
 
-def segmented(queries: torch.Tensor, config: SceneConfig, window: int = 6, first: int | None = None) -> CoarseMaps:
-    return segment_coarse(features(queries), Seeds(0, layout(1)[0], REGIONS), settings_of(config, window))
+def segmented(queries: torch.Tensor, config: SceneConfig, window: int = 6, clusters: int = 2) -> CoarseMaps:
+    return segment_coarse(features(queries), Seeds(0, layout(1)[0], REGIONS), settings_of(config, window, clusters))
 
 
 @pytest.mark.parametrize("entering", [2, 4, 5, 6, 9])
@@ -102,6 +102,12 @@ def test_a_cut_is_found_and_starts_anew(cut: int) -> None:
     assert set(result.maps[cut:].unique().tolist()) == {2, 3}
     house = result.maps[cut:] == result.maps[cut, 4, 10]
     assert torch.equal(house, layout(12 - cut) == 1)
+
+
+def test_a_cut_to_fewer_cells_than_clusters_is_no_error() -> None:
+    queries = torch.cat([rendered(layout(2), kinds(1)), rendered(layout(1), kinds(2), seed=2)])
+    result = segmented(queries, ON, clusters=GRID.num_tokens + 1)  # enough in a window, not in the frame after the cut
+    assert len(result.maps[2].unique()) > 1
 
 
 def test_names_come_back_with_the_scene() -> None:

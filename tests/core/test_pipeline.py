@@ -80,6 +80,24 @@ def test_same_labels_after_an_interruption(backbone: DiffusersBackbone, whole: T
     assert torch.equal(torch.cat([first.labels.maps, *(result.labels.maps for result in rest)]), whole)
 
 
+def test_regions_found_on_the_way_are_there_in_one_go_and_after_an_interruption(
+    backbone: DiffusersBackbone, tmp_path: Path
+) -> None:
+    """The features of the small random model are so unlike each other that every frame is a cut."""
+    settings = changed(SETTINGS, scene={"cuts": True, "new_regions": True}, modulation={"enabled": False})
+    whole = list(segment_windows(backbone, Frames(), settings))
+    found = [result.labels.regions for result in whole]
+    assert 3 < len(found[0]) < len(found[1]) < len(found[2])
+    for result in whole:
+        assert set(result.labels.maps.unique().tolist()) <= {region.label for region in result.labels.regions}
+    assert segment(backbone, Frames(), settings).regions == found[2]
+    whole[0].state.save(tmp_path / "state.safetensors")
+    state = ScanState.load(tmp_path / "state.safetensors", settings.context)
+    for again, result in zip(segment_windows(backbone, Frames(), settings, state=state), whole[1:], strict=True):
+        assert again.labels.regions == result.labels.regions
+        assert torch.equal(again.labels.maps, result.labels.maps)
+
+
 def at(quality: str) -> Settings:
     return at_quality(changed(SETTINGS, modulation={"step": 22}), quality)
 
