@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, label
+from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from .labels import free_labels
 from .scene_config import InstanceConfig
-from .types import InputError, LabelMaps, Region, region_labels, require_shape
+from .types import InputError, LabelMaps, Progress, Region, no_progress, region_labels, require_shape
 
 _ALL_AROUND = np.ones((3, 3))
 """Pixels that touch at a corner are connected."""
@@ -22,14 +23,21 @@ Numbers = NDArray[np.int64]
 
 
 class _Piece(NamedTuple):
-    """A connected piece of one frame: where it is, and the tracks it lies on, with their shared pixels."""
+    """A connected piece of one frame: its box, where it is in it, and the tracks it lies on, with shared pixels."""
 
+    box: tuple[slice, slice]
     inside: NDArray[np.bool_]
     area: int
     tracks: dict[int, int]
 
 
-def split_instances(labels: LabelMaps, chosen: Sequence[int], config: InstanceConfig | None = None) -> LabelMaps:
+def split_instances(
+    labels: LabelMaps,
+    chosen: Sequence[int],
+    config: InstanceConfig | None = None,
+    *,
+    progress: Progress = no_progress,
+) -> LabelMaps:
     """Give the connected pieces of regions labels of their own, which they keep from frame to frame.
 
     A piece continues the track that it overlaps most with. Where things that were apart touch, the piece is divided by
@@ -40,6 +48,7 @@ def split_instances(labels: LabelMaps, chosen: Sequence[int], config: InstanceCo
         labels: ``(T,H,W)`` labels in any resolution, and their regions.
         chosen: labels of the regions to split.
         config: what is too small or too short-lived.
+        progress: called with stage ``instances`` after each frame of each region.
 
     Returns:
         Maps of the same shape and type. The first thing of a region keeps its label; if there are several, they are
@@ -54,67 +63,77 @@ def split_instances(labels: LabelMaps, chosen: Sequence[int], config: InstanceCo
         raise InputError(f"`chosen` must hold labels of regions, but got {unknown}. Check the legend.")
     settings = config or InstanceConfig()
     maps, regions = labels.maps.clone(), {region.label: region.name for region in labels.regions}
+    steps, total = count(1), len(chosen) * len(maps)
     for region in chosen:
-        numbers = _tracked((labels.maps == region).cpu().numpy(), settings)
-        count = int(numbers.max())
+        inside = (labels.maps == region).cpu().numpy()
+        rows, columns = _extent(inside)
+        least = max(1, round(settings.min_share * inside[0].size))
+        numbers = _tracked(inside[:, rows, columns], least, settings, lambda: progress("instances", next(steps), total))
+        things = int(numbers.max())
         free = free_labels(regions)
-        if count - 1 > len(free):
+        if things - 1 > len(free):
             raise InputError(
-                f"`regions` must hold at most {len(free) + 1} things, but {regions[region]!r} has {count}. Split fewer "
-                "regions, or ignore smaller pieces."
+                f"`regions` must hold at most {len(free) + 1} things, but {regions[region]!r} has {things}. Split "
+                "fewer regions, or ignore smaller pieces."
             )
         name = regions[region]
-        for number, spare in zip(range(1, count + 1), (region, *free), strict=False):
-            maps[torch.from_numpy(numbers == number)] = spare
-            regions[spare] = f"{name} {number}" if count > 1 else name
+        for number, spare in zip(range(1, things + 1), (region, *free), strict=False):
+            maps[:, rows, columns][torch.from_numpy(numbers == number)] = spare
+            regions[spare] = f"{name} {number}" if things > 1 else name
     return LabelMaps(maps, tuple(sorted(Region(spare, name) for spare, name in regions.items())))
 
 
-def _tracked(region: NDArray[np.bool_], config: InstanceConfig) -> Numbers:
+def _extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Return rows and columns that hold a region ``(T,H,W)`` bool; the first of each where there is none."""
+    rows, columns = (np.flatnonzero(region.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    if not len(rows):
+        return slice(1), slice(1)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _tracked(region: NDArray[np.bool_], least: int, config: InstanceConfig, advance: Callable[[], None]) -> Numbers:
     """Return the tracks of a region ``(T,H,W)`` bool, numbered in the order in which they appear."""
-    least = max(1, round(config.min_share * region[0].size))
     numbers = np.zeros(region.shape, dtype=np.int64)
     last = np.zeros(region.shape[1:], dtype=np.int64)  # where each track was when it was seen last
     count = 0
     for frame, inside in enumerate(region):
         count = _continued(inside, last, numbers[frame], count, least)
         seen = numbers[frame]
-        last[np.isin(last, np.unique(seen[seen > 0]))] = 0
+        here = np.zeros(count + 1, dtype=np.bool_)
+        here[seen] = True
+        last[here[last]] = 0
         last[seen > 0] = seen[seen > 0]
-    kept = [number for number in range(1, count + 1) if _is_thing(numbers == number, least, config)]
+        advance()
+    areas = np.stack([np.bincount(frame.ravel(), minlength=count + 1) for frame in numbers])
+    large, long = areas.max(0) >= least, (areas > 0).sum(0) >= min(config.min_frames, len(areas))
+    kept = [number for number in range(1, count + 1) if large[number] and long[number]]
     return _absorbed(numbers, region, kept or list(range(1, min(count, 1) + 1)))
 
 
 def _continued(inside: NDArray[np.bool_], last: Numbers, numbers: Numbers, count: int, least: int) -> int:
     """Number the pieces of a frame, in ``numbers`` ``(H,W)``; return how many tracks there are now."""
-    found, pieces = label(inside, _ALL_AROUND)
-    listed = [_piece(found == number, last) for number in range(1, pieces + 1)]
+    found, _ = label(inside, _ALL_AROUND)
+    listed = [_piece(box, found[box] == number, last) for number, box in enumerate(find_objects(found), 1)]
     owned: set[int] = set()
     for piece in sorted(listed, key=lambda piece: (-max(piece.tracks.values(), default=0), -piece.area)):
         mine = [track for track, shared in piece.tracks.items() if track not in owned and shared * 4 >= least]
         if len(mine) > 1:
             nearest = distance_transform_edt(~np.isin(last, mine), return_distances=False, return_indices=True)
-            numbers[piece.inside] = last[tuple(nearest)][piece.inside]
+            numbers[piece.box][piece.inside] = last[tuple(nearest)][piece.box][piece.inside]
         elif mine:
-            numbers[piece.inside] = mine[0]
+            numbers[piece.box][piece.inside] = mine[0]
         elif piece.area >= least or not piece.tracks:
             count += 1
-            numbers[piece.inside], mine = count, [count]
+            numbers[piece.box][piece.inside], mine = count, [count]
         else:
-            numbers[piece.inside] = max(piece.tracks, key=lambda track: piece.tracks[track])
+            numbers[piece.box][piece.inside] = max(piece.tracks, key=lambda track: piece.tracks[track])
         owned.update(mine)
     return count
 
 
-def _piece(inside: NDArray[np.bool_], last: Numbers) -> _Piece:
-    below, counts = np.unique(last[inside], return_counts=True)
-    return _Piece(inside, int(inside.sum()), {int(t): int(n) for t, n in zip(below, counts, strict=True) if t})
-
-
-def _is_thing(track: NDArray[np.bool_], least: int, config: InstanceConfig) -> bool:
-    """Tell whether a track ``(T,H,W)`` is large enough for long enough."""
-    areas = track.reshape(len(track), -1).sum(1)
-    return int(areas.max()) >= least and int((areas > 0).sum()) >= min(config.min_frames, len(track))
+def _piece(box: tuple[slice, slice], inside: NDArray[np.bool_], last: Numbers) -> _Piece:
+    below, counts = np.unique(last[box][inside], return_counts=True)
+    return _Piece(box, inside, int(inside.sum()), {int(t): int(n) for t, n in zip(below, counts, strict=True) if t})
 
 
 def _absorbed(numbers: Numbers, region: NDArray[np.bool_], kept: Sequence[int]) -> Numbers:
