@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 from torch import Tensor
 
 from .config import ClusterConfig
-from .types import Features, InputError, Region, Seeds, require_finite, require_shape
+from .types import Features, InputError, Progress, Region, Seeds, no_progress, require_finite, require_shape
 
 MAX_AUTOMATIC = 64
 """Most clusters that are chosen automatically: more are no longer told apart by colour."""
@@ -45,7 +45,7 @@ def normalised(tokens: Tensor) -> Tensor:
     return tokens / torch.where(largest == 0, torch.ones_like(largest), largest)
 
 
-def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int) -> Tensor:
+def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress: Progress = no_progress) -> Tensor:
     """Fit K-means (k-means++ start, best of ``config.num_restarts`` runs) and return the centres.
 
     Fewer than K distinct tokens give centres that coincide, hence fewer clusters in use. Runs go side by side, each on
@@ -56,6 +56,7 @@ def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int) -> Tensor:
         tokens: ``(M,C)`` float32, normalised.
         config: number of clusters and restarts.
         seed: of the local random state; the same seed and tokens give the same centres.
+        progress: called with stage ``clusters`` after each start and each run; what has not begun by then can stop.
 
     Returns:
         ``(K,C)`` float32 on the CPU.
@@ -77,11 +78,13 @@ def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int) -> Tensor:
     workers = ThreadPoolExecutor(min(config.num_restarts, os.cpu_count() or 1), initializer=_use_one_thread)
     with warnings.catch_warnings(), threadpool_limits(limits=1), workers:
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct tokens than clusters: see docstring
-        starts = [
-            kmeans_plusplus(points, config.num_clusters, random_state=random_state)[0]
-            for _ in range(config.num_restarts)
-        ]
-        runs = list(workers.map(partial(_lloyd, points), starts))
+        starts, runs, total = [], [], 2 * config.num_restarts
+        for number in range(config.num_restarts):
+            starts.append(kmeans_plusplus(points, config.num_clusters, random_state=random_state)[0])
+            progress("clusters", number + 1, total)
+        for run in workers.map(partial(_lloyd, points), starts):
+            runs.append(run)
+            progress("clusters", len(starts) + len(runs), total)
     best = min(runs, key=attrgetter("inertia_"))  # the first of equals
     return torch.from_numpy(best.cluster_centers_ + mean)
 
@@ -95,7 +98,7 @@ def _lloyd(points: np.ndarray, start: np.ndarray) -> KMeans:
     return KMeans(len(start), init=start, n_init=1).fit(points)
 
 
-def automatic_num_clusters(tokens: Tensor, granularity: float, seed: int) -> int:
+def automatic_num_clusters(tokens: Tensor, granularity: float, seed: int, *, progress: Progress = no_progress) -> int:
     """Choose the number of clusters: the least that explain a share of the variance of the tokens.
 
     The explained share is 1 less the mean squared distance to the nearest centre over that to the mean. It grows with
@@ -106,6 +109,7 @@ def automatic_num_clusters(tokens: Tensor, granularity: float, seed: int) -> int
         tokens: ``(M,C)`` float32, normalised, of the anchor frame.
         granularity: share in [0, 1].
         seed: of K-means.
+        progress: called with stage ``number of clusters`` after each number that is tried.
 
     Returns:
         A number in [2, 64]; at most that of the tokens.
@@ -115,11 +119,13 @@ def automatic_num_clusters(tokens: Tensor, granularity: float, seed: int) -> int
     """
     total = float((tokens - tokens.mean(0)).square().sum())
     low, high = min(2, len(tokens)), min(MAX_AUTOMATIC, len(tokens))
+    span = high - low
     while low < high:
         middle = (low + high) // 2
         centres = cluster_tokens(tokens, ClusterConfig(middle, num_restarts=1), seed)
         left = float((tokens.cpu() - centres[nearest_centre(tokens, centres)]).square().sum())
         low, high = (low, middle) if left <= (1 - granularity) * total else (middle + 1, high)
+        progress("number of clusters", span - (high - low), span)
     return low
 
 
@@ -139,7 +145,13 @@ def nearest_centre(tokens: Tensor, centres: Tensor) -> Tensor:
 
 
 def cluster_anchor(
-    features: Features, config: ClusterConfig, seed: int, *, anchor: int = 0, window_length: int = 14
+    features: Features,
+    config: ClusterConfig,
+    seed: int,
+    *,
+    anchor: int = 0,
+    window_length: int = 14,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """Cluster the anchor frame.
 
@@ -152,6 +164,7 @@ def cluster_anchor(
         seed: of K-means.
         anchor: index of the anchor frame, in [0, T).
         window_length: frames of a window; the window that holds the anchor is the one that K-means sees.
+        progress: called as by `automatic_num_clusters` and `cluster_tokens`.
 
     Returns:
         ``(h,w)`` int64 clusters in [0, K), on the CPU.
@@ -169,8 +182,9 @@ def cluster_anchor(
     tokens = normalised(features.queries[seen])
     shown = tokens[anchor - (seen.start or 0)]
     if config.num_clusters == 0:
-        config = replace(config, num_clusters=automatic_num_clusters(shown, config.granularity, seed))
-    centres = cluster_tokens(tokens.flatten(0, 1), config, seed)
+        number = automatic_num_clusters(shown, config.granularity, seed, progress=progress)
+        config = replace(config, num_clusters=number)
+    centres = cluster_tokens(tokens.flatten(0, 1), config, seed, progress=progress)
     return nearest_centre(shown, centres).reshape(features.grid)
 
 

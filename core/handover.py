@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .labels import region_masks
-from .types import InputError, LabelMaps, Region
+from .types import InputError, LabelMaps, Progress, Region, no_progress
 
 
 class Box(NamedTuple):
@@ -49,10 +49,16 @@ def box_of(mask: Tensor) -> Box | None:
     return Box(left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top)
 
 
-def boxes(labels: LabelMaps, chosen: Sequence[int]) -> list[list[Box]]:
-    """Return for each frame the boxes of the chosen regions that it holds, in the order of ``chosen``."""
-    masks = region_masks(labels.maps, chosen).movedim(1, 0)  # (K,T,H,W) -> (T,K,H,W)
-    return [[box for box in map(box_of, frame) if box] for frame in masks]
+def boxes(labels: LabelMaps, chosen: Sequence[int], progress: Progress = no_progress) -> list[list[Box]]:
+    """Return for each frame the boxes of the chosen regions that it holds, in the order of ``chosen``.
+
+    ``progress`` is called with stage ``boxes`` in frames.
+    """
+    found = []
+    for number, frame in enumerate(labels.maps):
+        found.append([box for box in map(box_of, region_masks(frame, chosen)) if box])
+        progress("boxes", number + 1, len(labels.maps))
+    return found
 
 
 def first_masks(labels: LabelMaps, chosen: Sequence[int], frame: int) -> tuple[Tensor, list[int]]:
@@ -80,13 +86,16 @@ def first_masks(labels: LabelMaps, chosen: Sequence[int], frame: int) -> tuple[T
     return masks[there].float(), [label for label, found in zip(chosen, there.tolist(), strict=True) if not found]
 
 
-def segments(labels: LabelMaps, chosen: Sequence[int], margin: float = 1.5) -> tuple[tuple[int, int], list[SEG]]:
+def segments(
+    labels: LabelMaps, chosen: Sequence[int], margin: float = 1.5, progress: Progress = no_progress
+) -> tuple[tuple[int, int], list[SEG]]:
     """Return regions as the Impact Pack's SEGS: one segment per region, over all frames.
 
     Args:
         labels: ``(T,H,W)`` labels and their regions.
         chosen: labels of regions; those that never occur are left out.
         margin: size of the crop by that of the box.
+        progress: called with stage ``segments`` in regions.
 
     Returns:
         ``(H, W)``, and segments with one mask per frame ``(T,h,w)`` float32, or ``(h,w)`` for a single frame.
@@ -94,7 +103,7 @@ def segments(labels: LabelMaps, chosen: Sequence[int], margin: float = 1.5) -> t
     height, width = (int(side) for side in labels.maps.shape[1:])
     names = {region.label: region.name for region in labels.regions}
     found = []
-    for label in chosen:
+    for number, label in enumerate(chosen, 1):
         masks = labels.maps == label
         box = box_of(masks.any(0))
         if box:
@@ -104,6 +113,7 @@ def segments(labels: LabelMaps, chosen: Sequence[int], margin: float = 1.5) -> t
             corners = (box.x, box.y, box.x + box.width, box.y + box.height)
             seg = SEG(None, mask if len(mask) > 1 else mask[0].numpy(), 1.0, (left, top, right, bottom), corners, "")
             found.append(seg._replace(label=names[label]))
+        progress("segments", number, len(chosen))
     return (height, width), found
 
 
@@ -126,12 +136,13 @@ def run_lengths(mask: Tensor) -> list[int]:
     return [0, *counts] if bool(flat[0]) else list(counts)
 
 
-def coco(labels: LabelMaps, file_name: str = "labels/{:05d}.png") -> dict[str, Any]:
+def coco(labels: LabelMaps, file_name: str = "labels/{:05d}.png", progress: Progress = no_progress) -> dict[str, Any]:
     """Return label maps in COCO's format, with one category per region; ``track_id`` is the region's label.
 
     Args:
         labels: ``(T,H,W)`` labels and their regions.
         file_name: what the picture of a frame is called, with the frame's number.
+        progress: called with stage ``outlines`` in frames.
     """
     height, width = (int(side) for side in labels.maps.shape[1:])
     annotations: list[dict[str, Any]] = []
@@ -152,6 +163,7 @@ def coco(labels: LabelMaps, file_name: str = "labels/{:05d}.png") -> dict[str, A
                         "iscrowd": 1,
                     }
                 )
+        progress("outlines", number + 1, len(labels.maps))
     images = [
         {"id": number, "file_name": file_name.format(number), "width": width, "height": height, "frame": number}
         for number in range(len(labels.maps))
@@ -160,29 +172,31 @@ def coco(labels: LabelMaps, file_name: str = "labels/{:05d}.png") -> dict[str, A
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def write_id_video(path: Path, maps: Tensor, fps: float) -> None:
+def write_id_video(path: Path, maps: Tensor, fps: float, progress: Progress = no_progress) -> None:
     """Write label maps as a lossless grey video: the grey value of a pixel is the id of its region.
 
     Args:
         path: a Matroska file (``.mkv``, FFV1); it is whole when the function returns.
         maps: ``(T,H,W)`` uint8.
         fps: frames per second.
+        progress: called with stage ``id video`` in frames.
 
     Raises:
         OSError: the file cannot be written.
     """
     try:
-        _encode(path, maps, fps)
+        _encode(path, maps, fps, progress)
     except av.error.FFmpegError as error:
         raise OSError(error.errno, error.strerror) from error
 
 
-def _encode(path: Path, maps: Tensor, fps: float) -> None:
+def _encode(path: Path, maps: Tensor, fps: float, progress: Progress) -> None:
     with av.open(str(path), "w", format="matroska") as container:
         stream: Any = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = int(maps.shape[1]), int(maps.shape[2]), "gray"
-        for labels in maps.cpu().numpy():
+        for number, labels in enumerate(maps.cpu().numpy()):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(labels, format="gray")))
+            progress("id video", number + 1, len(maps))
         container.mux(stream.encode())
 
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from .types import MAX_LABEL, VOID, InputError, Region, Seeds, require_shape
+from .types import MAX_LABEL, VOID, InputError, Progress, Region, Seeds, no_progress, require_shape
 
 
 def default_name(label: int) -> str:
@@ -182,6 +182,33 @@ def region_masks(maps: Tensor, labels: Sequence[int]) -> Tensor:
     masks = torch.empty(len(labels), *maps.shape, dtype=torch.bool, device=maps.device)
     for mask, label in zip(masks, labels, strict=True):
         torch.eq(maps, label, out=mask)
+    return masks
+
+
+def union_mask(maps: Tensor, labels: Sequence[int], progress: Progress = no_progress) -> Tensor:
+    """Return where any of the labels lies, without a mask of each.
+
+    >>> union_mask(torch.tensor([[[1, 2, 3]]]), [1, 3]).tolist()
+    [[[True, False, True]]]
+
+    Args:
+        maps: ``(T,H,W)`` integer labels in [0, 255].
+        labels: any number of them.
+        progress: called with stage ``masks`` in frames.
+
+    Returns:
+        ``(T,H,W)`` bool.
+
+    Raises:
+        InputError: ``maps`` has not three axes.
+    """
+    require_shape("maps", maps, "T H W")
+    inside = torch.zeros(MAX_LABEL + 1, dtype=torch.bool, device=maps.device)
+    inside[list(labels)] = True
+    masks = torch.empty(maps.shape, dtype=torch.bool, device=maps.device)
+    for number, frame in enumerate(maps):
+        masks[number] = inside[frame.long()]
+        progress("masks", number + 1, len(maps))
     return masks
 
 

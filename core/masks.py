@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from .types import InputError, require_shape
+from .types import InputError, Progress, no_progress, require_shape
 
 Shape = Literal["region", "box", "blocks"]
 
@@ -34,12 +34,13 @@ class Finish(NamedTuple):
     feather: int = 0
 
 
-def finished(masks: Tensor, finish: Finish) -> Tensor:
+def finished(masks: Tensor, finish: Finish, progress: Progress = no_progress) -> Tensor:
     """Finish masks.
 
     Args:
         masks: ``(T,H,W)``, 0 to 1; above a half is inside.
         finish: the steps.
+        progress: called with stage ``masks`` in frames.
 
     Returns:
         ``(T,H,W)`` float32 in [0, 1], on the CPU. A frame without mask stays empty but for smoothing in time.
@@ -56,24 +57,19 @@ def finished(masks: Tensor, finish: Finish) -> Tensor:
         )
     if min(finish.feather, finish.border, finish.block_size - 1) < 0:
         raise InputError(f"`feather`, `border` and `block_size` must not be negative, but got {finish}. Use 0 or more.")
-    inside = _steady(masks.cpu() > 0.5, finish.smooth_frames)
-    inside = torch.stack([_grown(_bordered(frame, finish.border), finish.grow) for frame in inside])
-    if finish.shape == "box":
-        inside = torch.stack([_box(frame) for frame in inside])
-    elif finish.shape == "blocks":
-        inside = _blocks(inside, finish.block_size)
-    return torch.stack([_feathered(frame, finish.feather) for frame in inside])
-
-
-def _steady(inside: Tensor, length: int) -> Tensor:
-    """Return the majority ``(T,H,W)`` bool of the frames around each; at the ends of fewer frames."""
-    if length == 1 or len(inside) == 1:
-        return inside
-    result = torch.empty_like(inside)
-    for frame in range(len(inside)):
-        reach = min(length // 2, frame, len(inside) - 1 - frame)
-        result[frame] = inside[frame - reach : frame + reach + 1].float().mean(0) > 0.5
+    inside = masks.cpu() > 0.5
+    result = torch.empty(masks.shape)
+    for number in range(len(masks)):
+        frame = _bordered(_steady(inside, number, finish.smooth_frames), finish.border)
+        result[number] = _feathered(_shaped(_grown(frame, finish.grow), finish), finish.feather)
+        progress("masks", number + 1, len(masks))
     return result
+
+
+def _steady(inside: Tensor, frame: int, length: int) -> Tensor:
+    """Return the majority ``(H,W)`` bool of the frames of ``(T,H,W)`` around one; at the ends of fewer frames."""
+    reach = min(length // 2, frame, len(inside) - 1 - frame)
+    return inside[frame - reach : frame + reach + 1].float().mean(0) > 0.5
 
 
 def _grown(inside: Tensor, pixels: int) -> Tensor:
@@ -94,6 +90,13 @@ def _bordered(inside: Tensor, width: int) -> Tensor:
     return F.pad(inner, (reach,) * 4, mode="replicate")[0, 0] > 0.5
 
 
+def _shaped(inside: Tensor, finish: Finish) -> Tensor:
+    """Return the mask ``(H,W)`` in the shape that is wanted."""
+    if finish.shape == "region":
+        return inside
+    return _box(inside) if finish.shape == "box" else _blocks(inside, finish.block_size)
+
+
 def _box(inside: Tensor) -> Tensor:
     """Return the smallest box around a mask ``(H,W)``."""
     rows, columns = inside.any(1), inside.any(0)
@@ -102,10 +105,10 @@ def _box(inside: Tensor) -> Tensor:
 
 
 def _blocks(inside: Tensor, size: int) -> Tensor:
-    """Return all blocks of ``size`` pixels that masks ``(T,H,W)`` touch."""
-    blocks = F.max_pool2d(inside[:, None].float(), size, ceil_mode=True)
-    whole = blocks.repeat_interleave(size, 2).repeat_interleave(size, 3)[:, 0]
-    return whole[:, : inside.shape[1], : inside.shape[2]] > 0
+    """Return all blocks of ``size`` pixels that a mask ``(H,W)`` touches."""
+    blocks = F.max_pool2d(inside[None].float(), size, ceil_mode=True)[0]
+    whole = blocks.repeat_interleave(size, 0).repeat_interleave(size, 1)
+    return whole[: inside.shape[0], : inside.shape[1]] > 0
 
 
 def _feathered(inside: Tensor, width: int) -> Tensor:

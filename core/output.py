@@ -22,7 +22,7 @@ from .images import read_labels
 from .palette import PALETTE
 from .record import RunDescription, RunResult, record_lines, require_same_run
 from .scan_state import ScanState
-from .types import InputError, Region
+from .types import InputError, Progress, Region, no_progress
 
 LABELS_FOLDER, OVERLAY_FILE, LEGEND_FILE = "labels", "overlay.mp4", "legend.png"
 RECORD_FILE, STATE_FILE = "segmentation.json", "resume.safetensors"
@@ -131,12 +131,16 @@ class ResultFolder:
         if record.exists():
             require_same_run(record.read_text(), run)
 
-    def write_label_maps(self, start: int, maps: Tensor) -> None:
-        """Write ``maps`` ``(T,H,W)`` uint8 of the frames from number ``start`` on."""
+    def write_label_maps(self, start: int, maps: Tensor, progress: Progress = no_progress) -> None:
+        """Write ``maps`` ``(T,H,W)`` uint8 of the frames from number ``start`` on.
+
+        ``progress`` is called with stage ``label maps`` in frames.
+        """
         for number, label_map in enumerate(maps, start):
             buffer = io.BytesIO()
             label_image(label_map).save(buffer, "PNG")
             self._write(self._label_file(number), [buffer.getvalue()])
+            progress("label maps", number + 1 - start, len(maps))
 
     def read_label_maps(self, stop: int) -> Iterator[Tensor]:
         """Yield the label maps ``(H,W)`` uint8 of the frames before ``stop``.

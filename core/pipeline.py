@@ -137,6 +137,7 @@ def make_seeds(
     reference: Tensor | None = None,
     *,
     anchor: int = 0,
+    progress: Progress = no_progress,
 ) -> Seeds:
     """Cluster the anchor frame, and name the clusters by a reference label map if there is one (paper 4.1, 5.1).
 
@@ -145,12 +146,18 @@ def make_seeds(
         settings: clustering, window and sampling settings.
         reference: ``(H,W)`` uint8 labels of the anchor frame, 255 = void, or None.
         anchor: index of the anchor frame.
+        progress: called as by `cluster_anchor`.
 
     Returns:
         Labels of the anchor frame: cluster numbers, or labels of ``reference``.
     """
     clusters = cluster_anchor(
-        features, settings.cluster, settings.sampling.seed, anchor=anchor, window_length=settings.window.length
+        features,
+        settings.cluster,
+        settings.sampling.seed,
+        anchor=anchor,
+        window_length=settings.window.length,
+        progress=progress,
     )
     if reference is None:
         return seeds_from_clusters(clusters, anchor)
@@ -187,7 +194,7 @@ def segment_windows(
     for index in range(state.next_window if state else 0, len(work)):
         span = work[index]
         features = window_features(backbone, source, span, settings, progress)
-        seeds = seeds or make_seeds(features, settings, reference)
+        seeds = seeds or make_seeds(features, settings, reference, progress=progress)
         scan = CoarseScan(seeds, settings.context, settings.refinement, context, SceneChanges.of(settings))
         maps = [scan.step(features.window(part.start, part.stop)) for part in context_windows(span, settings)]
         seeds = seeds._replace(regions=scan.regions)

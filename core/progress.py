@@ -92,7 +92,8 @@ def open_display(stream: TextIO) -> Display:
 class RunProgress:
     """The ``progress`` of all stages of a run: stage, frames per second, and the time left of the whole run.
 
-    The stages of a window are shown as a part of all windows; others, such as the check of the input, by themselves.
+    The stages of a window are shown as a part of all windows; others, such as the check of the input, by themselves,
+    and while windows are under way without moving the bar.
 
     Args:
         display: where to show it.
@@ -107,7 +108,7 @@ class RunProgress:
         self._num_frames = self._window_length = self._first = self._done = 0
         self._spent: dict[str, float] = {}
         self._parts: dict[str, float] = {}
-        self._stage = ""
+        self._stage, self._fraction = "", 0.0
         self._begin = self._stage_begin = self._last = clock()
 
     def start(self, num_frames: int, window_length: int, first: int = 0) -> None:
@@ -143,11 +144,12 @@ class RunProgress:
             self._parts[stage] = part
             self._show_window(stage, now, last=done >= total)
         else:
+            whole = self._fraction if self._done < self._num_frames else part
             rate = max(done, 1) / max(now - self._stage_begin, _INSTANT)
-            text = f"{stage}: frame {done} of {total}, {rate:.3g} frames/s, {duration((total - done) / rate)} left"
+            text = f"{stage}: {done} of {total}, {rate:.3g}/s, {duration((total - done) / rate)} left"
             if done >= total:
-                text = f"{stage}: {total} frames in {duration(now - self._stage_begin)}"
-            self._display.show(part, text, last=done >= total)
+                text = f"{stage}: {total} in {duration(now - self._stage_begin)}"
+            self._display.show(whole, text, last=done >= total)
         self._last = now
 
     def _show_window(self, stage: str, now: float, *, last: bool) -> None:
@@ -162,7 +164,8 @@ class RunProgress:
         text = f"{frames}: {stage} {self._parts[stage]:.0%}, {rate:.3g} frames/s, {left} left"
         if self._num_frames - done < _FINISHED:
             text = f"{self._num_frames - self._first} frames in {duration(now - self._begin)}"
-        self._display.show(done / self._num_frames, text, last=last)
+        self._fraction = done / self._num_frames
+        self._display.show(self._fraction, text, last=last)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

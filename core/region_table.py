@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 from .labels import reduced_reference
-from .types import MAX_LABEL, LabelMaps, require_shape
+from .types import MAX_LABEL, LabelMaps, Progress, no_progress, require_shape
 
 _DEPTH_SIDE = 128
 """Pixels of the longer side at which the point deepest inside a region is looked for."""
@@ -40,15 +40,25 @@ class RegionRow(NamedTuple):
     y: float
 
 
-def pixel_counts(maps: Tensor) -> Tensor:
-    """Return how many pixels of each frame have each label, ``(T,256)`` int64, of label maps ``(T,H,W)``."""
+def pixel_counts(maps: Tensor, progress: Progress = no_progress) -> Tensor:
+    """Return how many pixels of each frame have each label, ``(T,256)`` int64, of label maps ``(T,H,W)``.
+
+    ``progress`` is called with stage ``areas`` in frames.
+    """
     require_shape("maps", maps, "T H W")
-    return torch.stack([torch.bincount(frame.flatten(), minlength=MAX_LABEL + 1) for frame in maps])
+    counts = torch.empty(len(maps), MAX_LABEL + 1, dtype=torch.int64, device=maps.device)
+    for number, frame in enumerate(maps):
+        counts[number] = torch.bincount(frame.flatten(), minlength=MAX_LABEL + 1)
+        progress("areas", number + 1, len(maps))
+    return counts
 
 
-def region_table(labels: LabelMaps) -> tuple[RegionRow, ...]:
-    """Return a row for each region, in their order; those that no frame shows have None and 0 in it."""
-    counts = pixel_counts(labels.maps).cpu()
+def region_table(labels: LabelMaps, progress: Progress = no_progress) -> tuple[RegionRow, ...]:
+    """Return a row for each region, in their order; those that no frame shows have None and 0 in it.
+
+    ``progress`` is called with stage ``areas`` in frames.
+    """
+    counts = pixel_counts(labels.maps, progress).cpu()
     num_pixels = max(1, labels.maps.numel())
     rows = []
     for label, name in labels.regions:

@@ -119,7 +119,7 @@ def enlarge(
         InputError: the guided filter is asked for and the features came without pictures.
     """
     if config.method == "bilinear":
-        return bilinear(coarse, features.frame_size)
+        return bilinear(coarse, features.frame_size, progress)
     if features.pictures is None:
         raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
     maps = []
@@ -129,8 +129,11 @@ def enlarge(
     return LabelMaps(torch.stack(maps), coarse.regions)
 
 
-def bilinear(coarse: CoarseMaps, frame_size: tuple[int, int]) -> LabelMaps:
-    """Enlarge coarse maps: bilinear per label, the largest wins, ties to the smallest label."""
+def bilinear(coarse: CoarseMaps, frame_size: tuple[int, int], progress: Progress = no_progress) -> LabelMaps:
+    """Enlarge coarse maps: bilinear per label, the largest wins, ties to the smallest label.
+
+    ``progress`` is called with stage ``upsampling`` in frames.
+    """
     maps = []
     for frame in coarse.maps.cpu():
         best = torch.zeros(frame_size)
@@ -141,4 +144,5 @@ def bilinear(coarse: CoarseMaps, frame_size: tuple[int, int]) -> LabelMaps:
             chosen[score > best] = label
             best = torch.maximum(best, score)
         maps.append(chosen)
+        progress("upsampling", len(maps), len(coarse.maps))
     return LabelMaps(torch.stack(maps), coarse.regions)

@@ -99,7 +99,7 @@ class KMeansInit(io.ComfyNode):
             },
             window={"length": window_length},
         )
-        return io.NodeOutput(make_seeds(features, settings, anchor=anchor_frame))
+        return io.NodeOutput(make_seeds(features, settings, anchor=anchor_frame, progress=NodeProgress()))
 
 
 class SceneContextKNN(io.ComfyNode):

@@ -12,6 +12,7 @@ from comfy_api.latest import io, ui
 from ..core.output import LABELS_FOLDER, RECORD_FILE, Place, ResultFolder, areas_of, colours_of
 from ..core.types import MAX_LABEL, InputError, Region, region_labels
 from .places import free_place, place_of
+from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import schema
 from .wires import Labels
@@ -48,9 +49,10 @@ class SaveRegions(io.ComfyNode):
         """Write the folder."""
         path, saved = free_place(filename_prefix, "regions")
         folder = ResultFolder(path, OUTPUT_PLACE)
-        maps, regions = labels.full()
+        progress = NodeProgress()
+        maps, regions = labels.full(progress)
         folder.prepare(maps.numel())
-        folder.write_label_maps(0, maps)
+        folder.write_label_maps(0, maps, progress)
         text = json.dumps(_record(maps, regions), indent=1)
         folder.write_file(RECORD_FILE, lambda path: _write(path, text))
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{len(maps)} label maps in output/{saved}"))

@@ -16,6 +16,7 @@ from ..core.scene_config import InstanceConfig
 from ..core.types import LabelMaps, region_labels
 from .files import OUTPUT_PLACE
 from .places import free_place
+from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import advanced, labels_input, schema
 from .selection import chosen_labels
@@ -75,7 +76,8 @@ class SplitInstances(io.ComfyNode):
     def execute(cls, labels: Labels, regions: str, min_share: float, min_frames: int) -> io.NodeOutput:
         """Split the regions."""
         config = InstanceConfig(min_share, min_frames)
-        maps, found = split_instances(LabelMaps(labels.maps, labels.regions), _chosen(regions, labels), config)
+        whole = LabelMaps(labels.maps, labels.regions)
+        maps, found = split_instances(whole, _chosen(regions, labels), config, progress=NodeProgress())
         return io.NodeOutput(labels._replace(maps=maps, regions=found, scan=None))
 
 
@@ -131,7 +133,7 @@ class FinishMask(io.ComfyNode):
         finish = Finish(smooth_frames, border, grow, feather=feather)
         if shape != "region":
             finish = finish._replace(shape="box" if shape == "box" else "blocks")
-        return io.NodeOutput(finished(mask.reshape(-1, *mask.shape[-2:]), finish))
+        return io.NodeOutput(finished(mask.reshape(-1, *mask.shape[-2:]), finish, NodeProgress()))
 
 
 class RegionsToSEGS(io.ComfyNode):
@@ -164,7 +166,8 @@ class RegionsToSEGS(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, regions: str, crop_factor: float) -> io.NodeOutput:
         """Make the segments."""
-        return io.NodeOutput(segments(labels.full(), _chosen(regions, labels), crop_factor))
+        progress = NodeProgress()
+        return io.NodeOutput(segments(labels.full(progress), _chosen(regions, labels), crop_factor, progress))
 
 
 class RegionsToTracker(io.ComfyNode):
@@ -196,9 +199,10 @@ class RegionsToTracker(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, regions: str, frame: int) -> io.NodeOutput:
         """Make masks and boxes; regions that the frame lacks are left out of the masks."""
-        full, chosen = labels.full(), _chosen(regions, labels)
+        progress = NodeProgress()
+        full, chosen = labels.full(progress), _chosen(regions, labels)
         masks, missing = first_masks(full, chosen, frame)
-        found = [[box._asdict() for box in each] for each in boxes(full, chosen)]
+        found = [[box._asdict() for box in each] for each in boxes(full, chosen, progress)]
         return io.NodeOutput(masks, found, named(labels.regions, [label for label in chosen if label not in missing]))
 
 
@@ -231,11 +235,12 @@ class ExportRegions(io.ComfyNode):
     def execute(cls, labels: Labels, filename_prefix: str, fps: float) -> io.NodeOutput:
         """Write the folder."""
         path, saved = free_place(filename_prefix, "export")
-        folder, full = ResultFolder(path, OUTPUT_PLACE), labels.full()
+        folder, progress = ResultFolder(path, OUTPUT_PLACE), NodeProgress()
+        full = labels.full(progress)
         folder.prepare(full.maps.numel())
-        folder.write_label_maps(0, full.maps)
-        folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps))
-        folder.write_file(COCO_FILE, lambda path: _write_json(path, coco(full)))
+        folder.write_label_maps(0, full.maps, progress)
+        folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps, progress))
+        folder.write_file(COCO_FILE, lambda path: _write_json(path, coco(full, progress=progress)))
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{COCO_FILE}, {ID_FILE} and PNGs in output/{saved}"))
 
 

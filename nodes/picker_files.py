@@ -17,7 +17,7 @@ from ..core.labels import reduced_reference
 from ..core.output import colours_of
 from ..core.picks import Picks
 from ..core.region_table import region_table
-from ..core.types import LabelMaps
+from ..core.types import LabelMaps, Progress
 from .images import reduced, reduced_size
 
 KEY = "vidseg_picker"
@@ -33,7 +33,9 @@ _SAMPLED = 8
 Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def picker_output(frames: Tensor, labels: LabelMaps, text: str, picks: Picks) -> dict[str, list[dict[str, Any]]]:
+def picker_output(
+    frames: Tensor, labels: LabelMaps, text: str, picks: Picks, progress: Progress
+) -> dict[str, list[dict[str, Any]]]:
     """Write the files of the picker, unless they are there, and return what the browser gets.
 
     Args:
@@ -41,6 +43,7 @@ def picker_output(frames: Tensor, labels: LabelMaps, text: str, picks: Picks) ->
         labels: label maps ``(T,H,W)`` before anything is picked, and their regions.
         text: the picks as they came in.
         picks: what they found.
+        progress: called with stages ``areas`` and ``pictures`` in frames.
     """
     numbers = list(range(0, len(frames), -(-len(frames) // MAX_FRAMES)))
     size = reduced_size(frames.shape[1:3], SIDE)
@@ -48,11 +51,12 @@ def picker_output(frames: Tensor, labels: LabelMaps, text: str, picks: Picks) ->
     stem = _digest([*(_levels(frames[number, ::_SAMPLED, ::_SAMPLED]) for number in numbers), *maps])
     folder = Path(folder_paths.get_temp_directory()) / KEY
     folder.mkdir(parents=True, exist_ok=True)
-    for number, labelled in zip(numbers, maps, strict=True):
+    for done, (number, labelled) in enumerate(zip(numbers, maps, strict=True), 1):
         _write(folder / f"{stem}_{number}.jpg", lambda number=number: _levels(reduced(frames[number][None], SIDE)[0]))
         _write(folder / f"{stem}_{number}.png", lambda labelled=labelled: labelled)
+        progress("pictures", done, len(numbers))
     colours = colours_of(labels.regions)
-    rows = [row._asdict() | {"colour": colours[row.label]} for row in region_table(labels)]
+    rows = [row._asdict() | {"colour": colours[row.label]} for row in region_table(labels, progress)]
     found = [[point.frame, point.x, point.y, label] for point, label in zip(picks.points, picks.found, strict=True)]
     content = {
         "text": text, "stem": stem, "numFrames": len(frames), "frames": numbers, "regions": rows,

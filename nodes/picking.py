@@ -5,11 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.labels import region_masks
+from ..core.labels import union_mask
 from ..core.picks import described, parsed_points, resolved
+from ..core.region_table import pixel_counts
 from ..core.types import InputError
 from .images import as_frames
 from .picker_files import picker_output
+from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import labels_input, schema
 from .wires import Labels, require_frames_of
@@ -64,12 +66,13 @@ class PickRegions(io.ComfyNode):
         """Find the regions under the points and make the mask ``(T,H,W)``."""
         frames = as_frames(frames)
         require_frames_of(labels, frames)
-        full = labels.full()
+        progress = NodeProgress()
+        full = labels.full(progress)
         found = resolved(parsed_points(picks), full)
         named = labels.with_names(found.names, found.merges)
-        masks = region_masks(named.full().maps, found.picked)
-        shares = dict(zip(found.picked, masks.flatten(1).sum(1).tolist(), strict=True))
-        report = described(found, lambda label: f"{shares[label] / full.maps.numel():.1%} of the clip")
-        mask = masks.any(0)
-        shown = picker_output(frames, full, picks, found)
+        maps = named.full(progress).maps
+        counts = pixel_counts(maps, progress).sum(0)
+        report = described(found, lambda label: f"{int(counts[label]) / maps.numel():.1%} of the clip")
+        mask = union_mask(maps, found.picked, progress)
+        shown = picker_output(frames, full, picks, found, progress)
         return io.NodeOutput((~mask if invert else mask).float(), named, report, ui=shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from comfy_api.latest import io, ui
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from ..core.palette import legend, overlay
 from ..core.types import Features
 from .images import as_frames, beside_legend, principal_colours, reduced, with_tags
+from .progress import NodeProgress
 from .schema import features_input, fps_input, labels_input, schema
 from .wires import Labels, require_frames_of
 
@@ -62,10 +64,14 @@ class PreviewRegions(io.ComfyNode):
         """Draw the overlay."""
         frames = as_frames(frames)
         require_frames_of(labels, frames)
-        maps, regions = labels.full()
-        painted = overlay(frames, maps, opacity)
-        if tags:
-            painted = with_tags(painted, maps, regions)
+        progress = NodeProgress()
+        maps, regions = labels.full(progress)
+        painted = torch.empty_like(frames)
+        for number in range(len(frames)):
+            one = slice(number, number + 1)
+            picture = overlay(frames[one], maps[one], opacity)
+            painted[one] = with_tags(picture, maps[one], regions) if tags else picture
+            progress("overlay", number + 1, len(frames))
         preview = beside_legend(reduced(painted, PREVIEW_SIDE), regions)
         key = legend(regions).float()[None] / 255
         return io.NodeOutput(painted, key, ui=shown(preview, fps, cls))

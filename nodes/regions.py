@@ -5,9 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.labels import VOID, region_masks, seeds_from_reference
+from ..core.labels import VOID, region_masks, seeds_from_reference, union_mask
 from ..core.types import Region, Seeds
 from .images import one_label_map
+from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import Seeds as SeedsSocket
 from .schema import advanced, labels_input, schema
@@ -133,7 +134,8 @@ class RegionsToMask(io.ComfyNode):
     def execute(cls, labels: Labels, regions: str, invert: bool) -> io.NodeOutput:
         """Make the mask ``(T,H,W)``."""
         chosen = chosen_labels(regions, labels.regions)
-        mask = region_masks(labels.full().maps, chosen).any(0)
+        progress = NodeProgress()
+        mask = union_mask(labels.full(progress).maps, chosen, progress)
         return io.NodeOutput((~mask if invert else mask).float())
 
 
@@ -163,5 +165,5 @@ class RegionsToMasks(io.ComfyNode):
         known: tuple[Region, ...] = labels.regions
         chosen = chosen_labels(regions, known) if regions.strip() else tuple(region.label for region in known)
         names = {region.label: region.name for region in known}
-        masks = region_masks(labels.full().maps, chosen).float()
+        masks = region_masks(labels.full(NodeProgress()).maps, chosen).float()
         return io.NodeOutput(list(masks), [names[label] for label in chosen])

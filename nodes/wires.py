@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.config import Settings
 from ..core.labels import merged, reduced_reference, renamed
-from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Region, Seeds
+from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
 from ..core.upsampling import bilinear
 
 
@@ -59,10 +59,10 @@ class Labels(NamedTuple):
         """Number of frames ``T``."""
         return int(self.maps.shape[0])
 
-    def full(self) -> LabelMaps:
+    def full(self, progress: Progress = no_progress) -> LabelMaps:
         """Return the label maps in full resolution; coarse ones are enlarged without the model."""
         if self.coarse:
-            return bilinear(CoarseMaps(self.maps, self.regions), self.frame_size)
+            return bilinear(CoarseMaps(self.maps, self.regions), self.frame_size, progress)
         return LabelMaps(self.maps, self.regions)
 
     def on_grid(self, size: tuple[int, int]) -> Tensor:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
+from vidseg.core import clustering
 from vidseg.core.clustering import cluster_anchor, cluster_tokens, nearest_centre, normalised, seeds_from_clusters
 from vidseg.core.config import ClusterConfig
-from vidseg.core.types import Features, Grid, InputError, Region
+from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError, Region
 
 from tests.golden_data import golden_dir
 
@@ -62,6 +63,19 @@ def test_cluster_tokens_repeats_and_depends_on_the_seed():
     config = ClusterConfig(8, num_restarts=1)
     assert torch.equal(cluster_tokens(tokens, config, 1), cluster_tokens(tokens, config, 1))
     assert not torch.equal(cluster_tokens(tokens, config, 1), cluster_tokens(tokens, config, 2))
+
+
+def test_an_interrupt_stops_the_runs_that_wait(monkeypatch):
+    begun, lloyd = [], clustering._lloyd
+
+    def interrupt(_stage, done, total):
+        if done > total // 2:
+            raise InterruptedByUserError
+
+    monkeypatch.setattr(clustering, "_lloyd", lambda *args: (begun.append(1), lloyd(*args))[1])
+    with pytest.raises(InterruptedByUserError):
+        cluster_tokens(random_tokens(300, 8), ClusterConfig(7, num_restarts=200), 1, progress=interrupt)
+    assert 0 < len(begun) < 200
 
 
 def test_cluster_tokens_leaves_global_generators_alone():

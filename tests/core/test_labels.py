@@ -20,6 +20,7 @@ from vidseg.core.labels import (
     regions_of,
     renamed,
     seeds_from_reference,
+    union_mask,
 )
 from vidseg.core.types import InputError, Region
 
@@ -130,3 +131,9 @@ def test_masks_are_a_partition() -> None:
 
 def test_doctests() -> None:
     assert doctest.testmod(labels).failed == 0
+
+
+def test_the_union_equals_that_of_the_masks() -> None:
+    maps = torch.randint(0, 6, (3, 4, 5), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    for chosen in ((), (2,), (0, 3, 5, 255)):
+        assert torch.equal(union_mask(maps, chosen), region_masks(maps, chosen).any(0))

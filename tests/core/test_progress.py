@@ -59,7 +59,20 @@ def test_what_is_finished_says_how_long_it_took() -> None:
     assert display.shown[-1] == (1.0, "16 frames in 3:00 min", True)
     clock.now += 7
     progress("refinement", 16, 16)
-    assert display.shown[-1] == (1.0, "refinement: 16 frames in 7 s", True)
+    assert display.shown[-1] == (1.0, "refinement: 16 in 7 s", True)
+
+
+def test_a_stage_between_those_of_windows_does_not_move_the_bar() -> None:
+    clock, display = Clock(), Recorder()
+    progress = RunProgress(display, {"features": 1.0}, clock)
+    progress.start(20, 10)
+    clock.now += 10
+    progress("features", 10, 10)
+    progress("clusters", 1, 4)
+    assert [fraction for fraction, _, _ in display.shown] == [0.5, 0.5]
+    progress.window_done(20)
+    progress("overlay", 1, 4)
+    assert display.shown[-1][0] == 0.25
 
 
 def test_frames_of_an_earlier_run_take_no_time() -> None:
@@ -76,7 +89,7 @@ def test_other_stages_are_shown_by_themselves() -> None:
     progress = RunProgress(display, clock=clock)
     clock.now += 2
     progress("check input", 4, 10)
-    assert display.shown[-1] == (0.4, "check input: frame 4 of 10, 2 frames/s, 3 s left", False)
+    assert display.shown[-1] == (0.4, "check input: 4 of 10, 2/s, 3 s left", False)
     progress.close()
     assert display.shown[-1][1] == "closed"
 
