@@ -35,7 +35,7 @@ def read_queries(
     x = add_noise(latents, noise, float(sigmas[settings.start_step]))
     for step in range(settings.start_step, feature.step):
         denoised = denoiser.predict(x, float(sigmas[step])).denoised
-        x = euler_step(x.to(denoised.device), denoised, float(sigmas[step]), float(sigmas[step + 1]))
+        x = euler_step(x, denoised, float(sigmas[step]), float(sigmas[step + 1]))
         after_step(step - settings.start_step + 1, total)
     blocks = (*feature.blocks, feature.matching_block)
     queries = denoiser.queries(x, float(sigmas[feature.step]), blocks)

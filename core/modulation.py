@@ -1,52 +1,31 @@
 """Masked modulation: sampling repeated with an offset inside some cells (paper 4.3, Eq. 2 and 5).
 
-For some frames: `plain_pass` samples without modulation, then `modulate` repeats the steps from the modulated one on,
-for the cells of each job (see `modulation_jobs`) with both signs. Frames of an image model are independent, so a
-compute batch may hold any frames, jobs and signs. A video model, whose window is one sample, needs other jobs (one per
-label, over the whole window); only the jobs and what is passed as ``frames`` to `Denoiser.replay` would change.
+`modulate` repeats a pass of `sampling` over some frames from the modulated step on, for the cells of each job (see
+`modulation_jobs`) with both signs. Frames of an image model are independent, so a compute batch may hold any frames,
+jobs and signs. For a video model, whose window is one sample, see `video_modulation`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .backbones import REPLAYED_TOGETHER, Denoiser, StepCache
+from .backbones import REPLAYED_TOGETHER, Denoiser
 from .config import ModulationConfig, Settings
 from .modulation_jobs import ModulationJob, modulation_jobs
+from .sampling import PlainPass
 from .schedule import euler_step
 from .types import CoarseMaps, InputError, require_shape
 
 Blending = Literal["all", "first", "none"]
 CELL_LATENTS = 2
 """Latents along the side of a coarse cell."""
-
-
-class PlainStep(NamedTuple):
-    """An unmodulated step: its noise level and the next, what a replay needs, and ``(F,4,H/8,W/8)`` latents after."""
-
-    sigma: float
-    next_sigma: float
-    cache: StepCache
-    latents: Tensor
-
-
-class PlainPass(NamedTuple):
-    """Unmodulated steps from the modulated one to the last.
-
-    Attributes:
-        start: ``(F,4,H/8,W/8)`` float32, latents that enter the modulated step.
-        steps: the steps, the modulated one first.
-    """
-
-    start: Tensor
-    steps: tuple[PlainStep, ...]
 
 
 class ModulatedPairs(NamedTuple):
@@ -119,47 +98,6 @@ def jobs_of(coarse: CoarseMaps, settings: Settings) -> tuple[ModulationJob, ...]
     return modulation_jobs(coarse, settings.modulation, keep_uniform=settings.difference.precision == "8bit")
 
 
-def plain_pass(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> PlainPass:
-    """Sample without modulation from ``settings.start_step`` to the end, keeping what the replays need.
-
-    With ``settings.modulation.steps`` of ``first`` the modulated step is the last one: it goes all the way to noise
-    level zero, that is to the UNet's prediction of the clean latents.
-
-    Args:
-        denoiser: the model.
-        latents: ``(F,4,H/8,W/8)`` float32, with noise of ``sigmas[settings.start_step]`` added.
-        sigmas: ``(S+1,)`` noise levels, falling to zero.
-        settings: sampling and modulation settings.
-
-    Returns:
-        The steps from the modulated one to the last.
-
-    Raises:
-        InputError: shapes do not fit.
-    """
-    require_shape("latents", latents, "F 4 H W")
-    require_shape("sigmas", sigmas, "S", S=settings.sampling.num_steps + 1)
-    first = settings.modulation.step
-    start = latents
-    for step in range(settings.start_step, first):
-        sigma, next_sigma = float(sigmas[step]), float(sigmas[step + 1])
-        start = _advance(start, denoiser.predict(start, sigma).denoised, sigma, next_sigma)
-    steps: list[PlainStep] = []
-    current = start
-    levels = (
-        [float(sigma) for sigma in sigmas[first:]]
-        if settings.modulation.steps == "all"
-        else [float(sigmas[first]), 0.0]
-    )
-    for sigma, next_sigma in pairwise(levels):
-        prediction = denoiser.predict(current, sigma, keep=settings.modulation)
-        if prediction.cache is None:
-            raise RuntimeError("a denoiser returned no cache although `keep` was given")
-        current = _advance(current, prediction.denoised, sigma, next_sigma)
-        steps.append(PlainStep(sigma, next_sigma, prediction.cache, current))
-    return PlainPass(start.to(current.device), tuple(steps))
-
-
 def mask_offsets(masks: Tensor, signs: Tensor, factor: float) -> Tensor:
     """Return what Eq. 2 adds to the modulated attention's output: ``sign * factor`` inside the masks, zero outside.
 
@@ -227,13 +165,8 @@ class _Replays:
         latents = self.plain.start[frames]
         for index, step in enumerate(self.plain.steps):
             denoised = self.denoiser.replay(latents, step.sigma, step.cache, frames, offset)
-            latents = _advance(latents, denoised, step.sigma, step.next_sigma)
+            latents = euler_step(latents, denoised, step.sigma, step.next_sigma)
             if blends_after(index, self.config.blending):
                 latents = blend_latents(latents, step.latents[frames], masks)
             offset = None
         return latents
-
-
-def _advance(latents: Tensor, denoised: Tensor, sigma: float, next_sigma: float) -> Tensor:
-    """Take one Euler step on the device of ``denoised``."""
-    return euler_step(latents.to(denoised.device), denoised, sigma, next_sigma)

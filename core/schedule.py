@@ -133,20 +133,21 @@ def euler_step(latents: Tensor, denoised: Tensor, sigma: float, next_sigma: floa
     """Take one deterministic Euler step: ``x + (next_sigma - sigma) * (x - denoised) / sigma``.
 
     Args:
-        latents: ``x``, any shape, at level ``sigma``.
+        latents: ``x``, any shape and device, at level ``sigma``.
         denoised: same shape, prediction of the clean latents.
         sigma: present noise level, > 0.
         next_sigma: noise level to reach, >= 0.
 
     Returns:
-        Latents at level ``next_sigma``; at 0 they are ``denoised`` up to rounding.
+        Latents at level ``next_sigma``, on the device of ``denoised``; at 0 they are ``denoised`` up to rounding.
 
     Raises:
         InputError: ``sigma`` is not positive.
     """
     if sigma <= 0:
         raise InputError(f"`sigma` must be positive, but got {sigma}. Take no step after the last noise level.")
-    return latents + (next_sigma - sigma) * ((latents - denoised) / sigma)
+    x = latents.to(denoised.device)
+    return x + (next_sigma - sigma) * ((x - denoised) / sigma)
 
 
 def frame_noise(seed: int, frames: Sequence[int], shape: Sequence[int]) -> Tensor:

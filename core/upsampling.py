@@ -12,7 +12,8 @@ from .backbones import Backbone, Denoiser, VideoBackbone
 from .config import EnlargingConfig, Settings
 from .differences import RunningArgmax, enlarged_labels, initial_maps, label_scores
 from .guided import guided_map
-from .modulation import ModulatedPairs, jobs_of, modulate, plain_pass
+from .modulation import ModulatedPairs, jobs_of, modulate
+from .sampling import plain_pass
 from .schedule import add_noise, sampling_sigmas
 from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, no_progress, region_labels, require_shape
 from .video_features import require_conditioned

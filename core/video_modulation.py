@@ -7,7 +7,6 @@ region and sign only its latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from .backbones import Denoiser
 from .config import Settings
 from .modulation import blend_latents, blends_after, mask_offsets
+from .sampling import before_modulation, plain_steps
 from .schedule import euler_step
 from .types import require_shape
 
@@ -54,38 +54,22 @@ def modulate_window(
     Raises:
         InputError: shapes do not fit.
     """
-    require_shape("sigmas", sigmas, "S", S=settings.sampling.num_steps + 1)
     config = settings.modulation
-    plain = latents
-    for step in range(settings.start_step, config.step):
-        sigma, next_sigma = float(sigmas[step]), float(sigmas[step + 1])
-        plain = _advanced(plain, denoiser.predict(plain, sigma).denoised, sigma, next_sigma)
-    states = {(label, sign): plain.cpu() for label in masks for sign in SIGNS}
+    start = before_modulation(denoiser, latents, sigmas, settings)
+    states = {(label, sign): start.cpu() for label in masks for sign in SIGNS}
     frames = torch.arange(len(latents))
-    for index, (sigma, next_sigma) in enumerate(modulated_levels(sigmas, settings)):
-        denoised, cache = denoiser.predict(plain, sigma, keep=config)
-        if cache is None:
-            raise RuntimeError("a denoiser returned no cache although `keep` was given")
-        plain = _advanced(plain, denoised, sigma, next_sigma)
+    for index, step in enumerate(plain_steps(denoiser, start, sigmas, settings)):
         for label, mask in masks.items():
             for sign in SIGNS:
-                x = states[label, sign].to(plain.device)
+                x = states[label, sign].to(step.latents.device)
                 offset = mask_offsets(mask, torch.full((len(x),), sign), config.factor) if index == 0 else None
-                x = _advanced(x, denoiser.replay(x, sigma, cache, frames, offset), sigma, next_sigma)
+                denoised = denoiser.replay(x, step.sigma, step.cache, frames, offset)
+                x = euler_step(x, denoised, step.sigma, step.next_sigma)
                 if blends_after(index, config.blending):
-                    x = blend_latents(x, plain, mask.to(x.device))
+                    x = blend_latents(x, step.latents, mask.to(x.device))
                 states[label, sign] = x.cpu()
             advance()
     return [ModulatedWindow(label, states[label, 1.0], states[label, -1.0]) for label in masks]
-
-
-def modulated_levels(sigmas: Tensor, settings: Settings) -> list[tuple[float, float]]:
-    """Return noise levels before and after each step from the modulated one on, of ``sigmas`` ``(S+1,)``.
-
-    With ``settings.modulation.steps`` of ``first`` the modulated step goes all the way to noise level zero.
-    """
-    levels = [float(sigma) for sigma in sigmas[settings.modulation.step :]]
-    return list(pairwise(levels if settings.modulation.steps == "all" else [levels[0], 0.0]))
 
 
 def region_masks(maps: Tensor, labels: Sequence[int], num_finished: int) -> dict[int, Tensor]:
@@ -102,8 +86,3 @@ def region_masks(maps: Tensor, labels: Sequence[int], num_finished: int) -> dict
     require_shape("maps", maps, "F h w")
     finished = torch.zeros((num_finished, *maps.shape[1:]), dtype=torch.bool)
     return {label: torch.cat([finished, (maps == label).cpu()]) for label in labels}
-
-
-def _advanced(latents: Tensor, denoised: Tensor, sigma: float, next_sigma: float) -> Tensor:
-    """Take one Euler step on the device of ``denoised``."""
-    return euler_step(latents.to(denoised.device), denoised, sigma, next_sigma)

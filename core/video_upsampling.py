@@ -8,9 +8,10 @@ from torch import Tensor
 from .backbones import Denoiser, VideoBackbone
 from .config import Settings
 from .differences import RunningArgmax, initial_maps, label_scores
+from .sampling import modulated_levels
 from .schedule import add_noise, edm_sigmas
 from .types import CoarseMaps, Features, LabelMaps, Progress, VideoWindow
-from .video_modulation import ModulatedWindow, modulate_window, modulated_levels, region_masks
+from .video_modulation import ModulatedWindow, modulate_window, region_masks
 
 
 def upsample_video(

@@ -11,8 +11,9 @@ from torch import Tensor
 from vidseg.core import modulation
 from vidseg.core.backbones import REPLAYED_TOGETHER, Prediction, replay_parts
 from vidseg.core.config import ModulationConfig, Settings, changed
-from vidseg.core.modulation import blend_latents, mask_offsets, plain_pass
+from vidseg.core.modulation import blend_latents, mask_offsets
 from vidseg.core.modulation_jobs import modulation_jobs
+from vidseg.core.sampling import plain_pass
 from vidseg.core.schedule import euler_step, sampling_sigmas, training_sigmas
 from vidseg.core.types import CoarseMaps, InputError
 
@@ -140,7 +141,7 @@ def test_equals_the_loop_version_for_other_settings(part: str, values: dict[str,
 
 def test_blending_leaves_the_outside_as_it_was() -> None:
     latents, maps = clip(num_frames=1)
-    plain = modulation.plain_pass(ToyDenoiser(), latents, SIGMAS, SETTINGS).steps[-1].latents[0]
+    plain = plain_pass(ToyDenoiser(), latents, SIGMAS, SETTINGS).steps[-1].latents[0]
     for blending, untouched in (("all", True), ("first", False), ("none", False)):
         settings = changed(SETTINGS, modulation={"blending": blending})
         for pair in modulate(ToyDenoiser(), latents, maps, settings, 8):
