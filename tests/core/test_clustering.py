@@ -11,7 +11,7 @@ from vidseg.core.clustering import cluster_anchor, cluster_tokens, nearest_centr
 from vidseg.core.config import ClusterConfig
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError, Region
 
-from tests.golden_data import golden_dir
+from ..golden_data import golden_dir
 
 GRID = Grid(3, 4)
 

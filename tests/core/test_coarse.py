@@ -13,7 +13,7 @@ from vidseg.core.context import SceneContext, windows
 from vidseg.core.correspondence import refine
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError
 
-from tests.golden_data import golden_dir
+from ..golden_data import golden_dir
 
 GRID = Grid(4, 5)
 OFF = RefinementConfig(enabled=False)

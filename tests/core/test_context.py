@@ -11,7 +11,7 @@ from vidseg.core.config import ContextConfig, WindowConfig
 from vidseg.core.context import SceneContext, windows
 from vidseg.core.types import InputError
 
-from tests.golden_data import golden_dir
+from ..golden_data import golden_dir
 
 
 def random_tokens(*shape, seed=0):

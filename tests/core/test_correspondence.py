@@ -12,7 +12,7 @@ from vidseg.core.config import RefinementConfig, preset
 from vidseg.core.correspondence import follow, match_cells, published_starts, refine, within_threshold
 from vidseg.core.types import Grid, InputError
 
-from tests.golden_data import golden_dir
+from ..golden_data import golden_dir
 
 GRID = Grid(4, 5)
 WIDE = Grid(6, 7)

@@ -13,7 +13,7 @@ from vidseg.core.differences import RunningArgmax, initial_maps, label_scores
 from vidseg.core.eight_bit import jpeg_difference_maps, quantised, resized, scores_of_jpeg_maps
 from vidseg.core.types import CoarseMaps, Region
 
-from tests.golden_data import golden_dir
+from ..golden_data import golden_dir
 
 EIGHT_BIT = DifferenceConfig(precision="8bit")
 GOLDEN = ("sd_default", "sd_windows_0", "sd_windows_1", "sd_windows_2")

@@ -24,7 +24,7 @@ from vidseg.core.labels import (
 )
 from vidseg.core.types import InputError, Region
 
-from tests.golden_data import golden_dir
+from ..golden_data import golden_dir
 
 
 def random_map(seed: int, high: int, *shape: int) -> Tensor:

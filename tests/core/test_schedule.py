@@ -16,7 +16,7 @@ from vidseg.core.schedule import (
 )
 from vidseg.core.types import InputError
 
-from tests.golden_data import golden_dir
+from ..golden_data import golden_dir
 
 SPECIFIED_SIGMAS = [
     *(14.614641, 11.542771, 9.237423, 7.485421, 6.137461, 5.087763, 4.260557, 3.600989, 3.068943, 2.634796),

@@ -90,6 +90,19 @@ class Server:
             with error:
                 return dict(json.loads(error.read()))
 
+    async def started(self, graph: Graph, node: str) -> str:
+        """Queue a graph, wait until a node reports progress, and return the graph's ``prompt_id``."""
+        import aiohttp  # noqa: PLC0415, the host's
+
+        async with aiohttp.ClientSession() as session, session.ws_connect(f"{self.address}/ws?clientId=test") as socket:
+            body = {"prompt": graph, "client_id": "test"}
+            prompt_id = str(json.loads(self.fetch("/prompt", body))["prompt_id"])
+            async for message in socket:
+                event = json.loads(message.data) if message.type is aiohttp.WSMsgType.TEXT else {}
+                if event.get("type") == "progress" and event["data"]["node"] == node:
+                    return prompt_id
+        raise ConnectionError(prompt_id)
+
     def wait(self, prompt_id: str) -> dict[str, Any]:
         """Wait for a graph and return its history."""
         end = time.monotonic() + RUN_SECONDS

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.nodes.host import REPOSITORY, Server, host_path, running_server
+from ..nodes.host import REPOSITORY, Server, host_path, running_server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -14,7 +14,7 @@ import torch
 from vidseg.core.picks import PointLine, formatted_points, parsed_points, resolved
 from vidseg.core.types import InputError, LabelMaps, Region
 
-from tests.sources import ROOT
+from ..sources import ROOT
 
 NODE_JS = shutil.which("node")
 pytestmark = pytest.mark.skipif(NODE_JS is None, reason="no Node.js")
