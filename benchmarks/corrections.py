@@ -24,10 +24,9 @@ from vidseg.core.correction_text import parsed_corrections
 from vidseg.core.corrections import Painted, corrected
 from vidseg.core.labels import reduced_reference
 from vidseg.core.pipeline import make_seeds
+from vidseg.core.propagation import PropagationMemory
 from vidseg.core.types import LabelMaps, Region, Seeds
 
-DIFT = {"recent": 28, "radius": 15, "neighbors": 15, "temperature": 0.2}
-"""Label propagation with the settings that DIFT's README gives for DAVIS with Stable Diffusion."""
 ROWS = (
     "scene context, region under the click (K = 20)",
     "label propagation (DIFT) from the clicked thing",
@@ -47,18 +46,13 @@ def full_size(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 def propagated(clip: LabelledClip, start: Tensor) -> Tensor:
     """Carry a coarse mask ``(h,w)`` of the first frame as DIFT does; returns ``(T,h,w)`` bool."""
-    grid, unit = clip.features.grid, F.normalize(clip.features.queries, dim=-1)
-    cells = torch.arange(grid.num_tokens)
-    rows, columns = cells // grid.w, cells % grid.w
-    far = torch.maximum((rows[:, None] - rows).abs(), (columns[:, None] - columns).abs()) > DIFT["radius"]
-    soft = [start.flatten().float()]
-    for frame in range(1, len(unit)):
-        sources = sorted({0, *range(max(1, frame - DIFT["recent"]), frame)})
-        cosines = [(unit[frame] @ unit[s].T).masked_fill(far if s else torch.zeros_like(far), -2) for s in sources]
-        nearest = torch.cat(cosines, 1).topk(DIFT["neighbors"], dim=1)
-        weights = (nearest.values / DIFT["temperature"]).softmax(1)
-        soft.append((weights * torch.cat([soft[s] for s in sources])[nearest.indices]).sum(1))
-    return torch.stack(soft).reshape(-1, *grid) > 0.5
+    unit = F.normalize(clip.features.queries, dim=-1)
+    soft = [start.reshape(-1, 1).float()]
+    memory = PropagationMemory(unit[0], soft[0], clip.features.grid)
+    for tokens in unit[1:]:
+        soft.append(memory.carried(tokens))
+        memory.remember(tokens, soft[-1])
+    return torch.stack(soft).reshape(-1, *clip.features.grid) > 0.5
 
 
 def empty_labels(clip: LabelledClip) -> LabelMaps:

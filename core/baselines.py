@@ -13,6 +13,7 @@ from .backbones import Backbone
 from .clustering import cluster_anchor
 from .coarse import CoarseScan
 from .config import ClusterConfig, RefinementConfig, Settings
+from .config_results import COLOR_POSITION_WEIGHT
 from .context import windows
 from .frames import check_frames, coarse_grid, fit_frames
 from .labels import assign_clusters
@@ -22,8 +23,6 @@ from .upsampling import bilinear, upsample
 from .video_windows import spans
 
 Baseline = Literal["color", "frame"]
-POSITION_WEIGHT = 0.5
-"""Length of a frame's sides beside the range of a colour channel, in the tokens of the colour baseline."""
 
 
 class BaselineResult(NamedTuple):
@@ -149,8 +148,8 @@ def in_order_of_occurrence(cluster_map: Tensor) -> Tensor:
 
 
 def _positions(count: int) -> Tensor:
-    """Return the centres of ``count`` cells, scaled by `POSITION_WEIGHT`."""
-    return (torch.arange(count) + 0.5) / count * POSITION_WEIGHT
+    """Return the centres of ``count`` cells, scaled by `COLOR_POSITION_WEIGHT`."""
+    return (torch.arange(count) + 0.5) / count * COLOR_POSITION_WEIGHT
 
 
 def _names(clusters: Tensor, reference: Tensor | None, settings: Settings) -> tuple[Tensor, tuple[Region, ...]]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .scene_config import CarryConfig
+from .config_results import CarryConfig
 from .types import Grid, InputError, require_finite, require_shape
 
 _SAMPLE = 8192

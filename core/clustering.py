@@ -16,11 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 from torch import Tensor
 
-from .config import ClusterConfig
+from .config import MAX_AUTOMATIC_CLUSTERS, ClusterConfig, WindowConfig
 from .types import Features, InputError, Progress, Region, Seeds, no_progress, require_finite, require_shape
-
-MAX_AUTOMATIC = 64
-"""Most clusters that are chosen automatically: more are no longer told apart by colour."""
 
 
 def normalised(tokens: Tensor) -> Tensor:
@@ -118,7 +115,7 @@ def automatic_num_clusters(tokens: Tensor, granularity: float, seed: int, *, pro
         InputError: a token is NaN or infinite.
     """
     total = float((tokens - tokens.mean(0)).square().sum())
-    low, high = min(2, len(tokens)), min(MAX_AUTOMATIC, len(tokens))
+    low, high = min(2, len(tokens)), min(MAX_AUTOMATIC_CLUSTERS, len(tokens))
     span = high - low
     while low < high:
         middle = (low + high) // 2
@@ -150,7 +147,7 @@ def cluster_anchor(
     seed: int,
     *,
     anchor: int = 0,
-    window_length: int = 14,
+    window_length: int = WindowConfig.length,
     progress: Progress = no_progress,
 ) -> Tensor:
     """Cluster the anchor frame.

@@ -8,6 +8,8 @@ from typing import Any
 from .config_parts import (
     ATTENTION_BLOCKS,
     FEATURE_BLOCKS,
+    MAX_AUTOMATIC_CLUSTERS,
+    SHARED_PASS_MARGIN,
     ClusterConfig,
     ContextConfig,
     DifferenceConfig,
@@ -27,7 +29,9 @@ from .types import InputError
 __all__ = [
     "ATTENTION_BLOCKS",
     "FEATURE_BLOCKS",
+    "MAX_AUTOMATIC_CLUSTERS",
     "PRESETS",
+    "SHARED_PASS_MARGIN",
     "SVD_PRESETS",
     "ClusterConfig",
     "ContextConfig",

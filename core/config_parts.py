@@ -10,6 +10,10 @@ from typing import Literal
 
 ATTENTION_BLOCKS = tuple(range(3, 12))
 """Decoder blocks of SD 1.x/2.x and SVD that hold attention."""
+MAX_AUTOMATIC_CLUSTERS = 64
+"""Most clusters that are chosen automatically: more are no longer told apart by colour (ours, chosen)."""
+SHARED_PASS_MARGIN = 2
+"""Cells between parts of different regions that share a modulated pass, at least (ours, chosen)."""
 FEATURE_BLOCKS = (6, 7, 8)
 """Those of them whose queries lie on the coarse grid, with one number of channels (paper 4.1)."""
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from .backbones import Backbone, Denoiser, VideoBackbone
-from .clustering import MAX_AUTOMATIC
-from .config import Settings
+from .config import MAX_AUTOMATIC_CLUSTERS, Settings
 from .frames import model_size
 from .progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
 from .video_windows import spans
@@ -177,7 +176,7 @@ def announce(
         num_frames: of the clip.
         first: number of the first frame that is not finished.
     """
-    regions = settings.cluster.num_clusters or MAX_AUTOMATIC
+    regions = settings.cluster.num_clusters or MAX_AUTOMATIC_CLUSTERS
     costs = measure_costs(backbone, frame_size, settings, num_frames)
     seconds = run_seconds(costs, settings, regions, num_frames, first)
     work = f"{num_frames - first} frames at most, with {regions} regions in each ({settings.quality})"

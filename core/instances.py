@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects, label
 
+from .config_results import InstanceConfig
 from .labels import free_labels
-from .scene_config import InstanceConfig
 from .types import InputError, LabelMaps, Progress, Region, no_progress, region_labels, require_shape
 
 _ALL_AROUND = np.ones((3, 3))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from .carrying import carried_shares
+from .config_results import CarryConfig
 from .marks import enlarged_shares
-from .scene_config import CarryConfig
 from .types import Grid
 
 _HALF = 0.5

@@ -8,7 +8,7 @@ from scipy.ndimage import label as connected  # scikit-learn brings SciPy
 from torch import Tensor
 
 from .carrying import neighborhoods
-from .scene_config import GrowthConfig
+from .config_results import GrowthConfig
 from .types import Grid
 
 _ALL_AROUND = torch.ones(3, 3).numpy()

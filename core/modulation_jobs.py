@@ -9,12 +9,10 @@ import torch
 from scipy import ndimage  # a dependency of scikit-learn
 from torch import Tensor
 
-from .config import ModulationConfig
+from .config import SHARED_PASS_MARGIN, ModulationConfig
 from .types import CoarseMaps, require_shape
 
-MARGIN = 2
-"""Cells that must lie between parts of different regions that share a pass."""
-WINDOW = np.ones((2 * MARGIN + 1, 2 * MARGIN + 1), dtype=bool)
+_NEAR = np.ones((2 * SHARED_PASS_MARGIN + 1,) * 2, dtype=bool)
 
 
 class ModulationJob(NamedTuple):
@@ -69,7 +67,7 @@ def _shared(frame: int, cells: Tensor) -> list[ModulationJob]:
     """
     masks: list[np.ndarray] = []
     for part in _parts(cells.numpy()):
-        near = ndimage.binary_dilation(part, WINDOW)
+        near = ndimage.binary_dilation(part, _NEAR)
         free = next((mask for mask in masks if not (mask & near).any()), None)
         if free is None:
             masks.append(part)

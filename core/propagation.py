@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -13,24 +12,11 @@ from torch import Tensor
 from .backbones import Backbone
 from .baselines import BaselineResult
 from .config import Settings
+from .config_results import PropagationConfig
 from .labels import regions_of
 from .pipeline import FrameSource, window_features
-from .types import Grid, InputError, LabelMaps, Progress, no_progress
+from .types import VOID, Grid, InputError, LabelMaps, Progress, no_progress
 from .video_windows import spans
-
-
-@dataclass(frozen=True)
-class PropagationConfig:
-    """Settings of label propagation, those that DIFT's README gives for DAVIS with Stable Diffusion."""
-
-    num_neighbors: int = 15
-    """Source cells that vote on a cell."""
-    num_recent: int = 28
-    """Frames before the current one that are sources, beside the first frame."""
-    radius: int = 15
-    """Cells, along a side, that a source may lie away in frames other than the first."""
-    temperature: float = 0.2
-    """Divides cosine similarities before the softmax."""
 
 
 def propagation_windows(
@@ -39,7 +25,6 @@ def propagation_windows(
     settings: Settings,
     *,
     reference: Tensor | None,
-    config: PropagationConfig | None = None,
     progress: Progress = no_progress,
 ) -> Iterator[BaselineResult]:
     """Carry the labels of the first frame on: each cell takes the softmax-weighted labels of its most similar cells.
@@ -53,7 +38,6 @@ def propagation_windows(
         source: the frames.
         settings: frame size, sampling, features and window length.
         reference: ``(H,W)`` labels of the first frame, 255 = void, which is not carried.
-        config: settings of the propagation.
         progress: called as ``("features", done, total)`` in frames.
 
     Yields:
@@ -62,18 +46,18 @@ def propagation_windows(
     Raises:
         InputError: no frames, or no labels of the first frame.
     """
-    if reference is None or bool((reference == 255).all()):
+    if reference is None or bool((reference == VOID).all()):
         raise InputError("`reference` must label the first frame, but it does not. Choose a clip with a first mask.")
-    regions = regions_of(reference[reference != 255])
+    regions = regions_of(reference[reference != VOID])
     labels = torch.tensor([region.label for region in regions])
-    memory: _Memory | None = None
+    memory: PropagationMemory | None = None
     for span in spans(source.num_frames, settings):
         features = window_features(backbone, source, span, settings, progress).kept()
         maps = []
         for tokens in F.normalize(features.queries, dim=-1):
             if memory is None:
-                memory = _Memory(tokens, cell_shares(reference, labels, features.grid), features.grid, config)
-                soft = memory.first_shares
+                soft = cell_shares(reference, labels, features.grid)
+                memory = PropagationMemory(tokens, soft, features.grid)
             else:
                 soft = memory.carried(tokens)
                 memory.remember(tokens, soft)
@@ -93,11 +77,11 @@ def enlarged(shares: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
     return F.interpolate(planes, size, mode="bilinear", align_corners=False)[0].argmax(0)
 
 
-class _Memory:
-    """Unit tokens and soft labels of the first and the recent frames."""
+class PropagationMemory:
+    """Unit tokens ``(N,C)`` and soft labels ``(N,K)`` of the first and the recent frames."""
 
-    def __init__(self, tokens: Tensor, shares: Tensor, grid: Grid, config: PropagationConfig | None) -> None:
-        self.first_tokens, self.first_shares = tokens, shares
+    def __init__(self, tokens: Tensor, shares: Tensor, grid: Grid, config: PropagationConfig | None = None) -> None:
+        self._first_tokens, self._first_shares = tokens, shares
         self._config = config or PropagationConfig()
         self._recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=self._config.num_recent)
         rows = torch.arange(grid.num_tokens) // grid.w
@@ -107,9 +91,9 @@ class _Memory:
 
     def carried(self, tokens: Tensor) -> Tensor:
         """Return soft labels ``(N,K)`` of a frame with unit tokens ``(N,C)``."""
-        similar = [tokens @ self.first_tokens.T]
+        similar = [tokens @ self._first_tokens.T]
         similar += [(tokens @ other.T).masked_fill(self._far, -torch.inf) for other, _ in self._recent]
-        shares = torch.cat([self.first_shares, *(soft for _, soft in self._recent)])
+        shares = torch.cat([self._first_shares, *(soft for _, soft in self._recent)])
         best = torch.cat(similar, dim=1).topk(min(self._config.num_neighbors, len(shares)), dim=1)
         weights = (best.values / self._config.temperature).softmax(1)
         return (weights[..., None] * shares[best.indices]).sum(1)

@@ -15,9 +15,9 @@ from torch import Tensor
 from .clustering import normalised
 from .coarse import CoarseScan, scanned
 from .config import ContextConfig, RefinementConfig, WindowConfig
+from .config_results import SceneFileConfig
 from .context import SceneContext
 from .labels import reduced_reference, spread
-from .scene_config import SceneFileConfig
 from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress, region_labels
 
 FORMAT = 1

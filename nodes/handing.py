@@ -8,11 +8,11 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..core.config_results import InstanceConfig
 from ..core.handover import boxes, coco, first_masks, named, segments, write_id_video
 from ..core.instances import split_instances
 from ..core.masks import Finish, finished
 from ..core.output import ResultFolder
-from ..core.scene_config import InstanceConfig
 from ..core.types import LabelMaps, region_labels
 from .files import OUTPUT_PLACE
 from .places import free_place

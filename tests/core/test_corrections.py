@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from vidseg.core import correction_text, corrections, marks
 from vidseg.core.carrying import carried_shares, unit_tokens
+from vidseg.core.config_results import CarryConfig
 from vidseg.core.correction_text import parsed_corrections
 from vidseg.core.corrections import Corrected, Painted, corrected
 from vidseg.core.labels import region_masks
-from vidseg.core.scene_config import CarryConfig
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
 
 GRID = Grid(12, 16)

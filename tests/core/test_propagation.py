@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core import pipeline, propagation
+from vidseg.core import pipeline
 from vidseg.core.config import Settings, changed
-from vidseg.core.propagation import PropagationConfig, cell_shares, propagation_windows
+from vidseg.core.config_results import PropagationConfig
+from vidseg.core.propagation import PropagationMemory, cell_shares, propagation_windows
 from vidseg.core.types import Features, Grid, InputError
 
 SETTINGS = changed(Settings(), window={"length": 2})
@@ -65,17 +66,17 @@ def test_a_source_beyond_the_radius_does_not_count() -> None:
     shares = torch.eye(2)[(torch.arange(GRID.num_tokens) % GRID.w >= 7).long()]
     near = PropagationConfig(num_neighbors=1, radius=0)
     tokens = torch.nn.functional.normalize(torch.randn(GRID.num_tokens, 8, generator=torch.manual_seed(1)), dim=1)
-    memory = propagation._Memory(-tokens, shares, GRID, near)
+    memory = PropagationMemory(-tokens, shares, GRID, near)
     memory.remember(tokens.roll(1, 0), shares)  # the most similar cell is one to the right: out of reach
     alone = memory.carried(tokens)
     assert not torch.equal(alone, shares.roll(-1, 0))
-    wide = propagation._Memory(-tokens, shares, GRID, PropagationConfig(num_neighbors=1, radius=8))
+    wide = PropagationMemory(-tokens, shares, GRID, PropagationConfig(num_neighbors=1, radius=8))
     wide.remember(tokens.roll(1, 0), shares)
     assert torch.equal(wide.carried(tokens), shares.roll(-1, 0))
 
 
 def test_the_memory_forgets_all_but_the_first_and_the_recent_frames() -> None:
-    memory = propagation._Memory(edge_tokens(3), torch.ones(32, 1), GRID, PropagationConfig(num_recent=2))
+    memory = PropagationMemory(edge_tokens(3), torch.ones(32, 1), GRID, PropagationConfig(num_recent=2))
     for column in range(5):
         memory.remember(edge_tokens(column), torch.ones(32, 1))
     assert len(memory._recent) == 2

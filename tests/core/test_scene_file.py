@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from vidseg.core.config import ContextConfig, RefinementConfig, WindowConfig
-from vidseg.core.scene_config import SceneFileConfig
+from vidseg.core.config_results import SceneFileConfig
 from vidseg.core.scene_file import Scene, labelled_by, scene_of
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
 
