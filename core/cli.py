@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .backbones.memory import peak_memory
+from .backbones.memory import is_out_of_memory, peak_memory
 from .bench.command import add_options as add_bench_options
 from .bench.command import bench
 from .bench.engines import ModelSpec
@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command: Callable[[argparse.Namespace, list[str]], int] = arguments.command
         return command(arguments, words)
-    except (InputError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-        if arguments.debug:
+    except (InputError, OSError, MemoryError, RuntimeError) as error:
+        if arguments.debug or (isinstance(error, RuntimeError) and not is_out_of_memory(error)):
             raise
         _tell(f"vidseg: error: {explained(error)}")
         return EXIT_BAD_INPUT
@@ -214,7 +214,7 @@ def _device(name: str | None) -> str | None:
 
 def explained(error: BaseException) -> str:
     """Return one line that says what is wrong and what to do."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if is_out_of_memory(error):
         return "memory ran out. Reduce --max-side or --window, or use --dtype fp16 on a GPU."
     if isinstance(error, OSError) and not isinstance(error, InputError):
         where = f" {error.filename}" if error.filename else ""

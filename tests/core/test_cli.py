@@ -337,7 +337,12 @@ def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
         segment(tmp_path, tmp_path / "out", "--baseline", "color", "--debug")
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried ...\nmore")])
+CPU_FULL = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried ...\nmore"), RuntimeError(CPU_FULL)]
+)
 def test_exhausted_memory_names_the_remedy(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: BaseException
 ) -> None:
@@ -345,6 +350,9 @@ def test_exhausted_memory_names_the_remedy(
         StopAt(patch, 1, error)
         assert segment(folder, tmp_path / "out", "--baseline", "color") == EXIT_BAD_INPUT
     assert "Reduce --max-side" in error_of(capsys)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match="a fault of ours"):
+        StopAt(patch, 1, RuntimeError("a fault of ours"))
+        segment(folder, tmp_path / "other", "--baseline", "color")
 
 
 @pytest.mark.parametrize(
