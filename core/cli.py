@@ -16,7 +16,7 @@ from .backbones.memory import is_out_of_memory, peak_memory
 from .bench.command import add_options as add_bench_options
 from .bench.command import bench
 from .bench.engines import ModelSpec
-from .cli_options import DTYPES, add_device_options, add_segment_options, settings_of
+from .cli_options import DTYPES, add_device_options, add_segment_options, option_names, settings_of
 from .config import Settings
 from .estimate import stage_shares
 from .images import IMAGE_SUFFIXES
@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         if arguments.debug or (isinstance(error, RuntimeError) and not is_out_of_memory(error)):
             raise
-        _tell(f"vidseg: error: {explained(error)}")
+        told = error.calling(option_names(arguments)) if isinstance(error, InputError) else error
+        _tell(f"vidseg: error: {explained(told)}")
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, InterruptedByUserError):
         _tell("vidseg: stopped.")

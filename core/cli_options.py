@@ -13,6 +13,15 @@ from .options import parsed, setting_names, with_overrides
 from .quality import QUALITIES, at_quality
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+OPTIONS = {
+    "cluster.num_clusters": "clusters",
+    "sampling.seed": "seed",
+    "frame.max_side": "max_side",
+    "window.length": "window",
+    "video.frames": "window",
+    "feature.blocks": "blocks",
+}
+"""Options that hold the value of a setting, by setting."""
 
 
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
@@ -85,21 +94,26 @@ def settings_of(arguments: argparse.Namespace, kind: str = "sd", num_frames: int
     Raises:
         InputError: a value is not allowed.
     """
-    named: tuple[tuple[str, str, Any], ...] = (
-        ("cluster", "num_clusters", arguments.clusters),
-        ("sampling", "seed", arguments.seed),
-        ("frame", "max_side", arguments.max_side),
-        ("window", "length", arguments.window),
-        ("refinement", "enabled", False if arguments.no_refine else None),
-        ("modulation", "enabled", False if arguments.no_modulation else None),
-    )
-    if kind == "svd":
-        named += (("video", "frames", arguments.window),)
-    settings = seen_together(preset(arguments.preset, kind), num_frames)
-    for part, field, value in named:
-        if value is not None:
-            settings = changed(settings, **{part: {field: value}})
+    values: dict[str, Any] = {setting: getattr(arguments, option) for setting, option in OPTIONS.items()}
+    if kind != "svd":
+        del values["video.frames"]
     if arguments.blocks is not None:
-        blocks = parsed("--blocks", tuple[int, ...], arguments.blocks)
-        settings = changed(settings, feature={"blocks": blocks})
+        values["feature.blocks"] = parsed("--blocks", tuple[int, ...], arguments.blocks)
+    values["refinement.enabled"] = False if arguments.no_refine else None
+    values["modulation.enabled"] = False if arguments.no_modulation else None
+    settings = seen_together(preset(arguments.preset, kind), num_frames)
+    for setting, value in values.items():
+        if value is not None:
+            part, field = setting.split(".")
+            settings = changed(settings, **{part: {field: value}})
     return with_overrides(at_quality(settings, arguments.quality), arguments.overrides)
+
+
+def option_names(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the options of a command by the settings that they fill, but for settings that ``--set`` names."""
+    overridden = {override.partition("=")[0].strip() for override in getattr(arguments, "overrides", ())}
+    return {
+        setting: f"--{option.replace('_', '-')}"
+        for setting, option in OPTIONS.items()
+        if hasattr(arguments, option) and setting not in overridden
+    }

@@ -252,8 +252,8 @@ def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) 
         tokens *= min(settings.window.length, clip.num_frames)
     if settings.cluster.num_clusters > tokens:
         raise InputError(
-            f"`--clusters` must be at most the number of tokens, {tokens}, but got {settings.cluster.num_clusters}. "
-            "Choose fewer clusters or larger frames."
+            f"`cluster.num_clusters` must be at most the number of tokens, {tokens}, but got "
+            f"{settings.cluster.num_clusters}. Choose fewer clusters or larger frames."
         )
 
 

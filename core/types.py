@@ -15,7 +15,8 @@ Conventions inside the core:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -28,6 +29,14 @@ VOID = 255
 
 class InputError(ValueError):
     """Input that cannot be processed. The message names the input, the limit and the remedy."""
+
+    def calling(self, names: Mapping[str, str]) -> InputError:
+        """Return the error with settings, by their keys, called as the person calls them who set them.
+
+        >>> str(InputError("`window.length` must be at least 1.").calling({"window.length": "--window"}))
+        '`--window` must be at least 1.'
+        """
+        return InputError(re.sub("`([^`]+)`", lambda found: f"`{names.get(found[1], found[1])}`", str(self)))
 
 
 class InterruptedByUserError(Exception):

@@ -21,6 +21,7 @@ from .schema import (
     seed_input,
     window_length_input,
 )
+from .widgets import names_widgets
 from .wires import Labels, Scan
 
 _DEFAULT = preset("default")
@@ -76,6 +77,7 @@ class KMeansInit(io.ComfyNode):
         )
 
     @classmethod
+    @names_widgets
     def execute(
         cls,
         features: Features,
@@ -149,6 +151,7 @@ class SceneContextKNN(io.ComfyNode):
         )
 
     @classmethod
+    @names_widgets
     def execute(
         cls,
         features: Features,
@@ -208,6 +211,7 @@ class CorrespondenceRefine(io.ComfyNode):
         )
 
     @classmethod
+    @names_widgets
     def execute(cls, labels: Labels, spatial_threshold: int, voting: str) -> io.NodeOutput:
         """Repeat the scan with refined feedback."""
         if labels.scan is None or not labels.coarse:

@@ -31,6 +31,7 @@ from .schema import (
 from .schema import Features as FeaturesSocket
 from .selection import block_numbers
 from .video_settings import of_kind
+from .widgets import modulated_step, names_widgets
 
 _DEFAULT = preset("default")
 
@@ -109,6 +110,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
 
     @classmethod
     @logged_peak("Extract Diffusion Features")
+    @names_widgets
     def execute(
         cls,
         model: Any,
@@ -130,12 +132,13 @@ class ExtractDiffusionFeatures(io.ComfyNode):
     ) -> io.NodeOutput:
         """Extract features."""
         backbone = open_backbone(model, vae, positive, negative, clip_vision)
+        base = of_kind(preset("default", model_kind(model)), video_frames, layer)
         settings = changed(
-            of_kind(preset("default", model_kind(model)), video_frames, layer),
+            base,
             frame={"max_side": max_side},
             sampling={"seed": seed, "num_steps": steps, **chosen(guidance_scale=guidance_scale)},
             feature={"step": feature_step, "blocks": block_numbers(blocks), "matching_block": matching_block},
-            modulation=chosen(step=start_step),
+            modulation={"step": modulated_step(base, start_step, steps)},
         )
         features = extract_features(backbone, as_frames(frames), settings, progress=NodeProgress())
         return io.NodeOutput(features)

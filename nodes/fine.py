@@ -28,6 +28,7 @@ from .schema import (
 )
 from .schema import Features as FeaturesSocket
 from .schema import Labels as LabelsSocket
+from .widgets import modulated_step, names_widgets
 from .wires import Labels, require_features_of
 
 _DEFAULT = preset("default")
@@ -110,6 +111,7 @@ class MaskedModulationUpsample(io.ComfyNode):
 
     @classmethod
     @logged_peak("Masked Modulation Upsample")
+    @names_widgets
     def execute(
         cls,
         model: Any,
@@ -132,12 +134,14 @@ class MaskedModulationUpsample(io.ComfyNode):
         """Modulate and compare."""
         backbone = open_backbone(model, vae, positive, negative, reads_frames=False)
         require_features_of(labels, features)
+        base = preset("default", model_kind(model))
         settings = changed(
-            preset("default", model_kind(model)),
+            base,
             sampling={"num_steps": steps, **chosen(guidance_scale=guidance_scale)},
             feature={"step": steps - 1},
             modulation={
-                **chosen(step=modulation_step, block=block),
+                **chosen(block=block),
+                "step": modulated_step(base, modulation_step, steps),
                 "factor": modulation_factor,
                 "attention": attention,
                 "blending": blending,

@@ -13,6 +13,7 @@ from .places import free_place, place_of
 from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import advanced, features_input, labels_input, schema, window_length_input
+from .widgets import names_widgets
 from .wires import Labels
 
 SceneSocket = io.Custom("VIDSEG_SCENE")
@@ -139,6 +140,7 @@ class ApplyScene(io.ComfyNode):
         )
 
     @classmethod
+    @names_widgets
     def execute(
         cls, features: Features, scene: Scene, window_length: int, num_neighbors: int, refine: bool
     ) -> io.NodeOutput:

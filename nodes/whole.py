@@ -38,6 +38,7 @@ from .schema import (
 )
 from .sources import open_source, temporary_folder
 from .video_settings import of_kind
+from .widgets import names_widgets
 from .wires import Labels
 
 _DEFAULT = preset_for("default")
@@ -95,6 +96,7 @@ class SegmentVideo(io.ComfyNode):
 
     @classmethod
     @logged_peak("Segment Video")
+    @names_widgets
     def execute(
         cls,
         model: Any,

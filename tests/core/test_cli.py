@@ -264,9 +264,23 @@ def test_a_full_disk_in_the_middle_can_be_resumed(
     assert len(labels_of(tmp_path / "out")) == 5
 
 
+WRONG_SETTINGS = {
+    "--clusters 81": "`--clusters` must be at most the number of tokens, 80, but got 81",
+    "--set cluster.num_clusters=81": "`cluster.num_clusters` must be at most the number of tokens, 80",
+    "--set cluster.number=3": "cluster.num_clusters",
+    "--window 0": "`--window` must lie in [1, 10000], but got 0.",
+    "--max-side -1": "`--max-side` must lie in",
+    "--blocks 3,7": "`--blocks` must name blocks of (6, 7, 8)",
+    "--set difference.blur_size=4": "`difference.blur_size` must be odd",
+}
+"""What is said about settings, by the name under which they were set."""
+
+
 def bad_input(kind: str, folder: Path, tmp_path: Path) -> tuple[list[object], str]:  # noqa: PLR0911, one per fault
     """Return arguments with one fault, and what the message must say."""
     frames = folder / "frames"
+    if kind in WRONG_SETTINGS:
+        return [folder, *kind.split()], WRONG_SETTINGS[kind]
     if kind == "no frames":
         (tmp_path / "empty").mkdir()
         return [tmp_path / "empty"], "holds no image"
@@ -282,13 +296,9 @@ def bad_input(kind: str, folder: Path, tmp_path: Path) -> tuple[list[object], st
     if kind == "nan":
         Image.fromarray(np.full((64, 64), np.nan, np.float32)).save(frames / "00009.tif")
         return [folder], "holds NaN"
-    if kind == "clusters":
-        return [folder, "--clusters", "81"], "at most the number of tokens, 80"
     if kind == "mask size":
         Image.new("L", (8, 8)).save(tmp_path / "mask.png")
         return [folder, "--anchor-mask", tmp_path / "mask.png"], "size of the frames, 64x64"
-    if kind == "preset part":
-        return [folder, "--set", "cluster.number=3"], "cluster.num_clusters"
     if kind == "device":
         return [folder, "--device", "toaster"], "cuda, mps or cpu"
     if kind == "result there":
@@ -297,10 +307,10 @@ def bad_input(kind: str, folder: Path, tmp_path: Path) -> tuple[list[object], st
     return [folder, "--resume", "--overwrite"], "must not be combined"
 
 
-KINDS = ["no frames", "corrupt frame", "sizes", "text", "nan", "clusters", "mask size", "preset part", "device"]
+KINDS = ["no frames", "corrupt frame", "sizes", "text", "nan", "mask size", "device"]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "result there", "both"])
+@pytest.mark.parametrize("kind", [*KINDS, *WRONG_SETTINGS, "result there", "both"])
 def test_bad_input_ends_before_the_model_is_loaded(
     kind: str, model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

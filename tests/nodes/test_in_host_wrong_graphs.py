@@ -13,7 +13,8 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
-from vidseg.core.types import Features, InputError
+from vidseg.core.scene_file import scene_of
+from vidseg.core.types import Features, InputError, LabelMaps
 from vidseg.nodes import whole
 from vidseg.nodes.narrow_model import LoadedModel
 
@@ -141,15 +142,42 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
     "broken frame": (extraction({"frames": torch.full((1, 64, 64, 3), torch.nan)}), "frame 0"),
     "a mask as frames": (extraction({"frames": torch.zeros(3, 64, 64)}), "batch of at least one image"),
     "blocks in words": (extraction({"blocks": "all"}), "numbers such as"),
-    "blocks without attention": (extraction({"blocks": "0, 1"}), r"\(6, 7, 8\), whose queries lie on the coarse grid"),
+    "blocks without attention": (extraction({"blocks": "0, 1"}), r"`blocks` must .*\(6, 7, 8\), .* coarse grid"),
     "blocks of another grid": (extraction({"blocks": "3, 7"}), r"\(6, 7, 8\), .* but got \(3, 7\)"),
-    "matching on another grid": (extraction({"matching_block": 9}), r"\(6, 7, 8\), .* but got \(9,\)"),
-    "step beyond the last": (extraction({"feature_step": 25}), r"\[0, 24\]"),
+    "matching on another grid": (extraction({"matching_block": 9}), r"`matching_block` must .*, but got \(9,\)"),
+    "step beyond the last": (extraction({"feature_step": 25}), r"`feature_step` .* \[0, 24\], .* raise `steps`"),
+    "start beyond the last": (extraction({"start_step": 25}), r"`start_step` must lie in \[0, 24\]"),
+    "too few steps": (
+        extraction({"steps": 20, "feature_step": 19}),
+        r"`steps` must be at least 23 while `start_step` is -1, .* but got 20",
+    ),
+    "negative guidance": (extraction({"guidance_scale": -0.5}), "`guidance_scale` must lie in"),
     "more clusters than cells": (
         lambda _m, _f, x: call("KMeansInit", features=x.window(0, 1), num_clusters=255, window_length=1),
-        "255",
+        "`num_clusters` must be at most .* 255",
     ),
-    "anchor beyond the clip": (lambda _m, _f, x: call("KMeansInit", features=x, anchor_frame=3), r"\[0, 2\]"),
+    "anchor beyond the clip": (
+        lambda _m, _f, x: call("KMeansInit", features=x, anchor_frame=3),
+        r"`anchor_frame` must lie in \[0, 2\]",
+    ),
+    "more neighbours than cells": (
+        lambda _m, _f, x: call("SceneContextKNN", features=x, seeds=seeds_of(x), num_neighbors=999),
+        r"`num_neighbors` must lie in \[1, ",
+    ),
+    "negative threshold": (
+        lambda _m, _f, x: call("CorrespondenceRefine", labels=knn(x), spatial_threshold=-1),
+        "`spatial_threshold` must lie in",
+    ),
+    "too many clusters in one box": (
+        lambda m, f, _x: call("SegmentVideo", **wired(m), frames=f[:1], num_clusters=255, max_side=64),
+        "`num_clusters` must be at most",
+    ),
+    "neighbours of a scene": (
+        lambda _m, _f, x: call(
+            "ApplyScene", features=x, scene=scene_of(x, LabelMaps(*knn(x)[:2])), num_neighbors=1001
+        ),
+        r"`num_neighbors` must lie in \[1, 1000\]",
+    ),
     "seeds of another size": (
         lambda _m, _f, x: call("SceneContextKNN", features=x, seeds=other_seeds(x)),
         "cluster_map",
@@ -190,7 +218,11 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
     ),
     "modulation after the last step": (
         lambda m, _f, x: call("MaskedModulationUpsample", **wired(m), features=x, labels=knn(x), modulation_step=25),
-        r"\[0, 24\]",
+        r"`modulation_step` must lie in \[0, 24\]",
+    ),
+    "modulation with too few steps": (
+        lambda m, _f, x: call("MaskedModulationUpsample", **wired(m), features=x, labels=knn(x), steps=20),
+        "`steps` must be at least 23 while `modulation_step` is -1",
     ),
 }  # fmt: skip
 
