@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 
 import pytest
+from vidseg.core import types
 from vidseg.core.config import Settings, changed, preset
 from vidseg.core.limits import LIMITS
 from vidseg.core.options import setting_names
@@ -63,3 +65,7 @@ def test_settings_that_cannot_work_are_refused(name: str, value: object, said: s
 def test_every_block_with_attention_can_be_modulated() -> None:
     for block in range(3, 12):
         assert changed(preset("default", "svd"), modulation={"block": block}).modulation.block == block
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(types).failed == 0
