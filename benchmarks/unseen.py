@@ -14,15 +14,12 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 from clip_features import LabelledClip, labelled_clip
 from PIL import Image
-from torch import Tensor
 from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.coarse import segment_coarse
 from vidseg.core.config import changed, preset
-from vidseg.core.labels import VOID
-from vidseg.core.metrics import confusion_matrix, mean_iou
+from vidseg.core.metrics import confusion_matrix, mean_iou, stand_ins
 from vidseg.core.pipeline import make_seeds
 from vidseg.core.types import region_labels
 from vidseg.core.upsampling import bilinear
@@ -81,21 +78,7 @@ def miou(clip: LabelledClip, new_regions: bool) -> tuple[float, int]:
     coarse = segment_coarse(features, seeds, settings)
     maps = bilinear(coarse, features.frame_size).maps[clip.numbers]
     known = set(region_labels(seeds.regions))
-    return mean_iou(confusion_matrix(with_classes(maps, clip.truth, known), clip.truth)), len(coarse.regions) - len(
-        known
-    )
-
-
-def with_classes(maps: Tensor, truth: Tensor, known: set[int]) -> Tensor:
-    """Return ``maps`` with each new region replaced by the class it overlaps most where it first occurs."""
-    table = torch.arange(VOID + 1)
-    for label in sorted(set(maps.unique().tolist()) - known):
-        for frame, classes in zip(maps, truth, strict=True):
-            inside = classes[(frame == label) & (classes != VOID)]
-            if len(inside):
-                table[label] = int(torch.bincount(inside.long()).argmax())
-                break
-    return table[maps.long()].to(torch.uint8)
+    return mean_iou(confusion_matrix(stand_ins(maps, clip.truth, known), clip.truth)), len(coarse.regions) - len(known)
 
 
 def main() -> None:

@@ -136,12 +136,11 @@ def run_lengths(mask: Tensor) -> list[int]:
     return [0, *counts] if bool(flat[0]) else list(counts)
 
 
-def coco(labels: LabelMaps, file_name: str = "labels/{:05d}.png", progress: Progress = no_progress) -> dict[str, Any]:
+def coco(labels: LabelMaps, progress: Progress = no_progress) -> dict[str, Any]:
     """Return label maps in COCO's format, with one category per region; ``track_id`` is the region's label.
 
     Args:
         labels: ``(T,H,W)`` labels and their regions.
-        file_name: what the picture of a frame is called, with the frame's number.
         progress: called with stage ``outlines`` in frames.
     """
     height, width = (int(side) for side in labels.maps.shape[1:])
@@ -165,7 +164,7 @@ def coco(labels: LabelMaps, file_name: str = "labels/{:05d}.png", progress: Prog
                 )
         progress("outlines", number + 1, len(labels.maps))
     images = [
-        {"id": number, "file_name": file_name.format(number), "width": width, "height": height, "frame": number}
+        {"id": number, "file_name": f"labels/{number:05d}.png", "width": width, "height": height, "frame": number}
         for number in range(len(labels.maps))
     ]
     categories = [{"id": region.label, "name": region.name} for region in labels.regions]

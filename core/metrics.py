@@ -7,7 +7,7 @@ class that gathers it over clips.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
@@ -180,25 +180,26 @@ class VideoConsistency:
         return self._total / self._runs if self._runs else None
 
 
-def flip_rate(prediction: Tensor, truth: Tensor | None = None) -> float | None:
-    """Return how often a pixel's label changes from one frame to the next, as a share of all chances.
+def stand_ins(maps: Tensor, truth: Tensor, known: Collection[int] = ()) -> Tensor:
+    """Replace each region by the class that most of its pixels have in the frame where it first occurs.
 
     Args:
-        prediction: ``(T,H,W)`` integer labels of consecutive frames.
-        truth: ``(T,H,W)``; if given, only pixels count whose truth does not change and is not void.
+        maps: ``(T,H,W)`` uint8 labels.
+        truth: ``(T,H,W)`` uint8 classes; void pixels do not count.
+        known: labels that are classes already and stay.
 
     Returns:
-        A share in [0, 1], 0 for steady labels; None where nothing counts.
-
-    Raises:
-        InputError: shapes differ.
+        ``(T,H,W)`` uint8; a region that lies on void alone becomes void.
     """
-    require_shape("prediction", prediction, "T H W")
-    changed = prediction[1:] != prediction[:-1]
-    if truth is not None:
-        _require_same_shape(prediction, truth)
-        changed = changed[(truth[1:] == truth[:-1]) & (truth[1:] != VOID)]
-    return float(changed.double().mean()) if changed.numel() else None
+    table = torch.full((VOID + 1,), VOID)
+    table[list(known)] = torch.tensor(list(known), dtype=torch.int64)
+    for label in set(torch.unique(maps).tolist()) - set(known):
+        for frame, classes in zip(maps, truth, strict=True):
+            inside = classes[(frame == label) & (classes != VOID)]
+            if len(inside):
+                table[label] = int(torch.bincount(inside.long()).argmax())
+                break
+    return table[maps.long()].to(torch.uint8)
 
 
 def boundary_f_score(prediction: Tensor, truth: Tensor, tolerance: float = _BOUNDARY_TOLERANCE) -> float:

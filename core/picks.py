@@ -124,18 +124,18 @@ def _coordinate(text: str) -> float | None:
     return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) else None
 
 
-def formatted_points(points: Iterable[PointLine], default: str = PICK) -> str:
-    """Write points as lines that `parsed_points` reads; the action ``default`` is left out.
+def formatted_points(points: Iterable[PointLine]) -> str:
+    """Write points as lines that `parsed_points` reads; the action ``pick`` is left out.
 
     >>> formatted_points([PointLine("hide", 3, 0.9, 1 / 3)])
     'hide 3 0.9,0.3333'
     """
-    return "\n".join(_formatted(point, default) for point in points)
+    return "\n".join(_formatted(point) for point in points)
 
 
-def _formatted(point: PointLine, default: str) -> str:
+def _formatted(point: PointLine) -> str:
     x, y = (f"{value:.{DIGITS}f}".rstrip("0").rstrip(".") for value in (point.x, point.y))
-    parts = ("" if point.action == default else point.action, str(point.frame), f"{x},{y}", point.name)
+    parts = ("" if point.action == PICK else point.action, str(point.frame), f"{x},{y}", point.name)
     return " ".join(filter(None, parts))
 
 

@@ -16,7 +16,7 @@ from .clustering import cluster_anchor, seeds_from_clusters
 from .coarse import CoarseScan, SceneChanges
 from .config import SamplingConfig, Settings
 from .feature_pass import read_queries
-from .frames import check_frames, coarse_grid, fit_frames
+from .frames import PIXELS_PER_LATENT, check_frames, coarse_grid, fit_frames
 from .labels import seeds_from_reference
 from .scan_state import ScanState
 from .schedule import frame_noise, sampling_sigmas, window_noise
@@ -104,7 +104,7 @@ def _latents_and_noise(
     backbone: Backbone, frames: Tensor, config: SamplingConfig, first_frame: int
 ) -> tuple[Tensor, Tensor]:
     """Return clean latents and the noise to add, both ``(T,4,H/8,W/8)``."""
-    shape = (4, frames.shape[1] // 8, frames.shape[2] // 8)
+    shape = (4, frames.shape[1] // PIXELS_PER_LATENT, frames.shape[2] // PIXELS_PER_LATENT)
     if config.noise == "window":
         posterior_noise, noise = window_noise(config.seed, (len(frames), *shape))
     else:

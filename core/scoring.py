@@ -130,16 +130,16 @@ def _numbered(folder: Path, name: str) -> dict[int, Path]:
 
 def _names(result: Path, masks: Path) -> tuple[bool, dict[int, str]]:
     """Return whether an anchor mask named the clusters, and the names of labels by the clip's ``meta.json``."""
-    record, meta = _json(result / RECORD_FILE), _json(masks.parent / "meta.json")
+    record, meta = json_object(result / RECORD_FILE), json_object(masks.parent / "meta.json")
     classes = meta.get("classes", [])
     names = dict(enumerate(map(str, classes))) if isinstance(classes, list) else {}
     return bool(record.get("anchor_mask", True)), names
 
 
-def _json(path: Path) -> dict[str, object]:
+def json_object(path: Path) -> dict[str, object]:
     """Return the JSON object of a file, or an empty one where there is none."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -10,7 +10,7 @@ from torch import Tensor
 from .backbones import Backbone, Denoiser, VideoBackbone
 from .config import Settings, changed
 from .feature_pass import read_queries
-from .frames import coarse_grid
+from .frames import PIXELS_PER_LATENT, coarse_grid
 from .schedule import edm_sigmas, frame_noise, video_window_noise
 from .types import Features, InputError, Progress, VideoWindow, no_progress
 from .video_windows import Span, spans
@@ -92,7 +92,7 @@ class _Draws:
 
     def __init__(self, settings: Settings, first_frame: int, count: int, size: tuple[int, int]) -> None:
         self._sampling, self._first, self._size = settings.sampling, first_frame, size
-        shape, seed = (4, size[0] // 8, size[1] // 8), settings.sampling.seed
+        shape, seed = (4, size[0] // PIXELS_PER_LATENT, size[1] // PIXELS_PER_LATENT), settings.sampling.seed
         self._image: Tensor | None = None
         if settings.sampling.noise == "window":
             posterior, self._image, self.noise = video_window_noise(seed, (count, *shape))

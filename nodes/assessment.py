@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ..core.config import RefinementConfig
 from ..core.correspondence import match_cells, within_threshold
-from ..core.labels import VOID
-from ..core.metrics import CONSISTENCY, class_ious, confusion_matrix, mean_iou, video_consistency
+from ..core.metrics import CONSISTENCY, class_ious, confusion_matrix, mean_iou, stand_ins, video_consistency
 from ..core.types import Features, InputError
 from .wires import Labels
 
@@ -19,7 +18,7 @@ MAX_LISTED = 8
 """Frames and regions listed in a report at most."""
 
 
-def require_sequence(labels: Labels, has_masks: bool, features: object) -> None:
+def require_something_to_measure(labels: Labels, has_masks: bool, features: object) -> None:
     """Check that there is something to measure against.
 
     Raises:
@@ -59,18 +58,6 @@ def against_masks(labels: Labels, truth: Tensor, match: str) -> tuple[list[str],
     lines = [f"{name:<11} {_text(value)}" for name, value in values.items()]
     lines += [f"IoU of class {label}: {iou:.3f}" for label, iou in class_ious(matrix).items()]
     return lines, (values["mIoU"], values["mVC8"], values["mVC16"])
-
-
-def stand_ins(maps: Tensor, truth: Tensor) -> Tensor:
-    """Return ``maps`` ``(T,H,W)`` with each region replaced by the class it overlaps most where it first occurs."""
-    table = torch.full((VOID + 1,), VOID)
-    for label in maps.unique().tolist():
-        for frame, classes in zip(maps, truth, strict=True):
-            inside = classes[(frame == label) & (classes != VOID)]
-            if len(inside):
-                table[label] = int(torch.bincount(inside.long()).argmax())
-                break
-    return table[maps.long()].to(torch.uint8)
 
 
 def along_correspondences(labels: Labels, features: object) -> tuple[list[str], float]:

@@ -10,8 +10,9 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..core.output import LABELS_FOLDER, RECORD_FILE, Place, ResultFolder, areas_of, colours_of
+from ..core.record import FORMAT
 from ..core.types import MAX_LABEL, InputError, Region, region_labels
-from .places import free_place, place_of
+from .places import free_place, require_place
 from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import schema
@@ -67,7 +68,7 @@ def _record(maps: torch.Tensor, regions: tuple[Region, ...]) -> dict[str, Any]:
     colours = colours_of(regions)
     return {
         "program": "vidseg",
-        "format": 1,
+        "format": FORMAT,
         "finished": True,
         "frames_done": len(maps),
         "regions": [{"label": label, "name": name, "colour": colours[label]} for label, name in regions],
@@ -153,10 +154,5 @@ def _recorded(path: Path) -> tuple[tuple[Region, ...], int]:
 
 def _found(folder: str) -> Path:
     """Return the path of a result below the output or input folder."""
-    path = place_of(folder, lambda path: (path / LABELS_FOLDER).is_dir())
-    if path is None:
-        raise InputError(
-            f"`folder` must be a folder of saved regions below ComfyUI's output or input folder, but got {folder!r}. "
-            "Copy the text that Save Regions shows."
-        )
-    return path
+    saved = "a folder of saved regions"
+    return require_place("folder", folder, lambda path: (path / LABELS_FOLDER).is_dir(), saved, "Save Regions")

@@ -18,18 +18,14 @@ from .files import OUTPUT_PLACE
 from .places import free_place
 from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
-from .schema import advanced, labels_input, schema
+from .schema import advanced, labels_input, regions_input, schema
 from .selection import chosen_labels
 from .wires import Labels
 
-_ALL = "Names or ids of regions, separated by commas; 5-8 means all ids from 5 to 8. Empty: all regions."
+_ALL = "Empty: all regions."
 _FINISH = Finish()
 _INSTANCES = InstanceConfig()
 COCO_FILE, ID_FILE = "coco.json", "ids.mkv"
-
-
-def _regions_input() -> io.Input:
-    return io.String.Input("regions", default="", placeholder="person, 3, 5-8", tooltip=_ALL)
 
 
 def _chosen(regions: str, labels: Labels) -> tuple[int, ...]:
@@ -50,7 +46,7 @@ class SplitInstances(io.ComfyNode):
             search_aliases=["vidseg", "instance segmentation", "separate objects", "track ids"],
             inputs=[
                 labels_input(),
-                _regions_input(),
+                regions_input(_ALL),
                 io.Float.Input(
                     "min_share",
                     default=_INSTANCES.min_share,
@@ -150,7 +146,7 @@ class RegionsToSEGS(io.ComfyNode):
             search_aliases=["vidseg", "impact pack", "segs", "detailer"],
             inputs=[
                 labels_input(),
-                _regions_input(),
+                regions_input(_ALL),
                 io.Float.Input(
                     "crop_factor",
                     default=1.5,
@@ -184,7 +180,7 @@ class RegionsToTracker(io.ComfyNode):
             search_aliases=["vidseg", "sam3", "initial mask", "bounding box", "bbox"],
             inputs=[
                 labels_input(),
-                _regions_input(),
+                regions_input(_ALL),
                 io.Int.Input(
                     "frame", default=0, min=0, max=1_000_000, tooltip="Frame of the masks; the tracker starts there."
                 ),

@@ -11,9 +11,8 @@ from torch import Tensor
 from ..core.images import is_black_and_white
 from ..core.palette import PALETTE, legend
 from ..core.region_table import inner_point
-from ..core.types import MAX_LABEL, Features, InputError, Region
+from ..core.types import MAX_LABEL, VOID, Features, InputError, Region
 
-VOID = 255
 _EDGE_SHARE = 0.3
 """Part of a mask that soft edges cover at most."""
 _MARGIN = 8

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ..core.types import InputError
+
 
 def free_place(prefix: str, default: str, suffix: str = "") -> tuple[Path, str]:
     """Return a path below the output folder where nothing lies yet, and the same as text from that folder on.
@@ -38,3 +40,18 @@ def place_of(text: str, is_wanted: Callable[[Path], bool]) -> Path | None:
         if path.is_relative_to(base) and is_wanted(path):
             return path
     return None
+
+
+def require_place(name: str, text: str, is_wanted: Callable[[Path], bool], what: str, shown_by: str) -> Path:
+    """Return `place_of` what the input ``name`` holds.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = place_of(text, is_wanted)
+    if path is None:
+        raise InputError(
+            f"`{name}` must be {what} below ComfyUI's output or input folder, but got {text!r}. Copy the text that "
+            f"{shown_by} shows."
+        )
+    return path

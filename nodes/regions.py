@@ -11,7 +11,7 @@ from .images import one_label_map
 from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import Seeds as SeedsSocket
-from .schema import advanced, labels_input, schema
+from .schema import advanced, labels_input, regions_input, schema
 from .selection import chosen_labels, names_and_merges, parsed_class_names
 from .wires import Labels
 
@@ -97,20 +97,6 @@ class AssignRegionsFromMask(io.ComfyNode):
         )
 
 
-def _mask_inputs() -> list[io.Input]:
-    return [
-        labels_input(),
-        io.String.Input(
-            "regions",
-            default="",
-            multiline=False,
-            placeholder="person, 3, 5-8",
-            tooltip="Names or ids of regions, separated by commas; 5-8 means all ids from 5 to 8. Preview Regions "
-            "shows them.",
-        ),
-    ]
-
-
 class RegionsToMask(io.ComfyNode):
     """One mask of some regions."""
 
@@ -124,7 +110,8 @@ class RegionsToMask(io.ComfyNode):
             "like.",
             search_aliases=["vidseg", "mask", "select region", "matte"],
             inputs=[
-                *_mask_inputs(),
+                labels_input(),
+                regions_input("Preview Regions shows them."),
                 io.Boolean.Input("invert", default=False, tooltip="Everything but these regions."),
             ],
             outputs=[io.Mask.Output("mask", display_name="mask")],
@@ -145,14 +132,12 @@ class RegionsToMasks(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        region_input = _mask_inputs()[1]
-        region_input.tooltip = f"{region_input.tooltip} Empty: all regions."
         return schema(
             node_id="RegionsToMasks",
             display_name="Regions to Masks (list)",
             description="Make one mask batch per region, as a list: nodes after it run once for each region.",
             search_aliases=["vidseg", "mask list", "split regions"],
-            inputs=[_mask_inputs()[0], region_input],
+            inputs=[labels_input(), regions_input("Preview Regions shows them. Empty: all regions.")],
             outputs=[
                 io.Mask.Output("masks", display_name="masks", is_output_list=True),
                 io.String.Output("names", display_name="names", is_output_list=True),

@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..core.config import changed, preset
 from ..core.scene_file import Scene, labelled_by, scene_of
 from ..core.types import Features, InputError, LabelMaps
-from .places import free_place, place_of
+from .places import free_place, require_place
 from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import advanced, features_input, labels_input, schema, window_length_input
@@ -159,10 +159,4 @@ class ApplyScene(io.ComfyNode):
 
 def _found(file: str) -> Path:
     """Return the path of a scene file below the output or input folder."""
-    path = place_of(file, Path.is_file)
-    if path is None:
-        raise InputError(
-            f"`file` must be a scene below ComfyUI's output or input folder, but got {file!r}. Copy the text that Save "
-            "Scene shows."
-        )
-    return path
+    return require_place("file", file, Path.is_file, "a scene", "Save Scene")

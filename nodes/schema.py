@@ -197,6 +197,12 @@ def labels_input() -> io.Input:
     return Labels.Input("labels", tooltip="Labels of any VidSeg node, coarse or in full resolution.")
 
 
+def regions_input(remark: str) -> io.Input:
+    """Return names or ids of regions, read by `selection.chosen_labels`."""
+    tooltip = f"Names or ids of regions, separated by commas; 5-8 means all ids from 5 to 8. {remark}"
+    return io.String.Input("regions", default="", placeholder="person, 3, 5-8", tooltip=tooltip)
+
+
 def fps_input() -> io.Input:
     """Return the speed of an animated preview."""
     return io.Float.Input(

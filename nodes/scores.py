@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from .assessment import against_masks, along_correspondences, require_sequence
+from .assessment import against_masks, along_correspondences, require_something_to_measure
 from .images import as_label_maps
 from .schema import Features as FeaturesSocket
 from .schema import labels_input, schema
@@ -61,7 +61,7 @@ class ScoreRegions(io.ComfyNode):
     def execute(cls, labels: Labels, match: str, masks: Tensor | None = None, features: object = None) -> io.NodeOutput:
         """Score the labels; a value that cannot be measured is -1."""
         source = features if features is not None else labels.scan.features if labels.scan else None
-        require_sequence(labels, masks is not None, source)
+        require_something_to_measure(labels, masks is not None, source)
         lines, values = against_masks(labels, as_label_maps(masks), match) if masks is not None else ([], (-1.0,) * 3)
         notes, agreement = along_correspondences(labels, source) if source is not None else ([], -1.0)
         report = "\n".join([*lines, *notes])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import schedule, types
 from ..config import VideoConfig
+from ..frames import PIXELS_PER_LATENT
 from ..types import InputError, require_shape
 from . import BackboneInfo, Denoiser, Result
 from .comfy_checks import model_name, require_vae
@@ -99,7 +100,7 @@ class ComfySvdBackbone(ComfyBackbone):
             numbers = (float(fps - 1), float(motion), float(extras.get("augmentation_level", AUGMENTATION)))
             embedding = tokens[0].float().cpu()
             latent = extras["concat_latent_image"][:1].float().cpu()
-            height, width = sizes["H"] // 8, sizes["W"] // 8
+            height, width = sizes["H"] // PIXELS_PER_LATENT, sizes["W"] // PIXELS_PER_LATENT
             image = comfy.utils.common_upscale(latent, width, height, "bilinear", "center")[0]
         if self._clip_vision is not None:
             embedding = self._embedded(frame)

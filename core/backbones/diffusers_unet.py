@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..frames import PIXELS_PER_LATENT
 from ..model_files import CONDITIONING_KEY, ModelDescription, describe_model, fingerprint
 from ..schedule import training_sigmas
 from ..types import InputError, require_shape
@@ -114,13 +115,13 @@ class DiffusersBackbone:
             InputError: wrong shape, or sides that are no multiples of 8.
         """
         sizes = require_shape("frames", frames, "T H W 3")
-        if sizes["T"] < 1 or sizes["H"] % 8 or sizes["W"] % 8:
+        if sizes["T"] < 1 or sizes["H"] % PIXELS_PER_LATENT or sizes["W"] % PIXELS_PER_LATENT:
             raise InputError(
                 f"`frames` must be at least one, with sides that are multiples of 8, but got {tuple(frames.shape)}. "
                 "Resize them to multiples of 64 pixels."
             )
         if posterior_noise is not None:
-            shape = {"T": sizes["T"], "h": sizes["H"] // 8, "w": sizes["W"] // 8}
+            shape = {"T": sizes["T"], "h": sizes["H"] // PIXELS_PER_LATENT, "w": sizes["W"] // PIXELS_PER_LATENT}
             require_shape("posterior_noise", posterior_noise, "T 4 h w", **shape)
         moments = self._in_chunks(self._moments, frames, sizes["H"] * sizes["W"])
         mean, deviation = moments.unbind(1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..images import IMAGE_SUFFIXES
+from ..scoring import json_object
 from ..types import InputError
 from ..video import natural_key
 from .dataset import BenchClip, Dataset
@@ -108,7 +108,7 @@ def open_folders(root: Path) -> Dataset:
         frames, masks = _images(folder / "frames"), {path.stem: path for path in _images(folder / "masks")}
         labelled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
         _require("folders", bool(labelled), f"{folder / 'masks'} holds no mask named as a frame")
-        meta = _json(folder / "meta.json")
+        meta = json_object(folder / "meta.json")
         names, fps = meta.get("classes"), meta.get("fps")
         classes = dict(enumerate(map(str, names))) if isinstance(names, list) else {}
         rate = float(fps) if isinstance(fps, int | float) else None
@@ -164,16 +164,7 @@ def _in_camvid_clip(stem: str) -> bool:
 def _vspw_classes(path: Path) -> dict[int, str]:
     """Return the names of VSPW's classes from its own file, or numbers where it is not there."""
     names = {label: f"class {label}" for label in range(124)}
-    for name, number in _json(path).items():
+    for name, number in json_object(path).items():
         if str(number).isdecimal() and 1 <= int(str(number)) <= 124:
             names[int(str(number)) - 1] = str(name)
     return names
-
-
-def _json(path: Path) -> dict[str, object]:
-    """Return the JSON object of a file, or an empty one where there is none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -19,8 +19,8 @@ from vidseg.core.metrics import (
     boundary_f_score,
     class_ious,
     confusion_matrix,
-    flip_rate,
     mean_iou,
+    stand_ins,
     video_consistency,
 )
 from vidseg.core.types import InputError
@@ -182,18 +182,14 @@ def test_consistency_refuses_short_runs_and_other_shapes() -> None:
         video_consistency(torch.zeros(3, 2, 2), torch.zeros(4, 2, 2), 2, "constant")
 
 
-# --- flicker and boundaries ---
+# --- classes of regions without a name, and boundaries ---
 
 
-def test_flip_rate_counts_changes() -> None:
-    prediction = torch.tensor([[[1, 1]], [[1, 2]], [[2, 2]]])
-    assert flip_rate(prediction) == 0.5
-    truth = torch.tensor([[[1, 1]], [[1, 255]], [[3, 255]]])
-    assert flip_rate(prediction, truth) == 0.0
-    assert flip_rate(prediction[:1]) is None
-    assert flip_rate(prediction, torch.full_like(prediction, 255)) is None
-    with pytest.raises(InputError, match="must have the shape"):
-        flip_rate(prediction, truth[:2])
+def test_a_region_stands_for_the_class_where_it_first_occurs() -> None:
+    maps = torch.tensor([[[1, 1, 2]], [[7, 7, 9]], [[7, 8, 9]]], dtype=torch.uint8)
+    truth = torch.tensor([[[3, 4, 4]], [[255, 5, 255]], [[6, 6, 255]]], dtype=torch.uint8)
+    assert stand_ins(maps, truth).tolist() == [[[3, 3, 4]], [[5, 5, 255]], [[5, 6, 255]]]
+    assert stand_ins(maps, truth, {1, 9}).tolist() == [[[1, 1, 4]], [[5, 5, 9]], [[5, 6, 9]]]
 
 
 def square(top: int, left: int, size: int = 20) -> Tensor:
