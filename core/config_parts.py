@@ -209,6 +209,6 @@ class VideoConfig:
     augmentation: float = 0.02
     """Noise on the frame that conditions a window, in units of half the range of a pixel (code)."""
     query_layer: Literal["spatial", "temporal"] = "spatial"
-    """Self-attention whose queries are the features; ``temporal`` ones are unstable (paper 4.1), to look at only."""
+    """Self-attention whose queries are the features; ``temporal`` ones are unstable (paper 1, A.6), to look at only."""
     injected: Literal["all", "temporal"] = "all"
     """Self-attentions with injected queries and keys: spatial and temporal (paper A.4), or the latter (code)."""

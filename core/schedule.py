@@ -1,4 +1,4 @@
-"""Noise levels, inversion by added noise, and the deterministic Euler step (paper 3; reference: Euler on DDPM sigmas).
+"""Noise levels, inversion by added noise (paper 5.1), and the Euler step (reference: Euler on DDPM sigmas).
 
 Latents live in "sigma space": ``x = clean + sigma * noise``.
 """

@@ -1,4 +1,4 @@
-"""Features of a clip by a video model: window by window, each conditioned on its first frame (paper 4.1, SVD)."""
+"""Features of a clip by a video model: window by window, each conditioned on its first frame (paper 4.4)."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-GPU_BUDGET_BYTES = 7 * 2**29
-"""Likewise on a GPU: three frames of SD 2.1 at 832x448 in half precision; more at a time are hardly faster."""
 CPU_BUDGET_BYTES = 2**30
 """What compute batches may take on the CPU, at most; weights and the program come on top."""
+GPU_BUDGET_BYTES = 7 * 2**29
+"""Likewise on a GPU: three frames of SD 2.1 at 832x448 in half precision; more at a time are hardly faster."""
 PROCESS_STATUS = Path("/proc/self/status")
 NOT_TOLD = "not told by the system"
 
