@@ -77,7 +77,9 @@ class Settings:
             part, number = name.split(".")
             value = getattr(getattr(self, part), number)
             if not low <= value <= high:  # NaN is in no range
-                remedy = "Lower it, or raise `sampling.num_steps`" if name.endswith(".step") else "Choose one within"
+                remedy = (
+                    "Lower it, or raise `sampling.num_steps`" if name.endswith(".step") else "Choose a value within"
+                )
                 raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}. {remedy}.")
         if self.difference.blur_size % 2 == 0:
             raise InputError(f"`difference.blur_size` must be odd, but got {self.difference.blur_size}. Add 1.")
