@@ -151,7 +151,8 @@ def _execute(options: SegmentOptions, again: list[str]) -> int:
         return EXIT_INTERRUPTED
     finally:
         progress.close()
-    sys.stdout.write(f"{outcome.num_frames} frames, {len(outcome.regions)} regions: {options.out}\n")
+    already = ", finished already" if outcome.was_finished else ""
+    sys.stdout.write(f"{outcome.num_frames} frames, {len(outcome.regions)} regions: {options.out}{already}\n")
     if options.settings.video.frames:
         _tell(f"vidseg: peak memory {peak_memory()}")
     return 0

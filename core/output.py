@@ -59,10 +59,6 @@ class ResultFolder:
         """File of the state after the last finished window; only while a run is unfinished."""
         return self.path / STATE_FILE
 
-    def holds_result(self) -> bool:
-        """Tell whether files of an earlier run are there."""
-        return (self.path / RECORD_FILE).exists() or self.labels.exists()
-
     def is_finished(self) -> bool:
         """Tell whether an earlier run is there that came to its end."""
         record = self.path / RECORD_FILE
@@ -72,24 +68,42 @@ class ResultFolder:
             return False
 
     def require_free(self, *, overwrite: bool, resume: bool) -> None:
-        """Check that no earlier result is in the way.
+        """Check that no earlier result is in the way, nor files of other origin that a run would replace.
 
         Args:
             overwrite: whether an earlier result may be replaced.
             resume: whether it is to be continued.
 
         Raises:
-            InputError: there is one, or the path is a file.
+            InputError: there is one, there are such files, or the path is a file.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(
                 f"`{self.place.setting}` must be a folder, but {self.path} is a file. Choose another name."
             )
-        if self.holds_result() and not (overwrite or resume):
+        if not (self.path / RECORD_FILE).exists():
+            others = sorted({*self.labels.glob("*"), *(path for path in self._files() if path.exists())})
+            if others:
+                raise InputError(
+                    f"`{self.place.setting}` must not hold such files of other origin, but {self.path} holds "
+                    f"{others[0].relative_to(self.path).as_posix()} and no {RECORD_FILE}. Choose another folder."
+                )
+        elif not (overwrite or resume):
             raise InputError(
                 f"`{self.place.setting}` must not hold a result, but {self.path} does. Choose another folder, "
                 "replace the result with --overwrite, or continue it with --resume (`vidseg segment`)."
             )
+
+    def require_writable(self) -> None:
+        """Check that the folder, or the one that it would be made in, can be written; nothing is left there.
+
+        Raises:
+            InputError: it cannot.
+        """
+        try:
+            self._probe(next(path for path in (self.path, *self.path.absolute().parents) if path.exists()))
+        except OSError as error:
+            raise unwritable(self.path, error, self.place) from error
 
     def prepare(self, num_pixels: int) -> None:
         """Make the folder and check before any long work that the result can be written.
@@ -100,11 +114,9 @@ class ResultFolder:
         Raises:
             InputError: the folder cannot be written, or its disk is full.
         """
-        probe = self.path / ".vidseg-probe"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"vidseg")
-            probe.unlink()
+            self._probe(self.path)
             free = shutil.disk_usage(self.path).free
         except OSError as error:
             raise unwritable(self.path, error, self.place) from error
@@ -116,10 +128,14 @@ class ResultFolder:
             )
 
     def start_anew(self) -> None:
-        """Remove the files of an earlier run, and no others."""
-        files = (RECORD_FILE, STATE_FILE, OVERLAY_FILE, LEGEND_FILE)
-        for path in (*(self.path / name for name in files), *self._label_files()):
+        """Remove the files of an earlier run, and no others; last the record, by which they are known as such."""
+        for path in (*self._files(), self.path / RECORD_FILE):
             path.unlink(missing_ok=True)
+
+    def read_regions(self) -> tuple[Region, ...]:
+        """Return the regions of a finished run."""
+        record = json.loads((self.path / RECORD_FILE).read_text(encoding="utf-8"))
+        return tuple(Region(int(region["label"]), str(region["name"])) for region in record["regions"])
 
     def require_same_run(self, run: RunDescription) -> None:
         """Check that ``run`` may continue what is here; an empty folder may always be.
@@ -193,9 +209,17 @@ class ResultFolder:
     def _label_file(self, number: int) -> Path:
         return self.labels / f"{number:05d}.png"
 
-    def _label_files(self) -> list[Path]:
-        """Return the label maps that are here."""
-        return [path for path in self.labels.glob("*.png") if _LABEL_FILE.fullmatch(path.name)]
+    def _files(self) -> list[Path]:
+        """Return the files of a run but for the record; the label maps are those that are here."""
+        maps = [path for path in self.labels.glob("*.png") if _LABEL_FILE.fullmatch(path.name)]
+        return [self.state, self.path / OVERLAY_FILE, self.path / LEGEND_FILE, *sorted(maps)]
+
+    @staticmethod
+    def _probe(folder: Path) -> None:
+        """Write a file into a folder and remove it."""
+        probe = folder / ".vidseg-probe"
+        probe.write_bytes(b"vidseg")
+        probe.unlink()
 
 
 def label_image(label_map: Tensor) -> Image.Image:

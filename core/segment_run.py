@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,17 +16,16 @@ from .backbones.memory import default_device
 from .baselines import Baseline, color_windows, frame_windows
 from .config import Settings
 from .estimate import announce
-from .frames import coarse_grid, model_size
-from .images import is_black_and_white, read_labels
 from .model_files import describe_model
 from .output import OVERLAY_FILE, ResultFolder, areas_of, colours_of
 from .palette import legend, overlay
 from .pipeline import segment_windows
 from .progress import RunProgress
 from .record import AreaList, RunDescription, RunResult
+from .run_checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
 from .scan_state import ScanState
-from .types import VOID, InputError, InterruptedByUserError, LabelMaps, Region
-from .video import Clip, ClipInfo, open_clip
+from .types import InputError, InterruptedByUserError, LabelMaps, Region
+from .video import Clip, open_clip
 from .video_windows import spans
 from .video_writer import write_video
 
@@ -68,11 +67,11 @@ class SegmentOptions:
 
 
 class Outcome(NamedTuple):
-    """What a run left: frames of the clip, frames finished before and in this run, and labels that may occur."""
+    """What a run left: frames of the clip, labels that may occur, and whether an earlier run had finished it."""
 
     num_frames: int
-    frames_done: int
     regions: tuple[Region, ...]
+    was_finished: bool
 
 
 class _Window(NamedTuple):
@@ -103,10 +102,10 @@ class SegmentRun:
         """
         options = self.options
         self._check_options()
-        with open_clip(options.input, self._progress) as clip:
+        reference, mask_hash = read_anchor_mask(options.anchor_mask, new_regions=options.settings.scene.new_regions)
+        with open_clip(options.input, self._progress, partial(check_mask_size, reference)) as clip:
             self.num_frames = clip.num_frames
             check_tokens(clip.info, options.settings, options.baseline)
-            reference, mask_hash = _read_anchor_mask(options.anchor_mask, clip.info)
             height, width = clip.info.frame_size
             self._folder.prepare(clip.num_frames * height * width)
             backbone, device = self._load()
@@ -121,13 +120,14 @@ class SegmentRun:
                 anchor_mask=mask_hash,
             )
             state = self._begin(run)
-            if not (options.resume and self._folder.is_finished()):
+            was_finished = options.resume and self._folder.is_finished()
+            if not was_finished:
                 if backbone is not None:
                     size = clip.info.frame_size
                     announce(self._progress, backbone, options.settings, size, clip.num_frames, self.frames_done)
                 self._segment(run, self._windows(backbone, clip, reference, state))
                 self._finish(clip, run)
-        return Outcome(self.num_frames, self.frames_done, self._regions)
+        return Outcome(self.num_frames, self._regions, was_finished)
 
     def _check_options(self) -> None:
         """Check what needs no file's content."""
@@ -136,11 +136,13 @@ class SegmentRun:
             raise InputError("`--resume` must not be combined with --overwrite. Use one of them.")
         if options.resume and options.baseline:
             raise InputError("`--resume` must not be combined with --baseline. Start it anew with --overwrite.")
+        check_apart(options.input, options.out)
         self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
         if options.baseline != "color":
             if options.model is None:
                 raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
             describe_model(options.model)
+        self._folder.require_writable()
 
     def _load(self) -> tuple[Backbone | None, str]:
         """Return the model and its device."""
@@ -161,7 +163,7 @@ class SegmentRun:
         if self.options.resume:
             folder.require_same_run(run)
             if folder.is_finished():
-                self.frames_done = self.num_frames
+                self.frames_done, self._regions = self.num_frames, folder.read_regions()
                 return None
             if folder.state.exists():
                 state = ScanState.load(folder.state, run.settings.context)
@@ -239,35 +241,3 @@ class SegmentRun:
         """Write `segmentation.json` as far as the run has come."""
         result = RunResult(self._regions, self._areas, colours_of(self._regions), finished)
         self._folder.write_record(run, result)
-
-
-def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) -> None:
-    """Check that K-means will see at least as many tokens as there are clusters.
-
-    Raises:
-        InputError: it will not.
-    """
-    tokens = coarse_grid(model_size(clip.frame_size, settings.frame)).num_tokens
-    if settings.cluster.fit_frames == "window" and baseline != "frame":
-        tokens *= min(settings.window.length, clip.num_frames)
-    if settings.cluster.num_clusters > tokens:
-        raise InputError(
-            f"`cluster.num_clusters` must be at most the number of tokens, {tokens}, but got "
-            f"{settings.cluster.num_clusters}. Choose fewer clusters or larger frames."
-        )
-
-
-def _read_anchor_mask(path: Path | None, clip: ClipInfo) -> tuple[Tensor | None, str | None]:
-    """Return the label image of the first frame, of which white in black and white is label 1, and its SHA-256."""
-    if path is None:
-        return None, None
-    labels = read_labels(path, "--anchor-mask")
-    height, width = clip.frame_size
-    if tuple(labels.shape) != clip.frame_size:
-        raise InputError(
-            f"`--anchor-mask` must have the size of the frames, {width}x{height}, but {path.name} is "
-            f"{labels.shape[1]}x{labels.shape[0]}. Give the label image of the first frame."
-        )
-    if is_black_and_white(labels):
-        labels = labels // VOID
-    return labels, hashlib.sha256(path.read_bytes()).hexdigest()

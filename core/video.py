@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol
@@ -24,6 +24,8 @@ FRAMES_FOLDER = "frames"
 """Folder inside a clip's folder that holds its frames, beside ``masks`` and others."""
 _CHUNK = 1 << 20
 """Bytes read at a time."""
+SizeCheck = Callable[[tuple[int, int]], None]
+"""Refuses a size ``(H, W)`` by raising `InputError`."""
 
 
 class ClipInfo(NamedTuple):
@@ -131,7 +133,7 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     return (*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (1, name))
 
 
-def open_clip(path: Path, progress: Progress = no_progress) -> Clip:
+def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeCheck | None = None) -> Clip:
     """Open a video file, an image, a folder of images, or a folder that holds such a folder called ``frames``.
 
     Every frame is decoded once here, so that a bad one is found before any long work.
@@ -139,6 +141,7 @@ def open_clip(path: Path, progress: Progress = no_progress) -> Clip:
     Args:
         path: file or folder.
         progress: called as ``("check input", done, total)`` in frames; ``total`` is what the file claims.
+        check_size: called with the size of the first frame, to refuse it before the others are decoded.
 
     Raises:
         InputError: nothing there, no frames, an unreadable or damaged frame, NaN, or frames of different sizes.
@@ -152,7 +155,7 @@ def open_clip(path: Path, progress: Progress = no_progress) -> Clip:
     else:
         stream = VideoStream(path)
         source, claimed = stream, stream.claimed_frames
-    size, count = _check(source, claimed, progress)
+    size, count = _check(source, claimed, progress, check_size)
     if stream is not None and stream.is_cut_short():
         raise InputError(
             f"`input` must be complete, but {path.name} announces {claimed} frames and holds {count}. "
@@ -173,13 +176,17 @@ def _open_folder(folder: Path) -> tuple[_Frames, int, VideoStream | None]:
     return _Images(sorted(paths, key=lambda p: natural_key(p.name))), len(paths), None
 
 
-def _check(source: _Frames, claimed: int, progress: Progress) -> tuple[tuple[int, int], int]:
+def _check(
+    source: _Frames, claimed: int, progress: Progress, check_size: SizeCheck | None
+) -> tuple[tuple[int, int], int]:
     """Decode every frame; return their size and number."""
     size, first, count = (0, 0), "", 0
     for label, frame in source.frames(0):
         height, width = frame.shape[:2]
         if count == 0:
             size, first = (height, width), label
+            if check_size is not None:
+                check_size(size)
         elif (height, width) != size:
             raise InputError(
                 f"`input` must hold frames of one size, but {first} is {size[1]}x{size[0]} and {label} is "

@@ -115,7 +115,7 @@ def test_colour_baseline_from_video_to_score(folder: Path, tmp_path: Path, capsy
 
 
 def test_black_and_white_masks_are_background_and_object(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     white = tmp_path / "white"
     white.mkdir()
@@ -131,6 +131,9 @@ def test_black_and_white_masks_are_background_and_object(
         assert main(["score", str(tmp_path / name), str(white), "--json"]) == 0
         results.append(json.loads(capsys.readouterr().out))
     assert results[0]["miou"] == results[1]["miou"] > 0.8
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "vidseg: 00000.png is black and white: 255 (white) is read as class 1, not as unknown."
+    ]
     assert all(torch.equal(a, b) for a, b in zip(labels_of(tmp_path / "a"), labels_of(tmp_path / "b"), strict=True))
 
 
@@ -223,7 +226,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert record_of(parts) == record_of(whole)
     assert not (parts / "resume.safetensors").exists()
     before = (parts / "segmentation.json").stat().st_mtime_ns
+    capsys.readouterr()
     assert segment(folder, parts, *options, "--resume") == 0  # nothing is left to do
+    assert capsys.readouterr().out == f"5 frames, 3 regions: {parts}, finished already\n"
     assert (parts / "segmentation.json").stat().st_mtime_ns == before
 
 
@@ -297,20 +302,28 @@ def bad_input(kind: str, folder: Path, tmp_path: Path) -> tuple[list[object], st
         Image.fromarray(np.full((64, 64), np.nan, np.float32)).save(frames / "00009.tif")
         return [folder], "holds NaN"
     if kind == "mask size":
-        Image.new("L", (8, 8)).save(tmp_path / "mask.png")
+        Image.linear_gradient("L").save(tmp_path / "mask.png")
         return [folder, "--anchor-mask", tmp_path / "mask.png"], "size of the frames, 64x64"
     if kind == "device":
         return [folder, "--device", "toaster"], "cuda, mps or cpu"
+    if kind == "one value":
+        Image.new("L", (64, 64), 255).save(tmp_path / "mask.png")
+        return [folder, "--anchor-mask", tmp_path / "mask.png"], "every pixel of mask.png is 255 (unknown, or white)"
     if kind == "result there":
-        (tmp_path / "out" / "labels").mkdir(parents=True)
+        (tmp_path / "out").mkdir(parents=True)
+        (tmp_path / "out" / "segmentation.json").write_text("{}")
         return [folder], "--overwrite"
+    if kind == "other files":
+        (tmp_path / "out" / "labels").mkdir(parents=True)
+        (tmp_path / "out" / "labels" / "00000.png").write_text("somebody's")
+        return [folder, "--resume"], "Choose another folder"
     return [folder, "--resume", "--overwrite"], "must not be combined"
 
 
 KINDS = ["no frames", "corrupt frame", "sizes", "text", "nan", "mask size", "device"]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *WRONG_SETTINGS, "result there", "both"])
+@pytest.mark.parametrize("kind", [*KINDS, *WRONG_SETTINGS, "one value", "result there", "other files", "both"])
 def test_bad_input_ends_before_the_model_is_loaded(
     kind: str, model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -332,12 +345,49 @@ def test_no_sd_model_ends_before_frames_are_read(
     monkeypatch.setattr(cli, "ASSETS", tmp_path)
     assert segment(folder, tmp_path / "out") == EXIT_BAD_INPUT
     assert "`--model` must name a model" in error_of(capsys)
-
-
-def test_an_output_that_cannot_be_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert segment(folder, tmp_path / "out", "--baseline", "color", "--anchor-mask", "none.png") == EXIT_BAD_INPUT
+    assert "none.png does not exist" in error_of(capsys)
     (tmp_path / "file").write_text("")
     assert segment(folder, tmp_path / "file" / "out", "--baseline", "color") == EXIT_BAD_INPUT
     assert "`--out` must be writable" in error_of(capsys)
+
+
+@pytest.mark.parametrize("out", ["clip/frames", "clip/frames/frames", "clip/masks/../frames"])
+def test_a_result_among_the_frames_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    for source in (folder / "frames", folder):
+        if out != "clip/frames/frames" or source.name == "frames":
+            assert segment(source, tmp_path / out, "--baseline", "color", "--overwrite") == EXIT_BAD_INPUT
+            assert "`--out` must lie apart from the frames" in error_of(capsys)
+    assert len(list((folder / "frames").iterdir())) == 5
+
+
+def test_a_result_is_not_the_input_of_the_run_that_replaces_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(folder, tmp_path / "out", "--baseline", "color") == 0
+    capsys.readouterr()
+    for name in ("labels", "overlay.mp4"):
+        words = ("--baseline", "color", "--overwrite")
+        assert segment(tmp_path / "out" / name, tmp_path / "out", *words) == EXIT_BAD_INPUT
+        assert "`--out` must lie apart" in error_of(capsys)
+    assert len(labels_of(tmp_path / "out")) == 5
+
+
+def test_a_mask_of_another_size_ends_before_all_frames_are_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "frames" / "00001.png").write_bytes(b"no image")
+    Image.linear_gradient("L").save(tmp_path / "mask.png")
+    mask = ("--anchor-mask", tmp_path / "mask.png")
+    assert segment(folder, tmp_path / "out", "--baseline", "color", *mask) == EXIT_BAD_INPUT
+    assert "size of the frames, 64x64, but it is 256x256" in error_of(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
     assert segment(folder, tmp_path / "file", "--baseline", "color") == EXIT_BAD_INPUT
     assert "is a file" in error_of(capsys)
 

@@ -69,6 +69,7 @@ def test_an_earlier_result_is_in_the_way(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path)
     folder.require_free(overwrite=False, resume=False)
     (tmp_path / "notes.txt").write_text("somebody's")
+    folder.labels.mkdir()
     folder.require_free(overwrite=False, resume=False)
     folder.write_label_maps(0, MAPS)
     folder.write_record(RUN, result([]))
@@ -81,12 +82,36 @@ def test_an_earlier_result_is_in_the_way(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["mine.png", "notes.txt"]
 
 
+@pytest.mark.parametrize("name", ["labels/00000.png", "labels/a.jpg", "overlay.mp4", "legend.png"])
+def test_files_of_other_origin_are_neither_replaced_nor_continued(tmp_path: Path, name: str) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / name).write_text("somebody's")
+    for overwrite, resume in ((False, False), (True, False), (False, True)):
+        with pytest.raises(InputError, match=rf"holds {name} and no segmentation\.json. Choose another"):
+            ResultFolder(tmp_path).require_free(overwrite=overwrite, resume=resume)
+
+
+def test_the_record_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person stops while an earlier result is removed is still known as a result."""
+    folder, gone = ResultFolder(tmp_path), []
+    folder.write_label_maps(0, MAPS)
+    folder.write_record(RUN, result([]))
+    monkeypatch.setattr(Path, "unlink", lambda path, **_: gone.append(path.name))
+    folder.start_anew()
+    assert gone[-1] == "segmentation.json"
+    assert "00002.png" in gone
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="is a file"):
         ResultFolder(tmp_path / "out").require_free(overwrite=False, resume=False)
     with pytest.raises(InputError, match="must be writable"):
         ResultFolder(tmp_path / "out" / "below").prepare(1)
+    with pytest.raises(InputError, match="must be writable"):
+        ResultFolder(tmp_path / "out" / "below").require_writable()
+    ResultFolder(tmp_path / "new" / "out").require_writable()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_full_disk_is_refused_beforehand(tmp_path: Path) -> None:
