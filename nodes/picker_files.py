@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ SIDE = 512
 """Longer side of a shown frame, pixels."""
 MAX_FRAMES = 120
 """Frames that can be shown at most; of longer clips every second, third ... frame. The browser loads one at a time."""
+_MARK = "mark.txt"
+"""File beside those of the picker, with a text of its own each time the folder is made."""
 _QUALITY = 85
 _SAMPLED = 8
 """Every eighth pixel of each axis tells one clip from another: enough to name the files, and much faster than all."""
@@ -49,8 +52,7 @@ def picker_output(
     size = reduced_size(frames.shape[1:3], SIDE)
     maps = [reduced_reference(labels.maps[number], size).cpu().numpy().astype(np.uint8) for number in numbers]
     stem = _digest([*(_levels(frames[number, ::_SAMPLED, ::_SAMPLED]) for number in numbers), *maps])
-    folder = Path(folder_paths.get_temp_directory()) / KEY
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder()
     for done, (number, labelled) in enumerate(zip(numbers, maps, strict=True), 1):
         _write(folder / f"{stem}_{number}.jpg", lambda number=number: _levels(reduced(frames[number][None], SIDE)[0]))
         _write(folder / f"{stem}_{number}.png", lambda labelled=labelled: labelled)
@@ -63,6 +65,21 @@ def picker_output(
         "found": found, "problems": list(picks.problems),
     }  # fmt: skip
     return {KEY: [content]}
+
+
+def folder_mark() -> str:
+    """Return a text that stays the same until somebody removes the files of the picker."""
+    mark = _folder() / _MARK
+    if not mark.exists():
+        mark.write_text(uuid.uuid4().hex, encoding="ascii")
+    return mark.read_text(encoding="ascii")
+
+
+def _folder() -> Path:
+    """Return the folder of the files, which is there afterwards."""
+    folder = Path(folder_paths.get_temp_directory()) / KEY
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _levels(frame: Tensor) -> Levels:

@@ -10,7 +10,7 @@ from ..core.picks import described, parsed_points, resolved
 from ..core.region_table import pixel_counts
 from ..core.types import InputError
 from .images import as_frames
-from .picker_files import picker_output
+from .picker_files import folder_mark, picker_output
 from .progress import NodeProgress
 from .schema import Labels as LabelsSocket
 from .schema import labels_input, schema
@@ -60,6 +60,11 @@ class PickRegions(io.ComfyNode):
         except InputError as error:
             return str(error)
         return True
+
+    @classmethod
+    def fingerprint_inputs(cls, **_inputs: object) -> str:
+        """Tell the host to run again when the files of the picker are gone."""
+        return folder_mark()
 
     @classmethod
     def execute(cls, frames: Tensor, labels: Labels, picks: str, invert: bool) -> io.NodeOutput:

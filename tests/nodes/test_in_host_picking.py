@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,18 @@ def test_files_are_written_once_for_the_same_clip(temp: Path) -> None:
     assert first["stem"] == second["stem"]
     assert len(list(temp.iterdir())) == 8
     assert pick(1 - frames, labels)[-1]["stem"] != first["stem"]
+
+
+def test_the_node_runs_again_after_its_files_are_gone(temp: Path) -> None:
+    frames, labels = square_clip()
+    node = NODE["PickRegions"]
+    before = node.fingerprint_inputs(picks="", invert=False)
+    shown = pick(frames, labels)[-1]
+    assert node.fingerprint_inputs(picks="0 0.1,0.3", invert=False) == before
+    shutil.rmtree(temp)
+    assert node.fingerprint_inputs(picks="", invert=False) != before
+    assert pick(frames, labels)[-1]["stem"] == shown["stem"]
+    assert (temp / f"{shown['stem']}_0.png").is_file()
 
 
 def test_long_and_large_clips_stay_small(temp: Path) -> None:

@@ -314,6 +314,40 @@ def test_dragging_picks_all_regions_on_the_way(frontend: Frontend, places: list[
     assert frontend.text == ""
 
 
+def test_a_menu_and_a_pinch_pick_nothing(frontend: Frontend, places: list[tuple[int, float, float]]) -> None:
+    page, ((_, *at), (_, *other), _) = frontend.page, places
+    page.keyboard.down("Control")  # opens the menu on a Mac
+    frontend.click(*at)
+    page.keyboard.up("Control")
+    assert frontend.text == ""
+
+    x, y = frontend.place(*at)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.evaluate(  # what a long press gives
+        "([clientX, clientY]) => document.querySelector('.vidseg-picture').dispatchEvent("
+        "new MouseEvent('contextmenu', {clientX, clientY, bubbles: true, cancelable: true}))",
+        [x, y],
+    )
+    page.mouse.up()
+    assert page.locator(".vidseg-menu").is_visible()
+    page.keyboard.press("Escape")
+    assert frontend.text == ""
+
+    touch = page.context.new_cdp_session(page)
+    fingers = [
+        {"id": number, "x": x, "y": y} for number, (x, y) in enumerate((frontend.place(*at), frontend.place(*other)))
+    ]
+    apart = [finger | {"x": finger["x"] + 10} for finger in fingers]
+    for kind, points in (
+        ("touchStart", fingers[:1]), ("touchStart", fingers), ("touchMove", apart), ("touchEnd", []),
+    ):  # fmt: skip
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.wait_for_timeout(100)
+    assert frontend.text == ""
+    assert frontend.complaints == []
+
+
 def test_all_of_it_by_keyboard(frontend: Frontend, places: list[tuple[int, float, float]]) -> None:
     page = frontend.page
     slider = page.locator(".vidseg-slider")
@@ -348,6 +382,26 @@ def test_text_written_by_hand_is_shown(frontend: Frontend, places: list[tuple[in
     assert frontend.page.locator(f"[data-key=name-{label}]").input_value() == "by hand"
     assert "Not understood: nonsense" in frontend.notes()
     assert "Found when you run: frame 999, late" in frontend.notes()
+
+
+def test_running_again_brings_back_files_that_were_removed(frontend: Frontend, server: Server) -> None:
+    frontend.press("Clear")
+    frontend.run()
+    shutil.rmtree(server.base / "temp" / "vidseg_picker")
+    last = shown(server)["frames"][-1]
+    frontend.page.locator("textarea").first.fill(f"{last} 0.5,0.5 late")
+    frontend.page.wait_for_timeout(500)
+    assert f"Found when you run: frame {last}, late" in frontend.notes()
+    frontend.press("Clear")
+    frontend.run()
+    slider = frontend.page.locator(".vidseg-slider")
+    slider.focus()
+    frontend.page.keyboard.press("End")
+    frontend.page.wait_for_timeout(500)
+    assert frontend.notes() == ""
+    frontend.page.keyboard.press("Home")
+    assert len(label_maps(server)) > 1
+    assert frontend.complaints == []
 
 
 def test_undo_of_the_frontend_keeps_the_picture(frontend: Frontend, places: list[tuple[int, float, float]]) -> None:

@@ -109,6 +109,7 @@ export class PickerPicture {
     canvas.addEventListener("contextmenu", (event) => {
       event.preventDefault();
       event.stopPropagation();
+      this.#end(); // a long press, or Control and a click on a Mac, is no click as well
       const under = this.#under(event);
       if (under) this.actions.menu(under.label, under.point, event);
     });
@@ -116,8 +117,9 @@ export class PickerPicture {
 
   #down(event) {
     event.stopPropagation();
+    if (!event.isPrimary) this.#end(); // a second finger: a pinch picks nothing
     const under = this.#under(event);
-    if (event.button !== 0 || !under) return;
+    if (event.button !== 0 || event.ctrlKey || !event.isPrimary || !under) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.#drag = { start: event, last: under, first: under, points: new Map(), moved: false };
   }

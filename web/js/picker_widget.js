@@ -115,9 +115,12 @@ export class PickerWidget {
 
   /** Look up the regions under points that somebody wrote by hand, on the frames that can be shown. */
   async #resolveUnknown() {
-    for (const point of this.#frames ? this.model.unknownPoints() : []) {
-      if (!this.#frames.numbers.includes(point.frame)) continue;
-      const frame = await this.#frames.load(point.frame);
+    const frames = this.#frames;
+    for (const point of frames ? this.model.unknownPoints() : []) {
+      if (!frames.numbers.includes(point.frame)) continue;
+      const frame = await frames.load(point.frame).catch(() => null);
+      if (frames !== this.#frames) return; // the node ran again, or was removed
+      if (!frame) continue; // its file is gone: found by the next run, as the notes say
       this.model.remember(point, labelAt(frame, point.x, point.y));
       this.refresh();
     }
