@@ -66,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     segment.set_defaults(command=_segment)
     score = commands.add_parser("score", help="compare label maps with a folder of masks")
     score.add_argument("result", type=Path, metavar="DIR", help="folder of a result, or of label maps 00000.png, ...")
-    score.add_argument("masks", type=Path, metavar="MASKS", help="folder of masks 00000.png, ...; 255 = void")
+    score.add_argument(
+        "masks", type=Path, metavar="MASKS", help="folder of masks, named as the frames; of a video 00000.png, ..."
+    )
     score.set_defaults(command=_score)
     demo = commands.add_parser("demo", help="segment the bundled clip with the bundled model")
     demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")

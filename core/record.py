@@ -17,6 +17,8 @@ from .video import ClipInfo
 
 FORMAT = 1
 """Version of the layout of the record."""
+FRAME_NAMES = "frame_names"
+"""Entry of the names of image files, without ending, in the order of the label maps; null for a video."""
 _PACKAGES = ("comfyui-vidseg", "torch", "diffusers", "transformers", "scikit-learn", "numpy", "av", "pillow")
 """Packages whose versions are recorded."""
 _NOT_COMPARED = frozenset({"settings.preset", "input.name", "model.name"})
@@ -110,7 +112,8 @@ def record_lines(run: RunDescription, result: RunResult) -> Iterator[str]:
             for r in result.regions
         ],
     }
-    yield json.dumps(record, indent=1).removesuffix("\n}") + ',\n "areas": ['
+    yield json.dumps(record, indent=1).removesuffix("\n}") + f',\n "{FRAME_NAMES}": {json.dumps(run.clip.frame_names)}'
+    yield ',\n "areas": ['
     for number, area in enumerate(result.areas):
         yield ("," if number else "") + "\n  " + json.dumps(dict(sorted(area.items())))
     yield "\n ]\n}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from torch import Tensor
 from .images import is_black_and_white, read_labels
 from .metrics import CONSISTENCY, MeanIoU, VideoConsistency, class_ious
 from .output import LABELS_FOLDER, RECORD_FILE
+from .record import FRAME_NAMES
 from .types import VOID, InputError
+
+logger = logging.getLogger(__name__)
 
 MASKS_FOLDER = "masks"
 """Folder of the masks inside a clip's folder."""
@@ -67,19 +71,21 @@ def score_folder(result: Path, masks: Path) -> Scores:
 
     Args:
         result: folder of a result, or of label maps ``%05d.png``.
-        masks: folder of masks whose names are frame numbers, or a clip's folder that holds it as ``masks``.
+        masks: folder of masks, or a clip's folder that holds it as ``masks``. They are named as the frames where the
+            result tells the names of these, else by their number.
 
     Raises:
-        InputError: no masks, a labelled frame without label map, or images of different sizes.
+        InputError: no masks, a mask without frame or label map, or images of different sizes.
     """
     labels = result / LABELS_FOLDER if (result / LABELS_FOLDER).is_dir() else result
     masks = masks / MASKS_FOLDER if (masks / MASKS_FOLDER).is_dir() else masks
-    truth, predicted = _numbered(masks, "MASKS"), _numbered(labels, "DIR")
+    truth, predicted = _masks_by_number(result, masks), _numbered(labels, "DIR")
     missing = sorted(truth.keys() - predicted.keys())
     if missing:
         raise InputError(
             f"`DIR` must hold a label map of each labelled frame, but {len(missing)} are missing, the first is "
-            f"{missing[0]:05d}.png. Finish the run with --resume, or pass the masks of the same clip."
+            f"{missing[0]:05d}.png for the mask {truth[missing[0]].name}. Finish the run with --resume, or pass the "
+            "masks of the same clip; without names of frames 00000.png is the first."
         )
     miou, mvc = MeanIoU(), {name: VideoConsistency(*run) for name, run in CONSISTENCY.items()}
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=max(length for length, _ in CONSISTENCY.values()))
@@ -109,6 +115,8 @@ def score_folder(result: Path, masks: Path) -> Scores:
 def _pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield number, label map and mask of each labelled frame in order; white is 1 if all are black and white."""
     white = VOID if all(is_black_and_white(read_labels(path, "MASKS")) for path in truth.values()) else 1
+    if white == VOID:
+        logger.warning("vidseg: the masks are black and white: 255 (white) is read as class 1, not as unknown.")
     for number in sorted(truth):
         prediction, mask = read_labels(predicted[number], "DIR"), read_labels(truth[number], "MASKS") // white
         if prediction.shape != mask.shape:
@@ -117,6 +125,23 @@ def _pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple
                 f"{truth[number].name} is {mask.shape[1]}x{mask.shape[0]}. Pass the masks of the same clip."
             )
         yield number, prediction, mask
+
+
+def _masks_by_number(result: Path, masks: Path) -> dict[int, Path]:
+    """Return the masks by the number of their frame: the frame of the same name, where the result tells the names."""
+    names = json_object(result / RECORD_FILE).get(FRAME_NAMES)
+    if not isinstance(names, list) or not masks.is_dir():
+        return _numbered(masks, "MASKS")
+    numbers = {str(name): number for number, name in enumerate(names)}
+    files = sorted(masks.glob("[!.]*.png"))
+    others = [path.name for path in files if path.stem not in numbers]
+    if others or not files:
+        raise InputError(
+            f"`MASKS` must be named as the frames, {names[0]}.png to {names[-1]}.png, but {masks} holds "
+            f"{others[0] if others else 'no PNG'}. Rename the masks; to pair them by number, give the folder "
+            f"{LABELS_FOLDER} of the result as DIR."
+        )
+    return {numbers[path.stem]: path for path in files}
 
 
 def _numbered(folder: Path, name: str) -> dict[int, Path]:

@@ -38,6 +38,7 @@ class ClipInfo(NamedTuple):
         fps: average number of frames per second; None for images.
         times: second at which each frame is shown, for a video of variable frame rate; else None.
         fingerprint: SHA-256 of the content of all files in order, hexadecimal.
+        frame_names: names of image files in order, without ending; None for a video.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ClipInfo(NamedTuple):
     fps: float | None
     times: tuple[float, ...] | None
     fingerprint: str
+    frame_names: tuple[str, ...] | None = None
 
 
 class _Frames(Protocol):
@@ -162,7 +164,8 @@ def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeChec
             f"Copy it again, or re-encode what is there: ffmpeg -i {path.name} repaired.mp4."
         )
     fps, times = (stream.fps, stream.variable_times()) if stream else (None, None)
-    return Clip(source, ClipInfo(path.name, count, size, fps, times, _fingerprint(source.files())))
+    names = None if stream else tuple(file.stem for file in source.files())
+    return Clip(source, ClipInfo(path.name, count, size, fps, times, _fingerprint(source.files()), names))
 
 
 def _open_folder(folder: Path) -> tuple[_Frames, int, VideoStream | None]:

@@ -132,7 +132,8 @@ def test_black_and_white_masks_are_background_and_object(
         results.append(json.loads(capsys.readouterr().out))
     assert results[0]["miou"] == results[1]["miou"] > 0.8
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        "vidseg: 00000.png is black and white: 255 (white) is read as class 1, not as unknown."
+        f"vidseg: {what} black and white: 255 (white) is read as class 1, not as unknown."
+        for what in ("the masks are", "00000.png is", "the masks are")
     ]
     assert all(torch.equal(a, b) for a, b in zip(labels_of(tmp_path / "a"), labels_of(tmp_path / "b"), strict=True))
 
@@ -163,6 +164,25 @@ def test_runs_end_where_a_frame_has_no_mask_and_count_constant_and_right_pixels(
     scores = json.loads(capsys.readouterr().out)
     assert (scores["mvc8"], scores["mvc8_right"]) == ((1 + 7 / 8) / 2, 7 / 8)
     assert scores["mvc16"] is scores["mvc16_right"] is None
+
+
+def test_masks_belong_to_the_frames_of_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Frames count from 1; two masks of them, of which the label maps are copies, then a mask of no frame."""
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "masks").mkdir()
+    for number, frame in enumerate(squares(), 1):
+        Image.fromarray(frame.numpy()).save(tmp_path / "frames" / f"f{number}.png")
+    assert segment(tmp_path, tmp_path / "out", "--baseline", "color") == 0
+    for number in (2, 5):
+        with Image.open(tmp_path / "out" / "labels" / f"{number - 1:05d}.png") as image:
+            image.save(tmp_path / "masks" / f"f{number}.png")
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "out"), str(tmp_path), "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["frames"], scores["miou"]) == (2, 1)
+    Image.new("L", (64, 64)).save(tmp_path / "masks" / "f6.png")
+    assert main(["score", str(tmp_path / "out"), str(tmp_path)]) == EXIT_BAD_INPUT
+    assert "named as the frames, f1.png to f5.png, but" in error_of(capsys)
 
 
 def test_scores_of_unnamed_regions_are_marked(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

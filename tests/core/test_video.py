@@ -46,6 +46,7 @@ def test_reads_a_folder_in_natural_order(tmp_path: Path) -> None:
         assert clip.info.num_frames == 12
         assert clip.info.frame_size == (48, 64)
         assert clip.info.fps is None
+        assert clip.info.frame_names == tuple(f"f{number}" for number in range(12))
         assert torch.equal(clip.read(0, 12), frames(12).float() / 255)
         assert torch.equal(clip.read(3, 5), frames(12)[3:5].float() / 255)
         assert torch.equal(clip.read(5, 6), frames(12)[5:6].float() / 255)
