@@ -79,7 +79,7 @@ class InstanceConfig:
     min_share: float = 0.001
     """Share of the frame that a thing covers at least in one frame."""
     min_frames: int = 3
-    """Frames in which it is seen at least; in shorter clips all."""
+    """Frames in which it is a connected piece of its own at least; in shorter clips all."""
 
 
 @dataclass(frozen=True)

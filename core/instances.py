@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
 
@@ -17,9 +18,19 @@ from .types import InputError, LabelMaps, Progress, Region, no_progress, region_
 
 _ALL_AROUND = np.ones((3, 3))
 """Pixels that touch at a corner are connected."""
+_MIN_OVERLAP = 0.25
+"""Share of the smallest thing's area that a piece must share with a track to continue it (our choice)."""
 
 Numbers = NDArray[np.int64]
 """Numbers of tracks ``(T,H,W)``, from 1 on; 0 outside the region."""
+
+
+@dataclass
+class _Track:
+    """A thing over time: in how many frames it is a piece of its own, and whether it came off another one."""
+
+    alone: int = 0
+    came_off: bool = False
 
 
 class _Piece(NamedTuple):
@@ -42,7 +53,8 @@ def split_instances(
 
     A piece continues the track that it overlaps most with. Where things that were apart touch, the piece is divided by
     distance to where they were; where a thing comes apart, its largest piece goes on and the others are new, if they
-    are large. What is too small or too short-lived to be a thing joins the nearest track of its region.
+    are large and stay apart for long enough. What is too small, or for too short a time a piece of its own, to be a
+    thing joins the nearest track of its region.
 
     Args:
         labels: ``(T,H,W)`` labels in any resolution, and their regions.
@@ -95,40 +107,48 @@ def _tracked(region: NDArray[np.bool_], least: int, config: InstanceConfig, adva
     """Return the tracks of a region ``(T,H,W)`` bool, numbered in the order in which they appear."""
     numbers = np.zeros(region.shape, dtype=np.int64)
     last = np.zeros(region.shape[1:], dtype=np.int64)  # where each track was when it was seen last
-    count = 0
-    for frame, inside in enumerate(region):
-        count = _continued(inside, last, numbers[frame], count, least)
-        seen = numbers[frame]
-        here = np.zeros(count + 1, dtype=np.bool_)
+    tracks: list[_Track] = []
+    frames = min(config.min_frames, len(region))
+    for seen, inside in zip(numbers, region, strict=True):
+        _continue(tracks, inside, last, seen, least, frames)
+        here = np.zeros(len(tracks) + 1, dtype=np.bool_)
         here[seen] = True
         last[here[last]] = 0
         last[seen > 0] = seen[seen > 0]
         advance()
-    areas = np.stack([np.bincount(frame.ravel(), minlength=count + 1) for frame in numbers])
-    large, long = areas.max(0) >= least, (areas > 0).sum(0) >= min(config.min_frames, len(areas))
-    kept = [number for number in range(1, count + 1) if large[number] and long[number]]
-    return _absorbed(numbers, region, kept or list(range(1, min(count, 1) + 1)))
+    areas = np.stack([np.bincount(frame.ravel(), minlength=len(tracks) + 1) for frame in numbers]).max(0)
+    kept = [number for number, track in enumerate(tracks, 1) if areas[number] >= least and track.alone >= frames]
+    return _absorbed(numbers, region, kept or [1][: len(tracks)])
 
 
-def _continued(inside: NDArray[np.bool_], last: Numbers, numbers: Numbers, count: int, least: int) -> int:
-    """Number the pieces of a frame, in ``numbers`` ``(H,W)``; return how many tracks there are now."""
+def _continue(
+    tracks: list[_Track], inside: NDArray[np.bool_], last: Numbers, numbers: Numbers, least: int, frames: int
+) -> None:
+    """Number the pieces of a frame, in ``numbers`` ``(H,W)``, by old and new tracks.
+
+    A track that came off another one ends where they touch again, unless it was a piece of its own in enough frames.
+    """
     found, _ = label(inside, _ALL_AROUND)
     listed = [_piece(box, found[box] == number, last) for number, box in enumerate(find_objects(found), 1)]
     owned: set[int] = set()
     for piece in sorted(listed, key=lambda piece: (-max(piece.tracks.values(), default=0), -piece.area)):
-        mine = [track for track, shared in piece.tracks.items() if track not in owned and shared * 4 >= least]
+        near = [t for t, shared in piece.tracks.items() if t not in owned and shared >= _MIN_OVERLAP * least]
+        mine = [t for t in near if tracks[t - 1].alone >= frames or not tracks[t - 1].came_off] or near[:1]
+        if len(mine) < len(near):
+            last[np.isin(last, sorted(set(near) - set(mine)))] = 0
+        place = numbers[piece.box]
         if len(mine) > 1:
             nearest = distance_transform_edt(~np.isin(last, mine), return_distances=False, return_indices=True)
-            numbers[piece.box][piece.inside] = last[tuple(nearest)][piece.box][piece.inside]
-        elif mine:
-            numbers[piece.box][piece.inside] = mine[0]
-        elif piece.area >= least or not piece.tracks:
-            count += 1
-            numbers[piece.box][piece.inside], mine = count, [count]
+            place[piece.inside] = last[tuple(nearest)][piece.box][piece.inside]
+        elif not mine and piece.tracks and piece.area < least:
+            place[piece.inside] = max(piece.tracks, key=lambda track: piece.tracks[track])
         else:
-            numbers[piece.box][piece.inside] = max(piece.tracks, key=lambda track: piece.tracks[track])
+            if not mine:
+                tracks.append(_Track(came_off=bool(piece.tracks)))
+                mine = [len(tracks)]
+            place[piece.inside] = mine[0]
+            tracks[mine[0] - 1].alone += 1
         owned.update(mine)
-    return count
 
 
 def _piece(box: tuple[slice, slice], inside: NDArray[np.bool_], last: Numbers) -> _Piece:

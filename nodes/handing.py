@@ -62,7 +62,8 @@ class SplitInstances(io.ComfyNode):
                     default=_INSTANCES.min_frames,
                     min=1,
                     max=1000,
-                    tooltip="Frames in which a thing is seen at least.",
+                    tooltip="Frames in which a thing is apart from the others at least; what comes apart for fewer is "
+                    "one.",
                 ),
             ],
             outputs=[LabelsSocket.Output("instances", display_name="labels")],

@@ -47,6 +47,46 @@ def test_what_is_small_or_short_joins_the_nearest() -> None:
     assert len(split_instances(labels, [3], ANY).regions) == 4
 
 
+@pytest.mark.parametrize("gaps", [(5,), (0,), (2, 4, 6, 8)])
+def test_a_gap_of_a_frame_does_not_cut_a_thing_in_two(gaps: tuple[int, ...]) -> None:
+    maps = torch.zeros(10, 12, 40, dtype=torch.uint8)
+    maps[:, 3:9, 4:34] = 3
+    maps[list(gaps), :, 20:22] = 0
+    labels = LabelMaps(maps, REGIONS)
+    result = split_instances(labels, [3])
+    assert result.regions == REGIONS
+    assert torch.equal(result.maps, maps)
+    assert len(split_instances(labels, [3], ANY).regions) == 3
+
+
+def test_what_comes_where_a_piece_was_for_a_frame_is_no_part_of_it() -> None:
+    maps = torch.zeros(6, 12, 40, dtype=torch.uint8)
+    maps[:, 3:9, 4:34] = 3
+    maps[1, :, 20:22] = 0
+    maps[2:, :, 27:] = 0
+    maps[3:, 3:9, 29:34] = 3
+    result = split_instances(LabelMaps(maps, REGIONS), [3])
+    assert [frame.unique().tolist() for frame in result.maps] == [[0, 3]] * 3 + [[0, 1, 3]] * 3
+
+
+def test_a_thing_that_comes_off_for_long_stays_another() -> None:
+    result = split_instances(clip((4, 8), (4, 8), (4, 11), (4, 11), (4, 11), (4, 8)), [3])
+    assert result.maps[1, 5].unique().tolist() == [0, 3]
+    assert [len(frame.unique()) for frame in result.maps[2:]] == [3, 3, 3, 3]
+
+
+def test_a_thing_goes_on_where_enough_of_it_was() -> None:
+    twice = InstanceConfig(min_share=8 / 240, min_frames=1)  # a thing has 8 pixels or more, so that 2 continue it
+    assert len(split_instances(clip((1,), (4,)), [3], twice).regions) == 2  # a column of 4
+    labels = clip((1,), (4,))
+    labels.maps[1] = labels.maps[1].roll(3, 0)  # a corner of 1
+    assert len(split_instances(labels, [3], twice).regions) == 3
+
+
+def test_in_a_clip_of_two_frames_two_are_enough() -> None:
+    assert len(split_instances(clip((1, 15), (2, 14)), [3]).regions) == 3
+
+
 def test_a_thing_hidden_for_a_frame_comes_back_as_itself() -> None:
     result = split_instances(clip((1, 15), (1,), (1, 15), (1, 15)), [3])
     assert result.maps[0, 5, 16] == result.maps[3, 5, 16] == 1
