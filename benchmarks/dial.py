@@ -28,6 +28,7 @@ from vidseg.core.config import changed, preset
 from vidseg.core.pipeline import segment
 from vidseg.core.quality import QUALITIES, at_quality
 from vidseg.core.record import versions
+from vidseg.core.types import InputError
 
 MODEL = Path(__file__).parents[1] / "assets" / "demo_model.safetensors"
 CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
@@ -124,9 +125,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
-    clips = open_folders(arguments.root).shortened(arguments.max_frames).clips
-    if arguments.clips:
-        clips = tuple(clip for clip in clips if clip.name in arguments.clips.split(","))
+    names = tuple(name for name in arguments.clips.split(",") if name)
+    try:
+        clips = open_folders(arguments.root).selected(names).shortened(arguments.max_frames).clips
+    except InputError as error:
+        parser.error(str(error))
     backbone = CountingBackbone(load_diffusers(arguments.model, device=arguments.device))
     store = arguments.out / "dial.json"
     options = {name: str(getattr(arguments, name)) for name in ("max_frames", "max_side", "clusters", "model")}

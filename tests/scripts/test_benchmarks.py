@@ -59,3 +59,5 @@ def test_qualities_are_scored_against_exact(tmp_path: Path) -> None:
     assert results[name]["exact"]["same as exact"] == 1
     assert "| balanced |" in table
     assert torch.load(tmp_path / "labels" / f"{name}_draft.pt").dtype == torch.uint8
+    with pytest.raises(AssertionError, match=r"error: `--clips` must name clips of .*, but got \['nope'\]"):
+        run("dial.py", clips, "--out", tmp_path, "--clips", "nope")
