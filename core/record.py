@@ -135,8 +135,8 @@ def require_same_run(earlier: str, run: RunDescription) -> None:
     for name, value in now.items():
         if name not in _NOT_COMPARED and before.get(name) != value:
             raise InputError(
-                f"`--resume` must continue the same run, but `{name}` is {_short(value)} and was "
-                f"{_short(before.get(name))}. Use the earlier value, or start anew with --overwrite."
+                f"`--resume` must continue the same run, but `{name}` is {short(value)} and was "
+                f"{short(before.get(name))}. Use the earlier value, or start anew with --overwrite."
             )
 
 
@@ -184,7 +184,7 @@ def flattened(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401, 
     return flat
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     """Return a value as short text; fingerprints are cut."""
     text = str(value)
     return f"{text[:12]}..." if len(text) > 40 else text

@@ -13,7 +13,7 @@ from ..backbones import Backbone
 from ..config import Settings
 from ..labels import assign_clusters
 from ..record import versions
-from ..types import VOID, Progress, no_progress
+from ..types import VOID, InputError, Progress, no_progress
 from .dataset import BenchClip, ClipFrames
 from .methods import Method
 from .tally import Tally, scores_of, tally_clip
@@ -58,8 +58,8 @@ def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progres
     """
     clip, settings = job.clip, job.settings
     numbers = sorted(clip.masks)
-    truth = torch.stack([clip.read_mask(number) for number in numbers])
     frames = ClipFrames(clip)
+    truth = torch.stack([_truth(clip, number, frames.frame_size) for number in numbers])
     reference = truth[0] if numbers[0] == 0 else None
     found: dict[int, Tensor] = {}
     start, done = time.perf_counter(), 0
@@ -75,6 +75,18 @@ def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progres
         prediction = named_by_majority(prediction, truth[0])
     tally = tally_clip(prediction, truth, numbers, clip.classes, clip.fps)
     return JobResult(_record(job, tally, seconds, done), prediction[len(numbers) // 2])
+
+
+def _truth(clip: BenchClip, number: int, frame_size: tuple[int, int]) -> Tensor:
+    """Return the mask ``(H,W)`` uint8 of a labelled frame, of the size of the frames."""
+    mask = clip.read_mask(number)
+    if tuple(mask.shape) != frame_size:
+        (height, width), path = frame_size, clip.masks[number]
+        raise InputError(
+            f"`ROOT` must hold masks of the size of their frames, {width}x{height}, but {path} is "
+            f"{mask.shape[1]}x{mask.shape[0]}. Write it in the size of the frames."
+        )
+    return mask
 
 
 def named_by_majority(prediction: Tensor, truth: Tensor) -> Tensor:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ..output import ResultFolder, label_image
-from ..record import flattened
+from ..record import flattened, short
 from ..types import InputError
+from ..video import fingerprint_of
+from .dataset import BenchClip
 from .job import Job, JobResult
 from .tally import Tally
 
 CLIPS_FOLDER, PICTURES_FOLDER = "clips", "pictures"
-_FORMAT = 1
+_FORMAT = 2
 """Version of the clip's files."""
 
 
@@ -30,6 +32,7 @@ class Store:
         self.path = path
         self._model = dict(model)
         self._folder = ResultFolder(path)
+        self._content: dict[str, dict[str, str]] = {}
 
     def prepare(self) -> None:
         """Make the folder and check that it can be written.
@@ -45,7 +48,7 @@ class Store:
         """Tell whether a job is finished.
 
         Raises:
-            InputError: it is, but with other settings, another model or other frames; the message says which.
+            InputError: it is, but with other settings, model, frames or masks; the message says which.
         """
         if not self._record_path(job).is_file():
             return False
@@ -53,8 +56,9 @@ class Store:
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 raise InputError(
-                    f"`--out` must hold results of the same run, but `{name}` of {job.name} is {now.get(name)} and "
-                    f"was {before.get(name)}. Choose another folder, or replace the results with --overwrite."
+                    f"`--out` must hold results of the same run, but `{name}` of {job.name} is "
+                    f"{short(now.get(name))} and was {short(before.get(name))}. Choose another folder, or replace the "
+                    "results with --overwrite."
                 )
         return True
 
@@ -108,8 +112,18 @@ class Store:
             "model": None if job.method.kind == "color" else self._model,
             "frames": [len(job.clip.frames), job.clip.frames[0].name, job.clip.frames[-1].name],
             "masks": sorted(job.clip.masks),
+            "content": self._content_of(job.clip),
+            "kind of masks": job.clip.reader,
+            "size": job.clip.size,
             "classes": {str(label): name for label, name in job.clip.classes.items()},
             "fps": job.clip.fps,
             "settings": job.settings.to_dict(),
         }
         return dict(json.loads(json.dumps(made_by)))
+
+    def _content_of(self, clip: BenchClip) -> dict[str, str]:
+        """Return the SHA-256 of the content of frames and masks; files are read once, 1 GB in about a second."""
+        if clip.name not in self._content:
+            masks = [clip.masks[number] for number in sorted(clip.masks)]
+            self._content[clip.name] = {"frames": fingerprint_of(clip.frames), "masks": fingerprint_of(masks)}
+        return self._content[clip.name]

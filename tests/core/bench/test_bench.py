@@ -109,6 +109,12 @@ def test_results_are_the_same_again_and_other_settings_are_refused(
     error = capsys.readouterr().err
     assert "`settings.sampling.seed` of default/one is 2 and was 1" in error
     assert bench("folders", root, tmp_path / "a", model, *COARSE, "--set", "sampling.seed=2", "--overwrite") == 0
+    for kind, number in (("masks", 0), ("frames", 1)):  # other content under the same names
+        (root / "one" / kind / "00000.png").write_bytes((root / "two" / kind / f"0000{number}.png").read_bytes()[:-1])
+        capsys.readouterr()
+        assert bench("folders", root, tmp_path / "b", model, *COARSE) == EXIT_BAD_INPUT
+        assert f"`content.{kind}` of default/one is " in capsys.readouterr().err
+        (root / "one" / "masks" / "00000.png").write_bytes((root / "two" / "masks" / "00000.png").read_bytes())
 
 
 def test_a_damaged_clip_ends_neither_the_others_nor_the_table(
@@ -122,6 +128,18 @@ def test_a_damaged_clip_ends_neither_the_others_nor_the_table(
     assert "Not all clips finished: ours, default." in captured.out
     (row,) = [row for row in rows(tmp_path / "out" / "clips.csv") if row["clip"] == "one"]
     assert float(row["ours, default"]) > 0
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_mask_of_another_size_is_named_before_the_clip_is_segmented(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    root = write_folders(tmp_path / "data", ("one",), 4)
+    Image.new("L", (32, 16)).save(root / "one" / "masks" / f"0000{number}.png")
+    monkeypatch.setattr("vidseg.core.bench.methods.Method.windows", lambda *_: pytest.fail("the clip was segmented"))
+    assert bench("folders", root, tmp_path / "out", model, *COARSE) == EXIT_BAD_INPUT
+    error = capsys.readouterr().err
+    assert f"0000{number}.png is 32x16. Write it in the size of the frames" in error
 
 
 @pytest.mark.parametrize(
