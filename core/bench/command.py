@@ -19,7 +19,7 @@ from .dataset import Dataset
 from .engines import BenchProgress, Engine, ModelSpec, run_local, run_on_ray
 from .job import Job
 from .layouts import LAYOUTS, open_dataset
-from .methods import Method, methods_of
+from .methods import Method, methods_of, titled
 from .report import write_report
 from .store import Store
 
@@ -70,12 +70,9 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
         if method not in methods:
             sys.stderr.write(f"vidseg: no row {method.title!r}: it needs masks of first frames, and a clip has none.\n")
     overrides, kind, length = _overrides(arguments), model_kind(model.path), model_num_frames(model.path)
-    jobs = [
-        Job(method, clip, settings)
-        for method in methods
-        for settings in [method.settings(dataset, overrides, kind, arguments.quality, length)]
-        for clip in dataset.clips
-    ]
+    settings = [method.settings(dataset, overrides, kind, arguments.quality, length) for method in methods]
+    methods = titled(methods, settings)
+    jobs = [Job(method, clip, used) for method, used in zip(methods, settings, strict=True) for clip in dataset.clips]
     store = Store(arguments.out, _identity(model, methods))
     store.prepare()
     waiting = [job for job in jobs if arguments.overwrite or not store.holds(job)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -32,7 +32,7 @@ class Method:
 
     Attributes:
         name: of its folder of results, and unique.
-        title: what tables call it.
+        title: what tables call it, and unique; `titled` gives the ablation's.
         kind: ``method`` is the paper's, with any settings; the others are baselines.
         base: preset it starts from.
         overrides: what differs, as ``part.field=value``.
@@ -110,35 +110,43 @@ BASELINES = (
 """The paper's comparison, and simpler ones. `propagation` is given the first frame's masks, not only their names."""
 
 
-@dataclass(frozen=True)
-class AblationRow:
+class AblationRow(NamedTuple):
     """A row of the paper's Table 2, and the overrides that make it.
 
     Attributes:
         name: end of its name.
-        window: frames in the scene context's window ("batch size").
-        modulation: masked modulation.
-        aggregation: feature aggregation.
-        refinement: correspondence-based refinement.
+        aggregation: whether features of several blocks are averaged.
         overrides: what differs from the preset, but for the blocks.
     """
 
     name: str
-    window: int
-    modulation: bool
     aggregation: bool
-    refinement: bool
     overrides: tuple[str, ...]
 
 
 ABLATION = (
-    AblationRow("window-1", 1, False, False, False, ("window.length=1", *_NO_VOTES, *_SOFT)),
-    AblationRow("window-14", 14, False, False, False, (*_NO_VOTES, *_SOFT)),
-    AblationRow("modulation", 14, True, False, False, _NO_VOTES),
-    AblationRow("modulation-aggregation", 14, True, True, False, _NO_VOTES),
-    AblationRow("modulation-refinement", 14, True, False, True, ()),
+    AblationRow("window-1", False, ("window.length=1", *_NO_VOTES, *_SOFT)),
+    AblationRow("window-14", False, (*_NO_VOTES, *_SOFT)),
+    AblationRow("modulation", False, _NO_VOTES),
+    AblationRow("modulation-aggregation", True, _NO_VOTES),
+    AblationRow("modulation-refinement", False, ()),
 )
 """Table 2 without its last row, which is the preset itself."""
+
+
+class Parts(NamedTuple):
+    """What the ablation tells apart: frames of a window ("batch size"), and whether each part of the method is on."""
+
+    window: int
+    modulation: bool
+    aggregation: bool
+    refinement: bool
+
+
+def parts_of(settings: Settings) -> Parts:
+    """Return the parts that run with ``settings``; EmerDiff's modulation without blending counts as none (5.4)."""
+    modulation = settings.modulation.enabled and settings.modulation.blending != "none"
+    return Parts(settings.window.length, modulation, len(settings.feature.blocks) > 1, settings.refinement.enabled)
 
 
 def methods_of(presets: Sequence[str], *, ablation: bool, baselines: bool) -> tuple[Method, ...]:
@@ -157,7 +165,7 @@ def methods_of(presets: Sequence[str], *, ablation: bool, baselines: bool) -> tu
         rows += [
             Method(
                 f"{first}-{row.name}",
-                _title(first, row),
+                f"{first}: {row.name}",
                 "method",
                 first,
                 row.overrides,
@@ -171,8 +179,31 @@ def methods_of(presets: Sequence[str], *, ablation: bool, baselines: bool) -> tu
     return (*rows, *(BASELINES if baselines else ()))
 
 
-def _title(first: str, row: AblationRow) -> str:
+def titled(methods: Sequence[Method], settings: Sequence[Settings]) -> tuple[Method, ...]:
+    """Return the rows, those of the ablation called by the parts that run.
+
+    Args:
+        methods: of `methods_of`, or some of them.
+        settings: of each.
+
+    Raises:
+        InputError: two rows of the ablation, or one and the preset itself, have the same parts.
+    """
+    rows = {parts_of(settings[0]): methods[0]}
+    for method, used in zip(methods, settings, strict=True):
+        if method.group == "ablation":
+            parts = parts_of(used)
+            if parts in rows:
+                raise InputError(
+                    f"`--ablation` must have rows that differ, but {rows[parts].name} and {method.name} would both be "
+                    f"{_title(parts)}. Leave it out, or the quality, preset or setting that turns parts off."
+                )
+            rows[parts] = replace(method, title=f"{method.base}: {_title(parts)}")
+    changed = {method.name: method for method in rows.values()}
+    return tuple(changed.get(method.name, method) for method in methods)
+
+
+def _title(parts: Parts) -> str:
     """Return what a row of the ablation is called."""
-    parts = {"modulation": row.modulation, "aggregation": row.aggregation, "refinement": row.refinement}
-    on = [name for name, is_on in parts.items() if is_on]
-    return f"{first}: window {row.window}" + "".join(f", {name}" for name in on)
+    on = [name for name, is_on in parts._asdict().items() if is_on and name != "window"]
+    return ", ".join([f"window {parts.window}", *on])

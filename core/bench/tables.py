@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..config import Settings
 from ..metrics import CONSISTENCY
+from .methods import parts_of
 from .paper import TABLE_2, table_1
 from .tally import Scores
 
@@ -113,13 +114,12 @@ def ablation_table(
     """
     rows: list[tuple[Cell, ...]] = []
     for used, score, paper in zip(settings, scores, TABLE_2[model], strict=True):
-        masked = used.modulation.enabled and used.modulation.blending != "none"
-        parts = (masked, len(used.feature.blocks) > 1, used.refinement.enabled)
+        window, *parts = parts_of(used)
         figures: tuple[Cell, ...] = (None,) * 4
         if score is not None:
             mvc = (percent(score.consistency[column]) for column in ("mVC8", "mVC16"))
             figures = (percent(score.miou), percent(score.clip_miou), *mvc)
-        rows.append((str(used.window.length), *("✓" if part else "✗" for part in parts), *figures, *paper))
+        rows.append((str(window), *("✓" if part else "✗" for part in parts), *figures, *paper))
     return Table(title, _ABLATION_COLUMNS, tuple(rows))
 
 

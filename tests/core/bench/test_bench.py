@@ -15,7 +15,7 @@ from vidseg.core.bench import pictures
 from vidseg.core.bench.engines import ModelSpec, attempted
 from vidseg.core.bench.job import Job, named_by_majority, run_job
 from vidseg.core.bench.layouts import open_dataset
-from vidseg.core.bench.methods import ABLATION, methods_of
+from vidseg.core.bench.methods import ABLATION, methods_of, titled
 from vidseg.core.bench.paper import TABLE_2, table_1
 from vidseg.core.cli import EXIT_BAD_INPUT, main
 from vidseg.core.random_model import random_model
@@ -84,6 +84,7 @@ def test_ablation_prints_the_papers_rows_beside_ours_and_resumes(
     assert all(row["mIoU"] for row in table)
     parts = ["".join(row[part] for part in ("masked modulation", "feature aggregation", "CBR")) for row in table]
     assert parts == ["✗✗✗", "✗✗✗", "✓✗✗", "✓✓✗", "✓✗✓", "✓✓✓"]
+    assert [row["method"] for row in rows(out / "main.csv")][-3] == "default: window 14, modulation, aggregation"
     results = {path: path.stat().st_mtime_ns for path in (out / "clips").rglob("*.json")}
     assert len(results) == 2 + 5 + 1
     gone = out / "clips" / "paper" / "1_a.json"
@@ -150,6 +151,10 @@ def test_a_mask_of_another_size_is_named_before_the_clip_is_segmented(
         (("--max-frames", "-1"), "must be at least 0"),
         (("--clips", "x"), "`--clips` must name clips"),
         (("--set", "cluster.num_clusters=many"), "must be a whole number"),
+        (("--ablation", "--preset", "emerdiff"), "emerdiff and emerdiff-window-1 would both be window 1. Leave it out"),
+        (("--ablation", "--quality", "draft"), "default-window-14 and default-modulation would both be window 14"),
+        (("--ablation", *COARSE), "`--ablation` must have rows that differ"),
+        (("--ablation", "--set", "refinement.enabled=false"), "default and default-modulation-aggregation"),
         (("--engine", "nothing"), None),
     ],
 )
@@ -241,11 +246,18 @@ def test_rows_with_the_same_settings_are_run_once(
     assert records[0]["tally"] == records[1]["tally"]
 
 
-def test_the_ablation_marks_what_is_on(tmp_path: Path, model: Path) -> None:
-    root, out = write_folders(tmp_path / "data", ("one",), 2), tmp_path / "out"
-    assert bench("folders", root, out, model, "--ablation", "--quality", "fast", "--set", "window.length=2") == 0
-    table = rows(out / "ablation.csv")
-    assert [(row["batch size"], row["masked modulation"]) for row in table] == [("1", "✗"), *[("2", "✗")] * 5]
+def test_rows_of_the_ablation_are_called_by_the_parts_that_run(tmp_path: Path) -> None:
+    dataset = open_dataset("folders", write_folders(tmp_path, ("one",), 1))
+    asked = methods_of(["default"], ablation=True, baselines=True)
+    settings = [method.settings(dataset, ["window.length=2"], "sd", "balanced") for method in asked]
+    assert [method.title for method in titled(asked, settings) if method.group in {"ours", "ablation"}] == [
+        "ours, default",
+        "default: window 1",
+        "default: window 2",
+        "default: window 2, modulation",
+        "default: window 2, modulation, aggregation",
+        "default: window 2, modulation, refinement",
+    ]
 
 
 def test_a_lack_of_memory_ends_one_clip(
