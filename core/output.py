@@ -85,7 +85,7 @@ class ResultFolder:
             others = sorted({*self.labels.glob("*"), *(path for path in self._files() if path.exists())})
             if others:
                 raise InputError(
-                    f"`{self.place.setting}` must not hold such files of other origin, but {self.path} holds "
+                    f"`{self.place.setting}` must be a folder of its own, but {self.path} holds "
                     f"{others[0].relative_to(self.path).as_posix()} and no {RECORD_FILE}. Choose another folder."
                 )
         elif not (overwrite or resume):
