@@ -45,6 +45,14 @@ def test_the_registry_takes_what_runs_and_leaves_out_the_rest() -> None:
     ignored = tuple(line for line in lines if line and not line.startswith("#"))
     assert {"tests/", "benchmarks/", "scripts/"} <= set(ignored)
     needed = ("core/cli.py", "nodes/__init__.py", "web/docs/SegmentVideo.md", "locales/en/main.json", "__init__.py")
-    files = [*needed, "pyproject.toml", "requirements.txt", "LICENSE", "assets/demo_clip.mp4", "assets/MODEL_CARD.md"]
+    files = [
+        *needed,
+        "pyproject.toml",
+        "requirements.txt",
+        "LICENSE",
+        "assets/demo_clip.mp4",
+        "assets/MODEL_CARD.md",
+        "assets/model_card/samples.jpg",
+    ]
     folders = [f"{name}/{next((ROOT / name).iterdir()).name}" for name in ("example_workflows", "subgraphs")]
     assert not [name for name in [*files, *folders] if name.startswith(ignored) or not (ROOT / name).is_file()]
