@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatch
 from typing import Any
 
@@ -29,12 +30,19 @@ def test_pictures_of_the_registry(project: dict[str, Any], key: str, size: tuple
         assert image.size == size
 
 
+def card_links() -> list[str]:
+    """Return the files that the model card shows or links."""
+    text = (ROOT / "assets" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    return [f"assets/{link}" for link in re.findall(r"\]\((model_card/[^)]+)\)", text)]
+
+
 def test_what_the_program_needs_is_installed_with_it(project: dict[str, Any]) -> None:
     setuptools = project["tool"]["setuptools"]
     packages = {module_name(path) for path in source_files(".", "core", "nodes") if path.name == "__init__.py"}
     assert packages == set(setuptools["packages"])
     patterns = setuptools["package-data"]["vidseg"]
-    needed = [cli.DEMO_MODEL, f"{cli.DEMO_CLIP}.mp4", "CREDITS.md"]
+    links = [link.removeprefix("assets/") for link in card_links()]
+    needed = [cli.DEMO_MODEL, f"{cli.DEMO_CLIP}.mp4", "CREDITS.md", "MODEL_CARD.md", *links]
     for name in needed:
         assert (cli.ASSETS / name).is_file()
         assert any(fnmatch(f"assets/{name}", pattern) for pattern in patterns), name
@@ -45,14 +53,7 @@ def test_the_registry_takes_what_runs_and_leaves_out_the_rest() -> None:
     ignored = tuple(line for line in lines if line and not line.startswith("#"))
     assert {"tests/", "benchmarks/", "scripts/"} <= set(ignored)
     needed = ("core/cli.py", "nodes/__init__.py", "web/docs/SegmentVideo.md", "locales/en/main.json", "__init__.py")
-    files = [
-        *needed,
-        "pyproject.toml",
-        "requirements.txt",
-        "LICENSE",
-        "assets/demo_clip.mp4",
-        "assets/MODEL_CARD.md",
-        "assets/model_card/samples.jpg",
-    ]
+    assets = ("assets/demo_clip.mp4", "assets/MODEL_CARD.md", *card_links())
+    files = [*needed, *assets, "pyproject.toml", "requirements.txt", "LICENSE"]
     folders = [f"{name}/{next((ROOT / name).iterdir()).name}" for name in ("example_workflows", "subgraphs")]
     assert not [name for name in [*files, *folders] if name.startswith(ignored) or not (ROOT / name).is_file()]
