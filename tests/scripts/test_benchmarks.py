@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from vidseg.core.estimate import QUERY_SHARE
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +30,8 @@ def test_rows_are_timed_and_counted(tmp_path: Path) -> None:
     size = ("--width", 64, "--height", 64, "--frames", 2, "--clusters", 2)
     table = run("run.py", "--out", tmp_path, "--rows", "fast,draft", "--device", "cpu", *size)
     fast, draft = json.loads((tmp_path / "run.json").read_text())
-    assert (fast["UNet"], draft["UNet"]) == (pytest.approx(4.8), pytest.approx(0.8))
+    # Of each of two frames: two steps before the features for `fast`, and the reading of queries.
+    assert (fast["UNet"], draft["UNet"]) == (pytest.approx(2 * (2 + QUERY_SHARE)), pytest.approx(2 * QUERY_SHARE))
     assert fast["clip"] == 1
     assert fast["seconds"] == pytest.approx(sum(fast[f"{part} s"] for part in ("encode", "UNet", "decode", "other")))
     assert "| draft |" in table
