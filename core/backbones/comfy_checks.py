@@ -19,6 +19,9 @@ SUPPORTED = (
 NUM_TRAINING_STEPS = 1000
 """Length of the training schedule of Stable Diffusion."""
 
+OTHER_PREDICTIONS = ("X0", "EDM")
+"""The host's kinds of prediction that are neither noise nor velocity, though they derive from these."""
+
 _WHOLE_SCHEDULE = {"start_percent": 0.0, "end_percent": 1.0}
 """What the host writes on a prompt that holds for all steps."""
 _TRANSFORMERS = [[1] if block in ATTENTION_BLOCKS else [] for block in range(12)]
@@ -65,9 +68,9 @@ def require_readable(model: Any) -> None:
             f"{SUPPORTED}."
         )
     sampling = model.get_model_object("model_sampling")
-    if not isinstance(sampling, comfy.model_sampling.EPS):
+    if not isinstance(sampling, comfy.model_sampling.EPS) or predicts_otherwise(sampling):
         raise InputError(
-            f"`model` must predict noise (eps) or velocity (v), but got {type(sampling).__mro__[1].__name__}. "
+            f"`model` must predict noise (eps) or velocity (v), but got {type(sampling).__bases__[-1].__name__}. "
             "Remove the node that changes the model's sampling, or load another checkpoint."
         )
     if len(getattr(sampling, "sigmas", ())) != NUM_TRAINING_STEPS:
@@ -75,6 +78,11 @@ def require_readable(model: Any) -> None:
             f"`model` must have a schedule of {NUM_TRAINING_STEPS} noise levels, but got "
             f"{len(getattr(sampling, 'sigmas', ()))}. Remove the node that changes the model's sampling."
         )
+
+
+def predicts_otherwise(sampling: Any) -> bool:
+    """Return whether the host's ``sampling`` is of `OTHER_PREDICTIONS`."""
+    return any(kind.__name__ in OTHER_PREDICTIONS for kind in type(sampling).__mro__)
 
 
 def _unet_problem(unet: Any) -> str:

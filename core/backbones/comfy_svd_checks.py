@@ -12,7 +12,7 @@ import torch
 
 from ..config import ATTENTION_BLOCKS
 from ..types import InputError
-from .comfy_checks import model_name
+from .comfy_checks import model_name, predicts_otherwise
 
 REMEDY = (
     "Load svd.safetensors with 'Image Only Checkpoint Loader' ('Load Checkpoint Image Only') and wire its CLIP_VISION "
@@ -47,7 +47,7 @@ def require_video_readable(model: Any) -> None:
     problem = _problem(model.model.diffusion_model)
     sampling = model.get_model_object("model_sampling")
     wanted = (comfy.model_sampling.V_PREDICTION, comfy.model_sampling.ModelSamplingContinuousEDM)
-    if not problem and not all(isinstance(sampling, kind) for kind in wanted):
+    if not problem and (not all(isinstance(sampling, kind) for kind in wanted) or predicts_otherwise(sampling)):
         problem = "its sampling was changed; remove the node that does it"
     if problem:
         raise InputError(

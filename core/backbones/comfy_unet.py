@@ -79,7 +79,7 @@ class ComfyBackbone:
     @property
     def training_sigmas(self) -> Tensor:
         """Noise levels ``(1000,)`` float64; the exact ones where the host's differ by its float32 only."""
-        host = self._model.get_model_object("model_sampling").sigmas.double().cpu()
+        host = self._model.get_model_object("model_sampling").sigmas.cpu().double()  # MPS has no float64
         exact = schedule.training_sigmas()
         return exact if torch.allclose(host, exact, rtol=1e-5, atol=0) else host
 

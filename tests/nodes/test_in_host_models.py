@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import comfy.model_management
+import comfy.model_sampling
 import comfy.sd
 import comfy.taesd.taesd
 import pytest
@@ -17,7 +18,7 @@ from vidseg.core.backbones import Denoiser
 from vidseg.core.backbones.comfy_unet import ComfyBackbone
 from vidseg.core.config import ModulationConfig
 from vidseg.core.model_sizes import UNET_PREFIX
-from vidseg.core.types import Features
+from vidseg.core.types import Features, InputError
 from vidseg.nodes.narrow_model import LoadedModel, load_narrow_model
 
 from ..core.backbones.narrow_models import SD1, SD2, narrow_model
@@ -154,6 +155,34 @@ def test_short_call_holds_with_a_lora(pair: Pair, loading: str, block: int) -> N
     short, full, plain = backbone.run(job, 5.0, (2, 4, 8, 16))
     close(short, full, 1e-4)
     assert float((full - plain).abs().max() / plain.abs().max()) > 1e-3, f"{loading}: the offset has no effect"
+
+
+@pytest.mark.parametrize("kind", ["X0", "IMG_TO_IMG", "EDM"])
+def test_models_that_predict_neither_noise_nor_velocity_are_refused(loaded: LoadedModel, kind: str) -> None:
+    schedule, prediction = comfy.model_sampling.ModelSamplingDiscrete, getattr(comfy.model_sampling, kind)
+    model = loaded.model.clone()
+    model.add_object_patch("model_sampling", type("Changed", (schedule, prediction), {})(model.model.model_config))
+    with pytest.raises(InputError, match=f"must predict noise .* got {kind}. Remove the node"):
+        ComfyBackbone(*loaded._replace(model=model))
+
+
+def test_noise_levels_are_read_from_a_device_without_float64(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = ComfyBackbone(*loaded)
+    expected, sampling = backbone.training_sigmas, loaded.model.get_model_object("model_sampling")
+    monkeypatch.setattr(sampling, "sigmas", sampling.sigmas.as_subclass(LikeMps))
+    assert torch.equal(backbone.training_sigmas, expected)
+
+
+class LikeMps(Tensor):
+    """A tensor on a device without float64."""
+
+    def double(self, *_args: Any, **_options: Any) -> Tensor:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self, *_args: Any, **_options: Any) -> Tensor:
+        return self.as_subclass(Tensor)
 
 
 def tiny_autoencoder() -> Any:

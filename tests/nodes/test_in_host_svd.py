@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
+import comfy.model_sampling
 import pytest
 import torch
 from torch import Tensor
@@ -210,7 +211,11 @@ def test_conditioning_of_the_host_serves_all_windows(svd: LoadedSvd, backbone: V
 def test_what_does_not_belong_together_is_refused(svd: LoadedSvd, loaded: Any, frames: Tensor) -> None:
     assert (model_kind(svd.model), model_kind(loaded.model)) == ("svd", "sd")
     positive, negative = host_conditioning(svd, svd.vae.encode(frames[:1]))
+    host, changed_model = comfy.model_sampling, svd.model.clone()
+    kind = type("Changed", (host.ModelSamplingContinuousEDM, host.EDM), {})
+    changed_model.add_object_patch("model_sampling", kind(svd.model.model.model_config))
     cases: list[tuple[str, tuple[Any, ...]]] = [
+        ("its sampling was changed", (changed_model, svd.vae, None, None, svd.clip_vision)),
         ("must be connected for Stable Video Diffusion", (svd.model, svd.vae)),
         ("77 tokens of a prompt", (svd.model, svd.vae, loaded.positive)),
         ("must hold the conditioning of SVD", (svd.model, svd.vae, [])),
