@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 from torch import Tensor
 
 from .backbones import Denoiser, StepCache
-from .config import Settings
+from .config import ModulationConfig, Settings
 from .schedule import euler_step
 from .types import require_shape
 
@@ -54,8 +53,11 @@ def plain_pass(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Se
         InputError: shapes do not fit.
     """
     start = before_modulation(denoiser, latents, sigmas, settings)
-    steps = tuple(plain_steps(denoiser, start, sigmas, settings))
-    return PlainPass(start.to(steps[-1].latents.device), steps)
+    steps: list[PlainStep] = []
+    for levels in modulated_levels(sigmas, settings):
+        entering = steps[-1].latents if steps else start
+        steps.append(plain_step(denoiser, entering, levels, settings.modulation))
+    return PlainPass(start.to(steps[-1].latents.device), tuple(steps))
 
 
 def before_modulation(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> Tensor:
@@ -77,24 +79,21 @@ def before_modulation(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, setti
     return latents
 
 
-def plain_steps(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> Iterator[PlainStep]:
-    """Sample without modulation from the modulated step to the end, or through that step alone (`modulated_levels`).
+def plain_step(
+    denoiser: Denoiser, latents: Tensor, levels: tuple[float, float], config: ModulationConfig
+) -> PlainStep:
+    """Take one step without modulation and keep what its repetitions need.
 
     Args:
         denoiser: the model.
-        latents: ``(F,4,H/8,W/8)`` float32, as `before_modulation` returns them.
-        sigmas: ``(S+1,)`` noise levels, falling to zero.
-        settings: sampling and modulation settings.
-
-    Yields:
-        The steps, in order; only the one at hand is held.
+        latents: ``(F,4,H/8,W/8)`` float32, before the step.
+        levels: noise levels before and after it, of `modulated_levels`.
+        config: what to keep.
     """
-    for sigma, next_sigma in modulated_levels(sigmas, settings):
-        denoised, cache = denoiser.predict(latents, sigma, keep=settings.modulation)
-        if cache is None:
-            raise RuntimeError("a denoiser returned no cache although `keep` was given")
-        latents = euler_step(latents, denoised, sigma, next_sigma)
-        yield PlainStep(sigma, next_sigma, cache, latents)
+    denoised, cache = denoiser.predict(latents, levels[0], keep=config)
+    if cache is None:
+        raise RuntimeError("a denoiser returned no cache although `keep` was given")
+    return PlainStep(*levels, cache, euler_step(latents, denoised, *levels))
 
 
 def modulated_levels(sigmas: Tensor, settings: Settings) -> list[tuple[float, float]]:

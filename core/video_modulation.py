@@ -15,7 +15,7 @@ from torch import Tensor
 from .backbones import Denoiser
 from .config import Settings
 from .modulation import blend_latents, blends_after, mask_offsets
-from .sampling import before_modulation, plain_steps
+from .sampling import PlainStep, before_modulation, modulated_levels, plain_step
 from .schedule import euler_step
 from .types import require_shape
 
@@ -55,21 +55,31 @@ def modulate_window(
         InputError: shapes do not fit.
     """
     config = settings.modulation
-    start = before_modulation(denoiser, latents, sigmas, settings)
-    states = {(label, sign): start.cpu() for label in masks for sign in SIGNS}
-    frames = torch.arange(len(latents))
-    for index, step in enumerate(plain_steps(denoiser, start, sigmas, settings)):
+    latents = before_modulation(denoiser, latents, sigmas, settings)
+    states = {(label, sign): latents.cpu() for label in masks for sign in SIGNS}
+
+    def repeat(index: int, step: PlainStep) -> Tensor:
         for label, mask in masks.items():
             for sign in SIGNS:
-                x = states[label, sign].to(step.latents.device)
-                offset = mask_offsets(mask, torch.full((len(x),), sign), config.factor) if index == 0 else None
-                denoised = denoiser.replay(x, step.sigma, step.cache, frames, offset)
-                x = euler_step(x, denoised, step.sigma, step.next_sigma)
-                if blends_after(index, config.blending):
-                    x = blend_latents(x, step.latents, mask.to(x.device))
-                states[label, sign] = x.cpu()
+                offset = mask_offsets(mask, torch.full((len(mask),), sign), config.factor) if index == 0 else None
+                inside = mask if blends_after(index, config.blending) else None
+                states[label, sign] = _repeated(denoiser, states[label, sign], step, offset, inside)
             advance()
+        return step.latents
+
+    for index, levels in enumerate(modulated_levels(sigmas, settings)):  # `repeat` alone holds a step, one at a time
+        latents = repeat(index, plain_step(denoiser, latents, levels, config))
     return [ModulatedWindow(label, states[label, 1.0], states[label, -1.0]) for label in masks]
+
+
+def _repeated(
+    denoiser: Denoiser, latents: Tensor, step: PlainStep, offset: Tensor | None, inside: Tensor | None
+) -> Tensor:
+    """Return latents ``(T,4,H/8,W/8)`` on the CPU after a repeated step; plain ones outside the mask ``inside``."""
+    x = latents.to(step.latents.device)
+    denoised = denoiser.replay(x, step.sigma, step.cache, torch.arange(len(x)), offset)
+    x = euler_step(x, denoised, step.sigma, step.next_sigma)
+    return (x if inside is None else blend_latents(x, step.latents, inside.to(x.device))).cpu()
 
 
 def region_masks(maps: Tensor, labels: Sequence[int], num_finished: int) -> dict[int, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import weakref
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,6 +17,7 @@ from vidseg.core.modulation_jobs import modulation_jobs
 from vidseg.core.sampling import plain_pass
 from vidseg.core.schedule import euler_step, sampling_sigmas, training_sigmas
 from vidseg.core.types import CoarseMaps, InputError
+from vidseg.core.video_modulation import modulate_window
 
 SIGMAS = sampling_sigmas(training_sigmas(), 25)
 SETTINGS = changed(Settings(), modulation={"factor": 3.0})
@@ -226,6 +228,29 @@ def test_blending_takes_two_by_two_latents_per_cell() -> None:
     assert blended[0, 0].tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     with pytest.raises(InputError, match="`plain` must have shape"):
         blend_latents(torch.ones(1, 4, 4, 4), torch.zeros(1, 4, 4, 6), masks)
+
+
+def test_a_video_model_holds_the_cache_of_one_step_at_a_time() -> None:
+    class HeldCache:
+        """Unlike a tuple it can be referred to weakly."""
+
+    alive: list[int] = []
+    caches: list[weakref.ref[HeldCache]] = []
+    toy = ToyDenoiser()
+
+    def predict(latents: Tensor, _sigma: float, *, keep: Any = None) -> Prediction:
+        cache = HeldCache() if keep else None
+        if cache is not None:
+            caches.append(weakref.ref(cache))
+            alive.append(sum(held() is not None for held in caches))
+        return Prediction(latents, cache)
+
+    toy.predict = predict  # type: ignore[method-assign]
+    toy.replay = lambda latents, *_: latents  # type: ignore[method-assign]
+    latents, maps = clip()
+    settings = changed(SETTINGS, modulation={"step": 21})
+    modulate_window(toy, latents, SIGMAS, {10: maps == 10}, settings, lambda: None)
+    assert alive == [1, 1, 1, 1]
 
 
 def test_bad_input_is_refused() -> None:
