@@ -27,7 +27,7 @@ PREDICTION_PROBE = f"{UNET_PREFIX}output_blocks.11.1.transformer_blocks.0.norm1.
 
 # What a file holds that is no SD 1.x/2.x checkpoint, by a part of a tensor's name.
 _FOREIGN = (
-    ("double_blocks.", "Flux"),
+    ("double_blocks.", "Flux or another transformer model"),
     ("joint_blocks.", "Stable Diffusion 3"),
     ("conditioner.embedders.1.", "SDXL"),
     ("label_emb.", "a model with class or size conditioning, such as SDXL"),

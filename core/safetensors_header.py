@@ -59,12 +59,14 @@ def read_header(path: Path) -> Header:
         raise InputError(f"`model` must be a .safetensors file, but {path.name} is not one. Supported are {SUPPORTED}.")
     try:
         entries: dict[str, Any] = json.loads(text)
-    except ValueError:
-        raise _truncated(path, num_bytes) from None
-    metadata = entries.pop("__metadata__", {})
-    if 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0) > num_bytes:
-        raise _truncated(path, num_bytes)
-    return Header({name: TensorInfo(e["dtype"], tuple(e["shape"])) for name, e in entries.items()}, metadata)
+        metadata = dict(entries.pop("__metadata__", None) or {})
+        tensors = {name: TensorInfo(str(e["dtype"]), tuple(map(int, e["shape"]))) for name, e in entries.items()}
+        end = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (ValueError, TypeError, KeyError, IndexError):
+        raise _incomplete(path, num_bytes) from None
+    if end > num_bytes:
+        raise _incomplete(path, num_bytes)
+    return Header(tensors, metadata)
 
 
 def common_dtype(infos: Iterable[TensorInfo]) -> str:
@@ -78,8 +80,9 @@ def common_dtype(infos: Iterable[TensorInfo]) -> str:
 def _refuse_pickle(path: Path) -> None:
     """Refuse files that could run code when they are read."""
     with path.open("rb") as stream:
-        magic = stream.read(2)
-    if path.suffix.lower() in PICKLE_SUFFIXES or magic in (b"PK", b"\x80\x02", b"\x80\x04"):
+        start = stream.read(9)
+    is_pickle = start[:2] in (b"PK", b"\x80\x02", b"\x80\x04") and start[8:] != b"{"  # else the length of a header
+    if path.suffix.lower() in PICKLE_SUFFIXES or is_pickle:
         raise InputError(
             f"`model` must be a .safetensors file, but {path.name} is a pickle, which could run code. Convert it where "
             "you trust it: `safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load(FILE, "
@@ -87,8 +90,8 @@ def _refuse_pickle(path: Path) -> None:
         )
 
 
-def _truncated(path: Path, num_bytes: int) -> InputError:
+def _incomplete(path: Path, num_bytes: int) -> InputError:
     return InputError(
         f"`model` must be a complete .safetensors file, but {path.name} ends after {num_bytes} bytes, before its last "
-        "tensor. Download or copy it again."
+        "tensor, or has a damaged header. Download or copy it again."
     )

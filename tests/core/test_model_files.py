@@ -145,7 +145,7 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path, metadata: dict[str, s
     ("tensor", "message"),
     [
         ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "Flux"),
-        ("double_blocks.0.img_attn.qkv.weight", "Flux"),
+        ("double_blocks.0.img_attn.qkv.weight", "is Flux or another transformer model"),
         ("model.diffusion_model.joint_blocks.0.x", "Stable Diffusion 3"),
         ("conditioner.embedders.1.model.ln_final.weight", "SDXL"),
         ("model.diffusion_model.label_emb.0.0.weight", "SDXL"),
@@ -200,6 +200,31 @@ def test_truncated_files_are_refused(tmp_path: Path, keep: float) -> None:
     path.write_bytes(content[: int(keep * len(content)) if keep < 1 else int(keep)])
     with pytest.raises(InputError, match="complete"):
         describe_model(path)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{"a": 1}, {"a": {}}, {"a": {"dtype": "F16", "shape": 3, "data_offsets": [0, 0]}},
+     {"a": {"dtype": "F16", "shape": [3], "data_offsets": []}}, {"__metadata__": 1}],
+)  # fmt: skip
+def test_damaged_headers_are_refused(tmp_path: Path, entries: dict[str, Any]) -> None:
+    path = tmp_path / "m.safetensors"
+    header = json.dumps(entries).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(InputError, match="has a damaged header"):
+        describe_model(path)
+
+
+@pytest.mark.parametrize("start", [b"PK", b"\x80\x02", b"\x80\x04"])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, start: bytes) -> None:
+    path = narrow_model(tmp_path / "m.safetensors")
+    content = path.read_bytes()
+    length = struct.unpack("<Q", content[:8])[0]
+    header, longer = content[8 : 8 + length], int.from_bytes(start, "little")
+    while longer < length:
+        longer += 1 << 16
+    path.write_bytes(struct.pack("<Q", longer) + header.ljust(longer) + content[8 + length :])
+    assert describe_model(path).kind == "SD 2.x"
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
