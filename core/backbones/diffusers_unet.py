@@ -61,9 +61,8 @@ def load_diffusers(
     if dtype not in DTYPES:
         raise InputError(f"`dtype` must be one of {DTYPES}, but got {dtype}.")
     target = torch.device(device) if device is not None else default_device()
-    if (target.type == "cuda" and not torch.cuda.is_available()) or (
-        target.type == "mps" and not torch.backends.mps.is_available()
-    ):
+    has_cuda = torch.cuda.is_available() and (target.index or 0) < torch.cuda.device_count()
+    if (target.type == "cuda" and not has_cuda) or (target.type == "mps" and not torch.backends.mps.is_available()):
         raise InputError(f"`device` must be one that this machine has, but got {target}. Use cpu.")
     description = describe_model(path)
     if description.sizes.unet.is_video:

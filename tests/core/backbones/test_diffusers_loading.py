@@ -20,6 +20,13 @@ from .narrow_models import SD1, SD2, narrow_model
 GUIDANCE = 5.0
 
 
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match=r"`device` must be one that this machine has, but got cuda:1\."):
+        load_diffusers(narrow_model(tmp_path / "m.safetensors"), device="cuda:1")
+
+
 def test_arguments_are_checked(tmp_path: Path) -> None:
     path = narrow_model(tmp_path / "m.safetensors")
     with pytest.raises(InputError, match="`dtype`"):
