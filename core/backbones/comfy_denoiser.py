@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -62,6 +63,7 @@ class HostDenoiser:
     def __init__(self, loaded: Loaded, guidance_scale: float) -> None:
         self._loaded = loaded
         self._guidance_scale = guidance_scale
+        self._compute_batch = 1 if self._on_cpu else sys.maxsize  # smaller once memory ran out
         self._highest_kept_sigma = 0.0
         self._short_calls: bool | None = None  # unknown until the first modulated call has checked them
 
@@ -97,14 +99,18 @@ class HostDenoiser:
         return bool(comfy.model_management.is_device_cpu(self._loaded.device))
 
     def _in_parts(self, run: Callable[[slice], Any], count: int) -> list[Any]:
-        """Return ``run`` of all elements, in one part or, when memory runs out, in as many as needed.
+        """Return ``run`` of all elements, in one part or, once memory ran out, in as many as needed.
 
         On a CPU always one by one: as fast, and results cannot depend on the batch.
         """
-        largest = 1 if self._on_cpu else count
-        return halve_on_out_of_memory(
-            lambda size: [run(slice(start, start + size)) for start in range(0, count, size)], largest, is_out_of_memory
-        )
+        largest = min(count, self._compute_batch)
+
+        def attempt(size: int) -> list[Any]:
+            if size < largest:
+                self._compute_batch = size
+            return [run(slice(start, start + size)) for start in range(0, count, size)]
+
+        return halve_on_out_of_memory(attempt, largest, is_out_of_memory)
 
     def _queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
         captured: dict[Slot, Tensor] = {}

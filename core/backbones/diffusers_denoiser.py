@@ -125,8 +125,15 @@ class DiffusersDenoiser:
         return self._in_chunks(lambda size: run(slice(i, i + size) for i in range(0, count, size)), count)
 
     def _in_chunks(self, run: Callable[[int], Part], count: int) -> Part:
-        """Call ``run`` with a chunk size that fits into memory."""
-        return halve_on_out_of_memory(run, max(1, min(count, self._compute_batch)), is_out_of_memory)
+        """Call ``run`` with a chunk size that fits into memory, and stay with a smaller one once memory ran out."""
+        largest = max(1, min(count, self._compute_batch))
+
+        def attempt(size: int) -> Part:
+            if size < largest:
+                self._compute_batch = size
+            return run(size)
+
+        return halve_on_out_of_memory(attempt, largest, is_out_of_memory)
 
     @torch.no_grad()
     def _predict(self, latents: Tensor, sigma: float, keep: ModulationConfig | None) -> Prediction:

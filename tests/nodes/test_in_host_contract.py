@@ -140,16 +140,20 @@ def test_exhausted_memory_halves_the_batch(
     backbone: ComfyBackbone, modulated: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = modulated(ModulationConfig())
-    original = comfy_denoiser.HostDenoiser._denoised
+    original, sizes = comfy_denoiser.HostDenoiser._denoised, []
 
     def limited(self: Any, latents: Tensor, *rest: Any) -> Tensor:
+        sizes.append(len(latents))
         if len(latents) > 1:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return original(self, latents, *rest)
 
     monkeypatch.setattr(comfy_denoiser.HostDenoiser, "_denoised", limited)
+    monkeypatch.setattr(comfy_denoiser.HostDenoiser, "_on_cpu", False)
     monkeypatch.setattr(comfy.model_management, "OOM_EXCEPTION", torch.cuda.OutOfMemoryError, raising=False)
     contract.close(modulated(ModulationConfig()), whole, 1e-4)
+    assert sizes[0] == 2
+    assert set(sizes[1:]) == {1}, "the size that failed was tried again"
 
 
 def test_interrupt_stops_within_a_call(backbone: ComfyBackbone, modulated: Callable[..., Tensor]) -> None:
