@@ -79,9 +79,7 @@ def before_modulation(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, setti
     return latents
 
 
-def plain_step(
-    denoiser: Denoiser, latents: Tensor, levels: tuple[float, float], config: ModulationConfig
-) -> PlainStep:
+def plain_step(denoiser: Denoiser, latents: Tensor, levels: tuple[float, float], config: ModulationConfig) -> PlainStep:
     """Take one step without modulation and keep what its repetitions need.
 
     Args:

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .backbones import Backbone, Denoiser, VideoBackbone
+from .backbones import KEPT_STEPS, Backbone, Denoiser, VideoBackbone
 from .config import EnlargingConfig, Settings
 from .differences import RunningArgmax, enlarged_labels, initial_maps, label_scores
 from .guided import guided_map
 from .modulation import ModulatedPairs, jobs_of, modulate
-from .sampling import plain_pass
+from .sampling import modulated_levels, plain_pass
 from .schedule import add_noise, sampling_sigmas
 from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, no_progress, region_labels, require_shape
 from .video_features import require_conditioned
@@ -50,6 +50,9 @@ def upsample(
     if isinstance(backbone, VideoBackbone):
         return upsample_video(backbone, features, coarse, settings, progress)
     batch = backbone.batch_size(tuple(features.latents.shape[1:]))
+    sigmas = sampling_sigmas(backbone.training_sigmas, settings.sampling.num_steps)
+    num_kept = len(modulated_levels(sigmas, settings))
+    length = batch if num_kept <= KEPT_STEPS else max(1, batch * KEPT_STEPS // num_kept)
     total = len(jobs_of(coarse, settings))
     counts = {"modulation": 0, "decoding": 0}
 
@@ -58,9 +61,9 @@ def upsample(
         progress(stage, counts[stage], total)
 
     parts = []
-    for start in range(0, features.num_frames, batch):
-        part = coarse._replace(maps=coarse.maps[start : start + batch])
-        chunk = _Chunk(backbone, features.window(start, start + batch), part, settings, batch)
+    for start in range(0, features.num_frames, length):
+        part = coarse._replace(maps=coarse.maps[start : start + length])
+        chunk = _Chunk(backbone, features.window(start, start + length), part, settings, batch)
         parts.append(chunk.label_maps(advance))
     return LabelMaps(torch.cat(parts), coarse.regions)
 

@@ -18,6 +18,9 @@ REPLAYED_TOGETHER = 4
 Small maps gain most. Fixed, so that results depend neither on memory nor on what else is in work.
 """
 
+KEPT_STEPS = 5
+"""Steps whose queries and keys `Backbone.batch_size` leaves memory for: those of the preset with most (paper)."""
+
 
 def replay_parts(frames: Sequence[int]) -> list[slice]:
     """Return the parts in which a CPU repeats elements: each of one frame, of `REPLAYED_TOGETHER` elements at most.
@@ -143,7 +146,10 @@ class Backbone(Protocol):
         ...
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
-        """Return how many latents of shape ``(4,H/8,W/8)`` one UNet call may hold within the free memory."""
+        """Return how many latents of shape ``(4,H/8,W/8)`` one UNet call may hold within the free memory.
+
+        Beside it lies what `KEPT_STEPS` steps keep of as many latents.
+        """
         ...
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import schedule
 from ..types import InputError, require_shape
-from . import BackboneInfo, Denoiser, Result
+from . import KEPT_STEPS, BackboneInfo, Denoiser, Result
 from .comfy_checks import model_name, require_conditioning, require_readable, require_vae
 from .comfy_denoiser import HostDenoiser, Loaded
 
@@ -35,8 +35,6 @@ QUERY_WIDTHS = 5.25
 """Elements of the queries of blocks 3..11 of a latent, over its cells times the UNet's channels."""
 KEPT_TENSORS = 3 * 2
 """Queries, keys and cross-attention outputs, of both halves of guidance."""
-KEPT_STEPS = 5
-"""Steps whose queries and keys are held at once, at most: from step 20 on (paper)."""
 MEMORY_FACTOR = 1.5
 """Share by which the host itself multiplies its estimate before it fills the memory."""
 

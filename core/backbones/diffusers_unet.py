@@ -14,7 +14,7 @@ from ..frames import PIXELS_PER_LATENT
 from ..model_files import CONDITIONING_KEY, ModelDescription, describe_model, fingerprint
 from ..schedule import training_sigmas
 from ..types import InputError, require_shape
-from . import BackboneInfo, Denoiser, Result, halve_on_out_of_memory
+from . import KEPT_STEPS, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from .compiling import compile_networks
 from .diffusers_arithmetic import align, use_contiguous_tokens, use_plain_attention
 from .diffusers_denoiser import DiffusersDenoiser
@@ -27,8 +27,6 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_BATCH = 64
 CPU_COMPUTE_BATCH = 1
 """Frames of a UNet or autoencoder call on the CPU: as fast as more, and results cannot depend on the batch."""
-CACHED_STEPS = 5
-"""Steps kept at a time for which memory is set aside: those of the preset with most."""
 ACTIVATION_TENSORS = 40
 """Finest-level activations of a UNet call that live at a time, rounded up, counted in maps of ``model_channels``."""
 VAE_ACTIVATION_TENSORS = 10
@@ -180,7 +178,7 @@ class DiffusersBackbone:
         """Return what is kept of one latent: three tensors per block with attention, and skips of about another."""
         pixels = int(latent_shape[-1]) * int(latent_shape[-2]) * 64
         values = sum(pixels // block.grid_divisor**2 * block.channels * 4 for block in self.description.blocks)
-        return 2 * values * self._element_size * CACHED_STEPS
+        return 2 * values * self._element_size * KEPT_STEPS
 
     @property
     def _element_size(self) -> int:

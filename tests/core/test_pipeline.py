@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from vidseg.core import upsampling
 from vidseg.core.backbones.diffusers_denoiser import DiffusersDenoiser
 from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
 from vidseg.core.config import Settings, changed, preset
@@ -68,6 +69,26 @@ def test_same_labels_with_another_batch_size(
 
     monkeypatch.setattr(DiffusersBackbone, "batch_size", one)
     assert torch.equal(segment(backbone, Frames(), SETTINGS).maps, whole)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(20, [2, 1]), (19, [1, 1, 1])])
+def test_more_kept_steps_leave_room_for_fewer_frames(
+    backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch, step: int, expected: list[int]
+) -> None:
+    lengths, plain_pass = [], upsampling.plain_pass
+
+    def spy(denoiser: Any, latents: Tensor, *rest: Any) -> Any:
+        lengths.append(len(latents))
+        return plain_pass(denoiser, latents, *rest)
+
+    monkeypatch.setattr(upsampling, "plain_pass", spy)
+    monkeypatch.setattr(DiffusersBackbone, "batch_size", lambda *_: 2)
+    settings = changed(SETTINGS, modulation={"step": step})
+    features = extract_features(backbone, Frames(3).read(0, 3), settings)
+    maps = torch.arange(features.grid.w).lt(4).long().expand(3, features.grid.h, -1)
+    labels = upsample(backbone, features, CoarseMaps(maps, (Region(0, "a"), Region(1, "b"))), settings)
+    assert lengths == expected
+    assert len(labels.maps) == 3
 
 
 def test_same_labels_after_an_interruption(backbone: DiffusersBackbone, whole: Tensor, tmp_path: Path) -> None:
