@@ -75,13 +75,13 @@ def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress
     workers = ThreadPoolExecutor(min(config.num_restarts, os.cpu_count() or 1), initializer=_use_one_thread)
     with warnings.catch_warnings(), threadpool_limits(limits=1), workers:
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct tokens than clusters: see docstring
-        starts, runs, total = [], [], 2 * config.num_restarts
-        for number in range(config.num_restarts):
+        starts, runs = [], []
+        for _ in range(config.num_restarts):
             starts.append(kmeans_plusplus(points, config.num_clusters, random_state=random_state)[0])
-            progress("clusters", number + 1, total)
+            progress("K-means runs", len(starts) // 2, config.num_restarts)  # a start counts as half of a run
         for run in workers.map(partial(_lloyd, points), starts):
             runs.append(run)
-            progress("clusters", len(starts) + len(runs), total)
+            progress("K-means runs", (len(starts) + len(runs)) // 2, config.num_restarts)
     best = min(runs, key=attrgetter("inertia_"))  # the first of equals
     return torch.from_numpy(best.cluster_centers_ + mean)
 

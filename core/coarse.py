@@ -122,7 +122,12 @@ def anchor_context(features: Features, seeds: Seeds, config: ContextConfig) -> S
             f"`seeds.anchor` must lie in [0, {features.num_frames - 1}], but got {seeds.anchor}. "
             "Choose an anchor among the frames of the clip; for a clip in windows, of the first window."
         )
-    require_shape("seeds.cluster_map", seeds.cluster_map, "h w", h=features.grid.h, w=features.grid.w)
+    if seeds.cluster_map.shape != tuple(features.grid):
+        sizes = ["x".join(map(str, shape)) for shape in (features.grid, seeds.cluster_map.shape)]
+        raise InputError(
+            f"`seeds` must be of the same frames as `features`, {sizes[0]} cells, but got {sizes[1]}. Use the features "
+            "that K-means got."
+        )
     require_shape("features.queries", features.queries, "T N C", N=features.grid.num_tokens)
     unknown = set(torch.unique(seeds.cluster_map).tolist()) - set(region_labels(seeds.regions))
     if unknown:

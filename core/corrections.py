@@ -59,7 +59,12 @@ def corrected(
     Raises:
         InputError: features and labels disagree, the painted mask is empty or of no frame, or there is no free label.
     """
-    require_shape("labels.maps", labels.maps, "T H W", T=features.num_frames)
+    require_shape("labels.maps", labels.maps, "T H W")
+    if len(labels.maps) != features.num_frames:
+        raise InputError(
+            f"`labels` must have as many frames as `features`, {features.num_frames}, but got {len(labels.maps)}. "
+            "Take both of the same clip."
+        )
     groups = grouped(points)
     correction = _Correction(features, labels)
     for done, group in enumerate(groups, 1):

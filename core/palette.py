@@ -45,6 +45,8 @@ _BORDER_DARKENING = 0.35
 """What is left of a colour on the border of its region."""
 _LEGEND_ROWS = 24
 """Rows after which a legend goes on in a further column."""
+_FEWEST_ROWS = 8
+"""Rows of a column beside a picture that is too low for them."""
 _LONGEST_NAME = 40
 """Characters of a name that a legend shows."""
 _FONT_SIZE, _SWATCH, _GAP = 16, 24, 8
@@ -90,14 +92,15 @@ def overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders: bool
     return torch.lerp(frames, colours, opacity)
 
 
-def legend(regions: Sequence[Region]) -> Tensor:
-    """Draw the colour, the label and the name of each region, in columns of 24, in the order given.
+def legend(regions: Sequence[Region], height: int | None = None) -> Tensor:
+    """Draw the colour, the label and the name of each region, in columns, in the order given.
 
     Names beyond 40 characters are cut, line breaks become spaces, letters lose their accents, and characters that are
     not ASCII become question marks.
 
     Args:
         regions: at least one.
+        height: pixels that the columns may take, though they have 8 rows at least; else they have 24 rows.
 
     Returns:
         ``(H,W,3)`` uint8 RGB picture on white.
@@ -111,12 +114,12 @@ def legend(regions: Sequence[Region]) -> Tensor:
     texts = [_legend_text(region) for region in regions]
     text_width = max(int(font.getlength(text)) + 1 for text in texts)
     column_width, row_height = _SWATCH + text_width + 3 * _GAP, _SWATCH + _GAP
-    num_columns = -(-len(texts) // _LEGEND_ROWS)
-    size = (num_columns * column_width, min(len(texts), _LEGEND_ROWS) * row_height + _GAP)
+    rows = _LEGEND_ROWS if height is None else max(_FEWEST_ROWS, (height - _GAP) // row_height)
+    size = (-(-len(texts) // rows) * column_width, min(len(texts), rows) * row_height + _GAP)
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)
     for index, (region, text) in enumerate(zip(regions, texts, strict=True)):
-        column, row = divmod(index, _LEGEND_ROWS)
+        column, row = divmod(index, rows)
         x, y = column * column_width + _GAP, row * row_height + _GAP
         colour = tuple(PALETTE[region.label].tolist())
         draw.rectangle((x, y, x + _SWATCH - 1, y + _SWATCH - 1), fill=colour, outline="black")

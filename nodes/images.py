@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -17,6 +19,8 @@ _EDGE_SHARE = 0.3
 """Part of a mask that soft edges cover at most."""
 _MARGIN = 8
 """Pixels between a preview and its legend."""
+_OUTLINE = 2
+"""Pixels of the dark line around a tag."""
 _TAGGED_SHARE = 1 / 1000
 """Part of the picture that a region must cover to get a tag."""
 
@@ -110,21 +114,32 @@ def with_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tens
     tagged = []
     for frame, labels in zip(frames, maps, strict=True):
         image = Image.fromarray((frame * 255).round().clamp(0, 255).to(torch.uint8).numpy())
-        draw = ImageDraw.Draw(image)
         for label, name in regions:
             inside = labels == label
             if int(inside.sum()) >= max(1, _TAGGED_SHARE * inside.numel()):
                 x, y = inner_point(inside)
-                spot = (x * image.width, y * image.height)
                 text = str(label) if name in (f"region {label}", f"label {label}") else f"{label} {name}"
-                draw.text(spot, text, fill="white", stroke_width=2, stroke_fill="black", font=font, anchor="mm")
+                _write(image, (x * image.width, y * image.height), (text, str(label)), font)
         tagged.append(torch.from_numpy(np.array(image)).float() / 255)
     return torch.stack(tagged)
 
 
+def _write(image: Image.Image, spot: tuple[float, float], texts: tuple[str, ...], font: Any) -> None:
+    """Write the first of ``texts`` that ``image`` is wide enough for, or the last, centred on ``spot`` if it fits."""
+    draw = ImageDraw.Draw(image)
+    style: dict[str, Any] = {"font": font, "stroke_width": _OUTLINE, "anchor": "mm"}
+    boxes = [(text, draw.textbbox((0, 0), text, **style)) for text in texts]
+    text, (left, top, right, bottom) = next(
+        (pair for pair in boxes if pair[1][2] - pair[1][0] <= image.width), boxes[-1]
+    )
+    x = max(-left, min(spot[0], image.width - right))
+    y = max(-top, min(spot[1], image.height - bottom))
+    draw.text((x, y), text, fill="white", stroke_fill="black", **style)
+
+
 def beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:
     """Return ``frames`` ``(T,H,W,3)`` with the legend of ``regions`` at their right, on white."""
-    picture = legend(regions).float() / 255
+    picture = legend(regions, int(frames.shape[1])).float() / 255
     height = max(frames.shape[1], picture.shape[0])
     panel = torch.ones(height, picture.shape[1] + _MARGIN, 3)
     panel[: picture.shape[0], _MARGIN:] = picture

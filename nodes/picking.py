@@ -71,7 +71,7 @@ class PickRegions(io.ComfyNode):
         """Find the regions under the points and make the mask ``(T,H,W)``."""
         frames = as_frames(frames)
         require_frames_of(labels, frames)
-        progress = NodeProgress()
+        progress = NodeProgress(has_text=False)
         full = labels.full(progress)
         found = resolved(parsed_points(picks), full)
         named = labels.with_names(found.names, found.merges)

@@ -64,7 +64,7 @@ class PreviewRegions(io.ComfyNode):
         """Draw the overlay."""
         frames = as_frames(frames)
         require_frames_of(labels, frames)
-        progress = NodeProgress()
+        progress = NodeProgress(has_text=False)
         maps, regions = labels.full(progress)
         painted = torch.empty_like(frames)
         for number in range(len(frames)):

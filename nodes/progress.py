@@ -20,22 +20,39 @@ logger = logging.getLogger(__name__)
 
 BAR_UNITS = 1000
 """Units of the bar of a node."""
+QUIET_SECONDS = 2.0
+"""Work that is shorter shows no text, which would stay on the node."""
 
 
 class NodeDisplay:
-    """The bar and the line of text of the running node; without a server, the bar alone."""
+    """The bar and the line of text of the running node; without a server, the bar alone.
 
-    def __init__(self) -> None:
+    Args:
+        has_text: whether to show texts: they stay on the node and take room from its picture.
+    """
+
+    def __init__(self, *, has_text: bool = True) -> None:
         self._bar = comfy.utils.ProgressBar(BAR_UNITS)
-        self._shown = float("-inf")
+        self._begin = time.monotonic()
+        self._has_text = has_text
+        self._shown: float | None = None
 
     def show(self, fraction: float, text: str, *, last: bool) -> None:
-        """Show a fraction in [0, 1], and a text at most once in `REFRESH_INTERVAL` seconds."""
+        """Show a fraction in [0, 1], and a text at most once in `REFRESH_INTERVAL` seconds; that of a start at once."""
         self._bar.update_absolute(round(BAR_UNITS * fraction), BAR_UNITS)
         now = time.monotonic()
-        if last or now - self._shown >= REFRESH_INTERVAL:
+        if self._shown is None:
+            due = fraction == 0 or now - self._begin >= QUIET_SECONDS
+        else:
+            due = last or now - self._shown >= REFRESH_INTERVAL
+        if self._has_text and due:
             self._shown = now
             _send_text(text)
+
+    def stop(self) -> None:
+        """Let no time left stay on a node that was stopped."""
+        if self._shown is not None:
+            _send_text("stopped")
 
     def close(self) -> None:
         """Nothing to restore."""
@@ -44,12 +61,15 @@ class NodeDisplay:
 class NodeProgress(RunProgress):
     """Shows the progress of a node in the host, and stops where the user asked to."""
 
-    def __init__(self, shares: Mapping[str, float] = STAGE_SHARES) -> None:
+    def __init__(self, shares: Mapping[str, float] = STAGE_SHARES, *, has_text: bool = True) -> None:
         """Start an empty bar on the running node."""
-        super().__init__(NodeDisplay(), shares)
+        self._node = NodeDisplay(has_text=has_text)
+        super().__init__(self._node, shares)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Advance; raises the host's exception when the user interrupts."""
+        if comfy.model_management.processing_interrupted():
+            self._node.stop()
         comfy.model_management.throw_exception_if_processing_interrupted()
         super().__call__(stage, done, total)
 

@@ -183,7 +183,7 @@ def test_refuses_bad_input():
         segment_coarse(features, seeds._replace(anchor=7), settings)
     with pytest.raises(InputError, match=r"`seeds.cluster_map` must hold labels of `seeds.regions`, but got \[3\]"):
         segment_coarse(features, seeds._replace(regions=seeds.regions[:3]), settings)
-    with pytest.raises(InputError, match=r"`seeds.cluster_map` must have shape"):
+    with pytest.raises(InputError, match=r"`seeds` must be of the same frames as `features`, 4x5 cells, but got 5x4"):
         segment_coarse(features, seeds._replace(cluster_map=seeds.cluster_map.T), settings)
     with pytest.raises(InputError, match=r"`features.queries` must have shape"):
         segment_coarse(features._replace(queries=features.queries[:, :9]), seeds, settings)

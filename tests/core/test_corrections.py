@@ -207,7 +207,7 @@ def test_wrong_inputs_are_refused(features: Features, labels: LabelMaps) -> None
         applied(features, labels, "", Painted(torch.zeros(8, 8), 0, "a"))
     with pytest.raises(InputError, match="mask_frame"):
         applied(features, labels, "", Painted(torch.ones(8, 8), 6, "a"))
-    with pytest.raises(InputError, match=r"labels\.maps"):
+    with pytest.raises(InputError, match=r"`labels` must have as many frames"):
         applied(features, LabelMaps(labels.maps[:2], REGIONS), "0 0.5,0.5 a")
     full = tuple(Region(label, f"region {label}") for label in range(255))
     with pytest.raises(InputError, match="all 255 are in use"):

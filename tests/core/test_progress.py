@@ -68,7 +68,7 @@ def test_a_stage_between_those_of_windows_does_not_move_the_bar() -> None:
     progress.start(20, 10)
     clock.now += 10
     progress("features", 10, 10)
-    progress("clusters", 1, 4)
+    progress("K-means runs", 1, 4)
     assert [fraction for fraction, _, _ in display.shown] == [0.5, 0.5]
     progress.window_done(20)
     progress("overlay", 1, 4)

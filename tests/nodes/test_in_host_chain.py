@@ -21,6 +21,7 @@ from vidseg.core.quality import at_quality
 from vidseg.core.types import Features, Grid, InputError, Region
 from vidseg.core.video import open_clip
 from vidseg.core.video_writer import write_video
+from vidseg.nodes import progress
 from vidseg.nodes.images import with_tags
 from vidseg.nodes.narrow_model import LoadedModel
 from vidseg.nodes.sources import HeldFrames
@@ -152,6 +153,42 @@ def test_the_tag_of_a_thin_region_lies_on_it() -> None:
     rows, columns = tagged[0].sum(-1).nonzero().unbind(1)
     assert 440 < rows.min() < 473 < rows.max()
     assert columns.float().mean() == pytest.approx(427, abs=10)
+
+
+def test_tags_stay_inside_the_frame_and_long_names_give_way_to_ids() -> None:
+    maps = torch.zeros(1, 120, 160, dtype=torch.uint8)
+    maps[:, :, :20] = 1
+    name = "left edge"
+    tags = [
+        with_tags(torch.full((1, 120, 160, 3), 0.5), maps, (Region(1, text),))[0]
+        for text in (name, name * 9, "label 1")
+    ]
+    white = (tags[0] > 0.9).all(-1)
+    assert white.any()
+    assert not white[:, 0].any()  # the dark line around the letters is there too
+    assert torch.equal(tags[1], tags[2])
+    assert not torch.equal(tags[0], tags[2])
+
+
+def test_short_work_shows_no_text_and_a_stop_leaves_no_time_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    now = [0.0]
+    monkeypatch.setattr(progress, "_send_text", sent.append)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    short, plain = progress.NodeProgress(), progress.NodeProgress(has_text=False)
+    for done in range(5):
+        now[0] = done / 4
+        short("overlay", done + 1, 5)
+    assert not sent
+    now[0] = 10.0
+    plain("overlay", 1, 2)
+    assert not sent
+    short("overlay", 2, 10)
+    assert [text.split(",")[0] for text in sent] == ["overlay: 2 of 10"]
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        short("overlay", 3, 10)
+    assert sent[1:] == ["stopped"]
 
 
 def test_masks_of_regions_cover_the_frames_once(full: Labels) -> None:

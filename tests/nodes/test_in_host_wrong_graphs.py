@@ -180,7 +180,7 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
     ),
     "seeds of another size": (
         lambda _m, _f, x: call("SceneContextKNN", features=x, seeds=other_seeds(x)),
-        "cluster_map",
+        "`seeds` must be of the same frames",
     ),
     "refinement of loaded labels": (
         lambda _m, _f, x: call("CorrespondenceRefine", labels=knn(x)._replace(scan=None)),
