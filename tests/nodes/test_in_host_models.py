@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,13 +167,13 @@ def test_models_that_predict_neither_noise_nor_velocity_are_refused(loaded: Load
         ComfyBackbone(*loaded._replace(model=model))
 
 
-def test_noise_levels_are_read_from_a_device_without_float64(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone = ComfyBackbone(*loaded)
-    expected, sampling = backbone.training_sigmas, loaded.model.get_model_object("model_sampling")
-    monkeypatch.setattr(sampling, "sigmas", sampling.sigmas.as_subclass(LikeMps))
-    assert torch.equal(backbone.training_sigmas, expected)
+def test_noise_levels_are_read_from_a_device_without_float64(loaded: LoadedModel) -> None:
+    model = loaded.model.clone()
+    sampling = copy.deepcopy(model.get_model_object("model_sampling"))
+    sampling.sigmas = sampling.sigmas.as_subclass(LikeMps)
+    model.add_object_patch("model_sampling", sampling)
+    expected = ComfyBackbone(*loaded).training_sigmas
+    assert torch.equal(ComfyBackbone(*loaded._replace(model=model)).training_sigmas, expected)
 
 
 class LikeMps(Tensor):
