@@ -43,10 +43,6 @@ PALETTE: Final = torch.tensor([list(bytes.fromhex(code)) for code in _HEX.split(
 
 _BORDER_DARKENING = 0.35
 """What is left of a colour on the border of its region."""
-_LEGEND_ROWS = 24
-"""Rows after which a legend goes on in a further column."""
-_FEWEST_ROWS = 8
-"""Rows of a column beside a picture that is too low for them."""
 _LONGEST_NAME = 40
 """Characters of a name that a legend shows."""
 _FONT_SIZE, _SWATCH, _GAP = 16, 24, 8
@@ -92,7 +88,7 @@ def overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders: bool
     return torch.lerp(frames, colours, opacity)
 
 
-def legend(regions: Sequence[Region], height: int | None = None) -> Tensor:
+def legend(regions: Sequence[Region], rows: int = 24) -> Tensor:
     """Draw the colour, the label and the name of each region, in columns, in the order given.
 
     Names beyond 40 characters are cut, line breaks become spaces, letters lose their accents, and characters that are
@@ -100,7 +96,7 @@ def legend(regions: Sequence[Region], height: int | None = None) -> Tensor:
 
     Args:
         regions: at least one.
-        height: pixels that the columns may take, though they have 8 rows at least; else they have 24 rows.
+        rows: after which it goes on in a further column, at least 1.
 
     Returns:
         ``(H,W,3)`` uint8 RGB picture on white.
@@ -114,7 +110,6 @@ def legend(regions: Sequence[Region], height: int | None = None) -> Tensor:
     texts = [_legend_text(region) for region in regions]
     text_width = max(int(font.getlength(text)) + 1 for text in texts)
     column_width, row_height = _SWATCH + text_width + 3 * _GAP, _SWATCH + _GAP
-    rows = _LEGEND_ROWS if height is None else max(_FEWEST_ROWS, (height - _GAP) // row_height)
     size = (-(-len(texts) // rows) * column_width, min(len(texts), rows) * row_height + _GAP)
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)

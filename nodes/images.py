@@ -21,6 +21,8 @@ _MARGIN = 8
 """Pixels between a preview and its legend."""
 _OUTLINE = 2
 """Pixels of the dark line around a tag."""
+_MOST_COLUMNS, _SHEET_ASPECT = 8, 1.7
+"""Columns of the legend beside a preview, and width to height of the room in a node that it should fill."""
 _TAGGED_SHARE = 1 / 1000
 """Part of the picture that a region must cover to get a tag."""
 
@@ -138,8 +140,14 @@ def _write(image: Image.Image, spot: tuple[float, float], texts: tuple[str, ...]
 
 
 def beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:
-    """Return ``frames`` ``(T,H,W,3)`` with the legend of ``regions`` at their right, on white."""
-    picture = legend(regions, int(frames.shape[1])).float() / 255
+    """Return ``frames`` ``(T,H,W,3)`` with the legend of ``regions`` at their right, on white.
+
+    It has as many columns as show the frames largest in a node.
+    """
+    frame_height, frame_width = frames.shape[1:3]
+    tables = [legend(regions, -(-len(regions) // columns)) for columns in range(1, _MOST_COLUMNS + 1)]
+    sizes = [max(frame_width + table.shape[1], _SHEET_ASPECT * max(frame_height, table.shape[0])) for table in tables]
+    picture = tables[sizes.index(min(sizes))].float() / 255
     height = max(frames.shape[1], picture.shape[0])
     panel = torch.ones(height, picture.shape[1] + _MARGIN, 3)
     panel[: picture.shape[0], _MARGIN:] = picture

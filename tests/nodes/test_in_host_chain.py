@@ -22,7 +22,7 @@ from vidseg.core.types import Features, Grid, InputError, Region
 from vidseg.core.video import open_clip
 from vidseg.core.video_writer import write_video
 from vidseg.nodes import progress
-from vidseg.nodes.images import with_tags
+from vidseg.nodes.images import beside_legend, with_tags
 from vidseg.nodes.narrow_model import LoadedModel
 from vidseg.nodes.sources import HeldFrames
 from vidseg.nodes.wires import Labels
@@ -168,6 +168,15 @@ def test_tags_stay_inside_the_frame_and_long_names_give_way_to_ids() -> None:
     assert not white[:, 0].any()  # the dark line around the letters is there too
     assert torch.equal(tags[1], tags[2])
     assert not torch.equal(tags[0], tags[2])
+
+
+def test_the_legend_beside_a_preview_leaves_the_frames_most_of_the_room() -> None:
+    frames, regions = torch.zeros(1, 256, 448, 3), tuple(Region(label, f"region {label}") for label in range(20))
+    sheet = beside_legend(frames, regions)
+    assert torch.equal(sheet[:, :256, :448], frames)
+    assert sheet.shape[1] < 1.5 * 256
+    assert sheet.shape[2] < 1.7 * 448
+    assert beside_legend(frames, regions[:3]).shape[1] == 256
 
 
 def test_short_work_shows_no_text_and_a_stop_leaves_no_time_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
