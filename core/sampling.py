@@ -87,6 +87,9 @@ def plain_step(denoiser: Denoiser, latents: Tensor, levels: tuple[float, float],
         latents: ``(F,4,H/8,W/8)`` float32, before the step.
         levels: noise levels before and after it, of `modulated_levels`.
         config: what to keep.
+
+    Returns:
+        The step; whoever holds it holds its queries and keys.
     """
     denoised, cache = denoiser.predict(latents, levels[0], keep=config)
     if cache is None:
