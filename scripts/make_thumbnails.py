@@ -55,10 +55,12 @@ Json = dict[str, Any]
 
 
 def small(graph: Json) -> Json:
-    """Return a graph at a size for CPUs."""
+    """Return a graph at a size for CPUs, or at its own if it names ids of regions, which change with the size."""
+    named = any(node["class_type"] == "NameRegions" for node in graph.values())
+    changes = {name: value for name, value in SMALL.items() if name == "quality" or not named}
     for node in graph.values():
         values = node["inputs"]  # a file of pictures has a quality too, which is a number
-        values.update({name: value for name, value in SMALL.items() if isinstance(values.get(name), type(value))})
+        values.update({name: value for name, value in changes.items() if isinstance(values.get(name), type(value))})
     return graph
 
 

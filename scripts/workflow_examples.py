@@ -139,7 +139,8 @@ def replace_the_background() -> Graph:
     model, frames = checkpoint(graph), video(graph)
     features, refined = coarse(graph, model, frames, max_side=512, clusters=8)
     labels = fine(graph, model, features, refined)
-    named = graph.add("NameRegions", (1080, ROW), labels=labels[0], names="background: 2, 4")
+    graph.add("PreviewRegions", (1080, ROW), frames=frames, labels=labels[0], wide=340)
+    named = graph.add("NameRegions", (1440, 0), labels=labels[0], names="background: 4")
     mask = graph.add("RegionsToMask", (1440, 0), labels=named[0], regions="background")
     colour = graph.add("EmptyImage", (1440, 0), color=0x2E8B57, title="New background (or any image)")
     replaced = graph.add("ImageCompositeMasked", (1440, 0), destination=frames, source=colour[0], mask=mask[0],
@@ -148,9 +149,8 @@ def replace_the_background() -> Graph:
               lossless=False, wide=380)  # fmt: skip
     cut = graph.add("JoinImageWithAlpha", (1440, 0), image=frames, alpha=mask[0])
     graph.add("SaveAnimatedWEBP", (1840, 0), images=cut[0], filename_prefix="vidseg/cut_out", fps=8.0, lossless=False,
-              wide=380, title="Subject alone (transparent)")  # fmt: skip
-    graph.add("PreviewRegions", (1440, ROW), frames=frames, labels=named[0], wide=340)
-    graph.notes.append(Note(NAME_NOTE, (1080, ROW), (300, 130)))
+              wide=380, title="Without the background")  # fmt: skip
+    graph.notes.append(Note(NAME_NOTE, (1080, ROW), (340, 190)))
     return graph
 
 

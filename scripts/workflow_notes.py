@@ -41,10 +41,17 @@ The graph starts with a short clip that comes with VidSeg (from Big Buck Bunny, 
 CHOOSE_NOTE = """## Choose the region
 Run once, read the ids in *Preview Regions*, then type ids or names into *Regions to Mask*."""
 NAME_NOTE = """## Name the background
-Run once, read the ids in *Preview Regions*, then name those that are to go: `background: 2, 4`."""
+1. Run once and read the ids in *Preview Regions*.
+2. In *Name Regions*, list those that are to go, such as `background: 1, 4`.
+3. Run again: only *Name Regions* and the nodes after it run.
+
+Ids change with the video, the model and the settings. `4` is the sky of the demo clip as the demo model sees it; \
+with `1, 4` most of the trees go too, and where an ear and a hand cross them, so do these."""
 DEMO_NOTE = """## Try it without a download
 **Load Demo Model** brings a very small Stable Diffusion and a short clip (from Big Buck Bunny, (c) Blender \
 Foundation, CC BY 3.0), so this graph runs as it is, on a CPU too: press **Run**.
+
+It takes a few minutes on a CPU; with *quality* fast, in *Masked Modulation Upsample*, seconds.
 
 A real checkpoint segments far better: see *Segment a video*."""
 PICK_NOTE = """## Click the regions

@@ -40,6 +40,15 @@ def test_nothing_is_drawn_over_another(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_ids_that_are_typed_in_can_be_read_in_a_preview(path: Path) -> None:
+    graph = json.loads((ROOT / "tests" / "nodes" / "graphs_api" / f"{path.stem}.json").read_text(encoding="utf-8"))
+    shown = [node["inputs"]["labels"] for node in graph.values() if node["class_type"] == "PreviewRegions"]
+    for node in graph.values():
+        typed = node["inputs"].get("names", "") + node["inputs"].get("regions", "")
+        assert not any(map(str.isdigit, typed)) or node["inputs"]["labels"] in shown, node
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_each_has_a_thumbnail_of_its_own(path: Path) -> None:
     pictures = {other.stem: other.with_suffix(".jpg").read_bytes() for other in EXAMPLES}
     assert not [name for name in pictures if name != path.stem and pictures[name] == pictures[path.stem]]
