@@ -53,7 +53,7 @@ def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress
         tokens: ``(M,C)`` float32, normalised.
         config: number of clusters and restarts.
         seed: of the local random state; the same seed and tokens give the same centres.
-        progress: called with stage ``clusters`` after each start and each run; what has not begun by then can stop.
+        progress: called with stage ``K-means runs`` after each start and each run; what has not begun by then can stop.
 
     Returns:
         ``(K,C)`` float32 on the CPU.
@@ -78,10 +78,10 @@ def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress
         starts, runs = [], []
         for _ in range(config.num_restarts):
             starts.append(kmeans_plusplus(points, config.num_clusters, random_state=random_state)[0])
-            progress("K-means runs", len(starts) // 2, config.num_restarts)  # a start counts as half of a run
+            progress("K-means runs", (len(starts) + 1) // 2, config.num_restarts)  # a start counts as half of a run
         for run in workers.map(partial(_lloyd, points), starts):
             runs.append(run)
-            progress("K-means runs", (len(starts) + len(runs)) // 2, config.num_restarts)
+            progress("K-means runs", (len(starts) + len(runs) + 1) // 2, config.num_restarts)
     best = min(runs, key=attrgetter("inertia_"))  # the first of equals
     return torch.from_numpy(best.cluster_centers_ + mean)
 
