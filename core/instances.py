@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects, label
+from torch import Tensor
 
 from .config_results import InstanceConfig
 from .labels import free_labels
@@ -81,18 +82,21 @@ def split_instances(
         rows, columns = _extent(inside)
         least = max(1, round(settings.min_share * inside[0].size))
         numbers = _tracked(inside[:, rows, columns], least, settings, lambda: progress("instances", next(steps), total))
-        things = int(numbers.max())
-        free = free_labels(regions)
-        if things - 1 > len(free):
-            raise InputError(
-                f"`regions` must hold at most {len(free) + 1} things, but {regions[region]!r} has {things}. Split "
-                "fewer regions, or ignore smaller pieces."
-            )
-        name = regions[region]
-        for number, spare in zip(range(1, things + 1), (region, *free), strict=False):
-            maps[:, rows, columns][torch.from_numpy(numbers == number)] = spare
-            regions[spare] = f"{name} {number}" if things > 1 else name
+        _write_things(maps[:, rows, columns], numbers, region, regions)
     return LabelMaps(maps, tuple(sorted(Region(spare, name) for spare, name in regions.items())))
+
+
+def _write_things(maps: Tensor, numbers: Numbers, region: int, regions: dict[int, str]) -> None:
+    """Write the things of a region, by their ``numbers``, into ``maps``, and their names into ``regions``."""
+    things, free, name = int(numbers.max()), free_labels(regions), regions[region]
+    if things - 1 > len(free):
+        raise InputError(
+            f"`regions` must hold at most {len(free) + 1} things, but {name!r} has {things}. Split fewer regions, or "
+            "ignore smaller pieces."
+        )
+    for number, spare in zip(range(1, things + 1), (region, *free), strict=False):
+        maps[torch.from_numpy(numbers == number)] = spare
+        regions[spare] = f"{name} {number}" if things > 1 else name
 
 
 def _extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
