@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from vidseg.core.backbones import Backbone
-from vidseg.core.config import Settings
+from vidseg.core.config.settings import Settings
 from vidseg.core.images import read_labels
 from vidseg.core.pipeline import extract_features
 from vidseg.core.types import Features, Grid

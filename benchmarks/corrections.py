@@ -19,7 +19,7 @@ from clip_features import LabelledClip, inner_pixel, intersection_over_union, la
 from torch import Tensor
 from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.coarse import segment_coarse
-from vidseg.core.config import changed, preset
+from vidseg.core.config.settings import changed, preset
 from vidseg.core.correction_text import parsed_corrections
 from vidseg.core.corrections import Painted, corrected
 from vidseg.core.labels import reduced_reference

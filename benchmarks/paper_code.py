@@ -41,11 +41,11 @@ from vidseg.core.bench.layouts import open_folders
 from vidseg.core.bench.methods import methods_of
 from vidseg.core.bench.tables import Table, main_table
 from vidseg.core.bench.tally import Tally, scores_of, tally_clip
-from vidseg.core.config import FrameConfig
+from vidseg.core.checkpoints.describe import describe_model
+from vidseg.core.checkpoints.sizes import UNET_PREFIX, VAE_PREFIX
+from vidseg.core.config.parts import FrameConfig
 from vidseg.core.frames import model_size
 from vidseg.core.images import read_labels
-from vidseg.core.model_files import describe_model
-from vidseg.core.model_sizes import UNET_PREFIX, VAE_PREFIX
 from vidseg.core.output import label_image
 
 UNUSED = frozenset(

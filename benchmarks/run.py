@@ -36,12 +36,11 @@ from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.backbones.memory import peak_bytes
 from vidseg.core.bench.dataset import BenchClip
 from vidseg.core.bench.layouts import open_folders
-from vidseg.core.config import Settings, changed, preset
+from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
+from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
 from vidseg.core.images import read_labels
-from vidseg.core.model_sizes import ModelSizes, UNetSizes, VAESizes
 from vidseg.core.output import label_image
 from vidseg.core.pipeline import extract_features, make_seeds, segment_windows
-from vidseg.core.quality import QUALITIES, at_quality
 from vidseg.core.random_model import random_model
 from vidseg.core.record import versions
 from vidseg.core.video import open_clip

@@ -18,7 +18,7 @@ from clip_features import LabelledClip, labelled_clip
 from PIL import Image
 from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.coarse import segment_coarse
-from vidseg.core.config import changed, preset
+from vidseg.core.config.settings import changed, preset
 from vidseg.core.metrics import confusion_matrix, mean_iou, stand_ins
 from vidseg.core.pipeline import make_seeds
 from vidseg.core.types import region_labels

@@ -12,7 +12,8 @@ from torch import Tensor
 from .backbones import Backbone
 from .clustering import cluster_anchor
 from .coarse import CoarseScan
-from .config import ClusterConfig, RefinementConfig, Settings
+from .config.parts import ClusterConfig, RefinementConfig
+from .config.settings import Settings
 from .config_results import COLOR_POSITION_WEIGHT
 from .context import windows
 from .frames import check_frames, coarse_grid, fit_frames

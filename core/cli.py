@@ -16,12 +16,12 @@ from .backbones.memory import is_out_of_memory, peak_memory
 from .bench.command import add_options as add_bench_options
 from .bench.command import bench
 from .bench.engines import ModelSpec
+from .checkpoints.describe import describe_model, fingerprint, model_kind, model_num_frames
 from .cli_options import DTYPES, add_device_options, add_segment_options, option_names, settings_of
-from .config import Settings
+from .config.overrides import with_overrides
+from .config.settings import Settings
 from .estimate import stage_shares
 from .images import IMAGE_SUFFIXES
-from .model_files import describe_model, fingerprint, model_kind, model_num_frames
-from .options import with_overrides
 from .output import ResultFolder
 from .progress import RunProgress, open_display
 from .random_model import random_model

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .clustering import normalised
-from .config import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, Settings, WindowConfig
+from .config.parts import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, WindowConfig
+from .config.settings import Settings
 from .context import SceneContext, windows
 from .correspondence import refine
 from .cuts import cut_frames, restarted

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config import ContextConfig, WindowConfig
+from .config.parts import ContextConfig, WindowConfig
 from .types import InputError, require_finite, require_shape
 
 _CHUNK_ELEMENTS = 2**23

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from .config import RefinementConfig
+from .config.parts import RefinementConfig
 from .types import Grid, require_finite, require_shape
 
 _CHUNK_ELEMENTS = 2**22

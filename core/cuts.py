@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .clustering import automatic_num_clusters, cluster_tokens, nearest_centre
-from .config import ClusterConfig, SceneConfig
+from .config.parts import ClusterConfig, SceneConfig
 from .context import SceneContext
 from .labels import free_labels, spread
 from .novelty import familiarity

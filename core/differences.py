@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .config import DifferenceConfig
+from .config.parts import DifferenceConfig
 from .eight_bit import eight_bit_scores
 from .map_filters import blurred, enlarged_masks, filtered, normalised_maps
 from .types import CoarseMaps, region_labels, require_finite, require_shape

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .config import DifferenceConfig
+from .config.parts import DifferenceConfig
 from .map_filters import blurred, filtered
 from .types import require_finite
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .backbones import Backbone, Denoiser, VideoBackbone
-from .config import MAX_AUTOMATIC_CLUSTERS, Settings
+from .config.parts import MAX_AUTOMATIC_CLUSTERS
+from .config.settings import Settings
 from .frames import model_size
 from .progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
 from .video_windows import spans

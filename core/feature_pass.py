@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .backbones import Denoiser
-from .config import Settings
+from .config.settings import Settings
 from .schedule import add_noise, euler_step
 
 

@@ -6,15 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .config import FrameConfig
-from .types import Grid, InputError, require_shape
-
-SIDE_MULTIPLE = 64
-"""Sides are multiples of this: eight of the autoencoder times eight of the UNet (code)."""
-PIXELS_PER_LATENT = 8
-"""The autoencoder reduces each side by this."""
-PIXELS_PER_CELL = 16
-"""Blocks 6..8, whose grid is the coarse grid, work at half the size of the latents."""
+from .config.parts import FrameConfig
+from .types import PIXELS_PER_CELL, SIDE_MULTIPLE, Grid, InputError, require_shape
 
 
 def model_size(frame_size: tuple[int, int], config: FrameConfig) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .config import EnlargingConfig
+from .config.parts import EnlargingConfig
 from .types import require_shape
 
 LABELS_AT_A_TIME = 4

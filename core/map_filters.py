@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .config import DifferenceConfig
+from .config.parts import DifferenceConfig
 from .types import MAX_LABEL, InputError
 
 GREY_LEVEL = 1 / 255

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .backbones import REPLAYED_TOGETHER, Denoiser
-from .config import ModulationConfig, Settings
+from .config.parts import ModulationConfig
+from .config.settings import Settings
 from .modulation_jobs import ModulationJob, modulation_jobs
 from .sampling import PlainPass
 from .schedule import euler_step

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from scipy.ndimage import label as connected  # scikit-learn brings SciPy
 from torch import Tensor
 
-from .config import SceneConfig
+from .config.parts import SceneConfig
 from .labels import free_labels
 from .types import Region, region_labels
 

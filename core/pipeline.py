@@ -14,13 +14,25 @@ from torch import Tensor
 from .backbones import Backbone, Denoiser, VideoBackbone
 from .clustering import cluster_anchor, seeds_from_clusters
 from .coarse import CoarseScan, SceneChanges
-from .config import SamplingConfig, Settings
+from .config.parts import SamplingConfig
+from .config.settings import Settings
 from .feature_pass import read_queries
-from .frames import PIXELS_PER_LATENT, check_frames, coarse_grid, fit_frames
+from .frames import check_frames, coarse_grid, fit_frames
 from .labels import seeds_from_reference
 from .scan_state import ScanState
 from .schedule import frame_noise, sampling_sigmas, window_noise
-from .types import VOID, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
+from .types import (
+    PIXELS_PER_LATENT,
+    VOID,
+    CoarseMaps,
+    Features,
+    InputError,
+    LabelMaps,
+    Progress,
+    Region,
+    Seeds,
+    no_progress,
+)
 from .upsampling import upsample
 from .video_features import extract_video_features, keep_only
 from .video_windows import Span, context_windows, require_kind, spans

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .backbones import Backbone
 from .baselines import BaselineResult
-from .config import Settings
+from .config.settings import Settings
 from .config_results import PropagationConfig
 from .labels import regions_of
 from .pipeline import FrameSource, window_features

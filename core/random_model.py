@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .model_files import CONDITIONING_KEY
-from .model_sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes, UNetSizes, VAESizes
+from .checkpoints.describe import CONDITIONING_KEY
+from .checkpoints.sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes, UNetSizes, VAESizes
 
 NARROW = ModelSizes(
     UNetSizes(model_channels=32, num_head_channels=32, context_dim=64),

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from .backbones import BackboneInfo
-from .config import Settings
+from .config.settings import Settings
 from .types import InputError, Region
 from .video import ClipInfo
 

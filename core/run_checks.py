@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .baselines import Baseline
-from .config import Settings
+from .config.settings import Settings
 from .frames import coarse_grid, model_size
 from .images import is_black_and_white, read_labels
 from .output import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE

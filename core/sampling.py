@@ -8,7 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .backbones import Denoiser, StepCache
-from .config import ModulationConfig, Settings
+from .config.parts import ModulationConfig
+from .config.settings import Settings
 from .schedule import euler_step
 from .types import require_shape
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .config import ContextConfig
+from .config.parts import ContextConfig
 from .context import SceneContext
 from .types import InputError, Region, Seeds
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .clustering import normalised
 from .coarse import CoarseScan, scanned
-from .config import ContextConfig, RefinementConfig, WindowConfig
+from .config.parts import ContextConfig, RefinementConfig, WindowConfig
 from .config_results import SceneFileConfig
 from .context import SceneContext
 from .labels import reduced_reference, spread

@@ -14,9 +14,9 @@ from torch import Tensor
 from .backbones import Backbone
 from .backbones.memory import default_device
 from .baselines import Baseline, color_windows, frame_windows
-from .config import Settings
+from .checkpoints.describe import describe_model
+from .config.settings import Settings
 from .estimate import announce
-from .model_files import describe_model
 from .output import OVERLAY_FILE, ResultFolder, areas_of, colours_of
 from .palette import legend, overlay
 from .pipeline import segment_windows

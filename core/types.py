@@ -225,3 +225,11 @@ def require_finite(name: str, value: Tensor) -> None:
 def region_labels(regions: Iterable[Region]) -> tuple[int, ...]:
     """Return the label ids of ``regions`` in order."""
     return tuple(region.label for region in regions)
+
+
+SIDE_MULTIPLE = 64
+"""Sides are multiples of this: eight of the autoencoder times eight of the UNet (code)."""
+PIXELS_PER_LATENT = 8
+"""The autoencoder reduces each side by this."""
+PIXELS_PER_CELL = 16
+"""Blocks 6..8, whose grid is the coarse grid, work at half the size of the latents."""

@@ -9,7 +9,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from .backbones import KEPT_STEPS, Backbone, Denoiser, VideoBackbone
-from .config import EnlargingConfig, Settings
+from .config.parts import EnlargingConfig
+from .config.settings import Settings
 from .differences import RunningArgmax, enlarged_labels, initial_maps, label_scores
 from .guided import guided_map
 from .modulation import ModulatedPairs, jobs_of, modulate

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from .backbones import Backbone, Denoiser, VideoBackbone
-from .config import Settings, changed
+from .config.settings import Settings, changed
 from .feature_pass import read_queries
-from .frames import PIXELS_PER_LATENT, coarse_grid
+from .frames import coarse_grid
 from .schedule import edm_sigmas, frame_noise, video_window_noise
-from .types import Features, InputError, Progress, VideoWindow, no_progress
+from .types import PIXELS_PER_LATENT, Features, InputError, Progress, VideoWindow, no_progress
 from .video_windows import Span, spans
 
 

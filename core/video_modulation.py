@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .backbones import Denoiser
-from .config import Settings
+from .config.settings import Settings
 from .modulation import blend_latents, blends_after, mask_offsets
 from .sampling import PlainStep, before_modulation, modulated_levels, plain_step
 from .schedule import euler_step

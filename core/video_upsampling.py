@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .backbones import Denoiser, VideoBackbone
-from .config import Settings
+from .config.settings import Settings
 from .differences import RunningArgmax, initial_maps, label_scores
 from .sampling import modulated_levels
 from .schedule import add_noise, edm_sigmas

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .backbones import Backbone, VideoBackbone
-from .config import Settings, WindowConfig
+from .config.parts import WindowConfig
+from .config.settings import Settings
 from .context import windows
 from .types import InputError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..core.coarse import segment_coarse
-from ..core.config import Settings, changed, preset
+from ..core.config.settings import Settings, changed, preset
 from ..core.pipeline import make_seeds
 from ..core.types import Features, InputError, Seeds
 from .progress import NodeProgress

@@ -8,7 +8,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.backbones.comfy_backbones import model_kind, open_backbone
-from ..core.config import FEATURE_BLOCKS, changed, preset
+from ..core.config.parts import FEATURE_BLOCKS
+from ..core.config.settings import changed, preset
 from ..core.pipeline import extract_features
 from .images import as_frames
 from .progress import NodeProgress, logged_peak

@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..core.backbones.comfy_backbones import model_kind, open_backbone
-from ..core.config import ATTENTION_BLOCKS, changed, preset
+from ..core.config.parts import ATTENTION_BLOCKS
+from ..core.config.settings import at_quality, changed, preset
 from ..core.estimate import stage_shares
-from ..core.quality import at_quality
 from ..core.types import CoarseMaps, Features
 from ..core.upsampling import upsample
 from .progress import NodeProgress, logged_peak

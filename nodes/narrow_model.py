@@ -16,8 +16,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..core.model_files import CONDITIONING_KEY
-from ..core.model_sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes
+from ..core.checkpoints.describe import CONDITIONING_KEY
+from ..core.checkpoints.sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes
 from ..core.types import InputError
 
 NUM_PROMPT_TOKENS = 77

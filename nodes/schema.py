@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
-from ..core.quality import QUALITIES
+from ..core.config.settings import QUALITIES
 
 CATEGORY = "VidSeg"
 AUTO = -1

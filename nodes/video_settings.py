@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.config import Settings, changed
+from ..core.config.settings import Settings, changed
 from ..core.types import InputError
 
 

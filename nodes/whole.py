@@ -10,12 +10,11 @@ from torch import Tensor
 
 from ..core.backbones import Backbone
 from ..core.backbones.comfy_backbones import model_kind, open_backbone
-from ..core.config import PRESETS, Settings, changed
-from ..core.config import preset as preset_for
+from ..core.config.settings import PRESETS, Settings, at_quality, changed
+from ..core.config.settings import preset as preset_for
 from ..core.estimate import announce, stage_shares
 from ..core.label_store import LabelStore
 from ..core.pipeline import FrameSource, segment_windows
-from ..core.quality import at_quality
 from ..core.types import LabelMaps, Region
 from ..core.video import open_clip
 from .images import one_label_map

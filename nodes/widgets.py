@@ -7,7 +7,7 @@ from functools import wraps
 from inspect import signature
 from typing import Any
 
-from ..core.config import Settings
+from ..core.config.settings import Settings
 from ..core.types import InputError
 from .schema import AUTO
 

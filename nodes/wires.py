@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.config import Settings
+from ..core.config.settings import Settings
 from ..core.labels import merged, reduced_reference, renamed
 from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
 from ..core.upsampling import bilinear

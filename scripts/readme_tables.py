@@ -1,4 +1,4 @@
-"""Write the tables of README.md that come from `core/config_parts.py`; `tests/test_readme.py` compares them.
+"""Write the tables of README.md that come from `core/config/parts.py`; `tests/test_readme.py` compares them.
 
 Run it from the root of the project: `python scripts/readme_tables.py`.
 """
@@ -9,7 +9,8 @@ import ast
 from dataclasses import fields
 from pathlib import Path
 
-from vidseg.core import config, config_parts
+from vidseg.core.config import parts as config_parts
+from vidseg.core.config import settings as config
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"

@@ -20,7 +20,7 @@ def source_files(*folders: str) -> list[Path]:
 
 
 def module_name(path: Path) -> str:
-    """Return what a source file is imported as: ``vidseg.core.config``."""
+    """Return what a source file is imported as: ``vidseg.core.config.settings``."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join((PACKAGE, *parts)).removesuffix(".__init__")
 

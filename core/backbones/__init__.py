@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
-from ..config import ModulationConfig, VideoConfig
+from ..config.parts import ModulationConfig, VideoConfig
 from ..types import Conditioning
 
 Result = TypeVar("Result")

@@ -10,7 +10,7 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
-from ..config import ModulationConfig
+from ..config.parts import ModulationConfig
 from ..types import InputError
 from .attention_weights import AttentionWeights
 from .comfy_tail import TailState

@@ -8,7 +8,7 @@ import comfy.ldm.modules.attention as host_attention
 import comfy.ldm.modules.diffusionmodules.openaimodel as host_unet
 import comfy.model_sampling
 
-from ..config import ATTENTION_BLOCKS
+from ..config.parts import ATTENTION_BLOCKS
 from ..types import InputError
 
 SUPPORTED = (

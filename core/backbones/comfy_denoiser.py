@@ -15,7 +15,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ..config import ATTENTION_BLOCKS, ModulationConfig
+from ..config.parts import ATTENTION_BLOCKS, ModulationConfig
 from ..types import InputError
 from . import Prediction, StepCache, halve_on_out_of_memory, replay_parts
 from .comfy_attention import (

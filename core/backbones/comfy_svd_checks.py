@@ -10,7 +10,7 @@ import comfy.ldm.modules.temporal_ae as host_autoencoder
 import comfy.model_sampling
 import torch
 
-from ..config import ATTENTION_BLOCKS
+from ..config.parts import ATTENTION_BLOCKS
 from ..types import InputError
 from .comfy_checks import model_name, predicts_otherwise
 

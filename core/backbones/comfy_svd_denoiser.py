@@ -9,7 +9,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ..config import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
+from ..config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
 from . import Prediction, StepCache
 from .comfy_attention import HostCache, Slot
 from .comfy_denoiser import UPSAMPLING_BLOCKS, Call, HostDenoiser, Loaded, agree, as_cache, check_blocks

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import schedule, types
-from ..config import VideoConfig
-from ..frames import PIXELS_PER_LATENT
-from ..types import InputError, require_shape
+from ..config.parts import VideoConfig
+from ..types import PIXELS_PER_LATENT, InputError, require_shape
 from . import BackboneInfo, Denoiser, Result
 from .comfy_checks import model_name, require_vae
 from .comfy_denoiser import Loaded

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..config import ModulationConfig
+from ..config.parts import ModulationConfig
 from ..types import InputError, require_shape
 from . import Prediction, StepCache, halve_on_out_of_memory, replay_parts
 from .memory import is_out_of_memory

@@ -11,8 +11,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ..model_files import IMAGE_PREFIX, ModelDescription
-from ..model_folders import part_files
+from ..checkpoints.describe import IMAGE_PREFIX, ModelDescription
+from ..checkpoints.folders import part_files
 from ..types import InputError
 from .diffusers_weights import Tensors, filled, moved, read_tensors
 

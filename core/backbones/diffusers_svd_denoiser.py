@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..config import ModulationConfig, VideoConfig
+from ..config.parts import ModulationConfig, VideoConfig
 from ..types import InputError, require_shape
 from . import Prediction, StepCache
 from .unet_passes import DecoderBlock, attention_block_numbers, decoder_blocks, run_head, upsampled

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import VideoConfig
-from ..model_files import CONDITIONING_KEY, ModelDescription
+from ..checkpoints.describe import CONDITIONING_KEY, ModelDescription
+from ..config.parts import VideoConfig
 from ..schedule import edm_training_sigmas
 from ..types import Conditioning, InputError, require_shape
 from . import Denoiser, Result

@@ -12,8 +12,8 @@ from diffusers.models.autoencoders.vae import Encoder
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
-from ..model_files import FRAME_ENCODER_PREFIX, ModelDescription
-from ..model_sizes import UNET_PREFIX, VAE_PREFIX, VIDEO_NUMBER_CHANNELS, UNetSizes, VAESizes
+from ..checkpoints.describe import FRAME_ENCODER_PREFIX, ModelDescription
+from ..checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, VIDEO_NUMBER_CHANNELS, UNetSizes, VAESizes
 from .diffusers_weights import Tensors, filled, from_folder, moved, read_tensors, vae_config
 
 NORM_EPSILON = 1e-5

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..frames import PIXELS_PER_LATENT
-from ..model_files import CONDITIONING_KEY, ModelDescription, describe_model, fingerprint
+from ..checkpoints.describe import CONDITIONING_KEY, ModelDescription, describe_model, fingerprint
 from ..schedule import training_sigmas
-from ..types import InputError, require_shape
+from ..types import PIXELS_PER_LATENT, InputError, require_shape
 from . import KEPT_STEPS, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from .compiling import compile_networks
 from .diffusers_arithmetic import align, use_contiguous_tokens, use_plain_attention

@@ -15,9 +15,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..model_files import ModelDescription
-from ..model_folders import part_files
-from ..model_sizes import UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
+from ..checkpoints.describe import ModelDescription
+from ..checkpoints.folders import part_files
+from ..checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
 from ..types import InputError
 
 Tensors = dict[str, Tensor]

@@ -13,9 +13,9 @@ from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ..model_files import TEXT_PREFIX, ModelDescription
-from ..model_folders import part_files
-from ..model_sizes import SD1_CONTEXT
+from ..checkpoints.describe import TEXT_PREFIX, ModelDescription
+from ..checkpoints.folders import part_files
+from ..checkpoints.sizes import SD1_CONTEXT
 from ..types import InputError
 from .diffusers_weights import Tensors, read_tensors
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import ModulationConfig
+from ..config.parts import ModulationConfig
 from . import StepCache
 from .attention_weights import AttentionWeights
 from .unet_passes import AttentionRecord, Injection, mixed_values

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ..config import Settings
-from ..model_files import fingerprint, model_kind, model_num_frames
-from ..options import with_overrides
+from ..checkpoints.describe import fingerprint, model_kind, model_num_frames
+from ..config.overrides import with_overrides
+from ..config.settings import QUALITIES, Settings
 from ..progress import open_display
-from ..quality import QUALITIES
 from ..types import InputError
 from .dataset import Dataset
 from .engines import BenchProgress, Engine, ModelSpec, run_local, run_on_ray

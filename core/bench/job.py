@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..backbones import Backbone
-from ..config import Settings
+from ..config.settings import Settings
 from ..labels import assign_clusters
 from ..record import versions
 from ..types import VOID, InputError, Progress, no_progress

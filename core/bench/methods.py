@@ -10,11 +10,10 @@ from torch import Tensor
 
 from ..backbones import Backbone
 from ..baselines import BaselineResult, color_windows, frame_windows
-from ..config import PRESETS, Settings, preset, seen_together
-from ..options import with_overrides
+from ..config.overrides import with_overrides
+from ..config.settings import PRESETS, Settings, at_quality, preset, seen_together
 from ..pipeline import FrameSource, segment_windows
 from ..propagation import propagation_windows
-from ..quality import at_quality
 from ..types import InputError, Progress
 from .dataset import Dataset
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..config import Settings
+from ..config.settings import Settings
 from ..metrics import CONSISTENCY
 from .methods import parts_of
 from .paper import TABLE_2, table_1

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from vidseg.core.model_files import CONDITIONING_KEY
+from vidseg.core.checkpoints.describe import CONDITIONING_KEY
 
 from . import export, pictures
 from .photos import PhotoBank, list_photos

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from vidseg.core.model_sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes, UNetSizes, VAESizes
+from vidseg.core.checkpoints.sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes, UNetSizes, VAESizes
 
 LICENCE = "demonstration and tests, non-commercial"
 

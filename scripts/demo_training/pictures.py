@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
-from vidseg.core.model_sizes import SCALE_FACTOR
+from vidseg.core.checkpoints.sizes import SCALE_FACTOR
 
 from .noise import add_noise, remove_noise, sample, signal_levels
 from .unet_stage import encode, guided

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from vidseg.core.model_files import CONDITIONING_KEY
-from vidseg.core.model_sizes import ModelSizes
+from vidseg.core.checkpoints.describe import CONDITIONING_KEY
+from vidseg.core.checkpoints.sizes import ModelSizes
 
 from . import export, pictures
 from .photos import Photo, PhotoBank, list_photos

@@ -8,7 +8,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from vidseg.core.backbones.diffusers_weights import unet_config, vae_config
-from vidseg.core.model_sizes import ModelSizes, UNetSizes, VAESizes
+from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
 
 CONTEXT_TOKENS = 77
 """Tokens of SD's prompt embedding."""

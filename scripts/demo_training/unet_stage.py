@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
-from vidseg.core.model_sizes import SCALE_FACTOR
+from vidseg.core.checkpoints.sizes import SCALE_FACTOR
 
 from .noise import NUM_TIMESTEPS, add_noise, signal_levels
 from .photos import PhotoBank

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from vidseg.core.model_sizes import SCALE_FACTOR
+from vidseg.core.checkpoints.sizes import SCALE_FACTOR
 
 from .photos import PhotoBank
 from .trainer import Batch, step_generator

@@ -8,7 +8,7 @@ from torch import Tensor
 from vidseg.core import baselines, pipeline
 from vidseg.core.baselines import color_features, color_windows, frame_windows, in_order_of_occurrence
 from vidseg.core.clustering import normalised
-from vidseg.core.config import Settings, changed
+from vidseg.core.config.settings import Settings, changed
 from vidseg.core.types import CoarseMaps, Features, Grid, InputError, LabelMaps
 from vidseg.core.upsampling import bilinear
 

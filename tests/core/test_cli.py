@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 from vidseg.core import cli, cli_options
 from vidseg.core.cli import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
-from vidseg.core.config import PRESETS, Settings
-from vidseg.core.options import setting_names, with_overrides
+from vidseg.core.config.overrides import setting_names, with_overrides
+from vidseg.core.config.settings import PRESETS, Settings
 from vidseg.core.output import ResultFolder
 from vidseg.core.random_model import random_model
 from vidseg.core.segment_run import SegmentRun

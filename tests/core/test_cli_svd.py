@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from vidseg.core import cli, cli_options
-from vidseg.core.config import Settings
+from vidseg.core.config.settings import Settings
 
 from .backbones.narrow_models import SVD, narrow_model
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.cluster import KMeans
 from vidseg.core import clustering
 from vidseg.core.clustering import cluster_anchor, cluster_tokens, nearest_centre, normalised, seeds_from_clusters
-from vidseg.core.config import ClusterConfig
+from vidseg.core.config.parts import ClusterConfig
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError, Region
 
 from ..golden_data import golden_dir

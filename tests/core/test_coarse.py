@@ -8,7 +8,8 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from vidseg.core.clustering import cluster_anchor, normalised, seeds_from_clusters
 from vidseg.core.coarse import CoarseScan, anchor_context, segment_coarse
-from vidseg.core.config import ClusterConfig, ContextConfig, RefinementConfig, Settings, WindowConfig, preset
+from vidseg.core.config.parts import ClusterConfig, ContextConfig, RefinementConfig, WindowConfig
+from vidseg.core.config.settings import Settings, preset
 from vidseg.core.context import SceneContext, windows
 from vidseg.core.correspondence import refine
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError

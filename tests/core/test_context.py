@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 from vidseg.core import context as context_module
-from vidseg.core.config import ContextConfig, WindowConfig
+from vidseg.core.config.parts import ContextConfig, WindowConfig
 from vidseg.core.context import SceneContext, windows
 from vidseg.core.types import InputError
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from vidseg.core import correspondence
-from vidseg.core.config import RefinementConfig, preset
+from vidseg.core.config.parts import RefinementConfig
+from vidseg.core.config.settings import preset
 from vidseg.core.correspondence import follow, match_cells, published_starts, refine, within_threshold
 from vidseg.core.types import Grid, InputError
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core import differences, map_filters
-from vidseg.core.config import DifferenceConfig
+from vidseg.core.config.parts import DifferenceConfig
 from vidseg.core.differences import RunningArgmax, difference_map, initial_maps, label_scores
 from vidseg.core.map_filters import blurred, enlarged_masks, filtered, normalised_maps
 from vidseg.core.types import CoarseMaps, InputError, Region

@@ -13,11 +13,10 @@ from vidseg.core.backbones.diffusers_denoiser import DiffusersDenoiser
 from vidseg.core.backbones.diffusers_svd_denoiser import SvdDenoiser
 from vidseg.core.backbones.diffusers_svd_unet import DiffusersSvdBackbone
 from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
-from vidseg.core.config import Settings, changed, preset
+from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
 from vidseg.core.estimate import UnitCosts, announce, frame_seconds, measure_costs, run_seconds, stage_shares
 from vidseg.core.pipeline import extract_features, window_features
 from vidseg.core.progress import RunProgress
-from vidseg.core.quality import QUALITIES, at_quality
 from vidseg.core.types import CoarseMaps, Region
 from vidseg.core.upsampling import upsample
 from vidseg.core.video_windows import spans

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
-from vidseg.core.config import changed, preset
+from vidseg.core.config.settings import changed, preset
 from vidseg.core.pipeline import segment_windows
 
 from ..golden_data import golden_dir

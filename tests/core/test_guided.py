@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from vidseg.core import guided
-from vidseg.core.config import EnlargingConfig
+from vidseg.core.config.parts import EnlargingConfig
 from vidseg.core.guided import guided_map
 from vidseg.core.types import CoarseMaps, InputError, Region
 from vidseg.core.upsampling import bilinear

@@ -7,9 +7,9 @@ import math
 
 import pytest
 from vidseg.core import types
-from vidseg.core.config import Settings, changed, preset
-from vidseg.core.limits import LIMITS
-from vidseg.core.options import setting_names
+from vidseg.core.config.overrides import setting_names
+from vidseg.core.config.parts import LIMITS
+from vidseg.core.config.settings import Settings, changed, preset
 from vidseg.core.types import InputError
 
 DEFAULT = Settings()

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from vidseg.core import random_model
-from vidseg.core.model_files import describe_model, fingerprint, model_kind, model_num_frames
-from vidseg.core.model_folders import part_files
-from vidseg.core.model_sizes import METADATA_KEY, ModelSizes, UNetSizes, VAESizes
+from vidseg.core.checkpoints.describe import describe_model, fingerprint, model_kind, model_num_frames
+from vidseg.core.checkpoints.folders import part_files
+from vidseg.core.checkpoints.sizes import METADATA_KEY, ModelSizes, UNetSizes, VAESizes
 from vidseg.core.types import InputError
 
 from .backbones.narrow_models import SD1, SD2, narrow_model, sparse_model

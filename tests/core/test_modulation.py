@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from vidseg.core import modulation
 from vidseg.core.backbones import REPLAYED_TOGETHER, Prediction, replay_parts
-from vidseg.core.config import ModulationConfig, Settings, changed
+from vidseg.core.config.parts import ModulationConfig
+from vidseg.core.config.settings import Settings, changed
 from vidseg.core.modulation import blend_latents, mask_offsets
 from vidseg.core.modulation_jobs import modulation_jobs
 from vidseg.core.sampling import plain_pass

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from vidseg.core import modulation_jobs as module
-from vidseg.core.config import ModulationConfig
+from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.modulation_jobs import ModulationJob, modulation_jobs
 from vidseg.core.types import CoarseMaps
 

@@ -7,16 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from vidseg.core.coarse import CoarseScan, SceneChanges, segment_coarse
-from vidseg.core.config import (
-    PRESETS,
-    ClusterConfig,
-    ContextConfig,
-    RefinementConfig,
-    SceneConfig,
-    Settings,
-    WindowConfig,
-    preset,
-)
+from vidseg.core.config.parts import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, WindowConfig
+from vidseg.core.config.settings import PRESETS, Settings, preset
 from vidseg.core.cuts import cut_frames
 from vidseg.core.scan_state import ScanState
 from vidseg.core.types import CoarseMaps, Features, Grid, Region, Seeds

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from vidseg.core.backbones import BackboneInfo
-from vidseg.core.config import ContextConfig, Settings, changed
+from vidseg.core.config.parts import ContextConfig
+from vidseg.core.config.settings import Settings, changed
 from vidseg.core.context import SceneContext
 from vidseg.core.output import OUT, Place, ResultFolder, areas_of, colours_of, unwritable
 from vidseg.core.palette import PALETTE

@@ -13,9 +13,8 @@ from torch import Tensor
 from vidseg.core import upsampling
 from vidseg.core.backbones.diffusers_denoiser import DiffusersDenoiser
 from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
-from vidseg.core.config import Settings, changed, preset
+from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
 from vidseg.core.pipeline import extract_features, make_seeds, segment, segment_windows
-from vidseg.core.quality import QUALITIES, at_quality
 from vidseg.core.scan_state import ScanState
 from vidseg.core.types import CoarseMaps, InputError, InterruptedByUserError, Region
 from vidseg.core.upsampling import upsample

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core import pipeline
-from vidseg.core.config import Settings, changed
+from vidseg.core.config.settings import Settings, changed
 from vidseg.core.config_results import PropagationConfig
 from vidseg.core.propagation import PropagationMemory, cell_shares, propagation_windows
 from vidseg.core.types import Features, Grid, InputError

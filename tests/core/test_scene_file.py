@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from vidseg.core.config import ContextConfig, RefinementConfig, WindowConfig
+from vidseg.core.config.parts import ContextConfig, RefinementConfig, WindowConfig
 from vidseg.core.config_results import SceneFileConfig
 from vidseg.core.scene_file import Scene, labelled_by, scene_of
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region

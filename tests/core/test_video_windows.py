@@ -10,9 +10,8 @@ from torch import Tensor
 from vidseg.core.backbones import Backbone
 from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.coarse import segment_coarse
-from vidseg.core.config import Settings, changed, preset
+from vidseg.core.config.settings import Settings, at_quality, changed, preset
 from vidseg.core.pipeline import WindowResult, extract_features, make_seeds, segment, segment_windows
-from vidseg.core.quality import at_quality
 from vidseg.core.scan_state import ScanState
 from vidseg.core.types import InputError, InterruptedByUserError
 from vidseg.core.upsampling import upsample

@@ -16,8 +16,8 @@ import comfy.supported_models
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from vidseg.core.model_files import CONDITIONING_KEY
-from vidseg.core.model_sizes import UNET_PREFIX, VAE_PREFIX, VAESizes
+from vidseg.core.checkpoints.describe import CONDITIONING_KEY
+from vidseg.core.checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, VAESizes
 
 from ..core.backbones.narrow_models import SVD
 

@@ -15,9 +15,8 @@ from comfy_api.input_impl import VideoFromComponents, VideoFromFile
 from comfy_api.util import VideoComponents
 from torch import Tensor
 from vidseg.core.backbones.diffusers_unet import load_diffusers
-from vidseg.core.config import changed, preset
+from vidseg.core.config.settings import at_quality, changed, preset
 from vidseg.core.pipeline import segment
-from vidseg.core.quality import at_quality
 from vidseg.core.types import Features, Grid, InputError, Region
 from vidseg.core.video import open_clip
 from vidseg.core.video_writer import write_video

@@ -14,7 +14,8 @@ from torch import Tensor
 from vidseg.core.backbones import Denoiser, comfy_attention, comfy_denoiser, comfy_tail
 from vidseg.core.backbones.comfy_unet import ComfyBackbone
 from vidseg.core.backbones.diffusers_unet import load_diffusers
-from vidseg.core.config import ModulationConfig, preset
+from vidseg.core.config.parts import ModulationConfig
+from vidseg.core.config.settings import preset
 from vidseg.core.pipeline import extract_features
 from vidseg.core.types import InputError
 from vidseg.nodes.narrow_model import LoadedModel, load_narrow_model

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vidseg.core.backbones import Denoiser
 from vidseg.core.backbones.comfy_unet import ComfyBackbone
-from vidseg.core.config import ModulationConfig
-from vidseg.core.model_sizes import UNET_PREFIX
+from vidseg.core.checkpoints.sizes import UNET_PREFIX
+from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.types import Features, InputError
 from vidseg.nodes.narrow_model import LoadedModel, load_narrow_model
 

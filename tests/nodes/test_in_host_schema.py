@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import vidseg
 from comfy_api.latest import io
-from vidseg.core.config import preset
+from vidseg.core.config.settings import preset
 from vidseg.nodes.schema import AUTO
 
 from .graphs import NODE, STAGES, defaults

@@ -17,7 +17,8 @@ from vidseg.core.backbones.comfy_attention import host_attention
 from vidseg.core.backbones.comfy_backbones import model_kind, open_backbone
 from vidseg.core.backbones.comfy_svd_unet import ComfySvdBackbone
 from vidseg.core.backbones.diffusers_unet import load_diffusers
-from vidseg.core.config import ModulationConfig, Settings, VideoConfig, changed, preset
+from vidseg.core.config.parts import ModulationConfig, VideoConfig
+from vidseg.core.config.settings import Settings, changed, preset
 from vidseg.core.pipeline import extract_features, segment
 from vidseg.core.types import InputError
 from vidseg.nodes.sources import HeldFrames

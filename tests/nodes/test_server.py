@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from vidseg.core.config import changed, preset
+from vidseg.core.config.settings import changed, preset
 from vidseg.core.pipeline import segment
 from vidseg.core.video import open_clip
 

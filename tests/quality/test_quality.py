@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from vidseg.core.config import Settings, preset
+from vidseg.core.config.settings import Settings, preset
 from vidseg.core.images import read_labels
 from vidseg.core.metrics import MeanIoU
 from vidseg.core.pipeline import segment

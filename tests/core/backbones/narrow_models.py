@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from vidseg.core.model_files import CONDITIONING_KEY
-from vidseg.core.model_sizes import ModelSizes, UNetSizes, VAESizes
+from vidseg.core.checkpoints.describe import CONDITIONING_KEY
+from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
 from vidseg.core.random_model import NARROW_SVD, random_model
 
 SD2 = ModelSizes(UNetSizes(32, num_head_channels=32, context_dim=64), VAESizes(ch=32))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core.backbones import Backbone, Denoiser, Prediction
-from vidseg.core.config import ATTENTION_BLOCKS, ModulationConfig
+from vidseg.core.config.parts import ATTENTION_BLOCKS, ModulationConfig
 from vidseg.core.types import InputError
 
 from .adapters import ADAPTERS

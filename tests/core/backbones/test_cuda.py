@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core.backbones.diffusers_unet import load_diffusers
-from vidseg.core.config import Settings, changed
+from vidseg.core.config.settings import Settings, changed
 from vidseg.core.pipeline import extract_features, segment
 
 from .narrow_models import narrow_model

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones import diffusers_denoiser, diffusers_unet, memory
 from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
-from vidseg.core.config import ATTENTION_BLOCKS, ModulationConfig
+from vidseg.core.config.parts import ATTENTION_BLOCKS, ModulationConfig
 from vidseg.core.types import InputError
 
 from .narrow_models import narrow_model

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
-from vidseg.core.model_files import CONDITIONING_KEY, describe_model
+from vidseg.core.checkpoints.describe import CONDITIONING_KEY, describe_model
 from vidseg.core.types import InputError
 
 from .narrow_models import SD1, SD2, narrow_model

@@ -16,9 +16,10 @@ from vidseg.core.backbones import Denoiser
 from vidseg.core.backbones.diffusers_image_encoder import DEVIATION, MEAN
 from vidseg.core.backbones.diffusers_svd_unet import DiffusersSvdBackbone, kept_bytes
 from vidseg.core.backbones.diffusers_unet import load_diffusers
-from vidseg.core.config import ModulationConfig, preset
-from vidseg.core.model_files import CONDITIONING_KEY, FRAME_ENCODER_PREFIX, IMAGE_PREFIX, describe_model
-from vidseg.core.model_sizes import VAE_PREFIX
+from vidseg.core.checkpoints.describe import CONDITIONING_KEY, FRAME_ENCODER_PREFIX, IMAGE_PREFIX, describe_model
+from vidseg.core.checkpoints.sizes import VAE_PREFIX
+from vidseg.core.config.parts import ModulationConfig
+from vidseg.core.config.settings import preset
 from vidseg.core.types import Conditioning, InputError
 
 from .narrow_models import SVD, narrow_model

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
-from vidseg.core.config import preset
+from vidseg.core.config.settings import preset
 from vidseg.core.modulation import modulate
 from vidseg.core.sampling import plain_pass
 from vidseg.core.schedule import euler_step, sampling_sigmas, window_noise

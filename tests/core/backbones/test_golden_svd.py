@@ -16,7 +16,7 @@ from vidseg.core.backbones import Denoiser
 from vidseg.core.backbones.diffusers_svd_unet import DiffusersSvdBackbone
 from vidseg.core.backbones.diffusers_unet import load_diffusers
 from vidseg.core.coarse import segment_coarse
-from vidseg.core.config import changed, preset
+from vidseg.core.config.settings import changed, preset
 from vidseg.core.pipeline import extract_features, make_seeds
 from vidseg.core.schedule import edm_sigmas, euler_step, video_window_noise
 from vidseg.core.video_modulation import ModulatedWindow, modulate_window, region_masks

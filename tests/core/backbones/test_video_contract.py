@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core.backbones import Backbone, Denoiser, VideoBackbone
-from vidseg.core.config import ATTENTION_BLOCKS, ModulationConfig, VideoConfig, preset
+from vidseg.core.config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
+from vidseg.core.config.settings import preset
 from vidseg.core.types import Conditioning, InputError
 
 from .adapters import ADAPTERS

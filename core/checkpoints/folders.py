@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from safetensors import safe_open
 
-from .model_sizes import SCALE_FACTOR, SD2_CONTEXT, SUPPORTED, ModelSizes, UNetSizes, VAESizes
-from .safetensors_header import Header, read_header
-from .types import InputError
+from ..types import InputError
+from .header import Header, read_header
+from .sizes import SCALE_FACTOR, SD2_CONTEXT, SUPPORTED, ModelSizes, UNetSizes, VAESizes
 
 V_PREDICTION_BIAS_STD = 0.09
 """A standard deviation of the last block's ``norm1.bias`` above this tells v-prediction from epsilon in SD 2.x."""

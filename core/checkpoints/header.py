@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .model_sizes import SUPPORTED, Shapes
-from .types import InputError
+from ..types import InputError
+from .sizes import SUPPORTED, Shapes
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 MAX_HEADER_BYTES = 100_000_000

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .config import Settings, changed
-from .types import InputError
+from ..types import InputError
+from .settings import Settings, changed
 
 
 def with_overrides(settings: Settings, overrides: Iterable[str]) -> Settings:

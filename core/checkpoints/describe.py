@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .config import ATTENTION_BLOCKS
-from .model_folders import prediction_of, read_folder, weight_files
-from .model_sizes import METADATA_KEY, SD2_CONTEXT, SUPPORTED, UNET_PREFIX, VAE_PREFIX, ModelSizes, Shapes
-from .safetensors_header import TensorInfo, common_dtype, read_header
-from .types import InputError
+from ..config.parts import ATTENTION_BLOCKS
+from ..types import InputError
+from .folders import prediction_of, read_folder, weight_files
+from .header import TensorInfo, common_dtype, read_header
+from .sizes import METADATA_KEY, SD2_CONTEXT, SUPPORTED, UNET_PREFIX, VAE_PREFIX, ModelSizes, Shapes
 
 CONDITIONING_KEY = "conditioning.positive"
 """Tensor of a file with the embedding of the empty prompt, ``(77, context)``; for SVD of a frame, ``(1, context)``."""
@@ -24,7 +24,6 @@ FRAME_ENCODER_PREFIX = "conditioner.embedders.3.encoder."
 XT_NAME, XT_FRAMES = re.compile(r"(?<![a-z])(svd)?xt(?![a-z])", re.IGNORECASE), 25
 """What tells a file of SVD-XT, whose tensors are those of SVD, and the frames that it sees together (model card)."""
 PREDICTION_PROBE = f"{UNET_PREFIX}output_blocks.11.1.transformer_blocks.0.norm1.bias"
-
 # What a file holds that is no SD 1.x/2.x checkpoint, by a part of a tensor's name.
 _FOREIGN = (
     ("double_blocks.", "Flux or another transformer model"),

@@ -1,15 +1,15 @@
-"""All settings of a segmentation, and the presets; the hyperparameters with their sources are in `config_parts`."""
+"""All settings of a segmentation, the presets, and the quality dial; the parts with their sources are in `parts`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .config_parts import (
+from ..types import InputError
+from .parts import (
     ATTENTION_BLOCKS,
     FEATURE_BLOCKS,
-    MAX_AUTOMATIC_CLUSTERS,
-    SHARED_PASS_MARGIN,
+    LIMITS,
     ClusterConfig,
     ContextConfig,
     DifferenceConfig,
@@ -23,32 +23,6 @@ from .config_parts import (
     VideoConfig,
     WindowConfig,
 )
-from .limits import LIMITS
-from .types import InputError
-
-__all__ = [
-    "ATTENTION_BLOCKS",
-    "FEATURE_BLOCKS",
-    "MAX_AUTOMATIC_CLUSTERS",
-    "PRESETS",
-    "SHARED_PASS_MARGIN",
-    "SVD_PRESETS",
-    "ClusterConfig",
-    "ContextConfig",
-    "DifferenceConfig",
-    "EnlargingConfig",
-    "FeatureConfig",
-    "FrameConfig",
-    "ModulationConfig",
-    "RefinementConfig",
-    "SamplingConfig",
-    "SceneConfig",
-    "Settings",
-    "VideoConfig",
-    "WindowConfig",
-    "changed",
-    "preset",
-]
 
 
 @dataclass(frozen=True)
@@ -56,7 +30,7 @@ class Settings:
     """Everything that decides a segmentation, besides model and frames."""
 
     preset: str = "default"
-    quality: str = "exact"  # see quality.py
+    quality: str = "exact"  # a word of `QUALITIES`
     frame: FrameConfig = field(default_factory=FrameConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     feature: FeatureConfig = field(default_factory=FeatureConfig)
@@ -199,3 +173,39 @@ SVD_PRESETS = {
     "emerdiff": _for_svd(_EMERDIFF, "svd-emerdiff", feature={"blocks": (8,)}),
 }
 """The same presets for Stable Video Diffusion, taken when the model is one."""
+QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
+    "exact": {},
+    "balanced": {"modulation": {"steps": "first", "shared": True}},
+    "fast": {"modulation": {"enabled": False}, "enlarging": {"method": "guided"}},
+    "draft": {"modulation": {"enabled": False}, "enlarging": {"method": "guided"}},
+}
+"""What each quality changes, the most exact first.
+
+- ``exact``: the paper's method; every saving in it is exact.
+- ``balanced``: regions that lie apart share a modulated pass, and a pass has one step, whose prediction of the clean
+  latents is decoded. With a video model regions share no pass, since temporal layers would mix them.
+- ``fast``: no modulated passes; coarse maps are pulled to the edges of the picture by a guided filter.
+- ``draft``: likewise, and the features are read in the first UNet call, without denoising before it.
+"""
+
+
+def at_quality(settings: Settings, quality: str) -> Settings:
+    """Return ``settings`` with what ``quality`` changes.
+
+    Raises:
+        InputError: there is no such quality, or the settings do not allow it.
+
+    >>> at_quality(Settings(), "fast").modulation.enabled
+    False
+    """
+    if quality not in QUALITIES:
+        raise InputError(f"`quality` must be one of {', '.join(QUALITIES)}, but got {quality!r}.")
+    if not settings.modulation.enabled and quality != "exact":
+        # Asked for coarse regions: what else the quality changes would bring fine ones back.
+        return replace(settings, quality=quality)
+    parts = dict(QUALITIES[quality])
+    if quality == "balanced" and settings.video.frames:
+        parts["modulation"] = {**parts["modulation"], "shared": False}
+    if quality == "draft":
+        parts["modulation"] = {**parts["modulation"], "step": settings.feature.step}
+    return replace(changed(settings, **parts), quality=quality)

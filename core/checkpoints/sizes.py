@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from .types import InputError
+from ..types import InputError
 
 METADATA_KEY = "vidseg.config"
 """Metadata entry of a `.safetensors` file that holds `ModelSizes` as JSON; needed for models of unusual width."""
@@ -25,7 +25,6 @@ NORM_GROUPS = 32
 NUM_LEVELS, NUM_RES_BLOCKS, ATTENTION_RESOLUTIONS = 4, 2, (4, 2, 1)
 VIDEO_NUMBER_CHANNELS = 256
 """Channels into which SVD embeds each of the three numbers it is told about a window."""
-
 Shapes = Mapping[str, tuple[int, ...]]
 
 

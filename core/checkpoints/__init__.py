@@ -1,0 +1,1 @@
+"""Which model a file or a folder is, read without loading it."""
