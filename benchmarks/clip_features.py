@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from vidseg.core.backbones import Backbone
+from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.config.settings import Settings
 from vidseg.core.images import read_labels
 from vidseg.core.pipeline import extract_features

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from clip_features import LabelledClip, inner_pixel, intersection_over_union, labelled_clip
 from torch import Tensor
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.coarse import segment_coarse
 from vidseg.core.config.settings import changed, preset
 from vidseg.core.correction_text import parsed_corrections

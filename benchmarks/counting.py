@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vidseg.core.backbones import Backbone, BackboneInfo, Denoiser, Prediction, StepCache
+from vidseg.core.backbones.protocol import Backbone, BackboneInfo, Denoiser, Prediction, StepCache
 from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.estimate import QUERY_SHARE, REPLAY_SHARE, TAIL_SHARE
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from counting import CountingBackbone, clock
 from plots import new_figure
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.bench.dataset import BenchClip, ClipFrames
 from vidseg.core.bench.layouts import open_folders
 from vidseg.core.bench.tally import Tally, scores_of, tally_clip

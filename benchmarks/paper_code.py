@@ -34,7 +34,7 @@ from counting import clock
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.bench.dataset import BenchClip, ClipFrames
 from vidseg.core.bench.job import Job, run_job
 from vidseg.core.bench.layouts import open_folders

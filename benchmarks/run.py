@@ -32,7 +32,7 @@ import torch.nn.functional as F  # noqa: N812
 from counting import CountingBackbone, clock
 from PIL import Image
 from plots import new_figure
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.memory import peak_bytes
 from vidseg.core.bench.dataset import BenchClip
 from vidseg.core.bench.layouts import open_folders

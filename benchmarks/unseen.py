@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from clip_features import LabelledClip, labelled_clip
 from PIL import Image
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.coarse import segment_coarse
 from vidseg.core.config.settings import changed, preset
 from vidseg.core.metrics import confusion_matrix, mean_iou, stand_ins

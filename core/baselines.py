@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .backbones import Backbone
+from .backbones.protocol import Backbone
 from .clustering import cluster_anchor
 from .coarse import CoarseScan
 from .config.parts import ClusterConfig, RefinementConfig

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbones import Backbone, Denoiser, VideoBackbone
+from .backbones.protocol import Backbone, Denoiser, VideoBackbone
 from .config.parts import MAX_AUTOMATIC_CLUSTERS
 from .config.settings import Settings
 from .frames import model_size

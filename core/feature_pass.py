@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .backbones import Denoiser
+from .backbones.protocol import Denoiser
 from .config.settings import Settings
-from .schedule import add_noise, euler_step
+from .method.sampling import add_noise, euler_step
 
 
 def read_queries(

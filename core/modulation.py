@@ -16,12 +16,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .backbones import REPLAYED_TOGETHER, Denoiser
+from .backbones.protocol import REPLAYED_TOGETHER, Denoiser
 from .config.parts import ModulationConfig
 from .config.settings import Settings
+from .method.sampling import PlainPass, euler_step
 from .modulation_jobs import ModulationJob, modulation_jobs
-from .sampling import PlainPass
-from .schedule import euler_step
 from .types import CoarseMaps, InputError, require_shape
 
 Blending = Literal["all", "first", "none"]

@@ -11,7 +11,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .backbones import Backbone, Denoiser, VideoBackbone
+from .backbones.protocol import Backbone, Denoiser, VideoBackbone
+from .backbones.schedule import sampling_sigmas
 from .clustering import cluster_anchor, seeds_from_clusters
 from .coarse import CoarseScan, SceneChanges
 from .config.parts import SamplingConfig
@@ -19,8 +20,8 @@ from .config.settings import Settings
 from .feature_pass import read_queries
 from .frames import check_frames, coarse_grid, fit_frames
 from .labels import seeds_from_reference
+from .method.sampling import frame_noise, window_noise
 from .scan_state import ScanState
-from .schedule import frame_noise, sampling_sigmas, window_noise
 from .types import (
     PIXELS_PER_LATENT,
     VOID,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .backbones import Backbone
+from .backbones.protocol import Backbone
 from .baselines import BaselineResult
 from .config.settings import Settings
 from .config_results import PropagationConfig

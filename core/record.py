@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-from .backbones import BackboneInfo
+from .backbones.protocol import BackboneInfo
 from .config.settings import Settings
 from .types import InputError, Region
 from .video import ClipInfo

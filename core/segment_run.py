@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbones import Backbone
 from .backbones.memory import default_device
+from .backbones.protocol import Backbone
 from .baselines import Baseline, color_windows, frame_windows
 from .checkpoints.describe import describe_model
 from .config.settings import Settings
@@ -149,7 +149,7 @@ class SegmentRun:
         options = self.options
         if options.baseline == "color" or options.model is None:
             return None, "cpu"
-        from .backbones.diffusers_unet import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
+        from .backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
         device = torch.device(options.device) if options.device else default_device()
         backbone = load_diffusers(options.model, dtype=options.dtype, device=device)

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .backbones import KEPT_STEPS, Backbone, Denoiser, VideoBackbone
+from .backbones.protocol import KEPT_STEPS, Backbone, Denoiser, VideoBackbone
+from .backbones.schedule import sampling_sigmas
 from .config.parts import EnlargingConfig
 from .config.settings import Settings
 from .differences import RunningArgmax, enlarged_labels, initial_maps, label_scores
 from .guided import guided_map
+from .method.sampling import add_noise, modulated_levels, plain_pass
 from .modulation import ModulatedPairs, jobs_of, modulate
-from .sampling import modulated_levels, plain_pass
-from .schedule import add_noise, sampling_sigmas
 from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, no_progress, region_labels, require_shape
 from .video_features import require_conditioned
 from .video_upsampling import upsample_video

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .backbones import Backbone, Denoiser, VideoBackbone
+from .backbones.protocol import Backbone, Denoiser, VideoBackbone
+from .backbones.schedule import edm_sigmas
 from .config.settings import Settings, changed
 from .feature_pass import read_queries
 from .frames import coarse_grid
-from .schedule import edm_sigmas, frame_noise, video_window_noise
+from .method.sampling import frame_noise, video_window_noise
 from .types import PIXELS_PER_LATENT, Features, InputError, Progress, VideoWindow, no_progress
 from .video_windows import Span, spans
 

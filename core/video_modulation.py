@@ -12,11 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbones import Denoiser
+from .backbones.protocol import Denoiser
 from .config.settings import Settings
+from .method.sampling import PlainStep, before_modulation, euler_step, modulated_levels, plain_step
 from .modulation import blend_latents, blends_after, mask_offsets
-from .sampling import PlainStep, before_modulation, modulated_levels, plain_step
-from .schedule import euler_step
 from .types import require_shape
 
 SIGNS = (1.0, -1.0)

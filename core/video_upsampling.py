@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .backbones import Denoiser, VideoBackbone
+from .backbones.protocol import Denoiser, VideoBackbone
+from .backbones.schedule import edm_sigmas
 from .config.settings import Settings
 from .differences import RunningArgmax, initial_maps, label_scores
-from .sampling import modulated_levels
-from .schedule import add_noise, edm_sigmas
+from .method.sampling import add_noise, modulated_levels
 from .types import CoarseMaps, Features, LabelMaps, Progress, VideoWindow
 from .video_modulation import ModulatedWindow, modulate_window, region_masks
 

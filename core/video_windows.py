@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .backbones import Backbone, VideoBackbone
+from .backbones.protocol import Backbone, VideoBackbone
 from .config.parts import WindowConfig
 from .config.settings import Settings
 from .context import windows

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.backbones.comfy_backbones import model_kind, open_backbone
+from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.config.parts import FEATURE_BLOCKS
 from ..core.config.settings import changed, preset
 from ..core.pipeline import extract_features

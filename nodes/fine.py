@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..core.backbones.comfy_backbones import model_kind, open_backbone
+from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.config.parts import ATTENTION_BLOCKS
 from ..core.config.settings import at_quality, changed, preset
 from ..core.estimate import stage_shares

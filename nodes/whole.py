@@ -8,8 +8,8 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.backbones import Backbone
-from ..core.backbones.comfy_backbones import model_kind, open_backbone
+from ..core.backbones.comfy.load import model_kind, open_backbone
+from ..core.backbones.protocol import Backbone
 from ..core.config.settings import PRESETS, Settings, at_quality, changed
 from ..core.config.settings import preset as preset_for
 from ..core.estimate import announce, stage_shares

@@ -1,4 +1,4 @@
-"""How much memory is free, and how an exhausted memory shows."""
+"""How much memory a device has for a batch, what was used at most, and whole windows of a video model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
+from ..types import InputError
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
-
 CPU_BUDGET_BYTES = 2**30
 """What compute batches may take on the CPU, at most; weights and the program come on top."""
 GPU_BUDGET_BYTES = 7 * 2**29
@@ -108,3 +110,16 @@ class PeakMemory:
 def peak_memory() -> str:
     """Return in words how much memory this program has taken at most, as far as the system tells."""
     return ", ".join(f"{size / 1e9:.1f} GB of {what}" for what, size in peak_bytes().items()) or NOT_TOLD
+
+
+def require_whole_windows(frames: Tensor, count: int, total: int) -> None:
+    """Check that ``frames`` are ``0 .. count - 1`` in order, once or more, for ``total`` latents.
+
+    Raises:
+        InputError: they are not.
+    """
+    whole = torch.arange(count).repeat(max(1, total // count))
+    if len(frames) != total or not torch.equal(frames.cpu(), whole):
+        raise InputError(
+            f"`frames` must be whole windows of {count} frames in order for a video model, but got {frames.tolist()}."
+        )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..backbones import Backbone
 from ..backbones.memory import default_device
+from ..backbones.protocol import Backbone
 from ..progress import Display, duration
 from ..types import InputError, Progress, no_progress
 from .job import Job, JobResult, run_job
@@ -46,7 +46,7 @@ class ModelSpec:
         """Load the model; None where no row needs one."""
         if self.path is None:
             return None
-        from ..backbones.diffusers_unet import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
+        from ..backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
         device = torch.device(self.device) if self.device else default_device()
         return load_diffusers(self.path, dtype=self.dtype, device=device)

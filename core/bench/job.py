@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones import Backbone
+from ..backbones.protocol import Backbone
 from ..config.settings import Settings
 from ..labels import assign_clusters
 from ..record import versions

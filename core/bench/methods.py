@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from ..backbones import Backbone
+from ..backbones.protocol import Backbone
 from ..baselines import BaselineResult, color_windows, frame_windows
 from ..config.overrides import with_overrides
 from ..config.settings import PRESETS, Settings, at_quality, preset, seen_together

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
-from vidseg.core.backbones.diffusers_weights import unet_config, vae_config
+from vidseg.core.backbones.diffusers.weights import unet_config, vae_config
 from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
 
 CONTEXT_TOKENS = 77

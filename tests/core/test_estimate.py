@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from vidseg.core import estimate
-from vidseg.core.backbones.diffusers_denoiser import DiffusersDenoiser
-from vidseg.core.backbones.diffusers_svd_denoiser import SvdDenoiser
-from vidseg.core.backbones.diffusers_svd_unet import DiffusersSvdBackbone
-from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
+from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
+from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
+from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone
+from vidseg.core.backbones.diffusers.svd_denoiser import SvdDenoiser
 from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
 from vidseg.core.estimate import UnitCosts, announce, frame_seconds, measure_costs, run_seconds, stage_shares
 from vidseg.core.pipeline import extract_features, window_features

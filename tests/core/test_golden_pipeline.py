@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
+from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
+from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import changed, preset
 from vidseg.core.pipeline import segment_windows
 

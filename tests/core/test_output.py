@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from vidseg.core.backbones import BackboneInfo
+from vidseg.core.backbones.protocol import BackboneInfo
 from vidseg.core.config.parts import ContextConfig
 from vidseg.core.config.settings import Settings, changed
 from vidseg.core.context import SceneContext

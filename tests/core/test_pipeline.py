@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core import upsampling
-from vidseg.core.backbones.diffusers_denoiser import DiffusersDenoiser
-from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
+from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
+from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
+from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
 from vidseg.core.pipeline import extract_features, make_seeds, segment, segment_windows
 from vidseg.core.scan_state import ScanState

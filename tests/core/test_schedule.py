@@ -5,15 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from vidseg.core.schedule import (
-    add_noise,
-    euler_step,
-    frame_noise,
-    sampling_sigmas,
-    sampling_timesteps,
-    training_sigmas,
-    window_noise,
-)
+from vidseg.core.backbones.schedule import sampling_sigmas, sampling_timesteps, training_sigmas
+from vidseg.core.method.sampling import add_noise, euler_step, frame_noise, window_noise
 from vidseg.core.types import InputError
 
 from ..golden_data import golden_dir

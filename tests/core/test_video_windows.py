@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones import Backbone
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.coarse import segment_coarse
 from vidseg.core.config.settings import Settings, at_quality, changed, preset
 from vidseg.core.pipeline import WindowResult, extract_features, make_seeds, segment, segment_windows

@@ -14,7 +14,7 @@ import torch
 from comfy_api.input_impl import VideoFromComponents, VideoFromFile
 from comfy_api.util import VideoComponents
 from torch import Tensor
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import at_quality, changed, preset
 from vidseg.core.pipeline import segment
 from vidseg.core.types import Features, Grid, InputError, Region

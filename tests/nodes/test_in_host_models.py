@@ -15,8 +15,8 @@ import torch
 from comfy.cli_args import args
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from vidseg.core.backbones import Denoiser
-from vidseg.core.backbones.comfy_unet import ComfyBackbone
+from vidseg.core.backbones.comfy.backbone import ComfyBackbone
+from vidseg.core.backbones.protocol import Denoiser
 from vidseg.core.checkpoints.sizes import UNET_PREFIX
 from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.types import Features, InputError

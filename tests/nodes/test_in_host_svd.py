@@ -12,11 +12,12 @@ import comfy.model_sampling
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones import Denoiser, VideoBackbone, comfy_tail
-from vidseg.core.backbones.comfy_attention import host_attention
-from vidseg.core.backbones.comfy_backbones import model_kind, open_backbone
-from vidseg.core.backbones.comfy_svd_unet import ComfySvdBackbone
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.comfy.attention import host_attention
+from vidseg.core.backbones.comfy.load import model_kind, open_backbone
+from vidseg.core.backbones.comfy.svd_backbone import ComfySvdBackbone
+from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.protocol import Denoiser, VideoBackbone
+from vidseg.core.backbones.protocol.comfy import tail as comfy_tail
 from vidseg.core.config.parts import ModulationConfig, VideoConfig
 from vidseg.core.config.settings import Settings, changed, preset
 from vidseg.core.pipeline import extract_features, segment
@@ -93,7 +94,7 @@ def test_short_call_equals_the_whole_one(
     keep = ModulationConfig(block=block, attention="cross" if block == 5 else "self")
     short, denoiser = modulated(backbone, conditioning, latents, keep)
     assert denoiser._short_calls
-    monkeypatch.setattr("vidseg.core.backbones.comfy_svd_denoiser.agree", lambda *_predictions: False)
+    monkeypatch.setattr("vidseg.core.backbones.comfy.svd_denoiser.agree", lambda *_predictions: False)
     close(short, modulated(backbone, conditioning, latents, keep)[0], 1e-4)
 
 

@@ -35,7 +35,7 @@ def truth_of(clip: str) -> torch.Tensor:
 
 def measured(clip: str, settings: Settings) -> float:
     """Return the mIoU of a clip whose regions are named by the labels of its first frame."""
-    from vidseg.core.backbones.diffusers_unet import load_diffusers  # noqa: PLC0415, takes seconds to import
+    from vidseg.core.backbones.diffusers.load import load_diffusers  # noqa: PLC0415, takes seconds to import
 
     truth = truth_of(clip)
     with open_clip(HERE / "clips" / clip) as source:

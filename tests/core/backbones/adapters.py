@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vidseg.core.backbones import Backbone
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.protocol import Backbone
 
 
 def diffusers(path: Path) -> Backbone:

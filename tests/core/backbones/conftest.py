@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
+from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
+from vidseg.core.backbones.diffusers.load import load_diffusers
 
 from .narrow_models import SD1, SD2, narrow_model
 

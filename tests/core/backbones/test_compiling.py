@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from vidseg.core.backbones.compiling import compile_networks
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.compiling import compile_networks
+from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.types import InputError
 
 from .narrow_models import narrow_model

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones import Backbone, Denoiser, Prediction
+from vidseg.core.backbones.protocol import Backbone, Denoiser, Prediction
 from vidseg.core.config.parts import ATTENTION_BLOCKS, ModulationConfig
 from vidseg.core.types import InputError
 

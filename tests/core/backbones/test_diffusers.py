@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones import diffusers_denoiser, diffusers_unet, memory
-from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
+from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
+from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.protocol import memory
+from vidseg.core.backbones.protocol.diffusers import backbone as diffusers_unet
+from vidseg.core.backbones.protocol.diffusers import denoiser as diffusers_denoiser
 from vidseg.core.config.parts import ATTENTION_BLOCKS, ModulationConfig
 from vidseg.core.types import InputError
 

@@ -10,8 +10,8 @@ import torch
 from diffusers.models.activations import GEGLU
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
-from vidseg.core.backbones.diffusers_lean import LeanGeglu, LeanResnetBlock, make_lean
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.lean import LeanGeglu, LeanResnetBlock, make_lean
+from vidseg.core.backbones.diffusers.load import load_diffusers
 
 from .narrow_models import narrow_model
 

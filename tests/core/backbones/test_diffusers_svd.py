@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-from vidseg.core.backbones import Denoiser
-from vidseg.core.backbones.diffusers_image_encoder import DEVIATION, MEAN
-from vidseg.core.backbones.diffusers_svd_unet import DiffusersSvdBackbone, kept_bytes
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.encoders import DEVIATION, MEAN
+from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone, kept_bytes
+from vidseg.core.backbones.protocol import Denoiser
 from vidseg.core.checkpoints.describe import CONDITIONING_KEY, FRAME_ENCODER_PREFIX, IMAGE_PREFIX, describe_model
 from vidseg.core.checkpoints.sizes import VAE_PREFIX
 from vidseg.core.config.parts import ModulationConfig
@@ -164,7 +164,7 @@ def test_each_frame_is_embedded_by_the_image_encoder(path: Path, tmp_path: Path)
         expected = encoder(pixel_values=pixels.movedim(-1, 0)[None]).image_embeds
     big = frame.repeat_interleave(8, 0).repeat_interleave(16, 1)[:192, :448]
     assert loaded.condition(big, torch.zeros(3, 192, 448), VIDEO).embedding.shape == (1, 64)
-    from vidseg.core.backbones.diffusers_image_encoder import embed_frame  # noqa: PLC0415
+    from vidseg.core.backbones.diffusers.encoders import embed_frame  # noqa: PLC0415
 
     close(embed_frame(loaded._encoder, frame), expected)
     folder = save_folder(loaded, tmp_path / "folder")

@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from vidseg.core.backbones.diffusers_unet import DiffusersBackbone, load_diffusers
+from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
+from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.schedule import sampling_sigmas
 from vidseg.core.config.settings import preset
+from vidseg.core.method.sampling import euler_step, plain_pass, window_noise
 from vidseg.core.modulation import modulate
-from vidseg.core.sampling import plain_pass
-from vidseg.core.schedule import euler_step, sampling_sigmas, window_noise
 from vidseg.core.types import CoarseMaps, Region
 
 from ...golden_data import golden_dir

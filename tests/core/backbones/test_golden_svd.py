@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from vidseg.core.backbones import Denoiser
-from vidseg.core.backbones.diffusers_svd_unet import DiffusersSvdBackbone
-from vidseg.core.backbones.diffusers_unet import load_diffusers
+from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone
+from vidseg.core.backbones.protocol import Denoiser
+from vidseg.core.backbones.schedule import edm_sigmas
 from vidseg.core.coarse import segment_coarse
 from vidseg.core.config.settings import changed, preset
+from vidseg.core.method.sampling import euler_step, video_window_noise
 from vidseg.core.pipeline import extract_features, make_seeds
-from vidseg.core.schedule import edm_sigmas, euler_step, video_window_noise
 from vidseg.core.video_modulation import ModulatedWindow, modulate_window, region_masks
 
 from ...golden_data import golden_dir

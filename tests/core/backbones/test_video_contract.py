@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones import Backbone, Denoiser, VideoBackbone
+from vidseg.core.backbones.protocol import Backbone, Denoiser, VideoBackbone
 from vidseg.core.config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
 from vidseg.core.config.settings import preset
 from vidseg.core.types import Conditioning, InputError

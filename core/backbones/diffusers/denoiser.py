@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..config.parts import ModulationConfig
-from ..types import InputError, require_shape
-from . import Prediction, StepCache, halve_on_out_of_memory, replay_parts
-from .memory import is_out_of_memory
+from ...config.parts import ModulationConfig
+from ...types import InputError, require_shape
+from ..memory import is_out_of_memory
+from ..protocol import Prediction, StepCache, halve_on_out_of_memory, replay_parts
 from .step_cache import DiffusersStepCache, joined_caches, picked
-from .unet_passes import (
+from .unet import (
     AttentionRecord,
     DecoderBlock,
     attention_block_numbers,
@@ -29,7 +29,6 @@ from .unet_passes import (
 )
 
 Part = TypeVar("Part")
-
 LATENT_MULTIPLE = 8
 """Sides of latents are multiples of this: the UNet halves them three times."""
 

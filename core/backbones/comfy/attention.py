@@ -10,10 +10,10 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
-from ..config.parts import ModulationConfig
-from ..types import InputError
-from .attention_weights import AttentionWeights
-from .comfy_tail import TailState
+from ...config.parts import ModulationConfig
+from ...types import InputError
+from ..attention_weights import AttentionWeights
+from .tail import TailState
 
 AttentionPatch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 

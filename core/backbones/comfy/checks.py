@@ -8,8 +8,8 @@ import comfy.ldm.modules.attention as host_attention
 import comfy.ldm.modules.diffusionmodules.openaimodel as host_unet
 import comfy.model_sampling
 
-from ..config.parts import ATTENTION_BLOCKS
-from ..types import InputError
+from ...config.parts import ATTENTION_BLOCKS
+from ...types import InputError
 
 SUPPORTED = (
     "VidSeg reads Stable Diffusion 1.x and 2.x, for example v2-1_512-ema-pruned.safetensors through "
@@ -18,15 +18,12 @@ SUPPORTED = (
 )
 NUM_TRAINING_STEPS = 1000
 """Length of the training schedule of Stable Diffusion."""
-
 OTHER_PREDICTIONS = ("X0", "EDM")
 """The host's kinds of prediction that are neither noise nor velocity, though they derive from these."""
-
 _WHOLE_SCHEDULE = {"start_percent": 0.0, "end_percent": 1.0}
 """What the host writes on a prompt that holds for all steps."""
 _TRANSFORMERS = [[1] if block in ATTENTION_BLOCKS else [] for block in range(12)]
 """Depths of the transformers in each decoder block."""
-
 _FOREIGN = {
     "SDXL": "Stable Diffusion XL",
     "SDXLRefiner": "the refiner of Stable Diffusion XL",

@@ -7,24 +7,22 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import comfy.model_management
-import comfy.sample
 import comfy.utils
 import torch
 from torch import Tensor
 
-from .. import schedule, types
-from ..config.parts import VideoConfig
-from ..types import PIXELS_PER_LATENT, InputError, require_shape
-from . import BackboneInfo, Denoiser, Result
-from .comfy_checks import model_name, require_vae
-from .comfy_denoiser import Loaded
-from .comfy_svd_checks import REMEDY, is_video_vae, require_video_conditioning, require_video_readable
-from .comfy_svd_denoiser import VideoHostDenoiser
-from .comfy_unet import MEMORY_FACTOR, QUERY_WIDTHS, ComfyBackbone, Conditioning, Session
+from ... import types
+from ...config.parts import VideoConfig
+from ...types import PIXELS_PER_LATENT, InputError, require_shape
+from .. import schedule
+from ..protocol import BackboneInfo, Denoiser, Result
+from .backbone import MEMORY_FACTOR, QUERY_WIDTHS, ComfyBackbone, Conditioning, Session
+from .checks import model_name, require_vae
+from .denoiser import Loaded
+from .svd_checks import REMEDY, is_video_vae, require_video_conditioning, require_video_readable
+from .svd_denoiser import VideoHostDenoiser
 
 logger = logging.getLogger(__name__)
-
 KEPT_TENSORS = 5
 """Kept of each block: queries and keys of both self-attentions, and skips of about another tensor."""
 FPS, MOTION_BUCKET, AUGMENTATION = 6, 127, 0.0

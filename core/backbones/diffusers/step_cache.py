@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config.parts import ModulationConfig
-from . import StepCache
-from .attention_weights import AttentionWeights
-from .unet_passes import AttentionRecord, Injection, mixed_values
+from ...config.parts import ModulationConfig
+from ..attention_weights import AttentionWeights
+from ..protocol import StepCache
+from .unet import AttentionRecord, Injection, mixed_values
 
 
 @dataclass(frozen=True)

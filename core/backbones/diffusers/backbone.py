@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..checkpoints.describe import CONDITIONING_KEY, ModelDescription, describe_model, fingerprint
+from ...checkpoints.describe import ModelDescription, fingerprint
+from ...types import PIXELS_PER_LATENT, InputError, require_shape
+from ..memory import budget_bytes, is_out_of_memory
+from ..protocol import KEPT_STEPS, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from ..schedule import training_sigmas
-from ..types import PIXELS_PER_LATENT, InputError, require_shape
-from . import KEPT_STEPS, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from .compiling import compile_networks
-from .diffusers_arithmetic import align, use_contiguous_tokens, use_plain_attention
-from .diffusers_denoiser import DiffusersDenoiser
-from .diffusers_lean import make_lean
-from .diffusers_weights import build_unet, build_vae, read_tensors
-from .empty_prompt import NUM_TOKENS, empty_prompt_embedding
-from .memory import budget_bytes, default_device, is_out_of_memory
+from .denoiser import DiffusersDenoiser
+from .lean import make_lean
+from .modules import align, use_contiguous_tokens, use_plain_attention
+from .weights import build_unet, build_vae
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_BATCH = 64
 CPU_COMPUTE_BATCH = 1
 """Frames of a UNet or autoencoder call on the CPU: as fast as more, and results cannot depend on the batch."""
@@ -30,43 +27,6 @@ ACTIVATION_TENSORS = 40
 """Finest-level activations of a UNet call that live at a time, rounded up, counted in maps of ``model_channels``."""
 VAE_ACTIVATION_TENSORS = 10
 """Likewise for the autoencoder, counted in maps of ``ch`` channels in the size of the frame."""
-
-
-def load_diffusers(
-    path: str | Path,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
-    conditioning: tuple[Tensor, Tensor] | None = None,
-) -> DiffusersBackbone:
-    """Load a model from the disk; nothing is downloaded.
-
-    Args:
-        path: single `.safetensors` file in the original layout, or a diffusers folder.
-        dtype: float32, float16 or bfloat16, for the UNet. Elsewhere than on CUDA the autoencoder stays in float32.
-        device: None takes CUDA, MPS or the CPU, whichever comes first.
-        conditioning: positive and negative embedding, each ``(77,C)``. By default the positive one is that of the
-            empty prompt, stored in the file or computed by its text encoder, and the negative one zero. For Stable
-            Video Diffusion, each ``(1,C)``, for all windows; by default its image encoder embeds their first frames.
-
-    Returns:
-        The model on its device, as a `Backbone`.
-
-    Raises:
-        InputError: not a Stable Diffusion 1.x/2.x or Stable Video Diffusion model, or no embedding to be had.
-    """
-    if dtype not in DTYPES:
-        raise InputError(f"`dtype` must be one of {DTYPES}, but got {dtype}.")
-    target = torch.device(device) if device is not None else default_device()
-    has_cuda = torch.cuda.is_available() and (target.index or 0) < torch.cuda.device_count()
-    if (target.type == "cuda" and not has_cuda) or (target.type == "mps" and not torch.backends.mps.is_available()):
-        raise InputError(f"`device` must be one that this machine has, but got {target}. Use cpu.")
-    description = describe_model(path)
-    if description.sizes.unet.is_video:
-        from .diffusers_svd_unet import DiffusersSvdBackbone, video_embeddings  # noqa: PLC0415, it builds on this file
-
-        return DiffusersSvdBackbone(description, video_embeddings(description, conditioning), dtype, target)
-    return DiffusersBackbone(description, _conditioning(description, conditioning), dtype, target)
 
 
 class DiffusersBackbone:
@@ -210,30 +170,3 @@ class DiffusersBackbone:
 def _fitting(budget: int, each: int) -> int:
     """Return how many elements of ``each`` bytes fit into ``budget`` bytes, in [1, `MAX_BATCH`]."""
     return max(1, min(MAX_BATCH, budget // max(1, each)))
-
-
-def _conditioning(model: ModelDescription, given: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Return the embeddings ``(2,77,C)`` float32, negative first."""
-    if given is not None:
-        positive, negative = given
-    else:
-        positive = _stored_or_computed(model)
-        negative = torch.zeros_like(positive)
-    width = model.sizes.unet.context_dim
-    pair = []
-    for name, embedding in (("negative", negative), ("positive", positive)):
-        flat = embedding[0] if embedding.ndim == 3 and len(embedding) == 1 else embedding
-        require_shape(f"conditioning ({name})", flat, "N C", N=NUM_TOKENS, C=width)
-        pair.append(flat.detach().float().cpu())
-    return torch.stack(pair)
-
-
-def _stored_or_computed(model: ModelDescription) -> Tensor:
-    if model.conditioning == "tensor":
-        return read_tensors([model.path], CONDITIONING_KEY)[CONDITIONING_KEY].float()
-    if model.conditioning == "text encoder":
-        return empty_prompt_embedding(model)
-    raise InputError(
-        f"`model` must hold the embedding of the empty prompt, but {model.path.name} has neither a text encoder nor a "
-        f"tensor {CONDITIONING_KEY}. Use a full checkpoint, or pass `conditioning`."
-    )

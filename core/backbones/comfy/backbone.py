@@ -11,18 +11,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
-import comfy.model_management
-import comfy.model_sampling
-import comfy.sample
 import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...types import InputError, require_shape
 from .. import schedule
-from ..types import InputError, require_shape
-from . import KEPT_STEPS, BackboneInfo, Denoiser, Result
-from .comfy_checks import model_name, require_conditioning, require_readable, require_vae
-from .comfy_denoiser import HostDenoiser, Loaded
+from ..protocol import KEPT_STEPS, BackboneInfo, Denoiser, Result
+from .checks import model_name, require_conditioning, require_readable, require_vae
+from .denoiser import HostDenoiser, Loaded
 
 Conditioning = list[list[Any]]
 NUM_PROMPT_TOKENS = 77

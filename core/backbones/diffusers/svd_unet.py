@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .unet_passes import DecoderBlock, EncoderOutput, attend
+from .unet import DecoderBlock, EncoderOutput, attend
 
 
 class VideoRecord(NamedTuple):

@@ -11,19 +11,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..config.parts import ModulationConfig, VideoConfig
-from ..types import InputError, require_shape
-from . import Prediction, StepCache
-from .unet_passes import DecoderBlock, attention_block_numbers, decoder_blocks, run_head, upsampled
-from .video_passes import (
-    Injected,
-    VideoRecord,
-    embed_window,
-    run_video_block,
-    run_video_encoder,
-    video_offset_response,
-)
-from .window_frames import require_whole_windows
+from ...config.parts import ModulationConfig, VideoConfig
+from ...types import InputError, require_shape
+from ..memory import require_whole_windows
+from ..protocol import Prediction, StepCache
+from .svd_unet import Injected, VideoRecord, embed_window, run_video_block, run_video_encoder, video_offset_response
+from .unet import DecoderBlock, attention_block_numbers, decoder_blocks, run_head, upsampled
 
 LATENT_MULTIPLE = 8
 """Sides of latents are multiples of this: the UNet halves them three times."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..types import InputError
-from . import Backbone
-from .comfy_svd_checks import is_video_model, is_video_vae
-from .comfy_svd_unet import ComfySvdBackbone
-from .comfy_unet import ComfyBackbone, Conditioning
+from ...types import InputError
+from ..protocol import Backbone
+from .backbone import ComfyBackbone, Conditioning
+from .svd_backbone import ComfySvdBackbone
+from .svd_checks import is_video_model, is_video_vae
 
 
 def model_kind(model: Any) -> str:

@@ -9,20 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.describe import CONDITIONING_KEY, ModelDescription
-from ..config.parts import VideoConfig
+from ...checkpoints.describe import CONDITIONING_KEY, ModelDescription
+from ...config.parts import VideoConfig
+from ...types import Conditioning, InputError, require_shape
+from ..memory import budget_bytes
+from ..protocol import Denoiser, Result
 from ..schedule import edm_training_sigmas
-from ..types import Conditioning, InputError, require_shape
-from . import Denoiser, Result
-from .diffusers_image_encoder import build_image_encoder, embed_frame
-from .diffusers_svd_denoiser import Half, SvdDenoiser
-from .diffusers_svd_weights import build_frame_encoder, build_video_unet, build_video_vae, mode_of
-from .diffusers_unet import DiffusersBackbone
-from .diffusers_weights import read_tensors
-from .memory import budget_bytes
+from .backbone import DiffusersBackbone
+from .encoders import build_image_encoder, embed_frame
+from .svd_denoiser import Half, SvdDenoiser
+from .svd_weights import build_frame_encoder, build_video_unet, build_video_vae, mode_of
+from .weights import read_tensors
 
 logger = logging.getLogger(__name__)
-
 KEPT_TENSORS = 5
 """Kept of each block with attention: queries and keys of both self-attentions, and skips of about another tensor."""
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..types import InputError
-from .comfy_attention import AttentionPatch, Slot
-from .comfy_tail import fit_offset
+from ...types import InputError
+from .attention import AttentionPatch, Slot
+from .tail import fit_offset
 
 SPATIAL, TEMPORAL = ("q", "k"), ("temporal q", "temporal k")
 """Kinds of captured queries and keys: spatial ones ``(T,N,C)``, temporal ones ``(N,T,C)``."""

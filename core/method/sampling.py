@@ -1,113 +1,112 @@
-"""Noise levels, inversion by added noise (paper 5.1), and the Euler step (reference: Euler on DDPM sigmas).
-
-Latents live in "sigma space": ``x = clean + sigma * noise``.
-"""
+"""Inversion by added noise, the Euler step, and sampling without modulation (paper 4.3, 5.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .types import InputError, require_shape
-
-NUM_TRAINING_STEPS = 1000
-"""Steps of the schedule that SD 1.x and 2.x were trained with."""
-EDM_SIGMA_MIN, EDM_SIGMA_MAX = 0.002, 700.0
-"""Noise levels between which SVD is sampled."""
-_FIRST_BETA, _LAST_BETA = 0.00085, 0.012
-_EDM_RHO = 7.0
+from ..backbones.protocol import Denoiser, StepCache
+from ..config.parts import ModulationConfig
+from ..config.settings import Settings
+from ..types import InputError, require_shape
 
 
-def training_sigmas() -> Tensor:
-    """Return the noise levels ``sqrt((1 - acp) / acp)`` of the training schedule of SD 1.x and 2.x.
+class PlainStep(NamedTuple):
+    """An unmodulated step: its noise level and the next, what a replay needs, and ``(F,4,H/8,W/8)`` latents after."""
 
-    Returns:
-        ``(1000,)`` float64, rising from 0.0292 to 14.6146. ``acp`` is the running product of ``1 - beta``, and the
-        square root of ``beta`` rises linearly.
+    sigma: float
+    next_sigma: float
+    cache: StepCache
+    latents: Tensor
 
-    >>> round(float(training_sigmas()[-1]), 4)
-    14.6146
+
+class PlainPass(NamedTuple):
+    """Unmodulated steps from the modulated one to the last.
+
+    Attributes:
+        start: ``(F,4,H/8,W/8)`` float32, latents that enter the modulated step.
+        steps: the steps, the modulated one first.
     """
-    betas = torch.linspace(_FIRST_BETA**0.5, _LAST_BETA**0.5, NUM_TRAINING_STEPS, dtype=torch.float64) ** 2
-    acp = torch.cumprod(1 - betas, dim=0)
-    return torch.sqrt((1 - acp) / acp)
+
+    start: Tensor
+    steps: tuple[PlainStep, ...]
 
 
-def sampling_timesteps(num_steps: int, num_training_steps: int = NUM_TRAINING_STEPS) -> tuple[int, ...]:
-    """Return the training step of each sampling step, falling from the noisiest.
+def plain_pass(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> PlainPass:
+    """Sample without modulation from ``settings.start_step`` to the end, keeping what the replays need.
+
+    With ``settings.modulation.steps`` of ``first`` the modulated step is the last one: it goes all the way to noise
+    level zero, that is to the UNet's prediction of the clean latents.
 
     Args:
-        num_steps: sampling steps ``S``, in [1, ``num_training_steps``].
-        num_training_steps: length of the training schedule.
+        denoiser: the model.
+        latents: ``(F,4,H/8,W/8)`` float32, with noise of ``sigmas[settings.start_step]`` added.
+        sigmas: ``(S+1,)`` noise levels, falling to zero.
+        settings: sampling and modulation settings.
 
     Returns:
-        ``S`` integers: step ``k`` is ``floor(last * (1 - k/S))``, which is ``999 - 40 k`` for 25 of 1000 steps.
+        The steps from the modulated one to the last.
 
     Raises:
-        InputError: ``num_steps`` lies outside its range.
-
-    >>> sampling_timesteps(25)[22:]
-    (119, 79, 39)
+        InputError: shapes do not fit.
     """
-    if not 1 <= num_steps <= num_training_steps:
-        raise InputError(
-            f"`num_steps` must lie in [1, {num_training_steps}], but got {num_steps}. Choose a number in that range."
-        )
-    last = num_training_steps - 1
-    return tuple(last * (num_steps - step) // num_steps for step in range(num_steps))
+    start = before_modulation(denoiser, latents, sigmas, settings)
+    steps: list[PlainStep] = []
+    for levels in modulated_levels(sigmas, settings):
+        entering = steps[-1].latents if steps else start
+        steps.append(plain_step(denoiser, entering, levels, settings.modulation))
+    return PlainPass(start.to(steps[-1].latents.device), tuple(steps))
 
 
-def sampling_sigmas(training_sigmas: Tensor, num_steps: int) -> Tensor:
-    """Return the noise level before each sampling step, and the final 0.
+def before_modulation(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> Tensor:
+    """Sample without modulation from ``settings.start_step`` to the modulated step; return what enters it.
 
     Args:
-        training_sigmas: ``(n,)`` float64, rising.
-        num_steps: sampling steps ``S``, in [1, n].
-
-    Returns:
-        ``(S+1,)`` float64, falling. Latents have level ``k`` before step ``k`` and level ``k+1`` after it.
+        denoiser: the model.
+        latents: ``(F,4,H/8,W/8)`` float32, with noise of ``sigmas[settings.start_step]`` added.
+        sigmas: ``(S+1,)`` noise levels, falling to zero.
+        settings: sampling and modulation settings.
 
     Raises:
-        InputError: ``num_steps`` lies outside its range, or the shape of ``training_sigmas`` is wrong.
-
-    >>> [round(float(sigma), 4) for sigma in sampling_sigmas(training_sigmas(), 25)[22:]]
-    [0.3866, 0.2959, 0.1963, 0.0]
+        InputError: shapes do not fit.
     """
-    size = require_shape("training_sigmas", training_sigmas, "n")["n"]
-    levels = training_sigmas[list(sampling_timesteps(num_steps, size))]
-    return torch.cat([levels, levels.new_zeros(1)])
+    require_shape("latents", latents, "F 4 H W")
+    require_shape("sigmas", sigmas, "S", S=settings.sampling.num_steps + 1)
+    for sigma, next_sigma in pairwise(sigmas[settings.start_step : settings.modulation.step + 1].tolist()):
+        latents = euler_step(latents, denoiser.predict(latents, sigma).denoised, sigma, next_sigma)
+    return latents
 
 
-def edm_sigmas(num_steps: int) -> Tensor:
-    """Return the noise levels of Stable Video Diffusion: Karras' schedule from 700 to 0.002 with rho 7, and 0 (code).
+def plain_step(denoiser: Denoiser, latents: Tensor, levels: tuple[float, float], config: ModulationConfig) -> PlainStep:
+    """Take one step without modulation and keep what its repetitions need.
 
     Args:
-        num_steps: sampling steps ``S``, at least 1.
+        denoiser: the model.
+        latents: ``(F,4,H/8,W/8)`` float32, before the step.
+        levels: noise levels before and after it, of `modulated_levels`.
+        config: what to keep.
 
     Returns:
-        ``(S+1,)`` float64, falling.
-
-    Raises:
-        InputError: ``num_steps`` is below 1.
-
-    >>> [round(float(sigma), 3) for sigma in edm_sigmas(25)[17:]]
-    [1.273, 0.678, 0.339, 0.157, 0.066, 0.025, 0.008, 0.002, 0.0]
+        The step; whoever holds it holds its queries and keys.
     """
-    if num_steps < 1:
-        raise InputError(f"`num_steps` must be at least 1, but got {num_steps}. Choose 25 as the paper does.")
-    ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
-    high, low = EDM_SIGMA_MAX ** (1 / _EDM_RHO), EDM_SIGMA_MIN ** (1 / _EDM_RHO)
-    levels = (high + ramp * (low - high)) ** _EDM_RHO
-    return torch.cat([levels, levels.new_zeros(1)])
+    denoised, cache = denoiser.predict(latents, levels[0], keep=config)
+    if cache is None:
+        raise RuntimeError("a denoiser returned no cache although `keep` was given")
+    return PlainStep(*levels, cache, euler_step(latents, denoised, *levels))
 
 
-def edm_training_sigmas() -> Tensor:
-    """Return noise levels over the range that SVD is sampled in, ``(1000,)`` float64, rising, even in logarithm."""
-    low, high = (float(torch.tensor(level, dtype=torch.float64).log()) for level in (EDM_SIGMA_MIN, EDM_SIGMA_MAX))
-    return torch.linspace(low, high, NUM_TRAINING_STEPS, dtype=torch.float64).exp()
+def modulated_levels(sigmas: Tensor, settings: Settings) -> list[tuple[float, float]]:
+    """Return noise levels before and after each step from the modulated one on, of ``sigmas`` ``(S+1,)``.
+
+    With ``settings.modulation.steps`` of ``first`` the modulated step goes all the way to noise level zero.
+    """
+    levels = sigmas[settings.modulation.step :].tolist()
+    return list(pairwise(levels if settings.modulation.steps == "all" else [levels[0], 0.0]))
 
 
 def add_noise(latents: Tensor, noise: Tensor, sigma: float) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..config.parts import ATTENTION_BLOCKS
+from ...config.parts import ATTENTION_BLOCKS
 
 
 class AttentionRecord(NamedTuple):

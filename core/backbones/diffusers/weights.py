@@ -15,10 +15,10 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..checkpoints.describe import ModelDescription
-from ..checkpoints.folders import part_files
-from ..checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
-from ..types import InputError
+from ...checkpoints.describe import ModelDescription
+from ...checkpoints.folders import part_files
+from ...checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
+from ...types import InputError
 
 Tensors = dict[str, Tensor]
 Converter = Callable[[Tensors, dict[str, Any]], Tensors]

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import comfy.model_management
 import comfy.samplers
 import torch
 from torch import Tensor
 
-from ..config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
-from . import Prediction, StepCache
-from .comfy_attention import HostCache, Slot
-from .comfy_denoiser import UPSAMPLING_BLOCKS, Call, HostDenoiser, Loaded, agree, as_cache, check_blocks
-from .comfy_svd_attention import SPATIAL, TEMPORAL, add_to_both, capture_both, inject_both
-from .comfy_svd_tail import VideoTailCall
-from .comfy_tail import TailRecorder, TailState, fit_offset
-from .window_frames import require_whole_windows
+from ...config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
+from ..memory import require_whole_windows
+from ..protocol import Prediction, StepCache
+from .attention import HostCache, Slot
+from .denoiser import UPSAMPLING_BLOCKS, Call, HostDenoiser, Loaded, agree, as_cache, check_blocks
+from .svd_attention import SPATIAL, TEMPORAL, add_to_both, capture_both, inject_both
+from .tail import TailRecorder, TailState, VideoTailCall, fit_offset
 
 
 class VideoHostDenoiser(HostDenoiser):

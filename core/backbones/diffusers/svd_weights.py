@@ -12,13 +12,12 @@ from diffusers.models.autoencoders.vae import Encoder
 from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
-from ..checkpoints.describe import FRAME_ENCODER_PREFIX, ModelDescription
-from ..checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, VIDEO_NUMBER_CHANNELS, UNetSizes, VAESizes
-from .diffusers_weights import Tensors, filled, from_folder, moved, read_tensors, vae_config
+from ...checkpoints.describe import FRAME_ENCODER_PREFIX, ModelDescription
+from ...checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, VIDEO_NUMBER_CHANNELS, UNetSizes, VAESizes
+from .weights import Tensors, filled, from_folder, moved, read_tensors, vae_config
 
 NORM_EPSILON = 1e-5
 """Of the norms of the UNet's residual blocks in training; diffusers sets another in some of them."""
-
 _TOP = {
     "time_embed.0.": "time_embedding.linear_1.",
     "time_embed.2.": "time_embedding.linear_2.",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..types import InputError
+from ...types import InputError
 
 MAX_VARIANTS = 256
 """Most compiled variants (module, shape of input) of one function; torch gives up at 8 by default."""

@@ -8,17 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import comfy.model_management
-import comfy.model_patcher
-import comfy.patcher_extension
 import comfy.samplers
 import torch
 from torch import Tensor
 
-from ..config.parts import ATTENTION_BLOCKS, ModulationConfig
-from ..types import InputError
-from . import Prediction, StepCache, halve_on_out_of_memory, replay_parts
-from .comfy_attention import (
+from ...config.parts import ATTENTION_BLOCKS, ModulationConfig
+from ...types import InputError
+from ..protocol import Prediction, StepCache, halve_on_out_of_memory, replay_parts
+from .attention import (
     AttentionPatch,
     HostCache,
     Slot,
@@ -29,10 +26,9 @@ from .comfy_attention import (
     inject_cross,
     inject_self,
 )
-from .comfy_tail import TailCall, TailRecorder, fit_offset
+from .tail import TailCall, TailRecorder, fit_offset
 
 logger = logging.getLogger(__name__)
-
 MAX_TAIL_ERROR = 0.05
 """Largest difference between short and explicit call, as a share of the modulation's effect, that rounding explains."""
 NEGLIGIBLE = 1e-4

@@ -10,9 +10,9 @@ import comfy.ldm.modules.temporal_ae as host_autoencoder
 import comfy.model_sampling
 import torch
 
-from ..config.parts import ATTENTION_BLOCKS
-from ..types import InputError
-from .comfy_checks import model_name, predicts_otherwise
+from ...config.parts import ATTENTION_BLOCKS
+from ...types import InputError
+from .checks import model_name, predicts_otherwise
 
 REMEDY = (
     "Load svd.safetensors with 'Image Only Checkpoint Loader' ('Load Checkpoint Image Only') and wire its CLIP_VISION "

@@ -1,0 +1,1 @@
+"""Adapter for models that ComfyUI has loaded; nothing else below `core` imports `comfy`."""

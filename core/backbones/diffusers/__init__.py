@@ -1,0 +1,1 @@
+"""Adapter for checkpoints on the disk, run by diffusers without a host."""

@@ -1,0 +1,189 @@
+"""The one convention by which the core talks to a diffusion model; adapters translate foreign models to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+from ..config.parts import ModulationConfig, VideoConfig
+from ..types import Conditioning
+
+Result = TypeVar("Result")
+REPLAYED_TOGETHER = 4
+"""Elements of a UNet call on a CPU when `Denoiser.replay` repeats a frame: plus and minus of two regions.
+
+Small maps gain most. Fixed, so that results depend neither on memory nor on what else is in work.
+"""
+KEPT_STEPS = 5
+"""Steps whose queries and keys `Backbone.batch_size` leaves memory for: those of the preset with most (paper)."""
+
+
+def replay_parts(frames: Sequence[int]) -> list[slice]:
+    """Return the parts in which a CPU repeats elements: each of one frame, of `REPLAYED_TOGETHER` elements at most.
+
+    >>> replay_parts([0, 0, 0, 0, 0, 0, 1, 1])
+    [slice(0, 4, None), slice(4, 6, None), slice(6, 8, None)]
+
+    Args:
+        frames: the frame that each element repeats; equal ones lie next to each other.
+    """
+    parts: list[slice] = []
+    for index, frame in enumerate(frames):
+        last = parts[-1] if parts else None
+        if last is not None and frame == frames[last.start] and index - last.start < REPLAYED_TOGETHER:
+            parts[-1] = slice(last.start, index + 1)
+        else:
+            parts.append(slice(index, index + 1))
+    return parts
+
+
+class BackboneInfo(NamedTuple):
+    """What a model is, for messages and for the record of a run.
+
+    Attributes:
+        name: file name, or what the host calls the model.
+        kind: ``sd`` (image model, frames independent) or ``svd`` (video model, a window is one sample).
+        prediction: ``epsilon`` or ``v_prediction``.
+        fingerprint: hash of the weights, hexadecimal; empty where the host does not tell.
+    """
+
+    name: str
+    kind: str
+    prediction: str
+    fingerprint: str
+
+
+class StepCache(Protocol):
+    """What an unmodulated step leaves for its repetition. Its content is the adapter's own business."""
+
+
+class Prediction(NamedTuple):
+    """Outcome of one unmodulated UNet call.
+
+    Attributes:
+        denoised: ``(T,4,H/8,W/8)`` float32, guided prediction of the clean latents.
+        cache: for `Denoiser.replay`; None unless asked for.
+    """
+
+    denoised: Tensor
+    cache: StepCache | None
+
+
+class Denoiser(Protocol):
+    """A model made ready for a number of UNet calls.
+
+    Latents go in as ``x = clean + sigma * noise`` (not yet divided by ``sqrt(1 + sigma**2)``); ``sigma`` is one of
+    `Backbone.training_sigmas`, or between them for video models. Guidance is applied inside: the negative half is the
+    zero embedding.
+    """
+
+    def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
+        """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; with ``keep``, also return what `replay` needs."""
+        ...
+
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return self-attention queries of the conditional half, per block ``(T,N,C)`` float32, in raster order.
+
+        Adapters compute no more than what leads to them: one half of guidance, and nothing after the last block.
+        """
+        ...
+
+    def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
+        """Call the UNet again with queries and keys of an unmodulated step injected (when its ``keep.inject``).
+
+        Args:
+            latents: ``(B,4,H/8,W/8)`` float32.
+            sigma: noise level of the step that left ``cache``.
+            cache: of the unmodulated step at the same noise level.
+            frames: ``(B,)`` int64, for each element the frame of the cached batch that it repeats. For a video model,
+                whose window is one sample, whole windows: ``0 .. T-1`` for each.
+            offset: ``(B,h,w)`` float32 or None: added to all channels of the output of the modulated block's attention
+                (Eq. 2: plus or minus lambda times the mask), in both halves of guidance. Only at the modulated step,
+                where ``latents`` must equal those of the unmodulated step.
+
+        Returns:
+            ``(B,4,H/8,W/8)`` float32, guided prediction of the clean latents.
+        """
+        ...
+
+
+class Backbone(Protocol):
+    """A diffusion model with its autoencoder and its conditioning."""
+
+    @property
+    def info(self) -> BackboneInfo:
+        """What the model is."""
+        ...
+
+    @property
+    def training_sigmas(self) -> Tensor:
+        """Noise levels of the training schedule, ``(1000,)`` float64, rising: ``sqrt((1 - acp) / acp)``.
+
+        Of a video model, levels over the range that it was trained for.
+        """
+        ...
+
+    def encode(self, frames: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
+        """Return scaled latents ``(T,4,H/8,W/8)`` float32 on the CPU of frames ``(T,H,W,3)`` in [0, 1].
+
+        The mode of the posterior, or with ``posterior_noise`` (shape of the result) a sample.
+        """
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return frames ``(T,H,W,3)`` float32, nominally in [0, 1] but not clamped, on the model's device."""
+        ...
+
+    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
+        """Load the model, call ``job`` with a denoiser that is valid during the call, and leave the model unchanged.
+
+        ``latent_shape`` is the largest batch that the job will pass, for the estimate of memory.
+        """
+        ...
+
+    def batch_size(self, latent_shape: Sequence[int]) -> int:
+        """Return how many latents of shape ``(4,H/8,W/8)`` one UNet call may hold within the free memory.
+
+        Beside it lies what `KEPT_STEPS` steps keep of as many latents.
+        """
+        ...
+
+
+@runtime_checkable
+class VideoBackbone(Backbone, Protocol):
+    """A video model, whose frames depend on each other: a UNet call holds one window of consecutive frames.
+
+    `Backbone.run` needs the backbone of a window, made by `conditioned`; its denoiser takes the window's latents.
+    """
+
+    def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning:
+        """Return what the model is told about a window.
+
+        Args:
+            frame: ``(H,W,3)`` float32 in [0, 1], the window's first.
+            noise: ``(3,H,W)`` float32, standard normal.
+            config: numbers, the strength of the noise among them.
+        """
+        ...
+
+    def conditioned(self, conditioning: Conditioning, config: VideoConfig) -> Backbone:
+        """Return the backbone of a window; ``config`` tells which queries to read and to inject."""
+        ...
+
+
+def halve_on_out_of_memory(
+    run: Callable[[int], Result], size: int, is_out_of_memory: Callable[[BaseException], bool]
+) -> Result:
+    """Call ``run(size)``, with half the size each time that memory runs out, down to one."""
+    while True:
+        failed = False
+        try:
+            return run(size)
+        except Exception as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            failed = True
+        if failed:  # outside the handler, where the exception no longer holds tensors
+            size = max(1, size // 2)

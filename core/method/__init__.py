@@ -1,0 +1,1 @@
+"""The method of the paper, stage by stage, in the order of its figure 2."""
