@@ -10,7 +10,7 @@ from torch import Tensor
 from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.config.settings import Settings
 from vidseg.core.images import read_labels
-from vidseg.core.pipeline import extract_features
+from vidseg.core.method.features import extract_features
 from vidseg.core.types import Features, Grid
 from vidseg.core.video import open_clip
 

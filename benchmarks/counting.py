@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones.protocol import Backbone, BackboneInfo, Denoiser, Prediction, StepCache
 from vidseg.core.config.parts import ModulationConfig
-from vidseg.core.estimate import QUERY_SHARE, REPLAY_SHARE, TAIL_SHARE
+from vidseg.core.method.estimate import QUERY_SHARE, REPLAY_SHARE, TAIL_SHARE
 
 
 def clock() -> float:

@@ -44,8 +44,8 @@ from vidseg.core.bench.tally import Tally, scores_of, tally_clip
 from vidseg.core.checkpoints.describe import describe_model
 from vidseg.core.checkpoints.sizes import UNET_PREFIX, VAE_PREFIX
 from vidseg.core.config.parts import FrameConfig
-from vidseg.core.frames import model_size
 from vidseg.core.images import read_labels
+from vidseg.core.method.frames import model_size
 from vidseg.core.output import label_image
 
 UNUSED = frozenset(

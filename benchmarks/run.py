@@ -39,8 +39,9 @@ from vidseg.core.bench.layouts import open_folders
 from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
 from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
 from vidseg.core.images import read_labels
+from vidseg.core.method.features import extract_features
+from vidseg.core.method.pipeline import make_seeds, segment_windows
 from vidseg.core.output import label_image
-from vidseg.core.pipeline import extract_features, make_seeds, segment_windows
 from vidseg.core.random_model import random_model
 from vidseg.core.record import versions
 from vidseg.core.video import open_clip

@@ -10,18 +10,19 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from .backbones.protocol import Backbone
-from .clustering import cluster_anchor
-from .coarse import CoarseScan
 from .config.parts import ClusterConfig, RefinementConfig
 from .config.settings import Settings
 from .config_results import COLOR_POSITION_WEIGHT
-from .context import windows
-from .frames import check_frames, coarse_grid, fit_frames
 from .labels import assign_clusters
-from .pipeline import FrameSource, make_seeds, window_features
+from .method.clustering import cluster_anchor
+from .method.coarse import CoarseScan
+from .method.enlarging import bilinear
+from .method.features import window_features
+from .method.frames import FrameSource, check_frames, coarse_grid, fit_frames
+from .method.pipeline import make_seeds
+from .method.upsampling import upsample
+from .method.windows import spans, windows
 from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
-from .upsampling import bilinear, upsample
-from .video_windows import spans
 
 Baseline = Literal["color", "frame"]
 

@@ -20,8 +20,8 @@ from .checkpoints.describe import describe_model, fingerprint, model_kind, model
 from .cli_options import DTYPES, add_device_options, add_segment_options, option_names, settings_of
 from .config.overrides import with_overrides
 from .config.settings import Settings
-from .estimate import stage_shares
 from .images import IMAGE_SUFFIXES
+from .method.estimate import stage_shares
 from .output import ResultFolder
 from .progress import RunProgress, open_display
 from .random_model import random_model

@@ -80,11 +80,3 @@ class InstanceConfig:
     """Share of the frame that a thing covers at least in one frame."""
     min_frames: int = 3
     """Frames in which it is a connected piece of its own at least; in shorter clips all."""
-
-
-@dataclass(frozen=True)
-class SceneFileConfig:
-    """What of a clip a scene file holds (ours, chosen)."""
-
-    tokens_per_region: int = 256
-    """Cells of each region that stand for it, spread over the clip."""

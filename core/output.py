@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from .images import read_labels
+from .method.pipeline import ScanState
 from .palette import PALETTE
 from .record import RunDescription, RunResult, record_lines, require_same_run
-from .scan_state import ScanState
 from .types import InputError, Progress, Region, no_progress
 
 LABELS_FOLDER, OVERLAY_FILE, LEGEND_FILE = "labels", "overlay.mp4", "legend.png"

@@ -14,9 +14,10 @@ from .baselines import BaselineResult
 from .config.settings import Settings
 from .config_results import PropagationConfig
 from .labels import regions_of
-from .pipeline import FrameSource, window_features
+from .method.features import window_features
+from .method.frames import FrameSource
+from .method.windows import spans
 from .types import VOID, Grid, InputError, LabelMaps, Progress, no_progress
-from .video_windows import spans
 
 
 def propagation_windows(

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .baselines import Baseline
 from .config.settings import Settings
-from .frames import coarse_grid, model_size
 from .images import is_black_and_white, read_labels
+from .method.frames import coarse_grid, model_size
 from .output import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
 from .types import VOID, InputError
 from .video import FRAMES_FOLDER, ClipInfo

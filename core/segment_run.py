@@ -16,17 +16,16 @@ from .backbones.protocol import Backbone
 from .baselines import Baseline, color_windows, frame_windows
 from .checkpoints.describe import describe_model
 from .config.settings import Settings
-from .estimate import announce
+from .method.estimate import announce
+from .method.pipeline import ScanState, segment_windows
+from .method.windows import spans
 from .output import OVERLAY_FILE, ResultFolder, areas_of, colours_of
 from .palette import legend, overlay
-from .pipeline import segment_windows
 from .progress import RunProgress
 from .record import AreaList, RunDescription, RunResult
 from .run_checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
-from .scan_state import ScanState
 from .types import InputError, InterruptedByUserError, LabelMaps, Region
 from .video import Clip, open_clip
-from .video_windows import spans
 from .video_writer import write_video
 
 RECORD_GROWTH = 1.5

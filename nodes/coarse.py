@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..core.coarse import segment_coarse
 from ..core.config.settings import Settings, changed, preset
-from ..core.pipeline import make_seeds
+from ..core.method.coarse import segment_coarse
+from ..core.method.pipeline import make_seeds
 from ..core.types import Features, InputError, Seeds
 from .progress import NodeProgress
 from .schema import Labels as LabelsSocket

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.config.parts import FEATURE_BLOCKS
 from ..core.config.settings import changed, preset
-from ..core.pipeline import extract_features
+from ..core.method.features import extract_features
 from .images import as_frames
 from .progress import NodeProgress, logged_peak
 from .schema import (

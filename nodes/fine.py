@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.config.parts import ATTENTION_BLOCKS
 from ..core.config.settings import at_quality, changed, preset
-from ..core.estimate import stage_shares
+from ..core.method.estimate import stage_shares
+from ..core.method.upsampling import upsample
 from ..core.types import CoarseMaps, Features
-from ..core.upsampling import upsample
 from .progress import NodeProgress, logged_peak
 from .schema import (
     AUTO,

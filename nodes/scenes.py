@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from ..core.config.settings import changed, preset
-from ..core.scene_file import Scene, labelled_by, scene_of
+from ..core.method.scene import Scene, labelled_by, scene_of
 from ..core.types import Features, InputError, LabelMaps
 from .places import free_place, require_place
 from .progress import NodeProgress

@@ -13,8 +13,7 @@ import folder_paths
 from comfy_api.input_impl import VideoFromFile
 from torch import Tensor
 
-from ..core.frames import check_frames
-from ..core.pipeline import FrameSource
+from ..core.method.frames import FrameSource, check_frames
 from ..core.types import InputError, Progress
 from ..core.video import open_clip
 from .images import as_frames

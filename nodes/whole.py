@@ -12,9 +12,10 @@ from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.backbones.protocol import Backbone
 from ..core.config.settings import PRESETS, Settings, at_quality, changed
 from ..core.config.settings import preset as preset_for
-from ..core.estimate import announce, stage_shares
 from ..core.label_store import LabelStore
-from ..core.pipeline import FrameSource, segment_windows
+from ..core.method.estimate import announce, stage_shares
+from ..core.method.frames import FrameSource
+from ..core.method.pipeline import segment_windows
 from ..core.types import LabelMaps, Region
 from ..core.video import open_clip
 from .images import one_label_map

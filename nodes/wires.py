@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..core.config.settings import Settings
 from ..core.labels import merged, reduced_reference, renamed
+from ..core.method.enlarging import bilinear
 from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
-from ..core.upsampling import bilinear
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from ..backbones.protocol import Backbone
 from ..baselines import BaselineResult, color_windows, frame_windows
 from ..config.overrides import with_overrides
 from ..config.settings import PRESETS, Settings, at_quality, preset, seen_together
-from ..pipeline import FrameSource, segment_windows
+from ..method.frames import FrameSource
+from ..method.pipeline import segment_windows
 from ..propagation import propagation_windows
 from ..types import InputError, Progress
 from .dataset import Dataset

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from vidseg.core.clustering import automatic_num_clusters, cluster_anchor, normalised
 from vidseg.core.config.parts import ClusterConfig
 from vidseg.core.config.settings import changed, preset
+from vidseg.core.method.clustering import automatic_num_clusters, cluster_anchor, normalised
 from vidseg.core.types import Features, Grid, InputError
 
 

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core import baselines, pipeline
+from vidseg.core import baselines
 from vidseg.core.baselines import color_features, color_windows, frame_windows, in_order_of_occurrence
-from vidseg.core.clustering import normalised
 from vidseg.core.config.settings import Settings, changed
+from vidseg.core.method import pipeline
+from vidseg.core.method.clustering import normalised
+from vidseg.core.method.enlarging import bilinear
 from vidseg.core.types import CoarseMaps, Features, Grid, InputError, LabelMaps
-from vidseg.core.upsampling import bilinear
 
 SETTINGS = changed(Settings(), cluster={"num_clusters": 2}, window={"length": 2})
 

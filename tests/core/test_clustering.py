@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
-from vidseg.core import clustering
-from vidseg.core.clustering import cluster_anchor, cluster_tokens, nearest_centre, normalised, seeds_from_clusters
 from vidseg.core.config.parts import ClusterConfig
+from vidseg.core.method import clustering
+from vidseg.core.method.clustering import (
+    cluster_anchor,
+    cluster_tokens,
+    nearest_centre,
+    normalised,
+    seeds_from_clusters,
+)
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError, Region
 
 from ..golden_data import golden_dir

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
-from vidseg.core.clustering import cluster_anchor, normalised, seeds_from_clusters
-from vidseg.core.coarse import CoarseScan, anchor_context, segment_coarse
 from vidseg.core.config.parts import ClusterConfig, ContextConfig, RefinementConfig, WindowConfig
 from vidseg.core.config.settings import Settings, preset
-from vidseg.core.context import SceneContext, windows
-from vidseg.core.correspondence import refine
+from vidseg.core.method.clustering import cluster_anchor, normalised, seeds_from_clusters
+from vidseg.core.method.coarse import CoarseScan, anchor_context, segment_coarse
+from vidseg.core.method.context import SceneContext
+from vidseg.core.method.correspondence import refine
+from vidseg.core.method.windows import windows
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError
 
 from ..golden_data import golden_dir

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
-from vidseg.core import context as context_module
 from vidseg.core.config.parts import ContextConfig, WindowConfig
-from vidseg.core.context import SceneContext, windows
+from vidseg.core.method import context as context_module
+from vidseg.core.method.context import SceneContext
+from vidseg.core.method.windows import windows
 from vidseg.core.types import InputError
 
 from ..golden_data import golden_dir

@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from vidseg.core import correspondence
 from vidseg.core.config.parts import RefinementConfig
 from vidseg.core.config.settings import preset
-from vidseg.core.correspondence import follow, match_cells, published_starts, refine, within_threshold
+from vidseg.core.method import correspondence
+from vidseg.core.method.correspondence import follow, match_cells, published_starts, refine, within_threshold
 from vidseg.core.types import Grid, InputError
 
 from ..golden_data import golden_dir

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core import differences, map_filters
 from vidseg.core.config.parts import DifferenceConfig
-from vidseg.core.differences import RunningArgmax, difference_map, initial_maps, label_scores
-from vidseg.core.map_filters import blurred, enlarged_masks, filtered, normalised_maps
+from vidseg.core.method import differences
+from vidseg.core.method import filters as map_filters
+from vidseg.core.method.differences import RunningArgmax, difference_map, initial_maps, label_scores
+from vidseg.core.method.filters import blurred, enlarged_masks, filtered, normalised_maps
 from vidseg.core.types import CoarseMaps, InputError, Region
 
 FLOAT = DifferenceConfig()

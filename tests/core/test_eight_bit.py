@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from vidseg.core.config.parts import DifferenceConfig
-from vidseg.core.differences import RunningArgmax, initial_maps, label_scores
-from vidseg.core.eight_bit import jpeg_difference_maps, quantised, resized, scores_of_jpeg_maps
+from vidseg.core.method.differences import RunningArgmax, initial_maps, label_scores
+from vidseg.core.method.published import jpeg_difference_maps, quantised, resized, scores_of_jpeg_maps
 from vidseg.core.types import CoarseMaps, Region
 
 from ..golden_data import golden_dir

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from vidseg.core import estimate
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone
 from vidseg.core.backbones.diffusers.svd_denoiser import SvdDenoiser
 from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
-from vidseg.core.estimate import UnitCosts, announce, frame_seconds, measure_costs, run_seconds, stage_shares
-from vidseg.core.pipeline import extract_features, window_features
+from vidseg.core.method import estimate
+from vidseg.core.method.estimate import UnitCosts, announce, frame_seconds, measure_costs, run_seconds, stage_shares
+from vidseg.core.method.features import extract_features, window_features
+from vidseg.core.method.upsampling import upsample
+from vidseg.core.method.windows import spans
 from vidseg.core.progress import RunProgress
 from vidseg.core.types import CoarseMaps, Region
-from vidseg.core.upsampling import upsample
-from vidseg.core.video_windows import spans
 
 from .backbones.narrow_models import SVD, narrow_model
 from .test_progress import Recorder

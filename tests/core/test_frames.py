@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from vidseg.core.config.parts import FrameConfig
-from vidseg.core.frames import check_frames, coarse_grid, fit_frames, model_size
+from vidseg.core.method.frames import check_frames, coarse_grid, fit_frames, model_size
 from vidseg.core.types import Grid, InputError
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import changed, preset
-from vidseg.core.pipeline import segment_windows
+from vidseg.core.method.pipeline import segment_windows
 
 from ..golden_data import golden_dir
 from .backbones.narrow_models import SD2

@@ -6,11 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from vidseg.core import guided
 from vidseg.core.config.parts import EnlargingConfig
-from vidseg.core.guided import guided_map
+from vidseg.core.method import enlarging as guided
+from vidseg.core.method.enlarging import bilinear, guided_map
 from vidseg.core.types import CoarseMaps, InputError, Region
-from vidseg.core.upsampling import bilinear
 
 
 def two_colours(edge: int, h: int = 96, w: int = 128) -> Tensor:

@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core import modulation
 from vidseg.core.backbones.protocol import REPLAYED_TOGETHER, Prediction, replay_parts
 from vidseg.core.backbones.schedule import sampling_sigmas, training_sigmas
 from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.config.settings import Settings, changed
+from vidseg.core.method import modulation
+from vidseg.core.method.modulation import blend_latents, mask_offsets, modulate_window
+from vidseg.core.method.modulation_jobs import modulation_jobs
 from vidseg.core.method.sampling import euler_step, plain_pass
-from vidseg.core.modulation import blend_latents, mask_offsets
-from vidseg.core.modulation_jobs import modulation_jobs
 from vidseg.core.types import CoarseMaps, InputError
-from vidseg.core.video_modulation import modulate_window
 
 SIGMAS = sampling_sigmas(training_sigmas(), 25)
 SETTINGS = changed(Settings(), modulation={"factor": 3.0})

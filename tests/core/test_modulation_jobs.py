@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from vidseg.core import modulation_jobs as module
 from vidseg.core.config.parts import ModulationConfig
-from vidseg.core.modulation_jobs import ModulationJob, modulation_jobs
+from vidseg.core.method import modulation_jobs as module
+from vidseg.core.method.modulation_jobs import ModulationJob, modulation_jobs
 from vidseg.core.types import CoarseMaps
 
 SHARED = ModulationConfig(shared=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from vidseg.core.coarse import CoarseScan, SceneChanges, segment_coarse
 from vidseg.core.config.parts import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, WindowConfig
 from vidseg.core.config.settings import PRESETS, Settings, preset
-from vidseg.core.cuts import cut_frames
-from vidseg.core.scan_state import ScanState
+from vidseg.core.method.coarse import CoarseScan, SceneChanges, segment_coarse
+from vidseg.core.method.pipeline import ScanState
+from vidseg.core.method.scene_changes import cut_frames
 from vidseg.core.types import CoarseMaps, Features, Grid, Region, Seeds
 
 GRID = Grid(10, 14)

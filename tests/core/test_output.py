@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from vidseg.core.backbones.protocol import BackboneInfo
 from vidseg.core.config.parts import ContextConfig
 from vidseg.core.config.settings import Settings, changed
-from vidseg.core.context import SceneContext
+from vidseg.core.method.context import SceneContext
+from vidseg.core.method.pipeline import ScanState
 from vidseg.core.output import OUT, Place, ResultFolder, areas_of, colours_of, unwritable
 from vidseg.core.palette import PALETTE
 from vidseg.core.record import AreaList, RunDescription, RunResult, record_lines, require_same_run, versions
-from vidseg.core.scan_state import ScanState
 from vidseg.core.types import InputError, Region, Seeds
 from vidseg.core.video import ClipInfo
 
@@ -146,7 +146,7 @@ def test_a_full_disk_while_the_state_is_written(tmp_path: Path, monkeypatch: pyt
     def fail(*_: Any) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("vidseg.core.scan_state.save_file", fail)
+    monkeypatch.setattr("vidseg.core.method.pipeline.save_file", fail)
     context = SceneContext.from_anchor(torch.rand(8, 3), torch.arange(8), ContextConfig())
     state = ScanState(1, Seeds(0, torch.zeros(2, 4, dtype=torch.int64), REGIONS), context)
     with pytest.raises(InputError, match="Free space"):

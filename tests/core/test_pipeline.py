@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core import upsampling
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
-from vidseg.core.pipeline import extract_features, make_seeds, segment, segment_windows
-from vidseg.core.scan_state import ScanState
+from vidseg.core.method import upsampling
+from vidseg.core.method.features import extract_features
+from vidseg.core.method.pipeline import ScanState, make_seeds, segment, segment_windows
+from vidseg.core.method.upsampling import upsample
 from vidseg.core.types import CoarseMaps, InputError, InterruptedByUserError, Region
-from vidseg.core.upsampling import upsample
 
 from .backbones.narrow_models import narrow_model
 

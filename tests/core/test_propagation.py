@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core import pipeline
 from vidseg.core.config.settings import Settings, changed
 from vidseg.core.config_results import PropagationConfig
+from vidseg.core.method import pipeline
 from vidseg.core.propagation import PropagationMemory, cell_shares, propagation_windows
 from vidseg.core.types import Features, Grid, InputError
 

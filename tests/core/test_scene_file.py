@@ -8,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from vidseg.core.config.parts import ContextConfig, RefinementConfig, WindowConfig
-from vidseg.core.config_results import SceneFileConfig
-from vidseg.core.scene_file import Scene, labelled_by, scene_of
+from vidseg.core.method.scene import Scene, SceneFileConfig, labelled_by, scene_of
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
 
 GRID = Grid(6, 8)

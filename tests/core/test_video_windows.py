@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.protocol import Backbone
-from vidseg.core.coarse import segment_coarse
 from vidseg.core.config.settings import Settings, at_quality, changed, preset
-from vidseg.core.pipeline import WindowResult, extract_features, make_seeds, segment, segment_windows
-from vidseg.core.scan_state import ScanState
+from vidseg.core.method.coarse import segment_coarse
+from vidseg.core.method.features import extract_features
+from vidseg.core.method.pipeline import ScanState, WindowResult, make_seeds, segment, segment_windows
+from vidseg.core.method.upsampling import upsample
+from vidseg.core.method.windows import spans
 from vidseg.core.types import InputError, InterruptedByUserError
-from vidseg.core.upsampling import upsample
-from vidseg.core.video_windows import spans
 
 from .backbones.narrow_models import SVD, narrow_model
 from .test_pipeline import Frames
@@ -100,7 +100,7 @@ def test_windows_of_the_scene_context_may_be_shorter(backbone: Backbone) -> None
 
 def test_a_region_is_not_modulated_in_finished_frames(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    from vidseg.core import video_upsampling  # noqa: PLC0415
+    from vidseg.core.method import upsampling as video_upsampling  # noqa: PLC0415
 
     original = video_upsampling.modulate_window
 

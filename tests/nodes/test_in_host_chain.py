@@ -16,7 +16,7 @@ from comfy_api.util import VideoComponents
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import at_quality, changed, preset
-from vidseg.core.pipeline import segment
+from vidseg.core.method.pipeline import segment
 from vidseg.core.types import Features, Grid, InputError, Region
 from vidseg.core.video import open_clip
 from vidseg.core.video_writer import write_video

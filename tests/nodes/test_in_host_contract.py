@@ -19,7 +19,7 @@ from vidseg.core.backbones.protocol.comfy import denoiser as comfy_denoiser
 from vidseg.core.backbones.protocol.comfy import tail as comfy_tail
 from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.config.settings import preset
-from vidseg.core.pipeline import extract_features
+from vidseg.core.method.features import extract_features
 from vidseg.core.types import InputError
 from vidseg.nodes.narrow_model import LoadedModel, load_narrow_model
 

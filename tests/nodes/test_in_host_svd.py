@@ -20,7 +20,8 @@ from vidseg.core.backbones.protocol import Denoiser, VideoBackbone
 from vidseg.core.backbones.protocol.comfy import tail as comfy_tail
 from vidseg.core.config.parts import ModulationConfig, VideoConfig
 from vidseg.core.config.settings import Settings, changed, preset
-from vidseg.core.pipeline import extract_features, segment
+from vidseg.core.method.features import extract_features
+from vidseg.core.method.pipeline import segment
 from vidseg.core.types import InputError
 from vidseg.nodes.sources import HeldFrames
 

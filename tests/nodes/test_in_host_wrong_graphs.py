@@ -13,7 +13,7 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
-from vidseg.core.scene_file import scene_of
+from vidseg.core.method.scene import scene_of
 from vidseg.core.types import Features, InputError, LabelMaps
 from vidseg.nodes import whole
 from vidseg.nodes.narrow_model import LoadedModel

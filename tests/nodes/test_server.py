@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from vidseg.core.config.settings import changed, preset
-from vidseg.core.pipeline import segment
+from vidseg.core.method.pipeline import segment
 from vidseg.core.video import open_clip
 
 from ..core.backbones.narrow_models import SVD, narrow_model

@@ -13,8 +13,8 @@ import pytest
 import torch
 from vidseg.core.config.settings import Settings, preset
 from vidseg.core.images import read_labels
+from vidseg.core.method.pipeline import segment
 from vidseg.core.metrics import MeanIoU
-from vidseg.core.pipeline import segment
 from vidseg.core.video import open_clip
 
 HERE = Path(__file__).parent

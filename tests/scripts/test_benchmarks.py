@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from vidseg.core.estimate import QUERY_SHARE
+from vidseg.core.method.estimate import QUERY_SHARE
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import Settings, changed
-from vidseg.core.pipeline import extract_features, segment
+from vidseg.core.method.features import extract_features
+from vidseg.core.method.pipeline import segment
 
 from .narrow_models import narrow_model
 

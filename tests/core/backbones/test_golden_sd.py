@@ -16,8 +16,8 @@ from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.schedule import sampling_sigmas
 from vidseg.core.config.settings import preset
+from vidseg.core.method.modulation import modulate
 from vidseg.core.method.sampling import euler_step, plain_pass, window_noise
-from vidseg.core.modulation import modulate
 from vidseg.core.types import CoarseMaps, Region
 
 from ...golden_data import golden_dir

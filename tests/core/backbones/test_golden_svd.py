@@ -16,11 +16,12 @@ from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone
 from vidseg.core.backbones.protocol import Denoiser
 from vidseg.core.backbones.schedule import edm_sigmas
-from vidseg.core.coarse import segment_coarse
 from vidseg.core.config.settings import changed, preset
+from vidseg.core.method.coarse import segment_coarse
+from vidseg.core.method.features import extract_features
+from vidseg.core.method.modulation import ModulatedWindow, modulate_window, region_masks
+from vidseg.core.method.pipeline import make_seeds
 from vidseg.core.method.sampling import euler_step, video_window_noise
-from vidseg.core.pipeline import extract_features, make_seeds
-from vidseg.core.video_modulation import ModulatedWindow, modulate_window, region_masks
 
 from ...golden_data import golden_dir
 from .narrow_models import SVD

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from .config.parts import RefinementConfig
-from .types import Grid, require_finite, require_shape
+from ..config.parts import RefinementConfig
+from ..types import Grid, require_finite, require_shape
 
 _CHUNK_ELEMENTS = 2**22
 """Cosines held at once: 16 MiB in float32, whatever the size of the grid."""

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .config.parts import DifferenceConfig
-from .types import MAX_LABEL, InputError
+from ..config.parts import DifferenceConfig
+from ..types import MAX_LABEL, InputError
 
 GREY_LEVEL = 1 / 255
 """One level of an 8-bit picture: smaller maxima are noise, which normalising must not blow up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..config.parts import ContextConfig, RefinementConfig, WindowConfig
+from ..labels import reduced_reference, spread
+from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress, region_labels
 from .clustering import normalised
 from .coarse import CoarseScan, scanned
-from .config.parts import ContextConfig, RefinementConfig, WindowConfig
-from .config_results import SceneFileConfig
 from .context import SceneContext
-from .labels import reduced_reference, spread
-from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress, region_labels
 
 FORMAT = 1
 """Version of the file's layout."""
@@ -156,3 +156,11 @@ def labelled_by(
     known = SceneContext(scene.tokens, scene.labels, context, num_anchor=len(scene.labels))
     no_anchor = Seeds(0, torch.empty(0), scene.regions)  # the scene stands for it
     return scanned(features, CoarseScan(no_anchor, context, refinement, known), window, progress=progress)
+
+
+@dataclass(frozen=True)
+class SceneFileConfig:
+    """What of a clip a scene file holds (ours, chosen)."""
+
+    tokens_per_region: int = 256
+    """Cells of each region that stand for it, spread over the clip."""

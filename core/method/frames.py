@@ -1,13 +1,15 @@
-"""Bring frames to a size that the model takes, and check them."""
+"""Where frames come from, the size that a model takes, and what is checked of them."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .config.parts import FrameConfig
-from .types import PIXELS_PER_CELL, SIDE_MULTIPLE, Grid, InputError, require_shape
+from ..config.parts import FrameConfig
+from ..types import PIXELS_PER_CELL, SIDE_MULTIPLE, Grid, InputError, require_shape
 
 
 def model_size(frame_size: tuple[int, int], config: FrameConfig) -> tuple[int, int]:
@@ -69,3 +71,16 @@ def fit_frames(frames: Tensor, config: FrameConfig) -> Tensor:
     planes = levels.movedim(-1, 1)  # (T,H,W,3) -> (T,3,H,W)
     resized = F.interpolate(planes, (height, width), mode="bicubic", antialias=True, align_corners=False)
     return resized.movedim(1, -1).float() / 255
+
+
+class FrameSource(Protocol):
+    """Frames that are read when they are needed."""
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        ...
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
+        ...

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..config.parts import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, WindowConfig
+from ..config.settings import Settings
+from ..types import CoarseMaps, Features, InputError, Progress, Seeds, no_progress, region_labels, require_shape
 from .clustering import normalised
-from .config.parts import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, WindowConfig
-from .config.settings import Settings
-from .context import SceneContext, windows
+from .context import SceneContext
 from .correspondence import refine
-from .cuts import cut_frames, restarted
-from .novelty import with_new_regions
-from .types import CoarseMaps, Features, InputError, Progress, Seeds, no_progress, region_labels, require_shape
+from .scene_changes import cut_frames, restarted, with_new_regions
+from .windows import windows
 
 
 class SceneChanges(NamedTuple):

@@ -5,51 +5,29 @@ frames -> features -> seeds -> coarse maps (scene context, refinement) -> label 
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from .backbones.protocol import Backbone, Denoiser, VideoBackbone
-from .backbones.schedule import sampling_sigmas
+from ..backbones.protocol import Backbone
+from ..config.parts import ContextConfig
+from ..config.settings import Settings
+from ..labels import seeds_from_reference
+from ..types import VOID, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
 from .clustering import cluster_anchor, seeds_from_clusters
 from .coarse import CoarseScan, SceneChanges
-from .config.parts import SamplingConfig
-from .config.settings import Settings
-from .feature_pass import read_queries
-from .frames import check_frames, coarse_grid, fit_frames
-from .labels import seeds_from_reference
-from .method.sampling import frame_noise, window_noise
-from .scan_state import ScanState
-from .types import (
-    PIXELS_PER_LATENT,
-    VOID,
-    CoarseMaps,
-    Features,
-    InputError,
-    LabelMaps,
-    Progress,
-    Region,
-    Seeds,
-    no_progress,
-)
+from .context import SceneContext
+from .features import window_features
+from .frames import FrameSource
 from .upsampling import upsample
-from .video_features import extract_video_features, keep_only
-from .video_windows import Span, context_windows, require_kind, spans
-
-
-class FrameSource(Protocol):
-    """Frames that are read when they are needed."""
-
-    @property
-    def num_frames(self) -> int:
-        """Number of frames."""
-        ...
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
-        ...
+from .windows import context_windows, require_kind, spans
 
 
 class WindowResult(NamedTuple):
@@ -59,89 +37,6 @@ class WindowResult(NamedTuple):
     labels: LabelMaps
     coarse: CoarseMaps
     state: ScanState
-
-
-def extract_features(
-    backbone: Backbone,
-    frames: Tensor,
-    settings: Settings,
-    *,
-    first_frame: int = 0,
-    progress: Progress = no_progress,
-) -> Features:
-    """Encode frames, add noise and read the self-attention queries while denoising (paper 4.1).
-
-    Args:
-        backbone: the diffusion model.
-        frames: ``(T,H,W,3)`` floating point in [0, 1].
-        settings: frame size, sampling and feature settings.
-        first_frame: number of the first of these frames in the clip; its noise depends on it.
-        progress: called as ``("features", done, total)`` in frames.
-
-    Returns:
-        Queries of all frames on the CPU, and the latents and noise they came from.
-
-    Raises:
-        InputError: frames of a wrong shape or range, or settings of another kind of model.
-    """
-    check_frames(frames)
-    require_kind(backbone, settings)
-    sized = fit_frames(frames, settings.frame)
-    pictures = (sized.clamp(0, 1) * 255).round().to(torch.uint8)
-    frame_size = (int(frames.shape[1]), int(frames.shape[2]))
-    if isinstance(backbone, VideoBackbone):
-        features = extract_video_features(
-            backbone, sized, frame_size, settings, first_frame=first_frame, progress=progress
-        )
-        return features._replace(pictures=pictures)
-    size = (int(sized.shape[1]), int(sized.shape[2]))
-    latents, noise = _latents_and_noise(backbone, sized, settings.sampling, first_frame)
-    shape = tuple(latents.shape[1:])
-    count, batch = len(latents), backbone.batch_size(shape)
-    sigmas = sampling_sigmas(backbone.training_sigmas, settings.sampling.num_steps)
-
-    def job(denoiser: Denoiser) -> list[tuple[Tensor, Tensor]]:
-        parts = []
-        for start in range(0, count, batch):
-            part = slice(start, start + batch)
-            parts.append(read_queries(denoiser, latents[part], noise[part], sigmas, settings))
-            progress("features", min(start + batch, count), count)
-        return parts
-
-    parts = backbone.run(job, settings.sampling.guidance_scale, (min(batch, count), *shape))
-    queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Features(queries, matching, latents, noise, coarse_grid(size), frame_size, pictures)
-
-
-def _latents_and_noise(
-    backbone: Backbone, frames: Tensor, config: SamplingConfig, first_frame: int
-) -> tuple[Tensor, Tensor]:
-    """Return clean latents and the noise to add, both ``(T,4,H/8,W/8)``."""
-    shape = (4, frames.shape[1] // PIXELS_PER_LATENT, frames.shape[2] // PIXELS_PER_LATENT)
-    if config.noise == "window":
-        posterior_noise, noise = window_noise(config.seed, (len(frames), *shape))
-    else:
-        numbers = range(first_frame, first_frame + len(frames))
-        noise = frame_noise(config.seed, numbers, shape)
-        posterior_noise = frame_noise(config.seed + 1, numbers, shape) if config.posterior == "sample" else noise
-    return backbone.encode(frames, posterior_noise if config.posterior == "sample" else None), noise
-
-
-def window_features(
-    backbone: Backbone, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
-) -> Features:
-    """Return the features of the frames of ``span``; `Features.kept` are those whose results count.
-
-    Args:
-        backbone: the diffusion model.
-        source: the frames.
-        span: of `video_windows.spans`.
-        settings: frame size, sampling and feature settings.
-        progress: called as ``("features", done, total)`` in frames.
-    """
-    frames = source.read(span.frames.start, span.frames.stop)
-    features = extract_features(backbone, frames, settings, first_frame=span.frames.start, progress=progress)
-    return keep_only(features, span)
 
 
 def make_seeds(
@@ -252,3 +147,45 @@ def segment(
     if maps is None:
         raise InputError("`source` must hold at least one frame, but got none.")
     return LabelMaps(maps, regions)
+
+
+class ScanState(NamedTuple):
+    """The scan after a window.
+
+    Attributes:
+        next_window: index of the first window that is not finished.
+        seeds: labels of the anchor frame.
+        context: scene context for that window.
+    """
+
+    next_window: int
+    seeds: Seeds
+    context: SceneContext
+
+    def save(self, path: Path) -> None:
+        """Write the state to ``path`` (safetensors); an existing file stays whole until the new one is."""
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.context.to_tensors().items()}
+        tensors["cluster_map"] = self.seeds.cluster_map.contiguous()
+        record = {"next_window": self.next_window, "anchor": self.seeds.anchor, "regions": self.seeds.regions}
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, {"vidseg.state": json.dumps(record)})
+        os.replace(partial, path)  # noqa: PTH105, atomic on every platform
+
+    @classmethod
+    def load(cls, path: Path, config: ContextConfig, device: torch.device | str = "cpu") -> ScanState:
+        """Read a state written by `save`.
+
+        Raises:
+            InputError: there is no such file, or it is not whole.
+        """
+        try:
+            with safe_open(path, "pt", str(device)) as file:
+                record = json.loads(file.metadata()["vidseg.state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"`{path.name}` must be the state of a run, but got: {error}. Start the run anew."
+            ) from error
+        regions = tuple(Region(int(label), str(name)) for label, name in record["regions"])
+        seeds = Seeds(record["anchor"], tensors.pop("cluster_map").cpu(), regions)
+        return cls(record["next_window"], seeds, SceneContext.from_tensors(tensors, config))

@@ -16,8 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 from torch import Tensor
 
-from .config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig, WindowConfig
-from .types import Features, InputError, Progress, Region, Seeds, no_progress, require_finite, require_shape
+from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig, WindowConfig
+from ..types import Features, InputError, Progress, Region, Seeds, no_progress, require_finite, require_shape
 
 
 def normalised(tokens: Tensor) -> Tensor:

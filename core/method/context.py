@@ -7,42 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config.parts import ContextConfig, WindowConfig
-from .types import InputError, require_finite, require_shape
+from ..config.parts import ContextConfig
+from ..types import InputError, require_finite, require_shape
 
 _CHUNK_ELEMENTS = 2**23
 """Distances held at once: 64 MiB in float64, whatever the number of frames."""
-
-
-def windows(num_frames: int, config: WindowConfig) -> list[range]:
-    """Return the frames of each window, in order.
-
-    Reference code (``tail="overlap"``): ``num_frames // length + 1`` windows, the last of which is shifted back to
-    full length. It overlaps the one before, whose frames it overwrites; when the length divides the number of frames
-    it repeats the whole last window. A clip shorter than a window, on which that code fails, is one short window.
-
-    Args:
-        num_frames: ``T`` >= 1.
-        config: length, and what happens to the frames that remain.
-
-    Returns:
-        Windows that cover all frames; with ``tail="short"`` each frame once.
-
-    Raises:
-        InputError: there is no frame, or the window is empty.
-
-    >>> windows(14, WindowConfig(6)), windows(14, WindowConfig(6, "overlap"))
-    ([range(0, 6), range(6, 12), range(12, 14)], [range(0, 6), range(6, 12), range(8, 14)])
-    """
-    if num_frames < 1:
-        raise InputError(f"`num_frames` must be at least 1, but got {num_frames}. Pass a clip that holds frames.")
-    if config.length < 1:
-        raise InputError(f"`window.length` must be at least 1, but got {config.length}. Choose a positive length.")
-    spans = [range(start, min(start + config.length, num_frames)) for start in range(0, num_frames, config.length)]
-    if config.tail == "overlap":
-        spans = spans[: num_frames // config.length]
-        spans.append(range(max(0, num_frames - config.length), num_frames))
-    return spans
 
 
 @dataclass(frozen=True)

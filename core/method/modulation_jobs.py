@@ -9,8 +9,8 @@ import torch
 from scipy import ndimage  # a dependency of scikit-learn
 from torch import Tensor
 
-from .config.parts import SHARED_PASS_MARGIN, ModulationConfig
-from .types import CoarseMaps, require_shape
+from ..config.parts import SHARED_PASS_MARGIN, ModulationConfig
+from ..types import CoarseMaps, require_shape
 
 _NEAR = np.ones((2 * SHARED_PASS_MARGIN + 1,) * 2, dtype=bool)
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .config.parts import DifferenceConfig
-from .map_filters import blurred, filtered
-from .types import require_finite
+from ..config.parts import DifferenceConfig
+from ..types import require_finite
+from .filters import blurred, filtered
 
 _TINY = 1e-5
 """Added to each maximum before dividing by it."""

@@ -1,14 +1,44 @@
-"""Which frames a model sees together, and which of them are new (Stable Video Diffusion needs whole windows)."""
+"""Which frames are labelled together, and which of them a model sees together."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from .backbones.protocol import Backbone, VideoBackbone
-from .config.parts import WindowConfig
-from .config.settings import Settings
-from .context import windows
-from .types import InputError
+from ..backbones.protocol import Backbone, VideoBackbone
+from ..config.parts import WindowConfig
+from ..config.settings import Settings
+from ..types import InputError
+
+
+def windows(num_frames: int, config: WindowConfig) -> list[range]:
+    """Return the frames of each window, in order.
+
+    Reference code (``tail="overlap"``): ``num_frames // length + 1`` windows, the last of which is shifted back to
+    full length. It overlaps the one before, whose frames it overwrites; when the length divides the number of frames
+    it repeats the whole last window. A clip shorter than a window, on which that code fails, is one short window.
+
+    Args:
+        num_frames: ``T`` >= 1.
+        config: length, and what happens to the frames that remain.
+
+    Returns:
+        Windows that cover all frames; with ``tail="short"`` each frame once.
+
+    Raises:
+        InputError: there is no frame, or the window is empty.
+
+    >>> windows(14, WindowConfig(6)), windows(14, WindowConfig(6, "overlap"))
+    ([range(0, 6), range(6, 12), range(12, 14)], [range(0, 6), range(6, 12), range(8, 14)])
+    """
+    if num_frames < 1:
+        raise InputError(f"`num_frames` must be at least 1, but got {num_frames}. Pass a clip that holds frames.")
+    if config.length < 1:
+        raise InputError(f"`window.length` must be at least 1, but got {config.length}. Choose a positive length.")
+    spans = [range(start, min(start + config.length, num_frames)) for start in range(0, num_frames, config.length)]
+    if config.tail == "overlap":
+        spans = spans[: num_frames // config.length]
+        spans.append(range(max(0, num_frames - config.length), num_frames))
+    return spans
 
 
 class Span(NamedTuple):

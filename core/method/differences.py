@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .config.parts import DifferenceConfig
-from .eight_bit import eight_bit_scores
-from .map_filters import blurred, enlarged_masks, filtered, normalised_maps
-from .types import CoarseMaps, region_labels, require_finite, require_shape
+from ..config.parts import DifferenceConfig
+from ..types import CoarseMaps, region_labels, require_finite, require_shape
+from .enlarging import enlarged_labels
+from .filters import blurred, enlarged_masks, filtered, normalised_maps
+from .published import eight_bit_scores
 
 
 def label_scores(
@@ -87,12 +88,6 @@ def initial_maps(coarse: CoarseMaps, frame_size: tuple[int, int], config: Differ
     if config.precision == "8bit":
         return torch.full((len(coarse.maps), *frame_size), min(region_labels(coarse.regions)), dtype=torch.uint8)
     return enlarged_labels(coarse.maps.cpu(), frame_size).to(torch.uint8)
-
-
-def enlarged_labels(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return labels ``(...,h,w)`` enlarged to ``size`` without interpolation: each pixel has that of its cell."""
-    flat = cells.reshape(-1, 1, *cells.shape[-2:]).double()
-    return F.interpolate(flat, size, mode="nearest-exact").reshape(*cells.shape[:-2], *size).to(cells.dtype)
 
 
 class RunningArgmax:

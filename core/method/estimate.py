@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbones.protocol import Backbone, Denoiser, VideoBackbone
-from .config.parts import MAX_AUTOMATIC_CLUSTERS
-from .config.settings import Settings
+from ..backbones.protocol import Backbone, Denoiser, VideoBackbone
+from ..config.parts import MAX_AUTOMATIC_CLUSTERS
+from ..config.settings import Settings
+from ..progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
 from .frames import model_size
-from .progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
-from .video_windows import spans
+from .windows import spans
 
 TAIL_SHARE = 0.35
 """Cost of a modulated step, which starts behind the modulated block, in UNet calls (measured on a CPU with the demo

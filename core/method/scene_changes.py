@@ -1,0 +1,161 @@
+"""Things that the scene context has never seen, and scene cuts (failure cases of the paper, A.5)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from scipy.ndimage import label as connected  # scikit-learn brings SciPy
+from torch import Tensor
+
+from ..config.parts import ClusterConfig, SceneConfig
+from ..labels import free_labels, spread
+from ..types import Region, region_labels
+from .clustering import automatic_num_clusters, cluster_tokens, nearest_centre
+from .context import SceneContext
+
+_CHUNK_ELEMENTS = 2**24
+"""Cosines held at once: 64 MiB in float32."""
+_ALL_AROUND = np.ones((3, 3, 3))
+"""Cells that touch, also at a corner and from one frame to the next, are connected."""
+
+
+class Novelty(NamedTuple):
+    """What `with_new_regions` found.
+
+    Attributes:
+        maps: ``(T,h,w)`` int64 labels, the new ones among them.
+        regions: the regions, the new ones among them.
+        unsure: ``(T,h,w)`` bool, cells that look new but not for long enough yet: not to be remembered as old.
+    """
+
+    maps: Tensor
+    regions: tuple[Region, ...]
+    unsure: Tensor
+
+
+def familiarity(tokens: Tensor, known: Tensor) -> Tensor:
+    """Return the largest cosine similarity of each token ``(N,C)`` to known ones ``(M,C)``, ``(N,)``."""
+    unit, other = F.normalize(tokens.float(), dim=-1), F.normalize(known.float(), dim=-1)
+    chunk = max(1, _CHUNK_ELEMENTS // max(1, len(other)))
+    return torch.cat([(part @ other.T).amax(1) for part in torch.split(unit, chunk)])
+
+
+def with_new_regions(
+    tokens: Tensor, maps: Tensor, known: Tensor, regions: tuple[Region, ...], config: SceneConfig
+) -> Novelty:
+    """Give connected cells that are far from everything known a region of their own.
+
+    A cell is compared with the known tokens and with the cells of the frame before that are surely known, so that slow
+    change is followed; the mean over the cells around it decides, since single cells are noisy. What stays new in
+    enough cells for enough frames becomes a region.
+
+    Args:
+        tokens: ``(T,N,C)`` float32, of one window.
+        maps: ``(T,h,w)`` int64 labels that the scene context predicts.
+        known: ``(M,C)`` float32, the tokens of the scene context.
+        regions: the regions so far.
+        config: thresholds and sizes.
+
+    Returns:
+        Labels, regions, and the cells that are not sure yet. Without a free label nothing is new.
+    """
+    grid = tuple(maps.shape[1:])
+    scores = torch.empty(maps.shape)
+    before = tokens.new_empty(0, tokens.shape[2])
+    for frame, cells in enumerate(tokens):
+        score = familiarity(cells, torch.cat([known, before])).reshape(1, 1, *grid)
+        scores[frame] = F.avg_pool2d(F.pad(score, (1,) * 4, mode="replicate"), 3, stride=1)[0, 0].cpu()
+        before = cells[scores[frame].flatten() >= config.sure_similarity]
+    candidates = scores < config.new_similarity + config.new_margin
+    groups, count = connected(candidates.numpy(), _ALL_AROUND)
+    result, unsure, found = maps.clone(), torch.zeros_like(candidates), regions
+    for number in range(1, count + 1):
+        group = torch.from_numpy(groups == number)
+        cores = (group & (scores < config.new_similarity)).flatten(1).sum(1)
+        long_enough = int((cores >= config.min_cells).sum()) >= min(config.min_frames, len(maps))
+        free = free_labels(region_labels(found))
+        if long_enough and free:
+            result[group.to(result.device)] = free[0]
+            found = tuple(sorted((*found, Region(free[0], f"new {free[0]}"))))
+        elif int(cores.max()) >= config.min_cells:
+            unsure |= group
+    return Novelty(result, found, unsure)
+
+
+class Restart(NamedTuple):
+    """A scene context after a cut, and the regions, those of the new scene among them."""
+
+    context: SceneContext
+    regions: tuple[Region, ...]
+
+
+def cut_frames(tokens: Tensor, known: Tensor | None, config: SceneConfig) -> list[int]:
+    """Find the frames with which another scene begins.
+
+    A cut is where half of the cells have nothing similar in the frame before.
+
+    Args:
+        tokens: ``(T,N,C)`` float32, of one window.
+        known: ``(M,C)`` float32 of what came before the window, or None where it is the first.
+        config: the similarity below which a frame begins another scene.
+
+    Returns:
+        Numbers of frames in the window, in order; 0 may be among them.
+    """
+    before = [known, *tokens[:-1]]
+    return [
+        frame
+        for frame, (cells, previous) in enumerate(zip(tokens, before, strict=True))
+        if previous is not None and float(familiarity(cells, previous).median()) < config.cut_similarity
+    ]
+
+
+def restarted(
+    cells: Tensor,
+    context: SceneContext,
+    regions: tuple[Region, ...],
+    config: SceneConfig,
+    cluster: ClusterConfig,
+    seed: int,
+) -> Restart:
+    """Start the scene context anew from the first frame after a cut; known names carry over to what looks like them.
+
+    K-means divides the frame. A cluster whose cells resemble known ones takes the label that most of these have; the
+    others become new regions. Some tokens of each label from before the cut stay, so that a scene that comes back is
+    recognised.
+
+    Args:
+        cells: ``(N,C)`` float32, normalised tokens of the frame.
+        context: before the cut.
+        regions: the regions so far.
+        config: the similarity from which on a cluster is known, and how many tokens of each label stay.
+        cluster: number of clusters, at most that of cells, and restarts.
+        seed: of K-means.
+
+    Returns:
+        The new context and the regions. Without a free label a cluster takes the most similar one.
+    """
+    number = cluster.num_clusters or automatic_num_clusters(cells, cluster.granularity, seed)
+    centres = cluster_tokens(cells, ClusterConfig(min(number, len(cells)), cluster.num_restarts), seed)
+    clusters = nearest_centre(cells, centres)
+    predicted, known = context.predict(cells[None])[0].cpu(), familiarity(cells, context.tokens).cpu()
+    labels, found = torch.empty_like(predicted), regions
+    for index in torch.unique(clusters).tolist():
+        inside = clusters == index
+        free = free_labels(region_labels(found))
+        if free and float(known[inside].median()) < config.known_similarity:
+            labels[inside] = free[0]
+            found = tuple(sorted((*found, Region(free[0], f"new {free[0]}"))))
+        else:
+            labels[inside] = int(predicted[inside].mode().values)
+    kept = spread(context.labels, config.remembered_tokens)
+    tokens = torch.cat([context.tokens[kept], cells.to(context.tokens.device)])
+    return Restart(
+        SceneContext(
+            tokens, torch.cat([context.labels[kept], labels.to(context.labels.device)]), context.config, len(kept)
+        ),
+        found,
+    )
