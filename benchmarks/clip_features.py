@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.config.settings import Settings
-from vidseg.core.images import read_labels
+from vidseg.core.files.clip import open_clip
+from vidseg.core.files.images import read_labels
 from vidseg.core.method.features import extract_features
 from vidseg.core.types import Features, Grid
-from vidseg.core.video import open_clip
 
 CHUNK = 14
 """Frames whose features are computed together."""

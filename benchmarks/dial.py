@@ -25,8 +25,8 @@ from vidseg.core.bench.dataset import BenchClip, ClipFrames
 from vidseg.core.bench.layouts import open_folders
 from vidseg.core.bench.tally import Tally, scores_of, tally_clip
 from vidseg.core.config.settings import QUALITIES, at_quality, changed, preset
+from vidseg.core.files.record import versions
 from vidseg.core.method.pipeline import segment
-from vidseg.core.record import versions
 from vidseg.core.types import InputError
 
 MODEL = Path(__file__).parents[1] / "assets" / "demo_model.safetensors"

@@ -44,9 +44,9 @@ from vidseg.core.bench.tally import Tally, scores_of, tally_clip
 from vidseg.core.checkpoints.describe import describe_model
 from vidseg.core.checkpoints.sizes import UNET_PREFIX, VAE_PREFIX
 from vidseg.core.config.parts import FrameConfig
-from vidseg.core.images import read_labels
+from vidseg.core.files.images import read_labels
+from vidseg.core.files.result_folder import label_image
 from vidseg.core.method.frames import model_size
-from vidseg.core.output import label_image
 
 UNUSED = frozenset(
     {"pytorch_lightning", "omegaconf", "open_clip", "kornia", "xformers", "webdataset", "fsspec", "torchdata", "fire"}

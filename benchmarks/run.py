@@ -38,13 +38,13 @@ from vidseg.core.bench.dataset import BenchClip
 from vidseg.core.bench.layouts import open_folders
 from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
 from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
-from vidseg.core.images import read_labels
+from vidseg.core.files.clip import open_clip
+from vidseg.core.files.images import read_labels
+from vidseg.core.files.record import versions
+from vidseg.core.files.result_folder import label_image
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import make_seeds, segment_windows
-from vidseg.core.output import label_image
 from vidseg.core.random_model import random_model
-from vidseg.core.record import versions
-from vidseg.core.video import open_clip
 
 ASSETS = Path(__file__).parents[1] / "assets"
 SD21 = ModelSizes(UNetSizes(320, num_head_channels=64, context_dim=1024), VAESizes(ch=128))

@@ -13,7 +13,6 @@ from .backbones.protocol import Backbone
 from .config.parts import ClusterConfig, RefinementConfig
 from .config.settings import Settings
 from .config_results import COLOR_POSITION_WEIGHT
-from .labels import assign_clusters
 from .method.clustering import cluster_anchor
 from .method.coarse import CoarseScan
 from .method.enlarging import bilinear
@@ -22,6 +21,7 @@ from .method.frames import FrameSource, check_frames, coarse_grid, fit_frames
 from .method.pipeline import make_seeds
 from .method.upsampling import upsample
 from .method.windows import spans, windows
+from .regions.labels import assign_clusters
 from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
 
 Baseline = Literal["color", "frame"]

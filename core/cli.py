@@ -20,9 +20,9 @@ from .checkpoints.describe import describe_model, fingerprint, model_kind, model
 from .cli_options import DTYPES, add_device_options, add_segment_options, option_names, settings_of
 from .config.overrides import with_overrides
 from .config.settings import Settings
-from .images import IMAGE_SUFFIXES
+from .files.images import IMAGE_SUFFIXES
+from .files.result_folder import ResultFolder
 from .method.estimate import stage_shares
-from .output import ResultFolder
 from .progress import RunProgress, open_display
 from .random_model import random_model
 from .scoring import score_folder

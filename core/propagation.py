@@ -13,10 +13,10 @@ from .backbones.protocol import Backbone
 from .baselines import BaselineResult
 from .config.settings import Settings
 from .config_results import PropagationConfig
-from .labels import regions_of
 from .method.features import window_features
 from .method.frames import FrameSource
 from .method.windows import spans
+from .regions.labels import regions_of
 from .types import VOID, Grid, InputError, LabelMaps, Progress, no_progress
 
 

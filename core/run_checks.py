@@ -11,11 +11,11 @@ from torch import Tensor
 
 from .baselines import Baseline
 from .config.settings import Settings
-from .images import is_black_and_white, read_labels
+from .files.clip import FRAMES_FOLDER, ClipInfo
+from .files.images import is_black_and_white, read_labels
+from .files.result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
 from .method.frames import coarse_grid, model_size
-from .output import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
 from .types import VOID, InputError
-from .video import FRAMES_FOLDER, ClipInfo
 
 logger = logging.getLogger(__name__)
 

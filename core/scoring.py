@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .images import is_black_and_white, read_labels
+from .files.images import is_black_and_white, read_labels
+from .files.record import FRAME_NAMES
+from .files.result_folder import LABELS_FOLDER, RECORD_FILE
 from .metrics import CONSISTENCY, MeanIoU, VideoConsistency, class_ious
-from .output import LABELS_FOLDER, RECORD_FILE
-from .record import FRAME_NAMES
 from .types import VOID, InputError
 
 logger = logging.getLogger(__name__)

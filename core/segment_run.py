@@ -16,17 +16,17 @@ from .backbones.protocol import Backbone
 from .baselines import Baseline, color_windows, frame_windows
 from .checkpoints.describe import describe_model
 from .config.settings import Settings
+from .files.clip import Clip, open_clip
+from .files.record import AreaList, RunDescription, RunResult
+from .files.result_folder import OVERLAY_FILE, ResultFolder, areas_of, colours_of
+from .files.video_writer import write_video
 from .method.estimate import announce
 from .method.pipeline import ScanState, segment_windows
 from .method.windows import spans
-from .output import OVERLAY_FILE, ResultFolder, areas_of, colours_of
-from .palette import legend, overlay
 from .progress import RunProgress
-from .record import AreaList, RunDescription, RunResult
+from .regions.palette import legend, overlay
 from .run_checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
 from .types import InputError, InterruptedByUserError, LabelMaps, Region
-from .video import Clip, open_clip
-from .video_writer import write_video
 
 RECORD_GROWTH = 1.5
 """Factor by which the finished frames grow between two records of an unfinished run."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.correction_text import parsed_corrections
-from ..core.corrections import Painted, corrected
+from ..core.regions.correction_text import parsed_corrections
+from ..core.regions.corrections import Painted, corrected
 from ..core.types import Features, InputError, LabelMaps
 from .progress import NodeProgress
 from .schema import Labels as LabelsSocket

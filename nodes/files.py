@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..core.output import LABELS_FOLDER, RECORD_FILE, Place, ResultFolder, areas_of, colours_of
-from ..core.record import FORMAT
+from ..core.files.record import FORMAT
+from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, Place, ResultFolder, areas_of, colours_of
 from ..core.types import MAX_LABEL, InputError, Region, region_labels
 from .places import free_place, require_place
 from .progress import NodeProgress

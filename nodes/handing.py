@@ -8,11 +8,11 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.config_results import InstanceConfig
-from ..core.handover import boxes, coco, first_masks, named, segments, write_id_video
-from ..core.instances import split_instances
-from ..core.masks import Finish, finished
-from ..core.output import ResultFolder
+from ..core.files.result_folder import ResultFolder
+from ..core.files.video_writer import write_id_video
+from ..core.regions.export import boxes, coco, first_masks, named, segments
+from ..core.regions.instances import InstanceConfig, split_instances
+from ..core.regions.masks import Finish, finished
 from ..core.types import LabelMaps, region_labels
 from .files import OUTPUT_PLACE
 from .places import free_place

@@ -10,9 +10,9 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..core.images import is_black_and_white
-from ..core.palette import PALETTE, legend
-from ..core.region_table import inner_point
+from ..core.files.images import is_black_and_white
+from ..core.regions.palette import PALETTE, legend
+from ..core.regions.table import inner_point
 from ..core.types import MAX_LABEL, VOID, Features, InputError, Region
 
 _EDGE_SHARE = 0.3

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..core.labels import reduced_reference
-from ..core.output import colours_of
-from ..core.picks import Picks
-from ..core.region_table import region_table
+from ..core.files.result_folder import colours_of
+from ..core.regions.labels import reduced_reference
+from ..core.regions.points import Picks
+from ..core.regions.table import region_table
 from ..core.types import LabelMaps, Progress
 from .images import reduced, reduced_size
 

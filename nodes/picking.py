@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.labels import union_mask
-from ..core.picks import described, parsed_points, resolved
-from ..core.region_table import pixel_counts
+from ..core.regions.labels import union_mask
+from ..core.regions.points import described, parsed_points, resolved
+from ..core.regions.table import pixel_counts
 from ..core.types import InputError
 from .images import as_frames
 from .picker_files import folder_mark, picker_output

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.palette import legend, overlay
+from ..core.regions.palette import legend, overlay
 from ..core.types import Features
 from .images import as_frames, beside_legend, principal_colours, reduced, with_tags
 from .progress import NodeProgress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.labels import region_masks, seeds_from_reference, union_mask
+from ..core.regions.labels import region_masks, seeds_from_reference, union_mask
 from ..core.types import VOID, Region, Seeds
 from .images import one_label_map
 from .progress import NodeProgress

@@ -13,9 +13,9 @@ import folder_paths
 from comfy_api.input_impl import VideoFromFile
 from torch import Tensor
 
+from ..core.files.clip import open_clip
 from ..core.method.frames import FrameSource, check_frames
 from ..core.types import InputError, Progress
-from ..core.video import open_clip
 from .images import as_frames
 
 

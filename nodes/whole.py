@@ -12,12 +12,12 @@ from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.backbones.protocol import Backbone
 from ..core.config.settings import PRESETS, Settings, at_quality, changed
 from ..core.config.settings import preset as preset_for
-from ..core.label_store import LabelStore
+from ..core.files.clip import open_clip
+from ..core.files.label_store import LabelStore
 from ..core.method.estimate import announce, stage_shares
 from ..core.method.frames import FrameSource
 from ..core.method.pipeline import segment_windows
 from ..core.types import LabelMaps, Region
-from ..core.video import open_clip
 from .images import one_label_map
 from .narrow_model import load_narrow_model
 from .progress import NodeProgress, logged_peak

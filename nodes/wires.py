@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..core.config.settings import Settings
-from ..core.labels import merged, reduced_reference, renamed
 from ..core.method.enlarging import bilinear
+from ..core.regions.labels import merged, reduced_reference, renamed
 from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
 
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Tensor
 
-from ..images import read_image
-from ..labels import reduced_reference
+from ..files.images import read_image
+from ..regions.labels import reduced_reference
 from ..types import InputError
 from .masks import MASK_READERS
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..backbones.protocol import Backbone
 from ..config.settings import Settings
-from ..labels import assign_clusters
-from ..record import versions
+from ..files.record import versions
+from ..regions.labels import assign_clusters
 from ..types import VOID, InputError, Progress, no_progress
 from .dataset import BenchClip, ClipFrames
 from .methods import Method

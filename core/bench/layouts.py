@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..images import IMAGE_SUFFIXES
+from ..files.clip import natural_key
+from ..files.images import IMAGE_SUFFIXES
 from ..scoring import json_object
 from ..types import InputError
-from ..video import natural_key
 from .dataset import BenchClip, Dataset
 from .masks import CAMVID_CLASSES, CITYSCAPES_CLASSES
 

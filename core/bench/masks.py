@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..images import read_image, read_labels
+from ..files.images import read_image, read_labels
 from ..types import VOID, InputError
 
 MaskReader = Callable[[Path], Tensor]

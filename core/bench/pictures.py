@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..images import read_labels
-from ..palette import overlay
+from ..files.images import read_labels
+from ..regions.palette import overlay
 from .dataset import BenchClip, ClipFrames
 from .job import picture_frame
 

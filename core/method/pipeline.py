@@ -19,7 +19,7 @@ from torch import Tensor
 from ..backbones.protocol import Backbone
 from ..config.parts import ContextConfig
 from ..config.settings import Settings
-from ..labels import seeds_from_reference
+from ..regions.labels import seeds_from_reference
 from ..types import VOID, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
 from .clustering import cluster_anchor, seeds_from_clusters
 from .coarse import CoarseScan, SceneChanges

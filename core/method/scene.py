@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..config.parts import ContextConfig, RefinementConfig, WindowConfig
-from ..labels import reduced_reference, spread
+from ..regions.labels import reduced_reference, spread
 from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress, region_labels
 from .clustering import normalised
 from .coarse import CoarseScan, scanned

@@ -11,7 +11,7 @@ from scipy.ndimage import label as connected  # scikit-learn brings SciPy
 from torch import Tensor
 
 from ..config.parts import ClusterConfig, SceneConfig
-from ..labels import free_labels, spread
+from ..regions.labels import free_labels, spread
 from ..types import Region, region_labels
 from .clustering import automatic_num_clusters, cluster_tokens, nearest_centre
 from .context import SceneContext

@@ -20,12 +20,12 @@ from vidseg.core import cli, cli_options
 from vidseg.core.cli import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
 from vidseg.core.config.overrides import setting_names, with_overrides
 from vidseg.core.config.settings import PRESETS, Settings
-from vidseg.core.output import ResultFolder
+from vidseg.core.files.clip import open_clip
+from vidseg.core.files.result_folder import ResultFolder
+from vidseg.core.files.video_writer import write_video
 from vidseg.core.random_model import random_model
 from vidseg.core.segment_run import SegmentRun
 from vidseg.core.types import InputError
-from vidseg.core.video import open_clip
-from vidseg.core.video_writer import write_video
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def test_a_full_disk_in_the_middle_can_be_resumed(
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vidseg.core.output._write_through", full)
+        patch.setattr("vidseg.core.files.result_folder._write_through", full)
         assert segment(folder, tmp_path / "out", *options) == EXIT_BAD_INPUT
     assert "Free space, then continue with --resume" in error_of(capsys)
     assert segment(folder, tmp_path / "out", *options, "--resume") == 0

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core import correction_text, corrections, marks
-from vidseg.core.carrying import carried_shares, unit_tokens
-from vidseg.core.config_results import CarryConfig
-from vidseg.core.correction_text import parsed_corrections
-from vidseg.core.corrections import Corrected, Painted, corrected
-from vidseg.core.labels import region_masks
+from vidseg.core.regions import correction_text, corrections
+from vidseg.core.regions import growing as marks
+from vidseg.core.regions.correction_text import parsed_corrections
+from vidseg.core.regions.corrections import Corrected, Painted, corrected
+from vidseg.core.regions.labels import region_masks
+from vidseg.core.regions.propagation import CarryConfig, carried_shares, unit_tokens
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
 
 GRID = Grid(12, 16)

@@ -10,8 +10,9 @@ import av
 import numpy as np
 import pytest
 import torch
-from vidseg.core import handover
-from vidseg.core.handover import boxes, coco, first_masks, segments, write_id_video
+from vidseg.core.files.video_writer import write_id_video
+from vidseg.core.regions import export as handover
+from vidseg.core.regions.export import boxes, coco, first_masks, segments
 from vidseg.core.types import InputError, LabelMaps, Region
 
 REGIONS = (Region(0, "ground"), Region(2, "dog"), Region(200, "never"))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from vidseg.core.config_results import InstanceConfig
-from vidseg.core.instances import split_instances
+from vidseg.core.regions.instances import InstanceConfig, split_instances
 from vidseg.core.types import InputError, LabelMaps, Region
 
 REGIONS = (Region(0, "ground"), Region(3, "person"))

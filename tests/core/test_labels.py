@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from vidseg.core import labels
-from vidseg.core.labels import (
+from vidseg.core.regions import labels
+from vidseg.core.regions.labels import (
     assign_clusters,
     merged,
     reduced_reference,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from scipy.ndimage import binary_dilation
-from vidseg.core.masks import Finish, finished
+from vidseg.core.regions.masks import Finish, finished
 from vidseg.core.types import InputError
 
 

@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from vidseg.core.backbones.protocol import BackboneInfo
 from vidseg.core.config.parts import ContextConfig
 from vidseg.core.config.settings import Settings, changed
+from vidseg.core.files.clip import ClipInfo
+from vidseg.core.files.record import AreaList, RunDescription, RunResult, record_lines, require_same_run, versions
+from vidseg.core.files.result_folder import OUT, Place, ResultFolder, areas_of, colours_of, unwritable
 from vidseg.core.method.context import SceneContext
 from vidseg.core.method.pipeline import ScanState
-from vidseg.core.output import OUT, Place, ResultFolder, areas_of, colours_of, unwritable
-from vidseg.core.palette import PALETTE
-from vidseg.core.record import AreaList, RunDescription, RunResult, record_lines, require_same_run, versions
+from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import InputError, Region, Seeds
-from vidseg.core.video import ClipInfo
 
 CLIP = ClipInfo("clip.mp4", 3, (4, 6), 25.0, None, "f" * 64)
 MODEL = BackboneInfo("model.safetensors", "sd", "epsilon", "a" * 64)

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from vidseg.core.palette import PALETTE, colour_maps, label_borders, legend, overlay
+from vidseg.core.regions.palette import PALETTE, colour_maps, label_borders, legend, overlay
 from vidseg.core.types import InputError, Region
 
 # Machado, Oliveira and Fernandes 2009, severity 1, in linear RGB.

@@ -8,9 +8,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vidseg.core import picks
-from vidseg.core.labels import regions_of
-from vidseg.core.picks import PointLine, described, formatted_points, label_under, parsed_points, pixel_of, resolved
+from vidseg.core.regions import points as picks
+from vidseg.core.regions.labels import regions_of
+from vidseg.core.regions.points import (
+    PointLine,
+    described,
+    formatted_points,
+    label_under,
+    parsed_points,
+    pixel_of,
+    resolved,
+)
 from vidseg.core.types import InputError, LabelMaps, Region
 
 # Quarters of two frames: 1 2 / 3 4, and the same turned around.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from vidseg.core.labels import regions_of
-from vidseg.core.picks import PointLine, label_under
-from vidseg.core.region_table import inner_point, pixel_counts, region_table
+from vidseg.core.regions.labels import regions_of
+from vidseg.core.regions.points import PointLine, label_under
+from vidseg.core.regions.table import inner_point, pixel_counts, region_table
 from vidseg.core.types import LabelMaps, Region
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vidseg.core.images import read_image, read_labels
+from vidseg.core.files.clip import CHECK_STAGE, natural_key, open_clip
+from vidseg.core.files.images import read_image, read_labels
+from vidseg.core.files.video_writer import write_video
 from vidseg.core.types import InputError
-from vidseg.core.video import CHECK_STAGE, natural_key, open_clip
-from vidseg.core.video_writer import write_video
 
 
 def frames(count: int = 6, height: int = 48, width: int = 64) -> torch.Tensor:
@@ -115,12 +115,12 @@ def test_an_odd_size_is_extended(tmp_path: Path) -> None:
 
 
 def test_the_fallback_codec_writes_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidseg.core.video_writer.CODECS", ("none-such", "mpeg4"))
+    monkeypatch.setattr("vidseg.core.files.video_writer.CODECS", ("none-such", "mpeg4"))
     write_video(tmp_path / "a.mp4", frames())
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "mpeg4"
         assert container.streams.video[0].average_rate == Fraction(24)
-    monkeypatch.setattr("vidseg.core.video_writer.CODECS", ("none-such",))
+    monkeypatch.setattr("vidseg.core.files.video_writer.CODECS", ("none-such",))
     with pytest.raises(InputError, match="encoders none-such"):
         write_video(tmp_path / "b.mp4", frames())
 

@@ -16,10 +16,10 @@ from comfy_api.util import VideoComponents
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import at_quality, changed, preset
+from vidseg.core.files.clip import open_clip
+from vidseg.core.files.video_writer import write_video
 from vidseg.core.method.pipeline import segment
 from vidseg.core.types import Features, Grid, InputError, Region
-from vidseg.core.video import open_clip
-from vidseg.core.video_writer import write_video
 from vidseg.nodes import progress
 from vidseg.nodes.images import beside_legend, with_tags
 from vidseg.nodes.narrow_model import LoadedModel

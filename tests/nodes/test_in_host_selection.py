@@ -6,7 +6,7 @@ import doctest
 
 import pytest
 import torch
-from vidseg.core.palette import PALETTE
+from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import InputError, Region
 from vidseg.nodes import selection
 from vidseg.nodes.images import as_frames, as_label_maps

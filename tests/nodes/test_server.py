@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from vidseg.core.config.settings import changed, preset
+from vidseg.core.files.clip import open_clip
 from vidseg.core.method.pipeline import segment
-from vidseg.core.video import open_clip
 
 from ..core.backbones.narrow_models import SVD, narrow_model
 from .conftest import REASON

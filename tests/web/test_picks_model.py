@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from vidseg.core.picks import PointLine, formatted_points, parsed_points, resolved
+from vidseg.core.regions.points import PointLine, formatted_points, parsed_points, resolved
 from vidseg.core.types import InputError, LabelMaps, Region
 
 from ..sources import ROOT

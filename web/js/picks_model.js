@@ -1,5 +1,5 @@
 // What is picked: the lines of text, the regions under their points, and what people can do with them.
-// The rules are those of `resolved` in core/picks.py; tests compare the two.
+// The rules are those of `resolved` in core/regions/points.py; tests compare the two.
 
 import { cleanName, formatText, parseText, rounded } from "./picks_text.js";
 

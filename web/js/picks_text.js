@@ -1,4 +1,4 @@
-// The text of picks, as core/picks.py reads it: one line per point, "action frame x,y name".
+// The text of picks, as core/regions/points.py reads it: one line per point, "action frame x,y name".
 
 const DIGITS = 4;
 const LINE = /^(?:([A-Za-z-]+)\s+)?(\d+)\s+(\S+?)\s*,\s*(\S+)(?:\s+(.*))?$/;

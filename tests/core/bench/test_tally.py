@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 from vidseg.core.bench.tally import Tally, scores_of, tally_clip
-from vidseg.core.images import read_labels
+from vidseg.core.files.images import read_labels
 from vidseg.core.metrics import confusion_matrix, matched_mean_iou
 from vidseg.core.types import InputError
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..types import InputError, Progress, no_progress
 from .images import IMAGE_SUFFIXES, read_image
-from .types import InputError, Progress, no_progress
 from .video_stream import VideoStream
 
 CHECK_STAGE = "check input"

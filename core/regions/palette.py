@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .types import InputError, Region, require_shape
+from ..types import InputError, Region, require_shape
 
 # Labels 0 to 5 are colours of Okabe and Ito, which people with any colour vision tell apart; 255, void, is light grey.
 # Each further one was the colour farthest from all before it, in CIELAB with lightness weighed less (an overlay mixes
@@ -40,7 +40,6 @@ C3694B 784BB4 C33C69 B4B487 78A55A E1D2FF B46987 87A578 780F96 783C4B 784BC3 78F
 """
 PALETTE: Final = torch.tensor([list(bytes.fromhex(code)) for code in _HEX.split()], dtype=torch.uint8)
 """``(256,3)`` uint8, RGB colour of each label; all differ. Do not write to it."""
-
 _BORDER_DARKENING = 0.35
 """What is left of a colour on the border of its region."""
 _LONGEST_NAME = 40

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from .types import InputError, Progress, no_progress, require_shape
+from ..types import InputError, Progress, no_progress, require_shape
 
 Shape = Literal["region", "box", "blocks"]
 

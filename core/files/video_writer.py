@@ -1,4 +1,4 @@
-"""Write an overlay as an MP4 file with PyAV."""
+"""Write an overlay as an MP4 file, and label maps as a lossless gray video, with PyAV."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import av
 import numpy as np
 from torch import Tensor
 
-from .types import InputError
+from ..types import InputError, Progress, no_progress
 
 CODECS = ("libx264", "mpeg4")
 """Tried in this order: H.264, which browsers play, where PyAV was built with it."""
@@ -76,3 +76,31 @@ def _codec() -> str:
         if name in av.codecs_available:
             return name
     raise InputError(f"`av` must offer one of the encoders {', '.join(CODECS)}, but has none. Install av from PyPI.")
+
+
+def write_id_video(path: Path, maps: Tensor, fps: float, progress: Progress = no_progress) -> None:
+    """Write label maps as a lossless grey video: the grey value of a pixel is the id of its region.
+
+    Args:
+        path: a Matroska file (``.mkv``, FFV1); it is whole when the function returns.
+        maps: ``(T,H,W)`` uint8.
+        fps: frames per second.
+        progress: called with stage ``id video`` in frames.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        _encode_ids(path, maps, fps, progress)
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error
+
+
+def _encode_ids(path: Path, maps: Tensor, fps: float, progress: Progress) -> None:
+    with av.open(str(path), "w", format="matroska") as container:
+        stream: Any = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
+        stream.height, stream.width, stream.pix_fmt = int(maps.shape[1]), int(maps.shape[2]), "gray"
+        for number, labels in enumerate(maps.cpu().numpy()):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(labels, format="gray")))
+            progress("id video", number + 1, len(maps))
+        container.mux(stream.encode())

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import torch
 from torch import Tensor
 
+from ..types import InputError, LabelMaps, Progress, Region, no_progress
 from .labels import region_masks
-from .types import InputError, LabelMaps, Progress, Region, no_progress
 
 
 class Box(NamedTuple):
@@ -169,34 +166,6 @@ def coco(labels: LabelMaps, progress: Progress = no_progress) -> dict[str, Any]:
     ]
     categories = [{"id": region.label, "name": region.name} for region in labels.regions]
     return {"images": images, "categories": categories, "annotations": annotations}
-
-
-def write_id_video(path: Path, maps: Tensor, fps: float, progress: Progress = no_progress) -> None:
-    """Write label maps as a lossless grey video: the grey value of a pixel is the id of its region.
-
-    Args:
-        path: a Matroska file (``.mkv``, FFV1); it is whole when the function returns.
-        maps: ``(T,H,W)`` uint8.
-        fps: frames per second.
-        progress: called with stage ``id video`` in frames.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    try:
-        _encode(path, maps, fps, progress)
-    except av.error.FFmpegError as error:
-        raise OSError(error.errno, error.strerror) from error
-
-
-def _encode(path: Path, maps: Tensor, fps: float, progress: Progress) -> None:
-    with av.open(str(path), "w", format="matroska") as container:
-        stream: Any = container.add_stream("ffv1", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width, stream.pix_fmt = int(maps.shape[1]), int(maps.shape[2]), "gray"
-        for number, labels in enumerate(maps.cpu().numpy()):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(labels, format="gray")))
-            progress("id video", number + 1, len(maps))
-        container.mux(stream.encode())
 
 
 def named(regions: Sequence[Region], labels: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .types import InputError, require_shape
+from ..types import InputError, require_shape
 
 
 class LabelStore:

@@ -18,11 +18,11 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..method.pipeline import ScanState
+from ..regions.palette import PALETTE
+from ..types import InputError, Progress, Region, no_progress
 from .images import read_labels
-from .method.pipeline import ScanState
-from .palette import PALETTE
 from .record import RunDescription, RunResult, record_lines, require_same_run
-from .types import InputError, Progress, Region, no_progress
 
 LABELS_FOLDER, OVERLAY_FILE, LEGEND_FILE = "labels", "overlay.mp4", "legend.png"
 RECORD_FILE, STATE_FILE = "segmentation.json", "resume.safetensors"

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
-from .backbones.protocol import BackboneInfo
-from .config.settings import Settings
-from .types import InputError, Region
-from .video import ClipInfo
+from ..backbones.protocol import BackboneInfo
+from ..config.settings import Settings
+from ..types import InputError, Region
+from .clip import ClipInfo
 
 FORMAT = 1
 """Version of the layout of the record."""

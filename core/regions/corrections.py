@@ -11,14 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .carrying import carried_shares, unit_tokens
-from .config_results import CarryConfig, GrowthConfig
+from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, Region, no_progress, require_shape
 from .correction_text import BOX, IS, MERGE, SPLIT, CorrectionGroup, grouped
+from .growing import GrowthConfig, Walker, cells_of, piece_under, thing_in_box
 from .labels import free_labels, merged, reduced_reference, renamed
-from .layers import Layers
-from .marks import Walker, cells_of, enlarged_shares, piece_under, thing_in_box
-from .picks import PointLine, label_under, pixel_of, point_title
-from .types import MAX_LABEL, Features, InputError, LabelMaps, Progress, Region, no_progress, require_shape
+from .points import PointLine, label_under, pixel_of, point_title
+from .propagation import CarryConfig, Layers, carried_shares, enlarged_shares, unit_tokens
 
 
 class Painted(NamedTuple):

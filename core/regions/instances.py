@@ -1,4 +1,9 @@
-"""Split a region into its separate things, each with one id over time."""
+"""Hyperparameters of what is done with results, and of baselines; each with its source.
+
+What is done: corrections, instances, scene files. "measured" stands for the six DAVIS clips of
+`benchmarks/corrections.py` with the bundled model, "chosen" for a value of ours that no measurement backs. How masks
+are finished is what the user asks for: `masks.Finish`.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,24 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects, label
 from torch import Tensor
 
-from .config_results import InstanceConfig
+from ..types import InputError, LabelMaps, Progress, Region, no_progress, region_labels, require_shape
 from .labels import free_labels
-from .types import InputError, LabelMaps, Progress, Region, no_progress, region_labels, require_shape
+
+
+@dataclass(frozen=True)
+class InstanceConfig:
+    """Which connected pieces of a region are things (ours, chosen)."""
+
+    min_share: float = 0.001
+    """Share of the frame that a thing covers at least in one frame."""
+    min_frames: int = 3
+    """Frames in which it is a connected piece of its own at least; in shorter clips all."""
+
 
 _ALL_AROUND = np.ones((3, 3))
 """Pixels that touch at a corner are connected."""
 _MIN_OVERLAP = 0.25
 """Share of the smallest thing's area that a piece must share with a track to continue it (our choice)."""
-
 Numbers = NDArray[np.int64]
 """Numbers of tracks ``(T,H,W)``, from 1 on; 0 outside the region."""
 

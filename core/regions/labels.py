@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from .types import MAX_LABEL, VOID, InputError, Progress, Region, Seeds, no_progress, require_shape
+from ..types import MAX_LABEL, VOID, InputError, Progress, Region, Seeds, no_progress, require_shape
 
 
 def default_name(label: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from .types import InputError
+from ..types import InputError
 
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """Formats under which FFmpeg draws text files as pictures."""

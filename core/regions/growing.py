@@ -1,15 +1,49 @@
-"""Where a part begins, in one frame: grown from points, boxed, or the connected piece of a region under a point."""
+"""Hyperparameters of what is done with results, and of baselines; each with its source.
+
+What is done: corrections, instances, scene files. "measured" stands for the six DAVIS clips of
+`benchmarks/corrections.py` with the bundled model, "chosen" for a value of ours that no measurement backs. How masks
+are finished is what the user asks for: `masks.Finish`.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from scipy.ndimage import label as connected  # scikit-learn brings SciPy
 from torch import Tensor
 
-from .carrying import neighborhoods
-from .config_results import GrowthConfig
-from .types import Grid
+from ..types import Grid
+from .propagation import neighborhoods
+
+
+@dataclass(frozen=True)
+class GrowthConfig:
+    """How a part is grown from points: local clustering by personalised PageRank and a sweep over the conductance.
+
+    Andersen, Chung, Lang: Local Graph Partitioning using PageRank Vectors (2006).
+    """
+
+    temperature: float = 0.1
+    """Of the similarity of adjacent cells (measured)."""
+    restart: float = 0.2
+    """Probability of a walk to start again at the points (measured)."""
+    min_cells: int = 4
+    """Smallest part (measured: 4 to 8 give the same)."""
+    max_share: float = 0.25
+    """Largest part, as a share of the frame: things, not backgrounds (chosen)."""
+    num_steps: int = 80
+    """Steps of the walk; what is missing to its limit is below 2e-8."""
+    spot_weight: float = 10.0
+    """Pull of a corrected point against one cell of the region it lies on (measured)."""
+    box_margin: int = 6
+    """Cells around a box that count as what surrounds it (measured)."""
+    box_neighbors: int = 3
+    """Most similar cells that say what a cell of the box looks like (measured)."""
+    box_rounds: int = 5
+    """Rounds in which the thing in a box is told from what surrounds it (chosen)."""
+
 
 _ALL_AROUND = torch.ones(3, 3).numpy()
 """Pixels that touch at a corner are connected."""
@@ -31,14 +65,6 @@ def piece_under(label_map: Tensor, row: int, column: int) -> Tensor:
 def cells_of(mask: Tensor, grid: Grid) -> Tensor:
     """Return which share of each cell a mask ``(H,W)`` covers, ``(N,)`` float32."""
     return F.adaptive_avg_pool2d(mask.float()[None], (grid.h, grid.w)).flatten()
-
-
-def enlarged_shares(shares: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Return shares ``(T,N)`` of cells as ``(T,*size)``, bilinear; as they are where the size is the grid's."""
-    planes = shares.reshape(-1, 1, *grid)
-    if tuple(grid) == tuple(size):
-        return planes[:, 0]
-    return F.interpolate(planes, size, mode="bilinear", align_corners=False)[:, 0]
 
 
 class Walker:

@@ -9,8 +9,8 @@ import torch
 from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
+from ..types import MAX_LABEL, LabelMaps, Progress, no_progress, require_shape
 from .labels import reduced_reference
-from .types import MAX_LABEL, LabelMaps, Progress, no_progress, require_shape
 
 _DEPTH_SIDE = 128
 """Pixels of the longer side at which the point deepest inside a region is looked for."""

@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..types import InputError, LabelMaps, Region, require_shape
 from .labels import merged, renamed
-from .types import InputError, LabelMaps, Region, require_shape
 
 PICK, NAME, HIDE = "pick", "name", "hide"
 ACTIONS = (PICK, NAME, HIDE)

@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .picks import PointLine, parsed_points
-from .types import InputError
+from ..types import InputError
+from .points import PointLine, parsed_points
 
 IS, NEW, NOT, BOX, SPLIT, MERGE = "is", "new", "not", "box", "split", "merge"
 ACTIONS = (IS, NEW, NOT, BOX, SPLIT, MERGE)

@@ -1,0 +1,1 @@
+"""What people do with label maps: name, pick, correct, split, mask and export regions."""
