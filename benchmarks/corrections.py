@@ -19,9 +19,9 @@ from clip_features import LabelledClip, inner_pixel, intersection_over_union, la
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import changed, preset
+from vidseg.core.evaluation.label_propagation import PropagationMemory
 from vidseg.core.method.coarse import segment_coarse
 from vidseg.core.method.pipeline import make_seeds
-from vidseg.core.propagation import PropagationMemory
 from vidseg.core.regions.correction_text import parsed_corrections
 from vidseg.core.regions.corrections import Painted, corrected
 from vidseg.core.regions.labels import reduced_reference

@@ -21,10 +21,10 @@ import torch
 from counting import CountingBackbone, clock
 from plots import new_figure
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.bench.dataset import BenchClip, ClipFrames
-from vidseg.core.bench.layouts import open_folders
-from vidseg.core.bench.tally import Tally, scores_of, tally_clip
 from vidseg.core.config.settings import QUALITIES, at_quality, changed, preset
+from vidseg.core.evaluation.bench.dataset import BenchClip, ClipFrames
+from vidseg.core.evaluation.bench.layouts import open_folders
+from vidseg.core.evaluation.bench.tally import Tally, scores_of, tally_clip
 from vidseg.core.files.record import versions
 from vidseg.core.method.pipeline import segment
 from vidseg.core.types import InputError

@@ -35,15 +35,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.bench.dataset import BenchClip, ClipFrames
-from vidseg.core.bench.job import Job, run_job
-from vidseg.core.bench.layouts import open_folders
-from vidseg.core.bench.methods import methods_of
-from vidseg.core.bench.tables import Table, main_table
-from vidseg.core.bench.tally import Tally, scores_of, tally_clip
 from vidseg.core.checkpoints.describe import describe_model
 from vidseg.core.checkpoints.sizes import UNET_PREFIX, VAE_PREFIX
 from vidseg.core.config.parts import FrameConfig
+from vidseg.core.evaluation.bench.dataset import BenchClip, ClipFrames
+from vidseg.core.evaluation.bench.job import Job, run_job
+from vidseg.core.evaluation.bench.layouts import open_folders
+from vidseg.core.evaluation.bench.methods import methods_of
+from vidseg.core.evaluation.bench.tables import Table, main_table
+from vidseg.core.evaluation.bench.tally import Tally, scores_of, tally_clip
 from vidseg.core.files.images import read_labels
 from vidseg.core.files.result_folder import label_image
 from vidseg.core.method.frames import model_size

@@ -34,10 +34,10 @@ from PIL import Image
 from plots import new_figure
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.memory import peak_bytes
-from vidseg.core.bench.dataset import BenchClip
-from vidseg.core.bench.layouts import open_folders
 from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
 from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
+from vidseg.core.evaluation.bench.dataset import BenchClip
+from vidseg.core.evaluation.bench.layouts import open_folders
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.images import read_labels
 from vidseg.core.files.record import versions

@@ -84,7 +84,7 @@ def series(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
     def add(axis: str, value: int, frames: int, *options: object) -> None:
         with tempfile.TemporaryDirectory() as out:
-            command = ("-m", "vidseg.core.cli", "segment", video_of(frames), "--out", Path(out) / "r")
+            command = ("-m", "vidseg.core.command.main", "segment", video_of(frames), "--out", Path(out) / "r")
             note(axis, value, frames, measured(*command, "--device", "cpu", *options))
 
     for frames in arguments.frames:

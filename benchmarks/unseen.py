@@ -18,10 +18,10 @@ from clip_features import LabelledClip, labelled_clip
 from PIL import Image
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import changed, preset
+from vidseg.core.evaluation.metrics import confusion_matrix, mean_iou, stand_ins
 from vidseg.core.method.coarse import segment_coarse
 from vidseg.core.method.enlarging import bilinear
 from vidseg.core.method.pipeline import make_seeds
-from vidseg.core.metrics import confusion_matrix, mean_iou, stand_ins
 from vidseg.core.types import region_labels
 
 QUALITY = Path(__file__).parents[1] / "tests" / "quality" / "clips"

@@ -7,8 +7,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..core.config.parts import RefinementConfig
+from ..core.evaluation.metrics import CONSISTENCY, class_ious, confusion_matrix, mean_iou, stand_ins, video_consistency
 from ..core.method.correspondence import match_cells, within_threshold
-from ..core.metrics import CONSISTENCY, class_ious, confusion_matrix, mean_iou, stand_ins, video_consistency
 from ..core.types import Features, InputError
 from .wires import Labels
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from vidseg.core import cli
+from vidseg.core.command import main as cli
 
 from .sources import ROOT, module_name, source_files
 
@@ -52,7 +52,13 @@ def test_the_registry_takes_what_runs_and_leaves_out_the_rest() -> None:
     lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
     ignored = tuple(line for line in lines if line and not line.startswith("#"))
     assert {"tests/", "benchmarks/", "scripts/"} <= set(ignored)
-    needed = ("core/cli.py", "nodes/__init__.py", "web/docs/SegmentVideo.md", "locales/en/main.json", "__init__.py")
+    needed = (
+        "core/command/main.py",
+        "nodes/__init__.py",
+        "web/docs/SegmentVideo.md",
+        "locales/en/main.json",
+        "__init__.py",
+    )
     assets = ("assets/demo_clip.mp4", "assets/MODEL_CARD.md", *card_links())
     files = [*needed, *assets, "pyproject.toml", "requirements.txt", "LICENSE"]
     folders = [f"{name}/{next((ROOT / name).iterdir()).name}" for name in ("example_workflows", "subgraphs")]

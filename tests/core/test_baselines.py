@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core import baselines
-from vidseg.core.baselines import color_features, color_windows, frame_windows, in_order_of_occurrence
 from vidseg.core.config.settings import Settings, changed
+from vidseg.core.evaluation import baselines
+from vidseg.core.evaluation.baselines import color_features, color_windows, frame_windows, in_order_of_occurrence
 from vidseg.core.method import pipeline
 from vidseg.core.method.clustering import normalised
 from vidseg.core.method.enlarging import bilinear

@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vidseg.core import cli, cli_options
-from vidseg.core.cli import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
+from vidseg.core.command import main as cli
+from vidseg.core.command import options as cli_options
+from vidseg.core.command.main import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
+from vidseg.core.command.segment import SegmentRun
 from vidseg.core.config.overrides import setting_names, with_overrides
 from vidseg.core.config.settings import PRESETS, Settings
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.result_folder import ResultFolder
 from vidseg.core.files.video_writer import write_video
 from vidseg.core.random_model import random_model
-from vidseg.core.segment_run import SegmentRun
 from vidseg.core.types import InputError
 
 
@@ -357,7 +358,7 @@ def test_bad_input_ends_before_the_model_is_loaded(
 def test_no_sd_model_ends_before_frames_are_read(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidseg.core.segment_run.open_clip", lambda *_: pytest.fail("frames were read"))
+    monkeypatch.setattr("vidseg.core.command.segment.open_clip", lambda *_: pytest.fail("frames were read"))
     (tmp_path / "model.safetensors").write_bytes(b"no model at all")
     assert segment(folder, tmp_path / "out", "--model", tmp_path / "model.safetensors") == EXIT_BAD_INPUT
     assert "`model` must" in error_of(capsys)
@@ -541,7 +542,7 @@ def test_a_real_interrupt_leaves_finished_windows_and_says_how_to_go_on(model: P
     write_video(tmp_path / "clip.mp4", squares(6).repeat(40, 1, 1, 1))
     out = tmp_path / "out"
     words = ["segment", str(tmp_path / "clip.mp4"), "--out", str(out), "--model", str(model), "--clusters", "3"]
-    command = [sys.executable, "-m", "vidseg.core.cli", *words, "--window", "1", "--no-modulation"]
+    command = [sys.executable, "-m", "vidseg.core.command.main", *words, "--window", "1", "--no-modulation"]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored in jobs that a shell runs in the background
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:  # noqa: PLW1509
         deadline = time.monotonic() + 120

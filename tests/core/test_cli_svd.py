@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from vidseg.core import cli, cli_options
+from vidseg.core.command import main as cli
+from vidseg.core.command import options as cli_options
 from vidseg.core.config.settings import Settings
 
 from .backbones.narrow_models import SVD, narrow_model

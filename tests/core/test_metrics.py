@@ -11,8 +11,8 @@ import torch
 from sklearn.metrics import confusion_matrix as sklearn_matrix
 from sklearn.metrics import jaccard_score
 from torch import Tensor
-from vidseg.core import metrics
-from vidseg.core.metrics import (
+from vidseg.core.evaluation import metrics
+from vidseg.core.evaluation.metrics import (
     Agreement,
     MeanIoU,
     VideoConsistency,

@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core.config.settings import Settings, changed
-from vidseg.core.config_results import PropagationConfig
+from vidseg.core.evaluation.label_propagation import (
+    PropagationConfig,
+    PropagationMemory,
+    cell_shares,
+    propagation_windows,
+)
 from vidseg.core.method import pipeline
-from vidseg.core.propagation import PropagationMemory, cell_shares, propagation_windows
 from vidseg.core.types import Features, Grid, InputError
 
 SETTINGS = changed(Settings(), window={"length": 2})

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from vidseg.core.config.settings import Settings, preset
+from vidseg.core.evaluation.metrics import MeanIoU
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.images import read_labels
 from vidseg.core.method.pipeline import segment
-from vidseg.core.metrics import MeanIoU
 
 HERE = Path(__file__).parent
 MODEL = HERE.parents[1] / "assets" / "demo_model.safetensors"

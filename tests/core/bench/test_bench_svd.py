@@ -6,9 +6,9 @@ import csv
 import json
 from pathlib import Path
 
-from vidseg.core.bench.dataset import Dataset
-from vidseg.core.bench.methods import BASELINES, methods_of
-from vidseg.core.cli import main
+from vidseg.core.command.main import main
+from vidseg.core.evaluation.bench.dataset import Dataset
+from vidseg.core.evaluation.bench.methods import BASELINES, methods_of
 
 from ..backbones.narrow_models import SVD, narrow_model
 from .synthetic import write_vspw

@@ -4,9 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from vidseg.core.bench.dataset import BenchClip, ClipFrames
-from vidseg.core.bench.layouts import LAYOUTS, open_dataset
-from vidseg.core.bench.masks import CAMVID_CLASSES, CAMVID_COLORS, CITYSCAPES_CLASSES
+from vidseg.core.evaluation.bench.dataset import (
+    CAMVID_CLASSES,
+    CAMVID_COLORS,
+    CITYSCAPES_CLASSES,
+    BenchClip,
+    ClipFrames,
+)
+from vidseg.core.evaluation.bench.layouts import LAYOUTS, open_dataset
 from vidseg.core.types import InputError
 
 from .synthetic import (

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vidseg.core.bench import engines
-from vidseg.core.bench.engines import BenchProgress, ModelSpec, run_on_ray
-from vidseg.core.bench.store import Store
-from vidseg.core.cli import main
+from vidseg.core.command.main import main
+from vidseg.core.evaluation.bench import engines
+from vidseg.core.evaluation.bench.engines import BenchProgress, ModelSpec, run_on_ray
+from vidseg.core.evaluation.bench.store import Store
 from vidseg.core.progress import LineDisplay
 from vidseg.core.random_model import random_model
 from vidseg.core.types import InputError

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
-from vidseg.core.bench.tally import Tally, scores_of, tally_clip
+from vidseg.core.evaluation.bench.tally import Tally, scores_of, tally_clip
+from vidseg.core.evaluation.metrics import confusion_matrix, matched_mean_iou
 from vidseg.core.files.images import read_labels
-from vidseg.core.metrics import confusion_matrix, matched_mean_iou
 from vidseg.core.types import InputError
 
 CLIPS = sorted((Path(__file__).parents[2] / "quality" / "clips").iterdir())

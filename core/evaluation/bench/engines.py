@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ..backbones.memory import default_device
-from ..backbones.protocol import Backbone
-from ..progress import Display, duration
-from ..types import InputError, Progress, no_progress
+from ...backbones.memory import default_device
+from ...backbones.protocol import Backbone
+from ...progress import Display, duration
+from ...types import InputError, Progress, no_progress
 from .job import Job, JobResult, run_job
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
-
 RETRIES = 3
 """Times a job is run again after its worker was lost."""
 INIT_HINT = "Start one with `ray start --head`, or leave out RAY_ADDRESS to use this machine."
@@ -46,7 +45,7 @@ class ModelSpec:
         """Load the model; None where no row needs one."""
         if self.path is None:
             return None
-        from ..backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
+        from ...backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
         device = torch.device(self.device) if self.device else default_device()
         return load_diffusers(self.path, dtype=self.dtype, device=device)

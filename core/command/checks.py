@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .baselines import Baseline
-from .config.settings import Settings
-from .files.clip import FRAMES_FOLDER, ClipInfo
-from .files.images import is_black_and_white, read_labels
-from .files.result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
-from .method.frames import coarse_grid, model_size
-from .types import VOID, InputError
+from ..config.settings import Settings
+from ..evaluation.baselines import Baseline
+from ..files.clip import FRAMES_FOLDER, ClipInfo
+from ..files.images import is_black_and_white, read_labels
+from ..files.result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
+from ..method.frames import coarse_grid, model_size
+from ..types import VOID, InputError
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,9 @@
-"""Two floors to compare with: colour clusters carried by the scene context, and every frame clustered alone."""
+"""Hyperparameters of what is done with results, and of baselines; each with its source.
+
+What is done: corrections, instances, scene files. "measured" stands for the six DAVIS clips of
+`benchmarks/corrections.py` with the bundled model, "chosen" for a value of ours that no measurement backs. How masks
+are finished is what the user asks for: `masks.Finish`.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +14,22 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .backbones.protocol import Backbone
-from .config.parts import ClusterConfig, RefinementConfig
-from .config.settings import Settings
-from .config_results import COLOR_POSITION_WEIGHT
-from .method.clustering import cluster_anchor
-from .method.coarse import CoarseScan
-from .method.enlarging import bilinear
-from .method.features import window_features
-from .method.frames import FrameSource, check_frames, coarse_grid, fit_frames
-from .method.pipeline import make_seeds
-from .method.upsampling import upsample
-from .method.windows import spans, windows
-from .regions.labels import assign_clusters
-from .types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
+from ..backbones.protocol import Backbone
+from ..config.parts import ClusterConfig, RefinementConfig
+from ..config.settings import Settings
+from ..method.clustering import cluster_anchor
+from ..method.coarse import CoarseScan
+from ..method.enlarging import bilinear
+from ..method.features import window_features
+from ..method.frames import FrameSource, check_frames, coarse_grid, fit_frames
+from ..method.pipeline import make_seeds
+from ..method.upsampling import upsample
+from ..method.windows import spans, windows
+from ..regions.labels import assign_clusters
+from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
 
+COLOR_POSITION_WEIGHT = 0.5
+"""Length of a frame's sides beside the range of a colour channel, in the tokens of the colour baseline (chosen)."""
 Baseline = Literal["color", "frame"]
 
 

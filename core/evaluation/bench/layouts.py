@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ..files.clip import natural_key
-from ..files.images import IMAGE_SUFFIXES
+from ...files.clip import natural_key
+from ...files.images import IMAGE_SUFFIXES
+from ...types import InputError
 from ..scoring import json_object
-from ..types import InputError
-from .dataset import BenchClip, Dataset
-from .masks import CAMVID_CLASSES, CITYSCAPES_CLASSES
+from .dataset import CAMVID_CLASSES, CITYSCAPES_CLASSES, BenchClip, Dataset
 
 VSPW_FPS, CITYSCAPES_FPS, CAMVID_FPS = 15.0, 17.0, 15.0
 """Frames per second of the published frames; CamVid: every second one of 30, which are those with ground truth."""

@@ -12,15 +12,15 @@ from pathlib import Path
 from ..checkpoints.describe import fingerprint, model_kind, model_num_frames
 from ..config.overrides import with_overrides
 from ..config.settings import QUALITIES, Settings
+from ..evaluation.bench.dataset import Dataset
+from ..evaluation.bench.engines import BenchProgress, Engine, ModelSpec, run_local, run_on_ray
+from ..evaluation.bench.job import Job
+from ..evaluation.bench.layouts import LAYOUTS, open_dataset
+from ..evaluation.bench.methods import Method, methods_of, titled
+from ..evaluation.bench.report import write_report
+from ..evaluation.bench.store import Store
 from ..progress import open_display
 from ..types import InputError
-from .dataset import Dataset
-from .engines import BenchProgress, Engine, ModelSpec, run_local, run_on_ray
-from .job import Job
-from .layouts import LAYOUTS, open_dataset
-from .methods import Method, methods_of, titled
-from .report import write_report
-from .store import Store
 
 EXIT_OK, EXIT_INCOMPLETE = 0, 2
 """Exit codes: every clip has a result; some have none."""

@@ -11,22 +11,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .backbones.memory import default_device
-from .backbones.protocol import Backbone
-from .baselines import Baseline, color_windows, frame_windows
-from .checkpoints.describe import describe_model
-from .config.settings import Settings
-from .files.clip import Clip, open_clip
-from .files.record import AreaList, RunDescription, RunResult
-from .files.result_folder import OVERLAY_FILE, ResultFolder, areas_of, colours_of
-from .files.video_writer import write_video
-from .method.estimate import announce
-from .method.pipeline import ScanState, segment_windows
-from .method.windows import spans
-from .progress import RunProgress
-from .regions.palette import legend, overlay
-from .run_checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
-from .types import InputError, InterruptedByUserError, LabelMaps, Region
+from ..backbones.memory import default_device
+from ..backbones.protocol import Backbone
+from ..checkpoints.describe import describe_model
+from ..config.settings import Settings
+from ..evaluation.baselines import Baseline, color_windows, frame_windows
+from ..files.clip import Clip, open_clip
+from ..files.record import AreaList, RunDescription, RunResult
+from ..files.result_folder import OVERLAY_FILE, ResultFolder, areas_of, colours_of
+from ..files.video_writer import write_video
+from ..method.estimate import announce
+from ..method.pipeline import ScanState, segment_windows
+from ..method.windows import spans
+from ..progress import RunProgress
+from ..regions.palette import legend, overlay
+from ..types import InputError, InterruptedByUserError, LabelMaps, Region
+from .checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
 
 RECORD_GROWTH = 1.5
 """Factor by which the finished frames grow between two records of an unfinished run."""
@@ -148,7 +148,7 @@ class SegmentRun:
         options = self.options
         if options.baseline == "color" or options.model is None:
             return None, "cpu"
-        from .backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
+        from ..backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
         device = torch.device(options.device) if options.device else default_device()
         backbone = load_diffusers(options.model, dtype=options.dtype, device=device)

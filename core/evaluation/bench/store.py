@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files.clip import fingerprint_of
-from ..files.record import flattened, short
-from ..files.result_folder import ResultFolder, label_image
-from ..types import InputError
+from ...files.clip import fingerprint_of
+from ...files.record import flattened, short
+from ...files.result_folder import ResultFolder, label_image
+from ...types import InputError
 from .dataset import BenchClip
 from .job import Job, JobResult
 from .tally import Tally

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...types import VOID, InputError
 from ..metrics import (
     CONSISTENCY,
     Agreement,
@@ -18,7 +19,6 @@ from ..metrics import (
     mean_iou,
     video_consistency,
 )
-from ..types import VOID, InputError
 
 BOUNDARY_STRIDE = 5
 """Every fifth labelled frame is looked at for the boundary measure, which costs more than all others."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from .config.overrides import parsed, setting_names, with_overrides
-from .config.settings import PRESETS, QUALITIES, Settings, at_quality, changed, preset, seen_together
+from ..config.overrides import parsed, setting_names, with_overrides
+from ..config.settings import PRESETS, QUALITIES, Settings, at_quality, changed, preset, seen_together
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OPTIONS = {

@@ -8,14 +8,14 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from ..backbones.protocol import Backbone
+from ...backbones.protocol import Backbone
+from ...config.overrides import with_overrides
+from ...config.settings import PRESETS, Settings, at_quality, preset, seen_together
+from ...method.frames import FrameSource
+from ...method.pipeline import segment_windows
+from ...types import InputError, Progress
 from ..baselines import BaselineResult, color_windows, frame_windows
-from ..config.overrides import with_overrides
-from ..config.settings import PRESETS, Settings, at_quality, preset, seen_together
-from ..method.frames import FrameSource
-from ..method.pipeline import segment_windows
-from ..propagation import propagation_windows
-from ..types import InputError, Progress
+from ..label_propagation import propagation_windows
 from .dataset import Dataset
 
 Kind = Literal["method", "color", "frame", "propagation"]

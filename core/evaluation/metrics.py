@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .types import MAX_LABEL, VOID, InputError, require_shape
+from ..types import MAX_LABEL, VOID, InputError, require_shape
 
 Agreement = Literal["correct", "constant"]
 CONSISTENCY: Mapping[str, tuple[int, Agreement]] = {

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import Backbone
-from ..config.settings import Settings
-from ..files.record import versions
-from ..regions.labels import assign_clusters
-from ..types import VOID, InputError, Progress, no_progress
+from ...backbones.protocol import Backbone
+from ...config.settings import Settings
+from ...files.record import versions
+from ...regions.labels import assign_clusters
+from ...types import VOID, InputError, Progress, no_progress
 from .dataset import BenchClip, ClipFrames
 from .methods import Method
 from .tally import Tally, scores_of, tally_clip

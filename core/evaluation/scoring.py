@@ -13,14 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .files.images import is_black_and_white, read_labels
-from .files.record import FRAME_NAMES
-from .files.result_folder import LABELS_FOLDER, RECORD_FILE
+from ..files.images import is_black_and_white, read_labels
+from ..files.record import FRAME_NAMES
+from ..files.result_folder import LABELS_FOLDER, RECORD_FILE
+from ..types import VOID, InputError
 from .metrics import CONSISTENCY, MeanIoU, VideoConsistency, class_ious
-from .types import VOID, InputError
 
 logger = logging.getLogger(__name__)
-
 MASKS_FOLDER = "masks"
 """Folder of the masks inside a clip's folder."""
 _NUMBERED = re.compile(r"(\d+)\.png")

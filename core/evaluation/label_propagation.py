@@ -1,23 +1,42 @@
-"""A baseline: the ground truth of the first frame carried on by feature similarity (label propagation, DIFT)."""
+"""Hyperparameters of what is done with results, and of baselines; each with its source.
+
+What is done: corrections, instances, scene files. "measured" stands for the six DAVIS clips of
+`benchmarks/corrections.py` with the bundled model, "chosen" for a value of ours that no measurement backs. How masks
+are finished is what the user asks for: `masks.Finish`.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .backbones.protocol import Backbone
+from ..backbones.protocol import Backbone
+from ..config.settings import Settings
+from ..method.features import window_features
+from ..method.frames import FrameSource
+from ..method.windows import spans
+from ..regions.labels import regions_of
+from ..types import VOID, Grid, InputError, LabelMaps, Progress, no_progress
 from .baselines import BaselineResult
-from .config.settings import Settings
-from .config_results import PropagationConfig
-from .method.features import window_features
-from .method.frames import FrameSource
-from .method.windows import spans
-from .regions.labels import regions_of
-from .types import VOID, Grid, InputError, LabelMaps, Progress, no_progress
+
+
+@dataclass(frozen=True)
+class PropagationConfig:
+    """Label propagation, a baseline, as DIFT (Tang et al. 2023): settings of its README for DAVIS, Stable Diffusion."""
+
+    num_neighbors: int = 15
+    """Source cells that vote on a cell."""
+    num_recent: int = 28
+    """Frames before the current one that are sources, beside the first frame."""
+    radius: int = 15
+    """Cells, along a side, that a source may lie away in frames other than the first."""
+    temperature: float = 0.2
+    """Divides cosine similarities before the softmax."""
 
 
 def propagation_windows(

@@ -12,22 +12,22 @@ from pathlib import Path
 
 import torch
 
-from .backbones.memory import is_out_of_memory, peak_memory
-from .bench.command import add_options as add_bench_options
-from .bench.command import bench
-from .bench.engines import ModelSpec
-from .checkpoints.describe import describe_model, fingerprint, model_kind, model_num_frames
-from .cli_options import DTYPES, add_device_options, add_segment_options, option_names, settings_of
-from .config.overrides import with_overrides
-from .config.settings import Settings
-from .files.images import IMAGE_SUFFIXES
-from .files.result_folder import ResultFolder
-from .method.estimate import stage_shares
-from .progress import RunProgress, open_display
-from .random_model import random_model
-from .scoring import score_folder
-from .segment_run import SegmentOptions, SegmentRun
-from .types import InputError, InterruptedByUserError
+from ..backbones.memory import is_out_of_memory, peak_memory
+from ..checkpoints.describe import describe_model, fingerprint, model_kind, model_num_frames
+from ..config.overrides import with_overrides
+from ..config.settings import Settings
+from ..evaluation.bench.engines import ModelSpec
+from ..evaluation.scoring import score_folder
+from ..files.images import IMAGE_SUFFIXES
+from ..files.result_folder import ResultFolder
+from ..method.estimate import stage_shares
+from ..progress import RunProgress, open_display
+from ..random_model import random_model
+from ..types import InputError, InterruptedByUserError
+from .bench import add_options as add_bench_options
+from .bench import bench
+from .options import DTYPES, add_device_options, add_segment_options, option_names, settings_of
+from .segment import SegmentOptions, SegmentRun
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 """Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""

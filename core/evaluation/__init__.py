@@ -1,0 +1,1 @@
+"""How good a result is: metrics, scores of a folder, baselines, and the paper's tables."""
