@@ -6,22 +6,17 @@ from comfy_api.latest import ComfyExtension, io
 
 from .coarse import CorrespondenceRefine, KMeansInit, SceneContextKNN
 from .corrections import CorrectRegions
+from .demo_model import LoadDemoModel
 from .features import ExtractDiffusionFeatures
-from .files import LoadRegions, SaveRegions
-from .fine import MaskedModulationUpsample
-from .handing import (
-    ExportRegions,
-    FinishMask,
-    RegionsToSEGS,
-    RegionsToTracker,
-    SplitInstances,
-)
-from .picking import PickRegions
+from .files import ExportRegions, LoadRegions, SaveRegions
+from .masks import FinishMask, RegionsToMask, RegionsToMasks, RegionsToSEGS, RegionsToTracker
+from .pick_regions import PickRegions
 from .previews import PreviewFeatures, PreviewRegions
-from .regions import AssignRegionsFromMask, NameRegions, RegionsToMask, RegionsToMasks
+from .regions import AssignRegionsFromMask, NameRegions, SplitInstances
 from .scenes import ApplyScene, LoadScene, SaveScene
 from .scores import ScoreRegions
-from .whole import LoadDemoModel, SegmentVideo
+from .segment_video import SegmentVideo
+from .upsample import MaskedModulationUpsample
 
 __all__ = ["NODES", "VidSegExtension"]
 

@@ -8,10 +8,11 @@ from ..core.config.settings import Settings, changed, preset
 from ..core.method.coarse import segment_coarse
 from ..core.method.pipeline import make_seeds
 from ..core.types import Features, InputError, Seeds
-from .progress import NodeProgress
-from .schema import Labels as LabelsSocket
-from .schema import Seeds as SeedsSocket
-from .schema import (
+from .host.labels import Labels, Scan
+from .host.progress import NodeProgress
+from .host.schema import Labels as LabelsSocket
+from .host.schema import Seeds as SeedsSocket
+from .host.schema import (
     advanced,
     choice_input,
     features_input,
@@ -21,8 +22,7 @@ from .schema import (
     seed_input,
     window_length_input,
 )
-from .widgets import names_widgets
-from .wires import Labels, Scan
+from .host.settings import names_widgets
 
 _DEFAULT = preset("default")
 _WINDOW_REMARK = ". Keep the same in K-Means and KNN nodes."

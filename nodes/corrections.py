@@ -8,10 +8,10 @@ from torch import Tensor
 from ..core.regions.correction_text import parsed_corrections
 from ..core.regions.corrections import Painted, corrected
 from ..core.types import Features, InputError, LabelMaps
-from .progress import NodeProgress
-from .schema import Labels as LabelsSocket
-from .schema import features_input, labels_input, schema
-from .wires import Labels
+from .host.labels import Labels
+from .host.progress import NodeProgress
+from .host.schema import Labels as LabelsSocket
+from .host.schema import features_input, labels_input, schema
 
 
 class CorrectRegions(io.ComfyNode):

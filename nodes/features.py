@@ -11,9 +11,9 @@ from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.config.parts import FEATURE_BLOCKS
 from ..core.config.settings import changed, preset
 from ..core.method.features import extract_features
-from .images import as_frames
-from .progress import NodeProgress, logged_peak
-from .schema import (
+from .host.frames import as_frames
+from .host.progress import NodeProgress, logged_peak
+from .host.schema import (
     AUTO,
     advanced,
     block_input,
@@ -29,10 +29,9 @@ from .schema import (
     seed_input,
     step_input,
 )
-from .schema import Features as FeaturesSocket
-from .selection import block_numbers
-from .video_settings import of_kind
-from .widgets import modulated_step, names_widgets
+from .host.schema import Features as FeaturesSocket
+from .host.settings import modulated_step, names_widgets, of_kind
+from .host.text import block_numbers
 
 _DEFAULT = preset("default")
 

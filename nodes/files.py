@@ -1,4 +1,4 @@
-"""Save and load regions without loss."""
+"""Save, load and export regions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..core.files.record import FORMAT
-from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, Place, ResultFolder, areas_of, colours_of
+from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder, areas_of, colours_of
+from ..core.files.video_writer import write_id_video
+from ..core.regions.export import coco
 from ..core.types import MAX_LABEL, InputError, Region, region_labels
-from .places import free_place, require_place
-from .progress import NodeProgress
-from .schema import Labels as LabelsSocket
-from .schema import schema
-from .wires import Labels
-
-OUTPUT_PLACE = Place("filename_prefix", "Free space, then run the graph again.")
+from .host.labels import Labels
+from .host.paths import OUTPUT_PLACE, free_place, require_place
+from .host.progress import NodeProgress
+from .host.schema import Labels as LabelsSocket
+from .host.schema import labels_input, schema
 
 
 class SaveRegions(io.ComfyNode):
@@ -156,3 +156,48 @@ def _found(folder: str) -> Path:
     """Return the path of a result below the output or input folder."""
     saved = "a folder of saved regions"
     return require_place("folder", folder, lambda path: (path / LABELS_FOLDER).is_dir(), saved, "Save Regions")
+
+
+COCO_FILE, ID_FILE = "coco.json", "ids.mkv"
+
+
+class ExportRegions(io.ComfyNode):
+    """Labels -> files for editors and data tools."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="ExportRegions",
+            display_name="Export Regions",
+            description="Write regions for other programs: palette PNGs, a lossless grey video whose values are the "
+            "regions' ids, and a COCO file with names and run lengths.",
+            search_aliases=["vidseg", "coco", "rle", "id matte", "cryptomatte", "export masks"],
+            is_output_node=True,
+            inputs=[
+                labels_input(),
+                io.String.Input(
+                    "filename_prefix",
+                    default="vidseg/export",
+                    tooltip="Folder and start of the name below ComfyUI's output folder.",
+                ),
+                io.Float.Input("fps", default=24.0, min=0.1, max=240.0, step=0.01, tooltip="Frames per second."),
+            ],
+            outputs=[io.String.Output("folder", display_name="folder")],
+        )
+
+    @classmethod
+    def execute(cls, labels: Labels, filename_prefix: str, fps: float) -> io.NodeOutput:
+        """Write the folder."""
+        path, saved = free_place(filename_prefix, "export")
+        folder, progress = ResultFolder(path, OUTPUT_PLACE), NodeProgress()
+        full = labels.full(progress)
+        folder.prepare(full.maps.numel())
+        folder.write_label_maps(0, full.maps, progress)
+        folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps, progress))
+        folder.write_file(COCO_FILE, lambda path: _write_json(path, coco(full, progress=progress)))
+        return io.NodeOutput(saved, ui=ui.PreviewText(f"{COCO_FILE}, {ID_FILE} and PNGs in output/{saved}"))
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value) + "\n", encoding="utf-8")

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..core.regions.palette import legend, overlay
 from ..core.types import Features
-from .images import as_frames, beside_legend, principal_colours, reduced, with_tags
-from .progress import NodeProgress
-from .schema import features_input, fps_input, labels_input, schema
-from .wires import Labels, require_frames_of
+from .host.frames import as_frames
+from .host.labels import Labels, require_frames_of
+from .host.pictures import beside_legend, principal_colours, reduced, with_tags
+from .host.progress import NodeProgress
+from .host.schema import features_input, fps_input, labels_input, schema
 
 PREVIEW_SIDE = 512
 """Longer side of what is shown inside a node, pixels."""

@@ -1,19 +1,20 @@
-"""Name, choose and mask regions."""
+"""Name, merge and split regions."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.regions.labels import region_masks, seeds_from_reference, union_mask
-from ..core.types import VOID, Region, Seeds
-from .images import one_label_map
-from .progress import NodeProgress
-from .schema import Labels as LabelsSocket
-from .schema import Seeds as SeedsSocket
-from .schema import advanced, labels_input, regions_input, schema
-from .selection import chosen_labels, names_and_merges, parsed_class_names
-from .wires import Labels
+from ..core.regions.instances import InstanceConfig, split_instances
+from ..core.regions.labels import seeds_from_reference
+from ..core.types import VOID, LabelMaps, Seeds
+from .host.frames import one_label_map
+from .host.labels import Labels
+from .host.progress import NodeProgress
+from .host.schema import Labels as LabelsSocket
+from .host.schema import Seeds as SeedsSocket
+from .host.schema import advanced, labels_input, regions_input, schema
+from .host.text import ALL_REGIONS, chosen_or_all, names_and_merges, parsed_class_names
 
 
 class NameRegions(io.ComfyNode):
@@ -97,58 +98,50 @@ class AssignRegionsFromMask(io.ComfyNode):
         )
 
 
-class RegionsToMask(io.ComfyNode):
-    """One mask of some regions."""
+_INSTANCES = InstanceConfig()
+
+
+class SplitInstances(io.ComfyNode):
+    """Regions -> separate things."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
-            node_id="RegionsToMask",
-            display_name="Regions to Mask",
-            description="Make one mask per frame of the regions that you name, for inpainting, compositing and the "
-            "like.",
-            search_aliases=["vidseg", "mask", "select region", "matte"],
+            node_id="SplitInstances",
+            display_name="Split Instances",
+            description="Split regions into their separate things, such as people into person 1 and person 2. Each "
+            "keeps its id from frame to frame, also where two of them touch for a while.",
+            search_aliases=["vidseg", "instance segmentation", "separate objects", "track ids"],
             inputs=[
                 labels_input(),
-                regions_input("Preview Regions shows them."),
-                io.Boolean.Input("invert", default=False, tooltip="Everything but these regions."),
+                regions_input(ALL_REGIONS),
+                io.Float.Input(
+                    "min_share",
+                    default=_INSTANCES.min_share,
+                    min=0.0,
+                    max=1.0,
+                    step=0.0005,
+                    round=0.0001,
+                    tooltip="Share of the frame that a thing covers at least in some frame; smaller pieces join the "
+                    "nearest thing.",
+                ),
+                io.Int.Input(
+                    "min_frames",
+                    default=_INSTANCES.min_frames,
+                    min=1,
+                    max=1000,
+                    tooltip="Frames in which a thing is apart from the others at least; what comes apart for fewer is "
+                    "one.",
+                ),
             ],
-            outputs=[io.Mask.Output("mask", display_name="mask")],
+            outputs=[LabelsSocket.Output("instances", display_name="labels")],
         )
 
     @classmethod
-    def execute(cls, labels: Labels, regions: str, invert: bool) -> io.NodeOutput:
-        """Make the mask ``(T,H,W)``."""
-        chosen = chosen_labels(regions, labels.regions)
-        progress = NodeProgress()
-        mask = union_mask(labels.full(progress).maps, chosen, progress)
-        return io.NodeOutput((~mask if invert else mask).float())
-
-
-class RegionsToMasks(io.ComfyNode):
-    """A mask batch of each region, as a list."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node."""
-        return schema(
-            node_id="RegionsToMasks",
-            display_name="Regions to Masks (list)",
-            description="Make one mask batch per region, as a list: nodes after it run once for each region.",
-            search_aliases=["vidseg", "mask list", "split regions"],
-            inputs=[labels_input(), regions_input("Preview Regions shows them. Empty: all regions.")],
-            outputs=[
-                io.Mask.Output("masks", display_name="masks", is_output_list=True),
-                io.String.Output("names", display_name="names", is_output_list=True),
-            ],
-        )
-
-    @classmethod
-    def execute(cls, labels: Labels, regions: str) -> io.NodeOutput:
-        """Make the masks, each ``(T,H,W)``, and the regions' names."""
-        known: tuple[Region, ...] = labels.regions
-        chosen = chosen_labels(regions, known) if regions.strip() else tuple(region.label for region in known)
-        names = {region.label: region.name for region in known}
-        masks = region_masks(labels.full(NodeProgress()).maps, chosen).float()
-        return io.NodeOutput(list(masks), [names[label] for label in chosen])
+    def execute(cls, labels: Labels, regions: str, min_share: float, min_frames: int) -> io.NodeOutput:
+        """Split the regions."""
+        config = InstanceConfig(min_share, min_frames)
+        whole = LabelMaps(labels.maps, labels.regions)
+        maps, found = split_instances(whole, chosen_or_all(regions, labels), config, progress=NodeProgress())
+        return io.NodeOutput(labels._replace(maps=maps, regions=found, scan=None))

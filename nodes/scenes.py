@@ -9,12 +9,12 @@ from comfy_api.latest import io, ui
 from ..core.config.settings import changed, preset
 from ..core.method.scene import Scene, labelled_by, scene_of
 from ..core.types import Features, InputError, LabelMaps
-from .places import free_place, require_place
-from .progress import NodeProgress
-from .schema import Labels as LabelsSocket
-from .schema import advanced, features_input, labels_input, schema, window_length_input
-from .widgets import names_widgets
-from .wires import Labels
+from .host.labels import Labels
+from .host.paths import free_place, require_place
+from .host.progress import NodeProgress
+from .host.schema import Labels as LabelsSocket
+from .host.schema import advanced, features_input, labels_input, schema, window_length_input
+from .host.settings import names_widgets
 
 SceneSocket = io.Custom("VIDSEG_SCENE")
 SUFFIX = ".safetensors"

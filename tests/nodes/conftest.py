@@ -45,7 +45,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def loaded(model_file: Path) -> Any:
     """The same as the host holds it: model, vae, positive and negative."""
-    from vidseg.nodes.narrow_model import load_narrow_model  # noqa: PLC0415
+    from vidseg.nodes.demo_model import load_narrow_model  # noqa: PLC0415
 
     return load_narrow_model(model_file)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vidseg.nodes import NODES
-from vidseg.nodes.narrow_model import LoadedModel
+from vidseg.nodes.demo_model import LoadedModel
 
 NODE = {node.define_schema().node_id: node for node in NODES}
 STAGES = (

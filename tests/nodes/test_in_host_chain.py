@@ -20,11 +20,11 @@ from vidseg.core.files.clip import open_clip
 from vidseg.core.files.video_writer import write_video
 from vidseg.core.method.pipeline import segment
 from vidseg.core.types import Features, Grid, InputError, Region
-from vidseg.nodes import progress
-from vidseg.nodes.images import beside_legend, with_tags
-from vidseg.nodes.narrow_model import LoadedModel
-from vidseg.nodes.sources import HeldFrames
-from vidseg.nodes.wires import Labels
+from vidseg.nodes.demo_model import LoadedModel
+from vidseg.nodes.host import progress
+from vidseg.nodes.host.frames import HeldFrames
+from vidseg.nodes.host.labels import Labels
+from vidseg.nodes.host.pictures import beside_legend, with_tags
 
 from .graphs import call, coarse_labels, wired
 
@@ -124,7 +124,8 @@ def test_the_last_stage_ends_with_a_full_bar(
 ) -> None:
     shown: list[tuple[float, str]] = []
     monkeypatch.setattr(
-        "vidseg.nodes.progress.NodeDisplay.show", lambda _self, fraction, text, last: shown.append((fraction, text))
+        "vidseg.nodes.host.progress.NodeDisplay.show",
+        lambda _self, fraction, text, last: shown.append((fraction, text)),
     )
     call("MaskedModulationUpsample", **wired(loaded), features=features, labels=coarse_labels(features))
     assert shown[-1][0] == pytest.approx(1)
@@ -312,7 +313,7 @@ def test_interrupted_upsampling_can_be_repeated(
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     with monkeypatch.context() as patch, pytest.raises(comfy.model_management.InterruptProcessingException):
-        patch.setattr("vidseg.nodes.progress.NodeProgress.__call__", stop)
+        patch.setattr("vidseg.nodes.host.progress.NodeProgress.__call__", stop)
         call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels)
     again = call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels)
     assert torch.equal(again.maps, full.maps)

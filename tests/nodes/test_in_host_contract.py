@@ -21,7 +21,7 @@ from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.config.settings import preset
 from vidseg.core.method.features import extract_features
 from vidseg.core.types import InputError
-from vidseg.nodes.narrow_model import LoadedModel, load_narrow_model
+from vidseg.nodes.demo_model import LoadedModel, load_narrow_model
 
 from ..core.backbones import test_contract as contract
 from ..core.backbones.narrow_models import SD1, SD2, narrow_model

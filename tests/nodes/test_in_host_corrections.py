@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones.protocol.comfy import denoiser as comfy_denoiser
 from vidseg.core.types import InputError
-from vidseg.nodes.narrow_model import LoadedModel
+from vidseg.nodes.demo_model import LoadedModel
 
 from .graphs import NODE, call, coarse_labels, wired
 

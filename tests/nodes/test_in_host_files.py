@@ -9,7 +9,7 @@ import folder_paths
 import pytest
 import torch
 from vidseg.core.types import InputError, Region
-from vidseg.nodes.wires import Labels
+from vidseg.nodes.host.labels import Labels
 
 from .graphs import NODE, call
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core.types import InputError, Region
-from vidseg.nodes.narrow_model import LoadedModel
-from vidseg.nodes.wires import Labels
+from vidseg.nodes.demo_model import LoadedModel
+from vidseg.nodes.host.labels import Labels
 
 from .graphs import NODE, call, coarse_labels, wired
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from vidseg.core.types import Features, Grid, Region
-from vidseg.nodes import progress
-from vidseg.nodes.wires import Labels
+from vidseg.nodes.host import progress
+from vidseg.nodes.host.labels import Labels
 
 from .graphs import call
 

@@ -12,7 +12,7 @@ import comfy.model_patcher
 import pytest
 from torch import Tensor
 from vidseg.core.types import InputError
-from vidseg.nodes.narrow_model import LoadedModel
+from vidseg.nodes.demo_model import LoadedModel
 
 from .graphs import call, coarse_labels, wired
 

@@ -20,7 +20,7 @@ from vidseg.core.backbones.protocol import Denoiser
 from vidseg.core.checkpoints.sizes import UNET_PREFIX
 from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.types import Features, InputError
-from vidseg.nodes.narrow_model import LoadedModel, load_narrow_model
+from vidseg.nodes.demo_model import LoadedModel, load_narrow_model
 
 from ..core.backbones.narrow_models import SD1, SD2, narrow_model
 from ..core.backbones.test_contract import close

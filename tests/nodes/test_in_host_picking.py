@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 from vidseg.core.types import InputError, Region
-from vidseg.nodes.picker_files import KEY, MAX_FRAMES, SIDE
-from vidseg.nodes.wires import Labels
+from vidseg.nodes.host.labels import Labels
+from vidseg.nodes.pick_regions import KEY, MAX_FRAMES, SIDE
 
 from .graphs import NODE, call, coarse_labels, wired
 

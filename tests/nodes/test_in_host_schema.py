@@ -9,7 +9,7 @@ import pytest
 import vidseg
 from comfy_api.latest import io
 from vidseg.core.config.settings import preset
-from vidseg.nodes.schema import AUTO
+from vidseg.nodes.host.schema import AUTO
 
 from .graphs import NODE, STAGES, defaults
 

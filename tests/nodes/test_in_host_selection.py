@@ -8,9 +8,9 @@ import pytest
 import torch
 from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import InputError, Region
-from vidseg.nodes import selection
-from vidseg.nodes.images import as_frames, as_label_maps
-from vidseg.nodes.selection import block_numbers, chosen_labels, names_and_merges, parsed_class_names
+from vidseg.nodes.host import text as selection
+from vidseg.nodes.host.frames import as_frames, as_label_maps
+from vidseg.nodes.host.text import block_numbers, chosen_labels, names_and_merges, parsed_class_names
 
 REGIONS = (Region(1, "sky"), Region(3, "region 3"), Region(4, "a dog"), Region(7, "12"))
 

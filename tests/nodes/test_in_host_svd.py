@@ -23,7 +23,7 @@ from vidseg.core.config.settings import Settings, changed, preset
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import segment
 from vidseg.core.types import InputError
-from vidseg.nodes.sources import HeldFrames
+from vidseg.nodes.host.frames import HeldFrames
 
 from ..core.backbones import test_video_contract as contract
 from ..core.backbones.narrow_models import SVD, narrow_model
@@ -273,7 +273,7 @@ def test_nodes_take_the_preset_of_the_kind(svd: LoadedSvd, frames: Tensor, monke
         ("features", "extract_features", None), ("fine", "upsample", (None, ())), ("whole", "_segmented", (None, ())),
     ):  # fmt: skip
         monkeypatch.setattr(f"vidseg.nodes.{module}.{name}", spy(module, result))
-    monkeypatch.setattr("vidseg.nodes.fine.require_features_of", lambda *_arguments: None)
+    monkeypatch.setattr("vidseg.nodes.upsample.require_features_of", lambda *_arguments: None)
     video = {"model": svd.model, "vae": svd.vae}
     stub = SimpleNamespace(maps=None, regions=(), scan=None, frame_size=(64, 128), num_frames=3)
     call("ExtractDiffusionFeatures", **video, frames=frames, clip_vision=svd.clip_vision)

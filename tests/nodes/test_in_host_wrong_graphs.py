@@ -16,7 +16,7 @@ from torch import Tensor
 from vidseg.core.method.scene import scene_of
 from vidseg.core.types import Features, InputError, LabelMaps
 from vidseg.nodes import whole
-from vidseg.nodes.narrow_model import LoadedModel
+from vidseg.nodes.demo_model import LoadedModel
 
 from .graphs import call, wired
 

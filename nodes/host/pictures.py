@@ -1,4 +1,4 @@
-"""The host's IMAGE and MASK as the core's frames and label maps, and pictures for people."""
+"""Pictures for people: legends, tags, reduced previews."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..core.files.images import is_black_and_white
-from ..core.regions.palette import PALETTE, legend
-from ..core.regions.table import inner_point
-from ..core.types import MAX_LABEL, VOID, Features, InputError, Region
+from ...core.regions.palette import legend
+from ...core.regions.table import inner_point
+from ...core.types import Features, Region
 
-_EDGE_SHARE = 0.3
-"""Part of a mask that soft edges cover at most."""
 _MARGIN = 8
 """Pixels between a preview and its legend."""
 _OUTLINE = 2
@@ -25,89 +22,6 @@ _MOST_COLUMNS, _SHEET_ASPECT = 8, 1.7
 """Columns of the legend beside a preview, and width to height of the room in a node that it should fill."""
 _TAGGED_SHARE = 1 / 1000
 """Part of the picture that a region must cover to get a tag."""
-
-
-def as_frames(images: Tensor) -> Tensor:
-    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: grey becomes RGB, alpha is dropped.
-
-    Raises:
-        InputError: it is no batch of images, or has none.
-    """
-    if not isinstance(images, Tensor) or images.ndim != 4 or 0 in images.shape:
-        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"`frames` must be a batch of at least one image, but got {shape}. Check the video loader.")
-    colours = images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)
-    return colours.float().cpu()
-
-
-def as_label_maps(mask: Tensor) -> Tensor:
-    """Return a MASK or IMAGE that shows labels as label maps ``(T,H,W)`` uint8.
-
-    - black and white: 0 and 1, parted in the middle where edges are soft;
-    - grey: the grey value from 0 to 255, where 255 is void;
-    - the colours of VidSeg's palette: their labels;
-    - other flat colours: numbered in the order of their RGB values.
-
-    Raises:
-        InputError: no image, or more than 255 colours, as in a photo or a JPEG.
-    """
-    if not isinstance(mask, Tensor) or mask.ndim not in (3, 4) or 0 in mask.shape:
-        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise InputError(f"`mask` must be a mask or a label image, but got {shape}. Check the node before.")
-    levels = (mask.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
-    grey = levels if levels.ndim == 3 else levels[..., 0]
-    if levels.ndim == 4 and levels.shape[-1] >= 3 and bool((levels[..., :3] != grey[..., None]).any()):
-        return _labels_of_colours(levels[..., :3])
-    if is_black_and_white(grey) or _has_soft_edges(grey):
-        return (grey > VOID // 2).to(torch.uint8)
-    return grey
-
-
-def _has_soft_edges(grey: Tensor) -> bool:
-    """Return whether grey values ``(T,H,W)`` uint8 are those of a black-and-white mask with blurred edges.
-
-    Mostly black and white, and light grey in between, where label images have small numbers.
-    """
-    between = (grey > 0) & (grey < VOID)
-    both = bool((grey == 0).any()) and bool((grey == VOID).any())
-    return both and bool((between & (grey > VOID // 2)).any()) and int(between.sum()) <= _EDGE_SHARE * grey.numel()
-
-
-def _labels_of_colours(levels: Tensor) -> Tensor:
-    """Return labels ``(T,H,W)`` uint8 of colours ``(T,H,W,3)`` uint8."""
-    codes = (levels.long() * torch.tensor([65536, 256, 1])).sum(-1)
-    colours, indices = torch.unique(codes, return_inverse=True)
-    if len(colours) > MAX_LABEL:
-        raise InputError(
-            f"`mask` must show labels as at most {MAX_LABEL} flat colours, but got {len(colours)} colours. "
-            "Use a PNG label image, not a photo or a JPEG."
-        )
-    palette = (PALETTE.long() * torch.tensor([65536, 256, 1])).sum(-1)
-    known = {int(code): label for label, code in enumerate(palette)}
-    if all(int(colour) in known for colour in colours):
-        table = torch.tensor([known[int(colour)] for colour in colours])
-        return table[indices].to(torch.uint8)
-    return indices.to(torch.uint8)
-
-
-def one_label_map(mask: Tensor, which: str) -> Tensor:
-    """Return the label map ``(H,W)`` uint8 of a single MASK or IMAGE, that of ``which`` frame.
-
-    Raises:
-        InputError: several pictures, or one that shows a single class.
-    """
-    maps = as_label_maps(mask)
-    if len(maps) != 1:
-        raise InputError(
-            f"`mask` must be one picture, that of {which}, but got {len(maps)}. Pick it with ImageFromBatch; of a "
-            "batch of masks after Convert Mask to Image."
-        )
-    if len(torch.unique(maps)) < 2:
-        raise InputError(
-            f"`mask` must show at least two classes in {which}, but it is empty or all the same. Paint the mask, or "
-            "check that the image has one."
-        )
-    return maps[0]
 
 
 def with_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tensor:

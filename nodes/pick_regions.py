@@ -1,4 +1,4 @@
-"""What the region picker shows: small frames with the regions under each pixel, and the table of the regions."""
+"""Pick regions by clicking, and the files that the picker in the browser shows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,88 @@ from typing import Any
 import folder_paths
 import numpy as np
 import torch
+from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
 from ..core.files.result_folder import colours_of
-from ..core.regions.labels import reduced_reference
-from ..core.regions.points import Picks
-from ..core.regions.table import region_table
-from ..core.types import LabelMaps, Progress
-from .images import reduced, reduced_size
+from ..core.regions.labels import reduced_reference, union_mask
+from ..core.regions.points import Picks, described, parsed_points, resolved
+from ..core.regions.table import pixel_counts, region_table
+from ..core.types import InputError, LabelMaps, Progress
+from .host.frames import as_frames
+from .host.labels import Labels, require_frames_of
+from .host.pictures import reduced, reduced_size
+from .host.progress import NodeProgress
+from .host.schema import Labels as LabelsSocket
+from .host.schema import labels_input, schema
+
+
+class PickRegions(io.ComfyNode):
+    """Choose, name, merge and hide regions by points on frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="PickRegions",
+            display_name="Pick Regions",
+            description="Click regions on a frame to put them into the mask, in all frames; name, merge and hide them. "
+            "What you pick is kept as points, so it also holds when the seed or the clip changes a little. Run once to "
+            "see the frames; nothing before this node runs again when you change the picks.",
+            search_aliases=["vidseg", "click", "select region", "points editor", "mask", "name regions"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("frames", tooltip="The frames that were segmented."),
+                labels_input(),
+                io.String.Input(
+                    "picks",
+                    default="",
+                    multiline=True,
+                    placeholder="0 0.41,0.3 dog\nname 0 0.1,0.1 sky",
+                    tooltip="What is picked, as text; the picker writes it for you. A line: frame, x,y as fractions of "
+                    "width and height, name. Points of one name are one region. Lines that start with name only name a "
+                    "region, lines that start with hide put it out of sight.",
+                ),
+                io.Boolean.Input("invert", default=False, tooltip="Everything but the picked regions."),
+            ],
+            outputs=[
+                io.Mask.Output("mask", display_name="mask"),
+                LabelsSocket.Output("named", display_name="labels"),
+                io.String.Output("report", display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, picks: str | None = None) -> bool | str:
+        """Check the text before the graph runs, unless it is connected."""
+        try:
+            parsed_points(picks or "")
+        except InputError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, **_inputs: object) -> str:
+        """Tell the host to run again when the files of the picker are gone."""
+        return folder_mark()
+
+    @classmethod
+    def execute(cls, frames: Tensor, labels: Labels, picks: str, invert: bool) -> io.NodeOutput:
+        """Find the regions under the points and make the mask ``(T,H,W)``."""
+        frames = as_frames(frames)
+        require_frames_of(labels, frames)
+        progress = NodeProgress(has_text=False)
+        full = labels.full(progress)
+        found = resolved(parsed_points(picks), full)
+        named = labels.with_names(found.names, found.merges)
+        maps = named.full(progress).maps
+        counts = pixel_counts(maps, progress).sum(0)
+        report = described(found, lambda label: f"{int(counts[label]) / maps.numel():.1%} of the clip")
+        mask = union_mask(maps, found.picked, progress)
+        shown = picker_output(frames, full, picks, found, progress)
+        return io.NodeOutput((~mask if invert else mask).float(), named, report, ui=shown)
+
 
 KEY = "vidseg_picker"
 """What the picker looks for in the output of its node, and the folder of its files in the host's temp folder."""
@@ -32,7 +105,6 @@ _MARK = "mark.txt"
 _QUALITY = 85
 _SAMPLED = 8
 """Every eighth pixel of each axis tells one clip from another: enough to name the files, and much faster than all."""
-
 Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
 

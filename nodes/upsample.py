@@ -12,8 +12,9 @@ from ..core.config.settings import at_quality, changed, preset
 from ..core.method.estimate import stage_shares
 from ..core.method.upsampling import upsample
 from ..core.types import CoarseMaps, Features
-from .progress import NodeProgress, logged_peak
-from .schema import (
+from .host.labels import Labels, require_features_of
+from .host.progress import NodeProgress, logged_peak
+from .host.schema import (
     AUTO,
     advanced,
     block_input,
@@ -26,10 +27,9 @@ from .schema import (
     schema,
     step_input,
 )
-from .schema import Features as FeaturesSocket
-from .schema import Labels as LabelsSocket
-from .widgets import modulated_step, names_widgets
-from .wires import Labels, require_features_of
+from .host.schema import Features as FeaturesSocket
+from .host.schema import Labels as LabelsSocket
+from .host.settings import modulated_step, names_widgets
 
 _DEFAULT = preset("default")
 

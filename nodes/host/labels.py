@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.config.settings import Settings
-from ..core.method.enlarging import bilinear
-from ..core.regions.labels import merged, reduced_reference, renamed
-from ..core.types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
+from ...core.config.settings import Settings
+from ...core.method.enlarging import bilinear
+from ...core.regions.labels import merged, reduced_reference, renamed
+from ...core.types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
 
 
 @dataclass(frozen=True)

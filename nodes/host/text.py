@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..core.types import InputError, Region
+from ...core.types import InputError, Region, region_labels
+from .labels import Labels
 
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 
@@ -96,3 +97,10 @@ def block_numbers(text: str) -> tuple[int, ...]:
     if not parts or not all(part.isdecimal() for part in parts):
         raise InputError(f"`blocks` must be numbers such as '6, 7, 8', but got {text!r}. Use blocks of 6 to 8.")
     return tuple(int(part) for part in parts)
+
+
+ALL_REGIONS = "Empty: all regions."
+
+
+def chosen_or_all(regions: str, labels: Labels) -> tuple[int, ...]:
+    return chosen_labels(regions, labels.regions) if regions.strip() else region_labels(labels.regions)

@@ -9,15 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import comfy.model_management
 import comfy.utils
 from comfy_execution.utils import get_executing_context
 
-from ..core.backbones.memory import PeakMemory
-from ..core.progress import REFRESH_INTERVAL, STAGE_SHARES, RunProgress
+from ...core.backbones.memory import PeakMemory
+from ...core.progress import REFRESH_INTERVAL, STAGE_SHARES, RunProgress
 
 logger = logging.getLogger(__name__)
-
 BAR_UNITS = 1000
 """Units of the bar of a node."""
 QUIET_SECONDS = 2.0

@@ -1,4 +1,4 @@
-"""Load a narrow Stable Diffusion from one file as the host's MODEL and VAE, without registering anything globally."""
+"""The bundled narrow checkpoint and its clip."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import comfy.model_base
-import comfy.model_detection
-import comfy.model_management
-import comfy.model_patcher
-import comfy.sd
 import comfy.supported_models
 import torch
+from comfy_api.latest import io
 from safetensors import safe_open
 from torch import Tensor
 
 from ..core.checkpoints.describe import CONDITIONING_KEY
 from ..core.checkpoints.sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes
+from ..core.files.clip import open_clip
 from ..core.types import InputError
+from .host.schema import schema
 
 NUM_PROMPT_TOKENS = 77
-
 Conditioning = list[list[Any]]
 
 
@@ -110,3 +107,37 @@ def _vae(weights: dict[str, Tensor], sizes: ModelSizes) -> Any:
     """Return the host's VAE of ``weights`` (names without prefix)."""
     ddconfig = {**asdict(sizes.vae), "attn_resolutions": [], "ch_mult": list(sizes.vae.ch_mult)}
     return comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": ddconfig, "embed_dim": sizes.vae.z_channels}})
+
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+DEMO_MODEL, DEMO_CLIP = ASSETS / "demo_model.safetensors", ASSETS / "demo_clip.mp4"
+
+
+class LoadDemoModel(io.ComfyNode):
+    """The bundled narrow checkpoint."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return schema(
+            node_id="LoadDemoModel",
+            display_name="Load Demo Model",
+            description="A very small Stable Diffusion that comes with VidSeg, so that every example runs without a "
+            "download, on a CPU too; and a short clip to try it on. A real checkpoint segments far better.",
+            search_aliases=["vidseg", "checkpoint", "tiny model", "example model"],
+            inputs=[],
+            outputs=[
+                io.Model.Output("model", display_name="model"),
+                io.Vae.Output("vae", display_name="vae"),
+                io.Conditioning.Output("positive", display_name="positive"),
+                io.Conditioning.Output("negative", display_name="negative"),
+                io.Image.Output("frames", display_name="frames"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        """Load the model and the clip."""
+        loaded = load_narrow_model(DEMO_MODEL)
+        with open_clip(DEMO_CLIP) as clip:
+            return io.NodeOutput(*loaded, clip.read(0, clip.num_frames))

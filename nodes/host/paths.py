@@ -8,7 +8,8 @@ from pathlib import Path
 
 import folder_paths
 
-from ..core.types import InputError
+from ...core.files.result_folder import Place
+from ...core.types import InputError
 
 
 def free_place(prefix: str, default: str, suffix: str = "") -> tuple[Path, str]:
@@ -55,3 +56,6 @@ def require_place(name: str, text: str, is_wanted: Callable[[Path], bool], what:
             f"{shown_by} shows."
         )
     return path
+
+
+OUTPUT_PLACE = Place("filename_prefix", "Free space, then run the graph again.")

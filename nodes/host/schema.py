@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from comfy_api.latest import io
 
-from ..core.config.settings import QUALITIES
+from ...core.config.settings import QUALITIES
 
 CATEGORY = "VidSeg"
 AUTO = -1
@@ -17,7 +17,6 @@ MAX_SEED = 2**32 - 1
 Features = io.Custom("VIDSEG_FEATURES")
 Seeds = io.Custom("VIDSEG_SEEDS")
 Labels = io.Custom("VIDSEG_LABELS")
-
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 _Input = TypeVar("_Input", bound=io.Input)
 

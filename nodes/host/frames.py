@@ -1,0 +1,178 @@
+"""The host's IMAGE, VIDEO and MASK as the core's frames and label maps."""
+
+from __future__ import annotations
+
+import io as bytes_io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy_api.input_impl import VideoFromFile
+from torch import Tensor
+
+from ...core.files.clip import open_clip
+from ...core.files.images import is_black_and_white
+from ...core.method.frames import FrameSource, check_frames
+from ...core.regions.palette import PALETTE
+from ...core.types import MAX_LABEL, VOID, InputError, Progress
+
+
+class HeldFrames:
+    """`FrameSource` over frames in memory."""
+
+    def __init__(self, frames: Tensor) -> None:
+        """Hold ``frames`` ``(T,H,W,3)``."""
+        self._frames = frames
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self._frames)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return frames ``start`` (included) to ``stop`` (excluded)."""
+        return self._frames[start:stop]
+
+
+@contextmanager
+def open_source(frames: Tensor | None, video: Any, progress: Progress) -> Iterator[tuple[FrameSource, tuple[int, int]]]:
+    """Open the images, or the video, whichever is wired.
+
+    Args:
+        frames: the host's IMAGE, or None.
+        video: the host's VIDEO, or None. One that is a file is decoded frame by frame, never held as a whole.
+        progress: called while a video file is checked.
+
+    Yields:
+        The frames, and their size ``(H,W)``.
+
+    Raises:
+        InputError: both or neither are wired, or the video cannot be read.
+    """
+    if (frames is None) == (video is None):
+        wired = "both" if frames is not None else "neither"
+        raise InputError(
+            f"`frames` or `video` must be wired, one of the two, but got {wired}. Wire Load Video to `video` for a "
+            "long clip, or images to `frames`."
+        )
+    if video is not None and not isinstance(video, VideoFromFile):
+        frames = video.get_components().images  # made of images in memory
+    if frames is not None:
+        held = as_frames(frames)
+        check_frames(held)
+        yield HeldFrames(held), (int(held.shape[1]), int(held.shape[2]))
+        return
+    with _file_of(video) as path, open_clip(path, progress) as clip:
+        yield clip, clip.info.frame_size
+
+
+@contextmanager
+def _file_of(video: VideoFromFile) -> Iterator[Path]:
+    """Yield the path of a video: its own, or that of a copy for one that is trimmed or lies in memory."""
+    source = video.get_stream_source()
+    trimmed = getattr(video, "get_active_trim_window", lambda: (0.0, 0.0))()
+    if not isinstance(source, bytes_io.BytesIO) and not any(trimmed):
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory(dir=temporary_folder(), prefix="vidseg-") as folder:
+        path = Path(folder) / f"video.{video.get_container_format().split(',')[0]}"
+        video.save_to(str(path))
+        yield path
+
+
+def temporary_folder() -> Path:
+    """Return the folder for temporary files of the host, which clears it."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+_EDGE_SHARE = 0.3
+"""Part of a mask that soft edges cover at most."""
+
+
+def as_frames(images: Tensor) -> Tensor:
+    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: grey becomes RGB, alpha is dropped.
+
+    Raises:
+        InputError: it is no batch of images, or has none.
+    """
+    if not isinstance(images, Tensor) or images.ndim != 4 or 0 in images.shape:
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"`frames` must be a batch of at least one image, but got {shape}. Check the video loader.")
+    colours = images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)
+    return colours.float().cpu()
+
+
+def as_label_maps(mask: Tensor) -> Tensor:
+    """Return a MASK or IMAGE that shows labels as label maps ``(T,H,W)`` uint8.
+
+    - black and white: 0 and 1, parted in the middle where edges are soft;
+    - grey: the grey value from 0 to 255, where 255 is void;
+    - the colours of VidSeg's palette: their labels;
+    - other flat colours: numbered in the order of their RGB values.
+
+    Raises:
+        InputError: no image, or more than 255 colours, as in a photo or a JPEG.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim not in (3, 4) or 0 in mask.shape:
+        shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise InputError(f"`mask` must be a mask or a label image, but got {shape}. Check the node before.")
+    levels = (mask.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
+    grey = levels if levels.ndim == 3 else levels[..., 0]
+    if levels.ndim == 4 and levels.shape[-1] >= 3 and bool((levels[..., :3] != grey[..., None]).any()):
+        return _labels_of_colours(levels[..., :3])
+    if is_black_and_white(grey) or _has_soft_edges(grey):
+        return (grey > VOID // 2).to(torch.uint8)
+    return grey
+
+
+def _has_soft_edges(grey: Tensor) -> bool:
+    """Return whether grey values ``(T,H,W)`` uint8 are those of a black-and-white mask with blurred edges.
+
+    Mostly black and white, and light grey in between, where label images have small numbers.
+    """
+    between = (grey > 0) & (grey < VOID)
+    both = bool((grey == 0).any()) and bool((grey == VOID).any())
+    return both and bool((between & (grey > VOID // 2)).any()) and int(between.sum()) <= _EDGE_SHARE * grey.numel()
+
+
+def _labels_of_colours(levels: Tensor) -> Tensor:
+    """Return labels ``(T,H,W)`` uint8 of colours ``(T,H,W,3)`` uint8."""
+    codes = (levels.long() * torch.tensor([65536, 256, 1])).sum(-1)
+    colours, indices = torch.unique(codes, return_inverse=True)
+    if len(colours) > MAX_LABEL:
+        raise InputError(
+            f"`mask` must show labels as at most {MAX_LABEL} flat colours, but got {len(colours)} colours. "
+            "Use a PNG label image, not a photo or a JPEG."
+        )
+    palette = (PALETTE.long() * torch.tensor([65536, 256, 1])).sum(-1)
+    known = {int(code): label for label, code in enumerate(palette)}
+    if all(int(colour) in known for colour in colours):
+        table = torch.tensor([known[int(colour)] for colour in colours])
+        return table[indices].to(torch.uint8)
+    return indices.to(torch.uint8)
+
+
+def one_label_map(mask: Tensor, which: str) -> Tensor:
+    """Return the label map ``(H,W)`` uint8 of a single MASK or IMAGE, that of ``which`` frame.
+
+    Raises:
+        InputError: several pictures, or one that shows a single class.
+    """
+    maps = as_label_maps(mask)
+    if len(maps) != 1:
+        raise InputError(
+            f"`mask` must be one picture, that of {which}, but got {len(maps)}. Pick it with ImageFromBatch; of a "
+            "batch of masks after Convert Mask to Image."
+        )
+    if len(torch.unique(maps)) < 2:
+        raise InputError(
+            f"`mask` must show at least two classes in {which}, but it is empty or all the same. Paint the mask, or "
+            "check that the image has one."
+        )
+    return maps[0]
