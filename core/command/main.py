@@ -31,7 +31,7 @@ from .segment import SegmentOptions, SegmentRun
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 """Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""
-ASSETS = Path(__file__).parents[1] / "assets"
+ASSETS = Path(__file__).parents[2] / "assets"
 DEMO_MODEL, DEMO_CLIP, RANDOM_MODEL = "demo_model.safetensors", "demo_clip", "random_model.safetensors"
 DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
 """Settings of the demonstration, small enough for two CPU cores."""
