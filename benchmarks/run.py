@@ -44,7 +44,7 @@ from vidseg.core.files.record import versions
 from vidseg.core.files.result_folder import label_image
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import make_seeds, segment_windows
-from vidseg.core.random_model import random_model
+from vidseg.tests.narrow_checkpoint import random_model
 
 ASSETS = Path(__file__).parents[1] / "assets"
 SD21 = ModelSizes(UNetSizes(320, num_head_channels=64, context_dim=1024), VAESizes(ch=128))

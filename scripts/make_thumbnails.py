@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
-from vidseg.core.random_model import NARROW_SVD, random_model
+from vidseg.tests.narrow_checkpoint import NARROW_SVD, random_model
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "example_workflows"

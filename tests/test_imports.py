@@ -13,17 +13,72 @@ import pytest
 from .sources import ROOT, imported_modules, module_name, source_files
 
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "server", "execution", "node_helpers"}
+DIFFUSERS = {"diffusers", "transformers"}
 CORE = source_files("core")
-ADAPTERS_OF_HOST = sorted((ROOT / "core" / "backbones").glob("comfy_*.py"))
-ADAPTERS_OF_DIFFUSERS = [
-    *sorted((ROOT / "core" / "backbones").glob("diffusers_*.py")),
-    ROOT / "core" / "backbones" / "empty_prompt.py",
-]
+ADAPTERS = {name: source_files(f"core/backbones/{name}") for name in ("comfy", "diffusers")}
 STANDALONE = [
-    path
-    for path in CORE
-    if path not in [*ADAPTERS_OF_HOST, *ADAPTERS_OF_DIFFUSERS] and path.name not in {"cli.py", "__main__.py"}
+    path for path in CORE if path not in [*ADAPTERS["comfy"], *ADAPTERS["diffusers"]] and path.name != "__main__.py"
 ]
+MAY_IMPORT = {
+    "types": set(),
+    "progress": set(),
+    "config": {"types"},
+    "checkpoints": {"config", "types"},
+    "backbones": {"config", "types"},
+    "backbones.comfy": {"backbones", "config", "types"},
+    "backbones.diffusers": {"backbones", "checkpoints", "config", "types"},
+    "regions": {"config", "types"},
+    "method": {"backbones", "config", "progress", "regions", "types"},
+    "files": {"backbones", "config", "method", "regions", "types"},
+    "evaluation": {"backbones", "backbones.diffusers", "config", "files", "method", "progress", "regions", "types"},
+    "command": {
+        "backbones", "backbones.diffusers", "checkpoints", "config", "evaluation", "files", "method", "progress",
+        "regions", "types",
+    },
+    "nodes.host": {"backbones", "config", "files", "method", "progress", "regions", "types"},
+    "nodes": {
+        "backbones", "backbones.comfy", "checkpoints", "config", "evaluation", "files", "method", "nodes.host",
+        "regions", "types",
+    },
+}  # fmt: skip
+"""Rooms, from the ground up, and the rooms whose modules those of a room may import."""
+MAX_FLOORS = 9
+"""Rooms that stand on top of each other, at most."""
+
+
+def room_of(name: str) -> str:
+    """Return the room of a module of ours: ``method`` of ``vidseg.core.method.context``."""
+    parts = name.split(".")[1:]
+    inner = parts[1:] if parts[0] == "core" else parts
+    rooms = [".".join(inner[:2]), inner[0]] if inner else [""]
+    return next((room for room in rooms if room in MAY_IMPORT), "")
+
+
+def arrows() -> dict[str, set[str]]:
+    """Return the rooms that each room imports, as they are written, at import or later."""
+    found: dict[str, set[str]] = {room: set() for room in MAY_IMPORT}
+    for path in source_files("core", "nodes"):
+        room = room_of(module_name(path))
+        names = [name for name, _ in imported_modules(path) if name.startswith("vidseg.")]
+        found.setdefault(room, set()).update({room_of(name) for name in names} - {room})
+    return found
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_rooms_import_only_what_lies_below(room: str) -> None:
+    assert arrows()[room] <= MAY_IMPORT[room]
+
+
+def test_rooms_have_no_circle_and_few_floors() -> None:
+    floors: dict[str, int] = {}
+    for room in TopologicalSorter(arrows()).static_order():  # fails on a circle
+        floors[room] = 1 + max((floors[below] for below in arrows().get(room, ())), default=0)
+    assert max(floors.values()) <= MAX_FLOORS
+
+
+@pytest.mark.parametrize("path", [path for path in source_files("core", "nodes") if path.name == "__init__.py"])
+def test_every_room_says_what_it_is_for(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith('"""')
 
 
 def top_levels(path: Path) -> set[str]:
@@ -32,14 +87,14 @@ def top_levels(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", CORE, ids=module_name)
 def test_core_imports_no_host_outside_its_adapter(path: Path) -> None:
-    if path not in ADAPTERS_OF_HOST:
+    if path not in ADAPTERS["comfy"]:
         assert not top_levels(path) & HOST
 
 
 @pytest.mark.parametrize("path", CORE, ids=module_name)
 def test_core_imports_no_diffusers_outside_its_adapter(path: Path) -> None:
-    if path not in ADAPTERS_OF_DIFFUSERS:
-        assert not top_levels(path) & {"diffusers", "transformers"}
+    if path not in ADAPTERS["diffusers"]:
+        assert not top_levels(path) & DIFFUSERS
 
 
 @pytest.mark.parametrize("path", CORE, ids=module_name)
@@ -80,7 +135,7 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_core_loads_without_host_and_diffusers() -> None:
     modules = ", ".join(module_name(path) for path in STANDALONE)
-    forbidden = sorted(HOST | {"diffusers", "transformers"})
+    forbidden = sorted(HOST | DIFFUSERS)
     code = f"import sys, {modules}\nprint(*set(sys.modules) & set({forbidden!r}))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT / "tests", timeout=120

@@ -10,25 +10,11 @@ import pytest
 
 from .sources import ROOT, module_name, source_files
 
-INVENTORY = Path(__file__).parent / "public_names.txt"
 PRODUCT = ("core", "nodes", "scripts", "assets", "web", "locales", "example_workflows", "benchmarks")
 TEXT_SUFFIXES = {".py", ".md", ".json", ".js", ".toml", ".txt", ".css", ".yaml"}
 MACHINE = re.compile(r"(^|[^a-zA-Z.])/(work|tmp|root|home)/[a-z.]|\.\./shared|\bOneDrive\b|C:\\Users")
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-
-
-def public_names(path: Path) -> list[str]:
-    """Return ``module.name`` of the functions, classes and constants of a file that have no leading underscore."""
-    names = []
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, Definition):
-            names.append(node.name)
-        elif isinstance(node, ast.Assign):
-            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            names.append(node.target.id)
-    return sorted(f"{module_name(path)}.{name}" for name in names if not name.startswith("_"))
 
 
 def definitions(path: Path) -> list[Definition]:
@@ -57,12 +43,6 @@ def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 def num_arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     return len([argument for argument in arguments if argument.arg not in {"self", "cls"}])
-
-
-def test_public_names_are_the_ones_listed() -> None:
-    """On purpose? Then write the new list: `python scripts/public_names.py`."""
-    names = [name for path in source_files("core") for name in public_names(path)]
-    assert sorted(names) == INVENTORY.read_text(encoding="utf-8").split()
 
 
 @pytest.mark.parametrize("path", source_files("core"), ids=module_name)

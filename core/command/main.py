@@ -7,7 +7,6 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,11 +17,8 @@ from ..config.overrides import with_overrides
 from ..config.settings import Settings
 from ..evaluation.bench.engines import ModelSpec
 from ..evaluation.scoring import score_folder
-from ..files.images import IMAGE_SUFFIXES
-from ..files.result_folder import ResultFolder
 from ..method.estimate import stage_shares
 from ..progress import RunProgress, open_display
-from ..random_model import random_model
 from ..types import InputError, InterruptedByUserError
 from .bench import add_options as add_bench_options
 from .bench import bench
@@ -32,7 +28,7 @@ from .segment import SegmentOptions, SegmentRun
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 """Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""
 ASSETS = Path(__file__).parents[2] / "assets"
-DEMO_MODEL, DEMO_CLIP, RANDOM_MODEL = "demo_model.safetensors", "demo_clip", "random_model.safetensors"
+DEMO_MODEL, DEMO_CLIP = "demo_model.safetensors", "demo_clip.mp4"
 DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
 """Settings of the demonstration, small enough for two CPU cores."""
 
@@ -111,32 +107,17 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
 
 
 def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
-    clips = [
-        path for path in sorted(ASSETS.glob(f"{DEMO_CLIP}*")) if path.is_dir() or path.suffix not in IMAGE_SUFFIXES
-    ]
-    if not clips:
-        raise InputError(f"`demo` must find its clip {ASSETS / DEMO_CLIP}, but it is not there. Install again.")
-    model = ASSETS / DEMO_MODEL
+    for bundled in (DEMO_CLIP, DEMO_MODEL):
+        if not (ASSETS / bundled).is_file():
+            raise InputError(f"`demo` must find {ASSETS / bundled}, but it is not there. Install again.")
     options = SegmentOptions(
-        input=clips[0],
+        input=ASSETS / DEMO_CLIP,
         out=arguments.out,
-        model=model,
+        model=ASSETS / DEMO_MODEL,
         settings=with_overrides(Settings(), DEMO_OVERRIDES),
         overwrite=arguments.overwrite,
     )
-    if not model.exists():
-        _tell("No trained model is bundled: this demo uses random weights, so regions follow colour and place only.")
-        options = replace(options, model=_written_random_model(arguments.out, overwrite=arguments.overwrite))
     return _execute(options, [*(word for word in words if word != "--overwrite"), "--overwrite"])
-
-
-def _written_random_model(out: Path, *, overwrite: bool) -> Path:
-    """Write a random model into the folder of the result and return its path."""
-    folder = ResultFolder(out)
-    folder.require_free(overwrite=overwrite, resume=False)
-    folder.prepare(0)
-    folder.write_file(RANDOM_MODEL, random_model)
-    return out / RANDOM_MODEL
 
 
 def _execute(options: SegmentOptions, again: list[str]) -> int:

@@ -125,7 +125,7 @@ def decode_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> flo
 def run_seconds(costs: UnitCosts, settings: Settings, num_labels: int, num_frames: int, first: int = 0) -> float:
     """Return the seconds for a clip of ``num_frames`` whose frames before ``first`` are finished.
 
-    A video model sees whole windows, so that frames of the last ones may count twice (`video_windows.spans`).
+    A video model sees whole windows, so that frames of the last ones may count twice (`windows.spans`).
 
     Args:
         costs: of the model.

@@ -91,7 +91,7 @@ def window_features(
     Args:
         backbone: the diffusion model.
         source: the frames.
-        span: of `video_windows.spans`.
+        span: of `windows.spans`.
         settings: frame size, sampling and feature settings.
         progress: called as ``("features", done, total)`` in frames.
     """

@@ -103,4 +103,5 @@ ALL_REGIONS = "Empty: all regions."
 
 
 def chosen_or_all(regions: str, labels: Labels) -> tuple[int, ...]:
+    """Return the labels of the regions that a text lists, of all regions where it is empty."""
     return chosen_labels(regions, labels.regions) if regions.strip() else region_labels(labels.regions)

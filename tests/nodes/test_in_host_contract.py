@@ -11,12 +11,12 @@ import comfy.model_management
 import pytest
 import torch
 from torch import Tensor
+from vidseg.core.backbones.comfy import attention as comfy_attention
+from vidseg.core.backbones.comfy import denoiser as comfy_denoiser
+from vidseg.core.backbones.comfy import tail as comfy_tail
 from vidseg.core.backbones.comfy.backbone import ComfyBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.protocol import Denoiser
-from vidseg.core.backbones.protocol.comfy import attention as comfy_attention
-from vidseg.core.backbones.protocol.comfy import denoiser as comfy_denoiser
-from vidseg.core.backbones.protocol.comfy import tail as comfy_tail
 from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.config.settings import preset
 from vidseg.core.method.features import extract_features

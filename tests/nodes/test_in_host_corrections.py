@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones.protocol.comfy import denoiser as comfy_denoiser
+from vidseg.core.backbones.comfy import denoiser as comfy_denoiser
 from vidseg.core.types import InputError
 from vidseg.nodes.demo_model import LoadedModel
 

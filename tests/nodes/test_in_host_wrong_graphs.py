@@ -15,7 +15,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 from vidseg.core.method.scene import scene_of
 from vidseg.core.types import Features, InputError, LabelMaps
-from vidseg.nodes import whole
+from vidseg.nodes import demo_model
 from vidseg.nodes.demo_model import LoadedModel
 
 from .graphs import call, wired
@@ -237,6 +237,6 @@ def test_wrong_graph_gets_a_message(loaded: LoadedModel, frames: Tensor, feature
 
 
 def test_missing_demo_model_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setattr(whole, "DEMO_MODEL", tmp_path / "demo_model.safetensors")
+    monkeypatch.setattr(demo_model, "DEMO_MODEL", tmp_path / "demo_model.safetensors")
     with pytest.raises(InputError, match="Install the node pack again"):
         call("LoadDemoModel")

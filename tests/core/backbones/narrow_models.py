@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vidseg.core.checkpoints.describe import CONDITIONING_KEY
 from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
-from vidseg.core.random_model import NARROW_SVD, random_model
+
+from ...narrow_checkpoint import NARROW_SVD, random_model
 
 SD2 = ModelSizes(UNetSizes(32, num_head_channels=32, context_dim=64), VAESizes(ch=32))
 """Shape of SD 2.1: linear projections, heads of constant width."""

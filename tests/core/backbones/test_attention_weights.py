@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+from vidseg.core.backbones import attention_weights as module
 from vidseg.core.backbones.attention_weights import AttentionWeights
-from vidseg.core.backbones.protocol import attention_weights as module
 
 HEADS, TOKENS, CHANNELS, FRAMES = 2, 6, 8, 3
 

@@ -1,0 +1,169 @@
+"""K-means on tokens and the seeds made of its clusters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+from vidseg.core.config.parts import ClusterConfig
+from vidseg.core.method import clustering
+from vidseg.core.method.clustering import (
+    cluster_anchor,
+    cluster_tokens,
+    nearest_centre,
+    normalised,
+    seeds_from_clusters,
+)
+from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError, Region
+
+from ...golden_data import golden_dir
+
+GRID = Grid(3, 4)
+
+
+def random_tokens(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_features(num_frames=6, seed=0):
+    latents = torch.zeros(num_frames, 4, 6, 8)
+    queries = random_tokens(num_frames, GRID.num_tokens, 8, seed=seed)
+    return Features(queries, queries, latents, latents, GRID, (48, 64))
+
+
+def test_normalised_equals_a_loop_and_keeps_signs():
+    tokens = random_tokens(2, 5, 7)
+    result = normalised(tokens)
+    for frame in range(2):
+        for cell in range(5):
+            largest = max(abs(float(value)) for value in tokens[frame, cell])
+            torch.testing.assert_close(result[frame, cell], tokens[frame, cell] / largest)
+    assert torch.equal(result.sign(), tokens.sign())
+    assert torch.equal(normalised(result), result)
+
+
+def test_normalised_keeps_zeros():
+    assert torch.equal(normalised(torch.zeros(2, 3)), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("function", [normalised, lambda tokens: cluster_tokens(tokens, ClusterConfig(2), 0)])
+def test_refuses_tokens_that_are_not_finite(function, bad):
+    tokens = random_tokens(4, 3)
+    tokens[2, 1] = bad
+    with pytest.raises(InputError, match="`tokens` must be finite"):
+        function(tokens)
+
+
+def test_cluster_tokens_equals_scikit_learn():
+    tokens = random_tokens(200, 8)
+    kmeans = KMeans(7, n_init=10, random_state=5).fit(tokens.numpy())
+    centres = cluster_tokens(tokens, ClusterConfig(7), 5)
+    np.testing.assert_allclose(centres, kmeans.cluster_centers_, atol=1e-6)
+    np.testing.assert_array_equal(nearest_centre(tokens, centres), kmeans.labels_)
+
+
+def test_cluster_tokens_repeats_and_depends_on_the_seed():
+    tokens = random_tokens(100, 8)
+    config = ClusterConfig(8, num_restarts=1)
+    assert torch.equal(cluster_tokens(tokens, config, 1), cluster_tokens(tokens, config, 1))
+    assert not torch.equal(cluster_tokens(tokens, config, 1), cluster_tokens(tokens, config, 2))
+
+
+def test_an_interrupt_stops_the_runs_that_wait(monkeypatch):
+    begun, lloyd = [], clustering._lloyd
+
+    def interrupt(_stage, done, total):
+        if done > total // 2:
+            raise InterruptedByUserError
+
+    monkeypatch.setattr(clustering, "_lloyd", lambda *args: (begun.append(1), lloyd(*args))[1])
+    with pytest.raises(InterruptedByUserError):
+        cluster_tokens(random_tokens(300, 8), ClusterConfig(7, num_restarts=200), 1, progress=interrupt)
+    assert 0 < len(begun) < 200
+
+
+def test_cluster_tokens_leaves_global_generators_alone():
+    before, before_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002, what is looked at
+    cluster_tokens(random_tokens(20, 3), ClusterConfig(4), 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], before_numpy)  # noqa: NPY002
+
+
+def test_as_many_clusters_as_tokens_separates_them_and_one_more_is_refused():
+    tokens = random_tokens(12, 4)
+    labels = nearest_centre(tokens, cluster_tokens(tokens, ClusterConfig(12), 1))
+    assert len(labels.unique()) == 12
+    with pytest.raises(InputError, match=r"`cluster.num_clusters` must be at most the number of tokens, 12, .* 13"):
+        cluster_tokens(tokens, ClusterConfig(13), 1)
+
+
+def test_constant_tokens_are_one_cluster_without_a_warning():
+    tokens = torch.ones(9, 4)
+    assert len(nearest_centre(tokens, cluster_tokens(tokens, ClusterConfig(3), 1)).unique()) == 1
+
+
+def test_nearest_centre_equals_a_loop_with_ties_to_the_smallest():
+    centres = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 0.0]])
+    tokens = torch.tensor([[[1.0, 0.0], [1.5, 1.0]], [[-1.0, 3.0], [2.0, 0.0]]])
+    assert nearest_centre(tokens, centres).tolist() == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("fit_frames", "anchor", "seen"),
+    [
+        ("anchor", 0, [0]),
+        ("window", 0, [0, 1, 2, 3]),
+        ("anchor", 5, [5]),
+        ("window", 5, [4, 5]),
+        ("window", 2, [0, 1, 2, 3]),
+    ],
+)
+def test_cluster_anchor_sees_the_frames_it_says(fit_frames, anchor, seen):
+    features = random_features()
+    config = ClusterConfig(4, fit_frames=fit_frames)
+    tokens = normalised(features.queries)
+    kmeans = KMeans(4, n_init=10, random_state=1).fit(tokens[seen].flatten(0, 1).numpy())
+    result = cluster_anchor(features, config, 1, anchor=anchor, window_length=4)
+    assert result.dtype == torch.int64
+    np.testing.assert_array_equal(result, kmeans.predict(tokens[anchor].numpy()).reshape(GRID))
+
+
+def test_cluster_anchor_ignores_the_length_of_tokens():
+    features = random_features()
+    louder = features._replace(queries=features.queries * torch.rand(6, 12, 1).add(0.5))
+    assert torch.equal(cluster_anchor(features, ClusterConfig(3), 1), cluster_anchor(louder, ClusterConfig(3), 1))
+
+
+@pytest.mark.parametrize("anchor", [-1, 6])
+def test_cluster_anchor_refuses_an_anchor_outside_the_clip(anchor):
+    with pytest.raises(InputError, match=r"`anchor` must lie in \[0, 5\], but got"):
+        cluster_anchor(random_features(), ClusterConfig(3), 1, anchor=anchor)
+
+
+def test_cluster_anchor_refuses_a_wrong_grid():
+    with pytest.raises(InputError, match=r"`features.queries` must have shape"):
+        cluster_anchor(random_features()._replace(grid=Grid(4, 4)), ClusterConfig(3), 1)
+
+
+def test_seeds_from_clusters_names_what_occurs():
+    seeds = seeds_from_clusters(torch.tensor([[3, 0], [3, 7]]), 2)
+    assert seeds.anchor == 2
+    assert seeds.regions == (Region(0, "region 0"), Region(3, "region 3"), Region(7, "region 7"))
+    with pytest.raises(InputError, match="`cluster_map` must have shape"):
+        seeds_from_clusters(torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", ["sd_default", "sd_windows_0"])
+def test_golden_clusters(name):
+    golden = np.load(golden_dir() / f"{name}.npz")
+    num_frames, num_clusters = len(golden["latents_clean"]), len(golden["kmeans_centers"])
+    raw = torch.from_numpy(golden["features_aggregated_raw"])[num_frames:]
+    np.testing.assert_array_equal(normalised(raw), golden["features_aggregated_normalised"])
+    centres = cluster_tokens(normalised(raw).flatten(0, 1), ClusterConfig(num_clusters), 1)
+    np.testing.assert_allclose(centres, golden["kmeans_centers"], atol=2e-6)
+    latents = torch.from_numpy(golden["latents_clean"])
+    features = Features(raw, raw, latents, latents, Grid(8, 16), (128, 256))
+    labels = cluster_anchor(features, ClusterConfig(num_clusters), 1)
+    np.testing.assert_array_equal(labels.flatten(), golden["kmeans_labels_first_frame"])

@@ -1,0 +1,223 @@
+"""The scan over windows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from vidseg.core.config.parts import ClusterConfig, ContextConfig, RefinementConfig, WindowConfig
+from vidseg.core.config.settings import Settings, preset
+from vidseg.core.method.clustering import cluster_anchor, normalised, seeds_from_clusters
+from vidseg.core.method.coarse import CoarseScan, anchor_context, segment_coarse
+from vidseg.core.method.context import SceneContext
+from vidseg.core.method.correspondence import refine
+from vidseg.core.method.windows import windows
+from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError
+
+from ...golden_data import golden_dir
+
+GRID = Grid(4, 5)
+OFF = RefinementConfig(enabled=False)
+REFERENCE = preset("reference")
+
+
+def random_features(num_frames=7, seed=0, drift=0.4):
+    generator = torch.Generator().manual_seed(seed)
+    frames = [torch.randn(GRID.num_tokens, 8, generator=generator)]
+    for _ in range(num_frames - 1):
+        frames.append(frames[-1] + drift * torch.randn(GRID.num_tokens, 8, generator=generator))
+    queries = torch.stack(frames)
+    latents = torch.zeros(num_frames, 4, 8, 10)
+    return Features(queries, queries[..., :6], latents, latents, GRID, (64, 80))
+
+
+def settings_of(window, context, refinement=RefinementConfig()):  # noqa: B008, immutable
+    return Settings(window=window, context=context, refinement=refinement)
+
+
+def random_seeds(anchor=0, num_labels=4):
+    labels = torch.randint(0, num_labels, GRID, generator=torch.Generator().manual_seed(5))
+    return seeds_from_clusters(labels, anchor)
+
+
+def test_scan_equals_scikit_learn_with_feedback():
+    features, seeds = random_features(), random_seeds()
+    tokens = normalised(features.queries).numpy()
+    classifier = KNeighborsClassifier(4).fit(tokens[0], seeds.cluster_map.flatten().numpy())
+    expected = []
+    for start, stop in ((0, 3), (3, 6), (6, 7)):
+        window = tokens[start:stop].reshape(-1, 8)
+        labels = classifier.predict(window)
+        maps = torch.from_numpy(labels).reshape(-1, *GRID)
+        maps = refine(maps, features.matching[start:stop], RefinementConfig())
+        classifier = KNeighborsClassifier(4).fit(window, maps.flatten().numpy())
+        expected.append(maps)
+    result = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(4)))
+    assert torch.equal(result.maps, torch.cat(expected))
+    assert result.regions == seeds.regions
+
+
+@pytest.mark.parametrize("memory", ["previous", "anchor+previous"])
+@pytest.mark.parametrize("refinement", [OFF, RefinementConfig(), REFERENCE.refinement])
+def test_streaming_and_resuming_equal_the_whole(memory, refinement):
+    features, seeds, config = random_features(), random_seeds(), ContextConfig(4, memory)
+    whole = segment_coarse(features, seeds, settings_of(WindowConfig(3), config, refinement)).maps
+    context = None
+    for frames in windows(7, WindowConfig(3)):
+        scan = CoarseScan(seeds, config, refinement, context)
+        maps = scan.step(features.window(frames.start, frames.stop))
+        assert torch.equal(maps, whole[frames.start : frames.stop])
+        context = SceneContext.from_tensors(scan.context.to_tensors(), config)
+
+
+def test_refined_labels_feed_the_next_window():
+    features, seeds = random_features(drift=0.9), random_seeds()
+    refined = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(1))).maps
+    plain = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
+    late = refine(plain[3:6], features.matching[3:6], RefinementConfig())
+    assert not torch.equal(refined[3:6], late)
+
+
+def test_refinement_reads_the_matching_features():
+    features, seeds = random_features(drift=0.9), random_seeds()
+    other = features._replace(matching=random_features(seed=9).matching)
+    settings = (seeds, settings_of(WindowConfig(7), ContextConfig(1)))
+    assert not torch.equal(segment_coarse(features, *settings).maps, segment_coarse(other, *settings).maps)
+
+
+def test_anchor_memory_brings_back_what_the_previous_window_lost():
+    first, second = random_features(1).queries, random_features(1, seed=1).queries
+    features = random_features(3)._replace(queries=torch.cat([first, second, first]))
+    seeds = random_seeds()
+    maps = {
+        memory: segment_coarse(features, seeds, settings_of(WindowConfig(1), ContextConfig(1, memory), OFF)).maps
+        for memory in ("previous", "anchor+previous")
+    }
+    assert torch.equal(maps["previous"][:2], maps["anchor+previous"][:2])
+    assert not torch.equal(maps["previous"][2], seeds.cluster_map)
+    assert torch.equal(maps["anchor+previous"][2], seeds.cluster_map)
+
+
+def test_overlapping_windows_overwrite():
+    features, seeds = random_features(drift=0.9), random_seeds()
+    maps = segment_coarse(features, seeds, settings_of(WindowConfig(4, "overlap"), ContextConfig(4))).maps
+    scan = CoarseScan(seeds, ContextConfig(4), RefinementConfig())
+    first, second = scan.step(features.window(0, 4)), scan.step(features.window(3, 7))
+    assert torch.equal(maps, torch.cat([first[:3], second]))
+
+
+@pytest.mark.parametrize("tail", ["short", "overlap"])
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("length", [1, 3, 14])
+def test_any_number_of_frames(num_frames, length, tail):
+    features, seeds = random_features(num_frames), random_seeds()
+    window = WindowConfig(length, tail)
+    result = segment_coarse(features, seeds, settings_of(window, ContextConfig(1)))
+    assert result.maps.shape == (num_frames, *GRID)
+    assert set(result.maps.unique().tolist()) <= {0, 1, 2, 3}
+    if num_frames == 1:
+        assert torch.equal(result.maps[0], seeds.cluster_map)
+
+
+def test_a_still_clip_keeps_the_map_of_the_anchor():
+    features = random_features(1)
+    still = features._replace(
+        **{
+            name: getattr(features, name).expand(7, *getattr(features, name).shape[1:])
+            for name in ("queries", "matching", "latents", "noise")
+        }
+    )
+    seeds = random_seeds()
+    maps = segment_coarse(still, seeds, settings_of(WindowConfig(3), ContextConfig(1))).maps
+    assert torch.equal(maps, seeds.cluster_map.expand(7, -1, -1))
+
+
+def test_a_constant_seed_stays_constant():
+    seeds = seeds_from_clusters(torch.full(GRID, 6))
+    maps = segment_coarse(random_features(), seeds, settings_of(WindowConfig(3), ContextConfig())).maps
+    assert maps.unique().tolist() == [6]
+
+
+def test_rising_relabelling_commutes():
+    features, seeds, rising = random_features(), random_seeds(), torch.tensor([3, 9, 10, 255])
+    relabelled = seeds_from_clusters(rising[seeds.cluster_map])
+    settings = settings_of(WindowConfig(3), ContextConfig(4))
+    plain = segment_coarse(features, seeds, settings).maps
+    assert torch.equal(segment_coarse(features, relabelled, settings).maps, rising[plain])
+
+
+def test_anchor_in_a_later_frame():
+    features, seeds = random_features(), random_seeds(anchor=5)
+    maps = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
+    tokens = normalised(features.queries)
+    context = SceneContext.from_anchor(tokens[5], seeds.cluster_map.flatten(), ContextConfig(1))
+    assert torch.equal(maps[:3], context.predict(tokens[:3]).reshape(3, *GRID))
+    started = CoarseScan(seeds, ContextConfig(1), OFF, anchor_context(features, seeds, ContextConfig(1)))
+    assert torch.equal(started.step(features.window(0, 3)), maps[:3])
+    with pytest.raises(InputError, match=r"`seeds.anchor` must lie in \[0, 2\], but got 5"):
+        CoarseScan(seeds, ContextConfig(1), OFF).step(features.window(0, 3))
+
+
+def test_progress_counts_frames_and_may_stop_the_scan():
+    calls = []
+    features, seeds = random_features(), random_seeds()
+    settings = (seeds, settings_of(WindowConfig(3), ContextConfig(4), OFF))
+    segment_coarse(features, *settings, progress=lambda *call: calls.append(call))
+    assert calls == [("coarse maps", 3, 7), ("coarse maps", 6, 7), ("coarse maps", 7, 7)]
+
+    def stop(*_call):
+        raise InterruptedByUserError
+
+    with pytest.raises(InterruptedByUserError):
+        segment_coarse(features, *settings, progress=stop)
+
+
+def test_refuses_bad_input():
+    features, seeds = random_features(), random_seeds()
+    settings = settings_of(WindowConfig(3), ContextConfig(4))
+    for name in ("queries", "matching"):
+        bad = getattr(features, name).clone()
+        bad[1, 2, 3] = float("nan")
+        with pytest.raises(InputError, match="must be finite, but got NaN"):
+            segment_coarse(features._replace(**{name: bad}), seeds, settings)
+    with pytest.raises(InputError, match=r"`seeds.anchor` must lie in \[0, 6\], but got 7"):
+        segment_coarse(features, seeds._replace(anchor=7), settings)
+    with pytest.raises(InputError, match=r"`seeds.cluster_map` must hold labels of `seeds.regions`, but got \[3\]"):
+        segment_coarse(features, seeds._replace(regions=seeds.regions[:3]), settings)
+    with pytest.raises(InputError, match=r"`seeds` must be of the same frames as `features`, 4x5 cells, but got 5x4"):
+        segment_coarse(features, seeds._replace(cluster_map=seeds.cluster_map.T), settings)
+    with pytest.raises(InputError, match=r"`features.queries` must have shape"):
+        segment_coarse(features._replace(queries=features.queries[:, :9]), seeds, settings)
+    with pytest.raises(InputError, match=r"`context.num_neighbors` must lie in \[1, 20\]"):
+        segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(21)))
+
+
+def golden_window(index, name="sd_windows"):
+    golden = np.load(golden_dir() / f"{name}_{index}.npz" if name == "sd_windows" else golden_dir() / f"{name}.npz")
+    latents = torch.from_numpy(golden["latents_clean"])
+    raw, matching = (
+        torch.from_numpy(golden[key])[len(latents) :] for key in ("features_aggregated_raw", "q_block7_t24")
+    )
+    features = Features(raw, matching, latents, torch.from_numpy(golden["noise_eps"]), Grid(8, 16), (128, 256))
+    return features, golden
+
+
+def test_golden_scan_of_one_window_from_the_features_alone():
+    features, golden = golden_window(0, "sd_default")
+    seeds = seeds_from_clusters(cluster_anchor(features, ClusterConfig(5), REFERENCE.sampling.seed))
+    result = segment_coarse(features, seeds, settings_of(WindowConfig(14), REFERENCE.context, REFERENCE.refinement))
+    np.testing.assert_array_equal(result.maps, golden["cbr_labels"])
+
+
+def test_golden_scan_of_three_windows():
+    """Windows [0,6) [6,12) [8,14): the tail overlaps, and carries its own noise, hence window by window."""
+    assert windows(14, WindowConfig(6, REFERENCE.window.tail)) == [range(6), range(6, 12), range(8, 14)]
+    _, first = golden_window(0)
+    seeds = seeds_from_clusters(torch.from_numpy(first["knn_fit_y"]).reshape(8, 16))
+    scan = CoarseScan(seeds, REFERENCE.context, REFERENCE.refinement)
+    for index in range(3):
+        features, golden = golden_window(index)
+        if index:
+            np.testing.assert_array_equal(scan.context.labels, golden["knn_fit_y"])
+        np.testing.assert_array_equal(scan.step(features), golden["cbr_labels"])

@@ -1,0 +1,73 @@
+"""The whole pipeline with the ``reference`` preset gives the label maps that the paper's own code produced."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
+from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.config.settings import changed, preset
+from vidseg.core.method.pipeline import segment_windows
+
+from ...golden_data import golden_dir
+from ..backbones.narrow_models import SD2
+
+
+class Frames:
+    """Frames that are held in memory."""
+
+    def __init__(self, frames: Tensor) -> None:
+        self.frames = frames
+        self.num_frames = len(frames)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self.frames[start:stop]
+
+
+def arrays(name: str) -> dict[str, Tensor]:
+    loaded = np.load(golden_dir() / f"{name}.npz")
+    return {key: torch.from_numpy(loaded[key]) for key in loaded if loaded[key].dtype.kind in "fiu"}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> DiffusersBackbone:
+    path: Path = tmp_path_factory.mktemp("golden") / "sd.safetensors"
+    runpy.run_path(str(golden_dir() / "make_weights.py"))["main"]("sd", str(path))
+    save_file(load_file(path), path, SD2.to_metadata())
+    golden = arrays("sd_default")
+    return load_diffusers(path, device="cpu", conditioning=(golden["cond_crossattn"], golden["uncond_crossattn"]))
+
+
+@pytest.mark.slow
+def test_three_windows_named_by_ground_truth(backbone: DiffusersBackbone) -> None:
+    golden = [arrays(f"sd_windows_{index}") for index in range(3)]
+    spans = [range(6), range(6, 12), range(8, 14)]
+    frames = torch.empty((14, 128, 256, 3))
+    for span, window in zip(spans, golden, strict=True):
+        frames[span.start : span.stop] = window["frames"].movedim(1, -1).float() / 255
+    reference = torch.from_numpy(np.array(Image.open(golden_dir() / "sd_windows_gt_frame0.png")))
+    settings = changed(preset("reference"), window={"length": 6}, cluster={"num_clusters": 6})
+    results = list(segment_windows(backbone, Frames(frames), settings, reference=reference))
+    assert [result.frames for result in results] == spans
+    for result, window in zip(results, golden, strict=True):
+        assert torch.equal(result.coarse.maps, window["cbr_labels"])
+        agreement = (result.labels.maps == window["seg_filtered"]).float().mean()
+        assert agreement >= 0.995, f"frames {result.frames} agree on {agreement:.4f} of the pixels"
+
+
+@pytest.mark.slow
+def test_one_window_of_clusters(backbone: DiffusersBackbone) -> None:
+    golden = arrays("sd_default")
+    frames = golden["frames"].movedim(1, -1).float() / 255
+    settings = changed(preset("reference"), cluster={"num_clusters": 5})
+    result = next(segment_windows(backbone, Frames(frames), settings))
+    assert torch.equal(result.coarse.maps, golden["cbr_labels"])
+    agreement = (result.labels.maps == golden["seg_filtered"]).float().mean()
+    assert agreement >= 0.995, f"{agreement:.4f} of the pixels agree"

@@ -1,0 +1,147 @@
+"""A video model through the pipeline: whole windows, the same labels however the work is cut, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.protocol import Backbone
+from vidseg.core.config.settings import Settings, at_quality, changed, preset
+from vidseg.core.method.coarse import segment_coarse
+from vidseg.core.method.features import extract_features
+from vidseg.core.method.pipeline import ScanState, WindowResult, make_seeds, segment, segment_windows
+from vidseg.core.method.upsampling import upsample
+from vidseg.core.method.windows import spans
+from vidseg.core.types import InputError, InterruptedByUserError
+
+from ..backbones.narrow_models import SVD, narrow_model
+from .test_pipeline import Frames
+
+SETTINGS = changed(
+    preset("default", "svd"),
+    cluster={"num_clusters": 2, "num_restarts": 1},
+    window={"length": 3},
+    video={"frames": 3},
+    modulation={"step": 23},
+)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return load_diffusers(narrow_model(tmp_path_factory.mktemp("model") / "svd.safetensors", SVD), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def results(backbone: Backbone) -> list[WindowResult]:
+    return list(segment_windows(backbone, Frames(5), SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def whole(results: list[WindowResult]) -> Tensor:
+    return torch.cat([result.labels.maps for result in results])
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "expected"),
+    [(3, [(0, 0, 3)]), (2, [(0, 0, 2)]), (5, [(0, 0, 3), (2, 3, 5)]), (6, [(0, 0, 3), (3, 3, 6)])],
+)
+def test_a_short_tail_is_seen_in_a_whole_window(num_frames: int, expected: list[tuple[int, int, int]]) -> None:
+    found = spans(num_frames, SETTINGS)
+    assert [(span.frames.start, span.kept.start, span.kept.stop) for span in found] == expected
+    assert [span.num_finished for span in found] == [kept - start for start, kept, _ in expected]
+
+
+def test_the_reference_overwrites_instead() -> None:
+    found = spans(20, preset("reference", "svd"))
+    assert [(span.frames, span.kept) for span in found] == [(range(14), range(14)), (range(6, 20), range(6, 20))]
+
+
+def test_finished_frames_are_kept_and_not_overwritten(results: list[WindowResult], whole: Tensor) -> None:
+    assert [result.frames for result in results] == [range(3), range(3, 5)]
+    assert [len(result.labels.maps) for result in results] == [3, 2]
+    assert whole.shape == (5, 70, 100)
+    assert len(whole.unique()) > 1
+
+
+def test_stage_by_stage_gives_the_same_as_the_stream(backbone: Backbone, whole: Tensor) -> None:
+    features = extract_features(backbone, Frames(5).read(0, 5), SETTINGS)
+    assert [(window.start, window.stop, window.first_kept) for window in features.video] == [(0, 3, 0), (2, 5, 3)]
+    seeds = make_seeds(features, SETTINGS)
+    coarse = segment_coarse(features, seeds, SETTINGS)
+    assert torch.equal(upsample(backbone, features, coarse, SETTINGS).maps, whole)
+
+
+def test_same_labels_after_an_interruption(
+    backbone: Backbone, results: list[WindowResult], whole: Tensor, tmp_path: Path
+) -> None:
+    results[0].state.save(tmp_path / "state.safetensors")
+    state = ScanState.load(tmp_path / "state.safetensors", SETTINGS.context)
+    (rest,) = segment_windows(backbone, Frames(5), SETTINGS, state=state)
+    assert torch.equal(rest.labels.maps, whole[3:])
+
+
+def test_coarse_labels_and_one_step_work_too(backbone: Backbone, whole: Tensor) -> None:
+    fast = segment(backbone, Frames(5), at_quality(SETTINGS, "fast")).maps
+    balanced = segment(backbone, Frames(3), at_quality(SETTINGS, "balanced")).maps
+    assert fast.shape == whole.shape
+    assert float((balanced == whole[:3]).float().mean()) > 0.5
+
+
+def test_windows_of_the_scene_context_may_be_shorter(backbone: Backbone) -> None:
+    settings = changed(at_quality(SETTINGS, "fast"), window={"length": 1})
+    results = list(segment_windows(backbone, Frames(4), settings))
+    assert [result.frames for result in results] == [range(3), range(3, 4)]
+    with pytest.raises(InputError, match=r"must divide `video\.frames`, 3, but got 2"):
+        segment(backbone, Frames(4), changed(settings, window={"length": 2}))
+
+
+def test_a_region_is_not_modulated_in_finished_frames(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    from vidseg.core.method import upsampling as video_upsampling  # noqa: PLC0415
+
+    original = video_upsampling.modulate_window
+
+    def spy(denoiser: object, latents: Tensor, sigmas: Tensor, masks: dict[int, Tensor], *rest: object) -> object:
+        seen.append({label: mask.flatten(1).any(1).tolist() for label, mask in masks.items()})
+        return original(denoiser, latents, sigmas, masks, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(video_upsampling, "modulate_window", spy)
+    segment(backbone, Frames(4), SETTINGS)
+    assert len(seen) == 2
+    assert all(frames[:2] == [False, False] for frames in seen[1].values())
+    assert any(frames[2] for frames in seen[1].values())
+
+
+def test_a_progress_callback_sees_every_step_and_can_stop(backbone: Backbone) -> None:
+    calls: list[tuple[str, int, int]] = []
+    segment(backbone, Frames(3), SETTINGS, progress=lambda *call: calls.append(call))
+    for stage in ("features", "modulation", "decoding"):
+        done = [(done, total) for name, done, total in calls if name == stage]
+        assert len(done) > 1
+        assert [value for value, _ in done] == sorted(value for value, _ in done)
+        assert done[-1][0] == done[-1][1]
+
+    def stop(stage: str, _done: int, _total: int) -> None:
+        if stage == "modulation":
+            raise InterruptedByUserError
+
+    with pytest.raises(InterruptedByUserError):
+        segment(backbone, Frames(3), SETTINGS, progress=stop)
+
+
+def test_settings_and_features_of_the_other_kind_are_refused(backbone: Backbone, tmp_path: Path) -> None:
+    frames = Frames(3).read(0, 3)
+    with pytest.raises(InputError, match=r"`video\.frames` must be 1 or more"):
+        extract_features(backbone, frames, Settings())
+    image = load_diffusers(narrow_model(tmp_path / "sd.safetensors"), device="cpu")
+    with pytest.raises(InputError, match=r"`video\.frames` must be 0"):
+        extract_features(image, frames, SETTINGS)
+    features = extract_features(image, frames, changed(Settings(), modulation={"step": 24}))
+    coarse = segment_coarse(features, make_seeds(features, SETTINGS), SETTINGS)
+    with pytest.raises(InputError, match="a video model, but got those of an image model"):
+        upsample(backbone, features, coarse, SETTINGS)
+    with pytest.raises(InputError, match=r"`modulation\.shared`"):
+        changed(SETTINGS, modulation={"shared": True})
