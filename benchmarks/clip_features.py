@@ -18,7 +18,7 @@ CHUNK = 14
 """Frames whose features are computed together."""
 
 
-class LabelledClip(NamedTuple):
+class LabeledClip(NamedTuple):
     """Features of all frames, and masks ``(L,H,W)`` of the frames ``numbers``."""
 
     features: Features
@@ -26,7 +26,7 @@ class LabelledClip(NamedTuple):
     numbers: list[int]
 
 
-def labelled_clip(folder: Path, cache: Path, backbone: Backbone, settings: Settings) -> LabelledClip:
+def labeled_clip(folder: Path, cache: Path, backbone: Backbone, settings: Settings) -> LabeledClip:
     """Read a clip (`frames/`, `masks/`); features come from ``cache`` if they are there."""
     frames = sorted((folder / "frames").iterdir())
     numbers = [index for index, frame in enumerate(frames) if (folder / "masks" / f"{frame.stem}.png").is_file()]
@@ -49,7 +49,7 @@ def labelled_clip(folder: Path, cache: Path, backbone: Backbone, settings: Setti
     stored = torch.load(path)
     nothing = torch.empty(len(stored["q"]), 0)
     features = Features(stored["q"], stored["m"], nothing, nothing, Grid(*stored["grid"]), tuple(stored["size"]))
-    return LabelledClip(features, torch.stack(masks), numbers)
+    return LabeledClip(features, torch.stack(masks), numbers)
 
 
 def inner_pixel(mask: Tensor) -> tuple[float, float]:

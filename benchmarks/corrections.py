@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from clip_features import LabelledClip, inner_pixel, intersection_over_union, labelled_clip
+from clip_features import LabeledClip, inner_pixel, intersection_over_union, labeled_clip
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import changed, preset
@@ -44,7 +44,7 @@ def full_size(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(masks[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0] > 0.5
 
 
-def propagated(clip: LabelledClip, start: Tensor) -> Tensor:
+def propagated(clip: LabeledClip, start: Tensor) -> Tensor:
     """Carry a coarse mask ``(h,w)`` of the first frame as DIFT does; returns ``(T,h,w)`` bool."""
     unit = F.normalize(clip.features.queries, dim=-1)
     soft = [start.reshape(-1, 1).float()]
@@ -55,14 +55,14 @@ def propagated(clip: LabelledClip, start: Tensor) -> Tensor:
     return torch.stack(soft).reshape(-1, *clip.features.grid) > 0.5
 
 
-def empty_labels(clip: LabelledClip) -> LabelMaps:
+def empty_labels(clip: LabeledClip) -> LabelMaps:
     """Return label maps of nothing but background."""
     size = clip.features.frame_size
     maps = torch.zeros(clip.features.num_frames, *size, dtype=torch.uint8)
     return LabelMaps(maps, (Region(0, "background"),))
 
 
-def by_lines(clip: LabelledClip, text: str) -> Tensor:
+def by_lines(clip: LabeledClip, text: str) -> Tensor:
     """Return where `object` lies ``(T,H,W)`` bool after corrections of an empty clip."""
     return corrected(clip.features, empty_labels(clip), parsed_corrections(text)).labels.maps == 1
 
@@ -72,21 +72,21 @@ def line(action: str, frame: int, place: tuple[float, float], name: str = "objec
     return f"{action} {frame} {place[0]:.4f},{place[1]:.4f} {name}"
 
 
-def scores(clip: LabelledClip, masks: Tensor) -> list[float]:
-    """Return the IoU of each labelled frame."""
+def scores(clip: LabeledClip, masks: Tensor) -> list[float]:
+    """Return the IoU of each labeled frame."""
     pairs = zip(clip.numbers, clip.truth, strict=True)
     return [intersection_over_union(masks[number], truth) for number, truth in pairs]
 
 
-def scene_context(clip: LabelledClip, cells: Tensor) -> Tensor:
+def scene_context(clip: LabeledClip, cells: Tensor) -> Tensor:
     """Carry a coarse mask ``(h,w)`` of the first frame by the scene context and the refinement; ``(T,H,W)`` bool."""
     seeds = Seeds(0, cells.long(), (Region(0, "background"), Region(1, "object")))
     coarse = segment_coarse(clip.features, seeds, preset("default"))
     return full_size(coarse.maps == 1, clip.features.frame_size)
 
 
-def worst_frame(clip: LabelledClip, masks: Tensor, first: str) -> tuple[str, int]:
-    """Return the lines with one more click, in the frame with the least IoU, and which labelled frame that is."""
+def worst_frame(clip: LabeledClip, masks: Tensor, first: str) -> tuple[str, int]:
+    """Return the lines with one more click, in the frame with the least IoU, and which labeled frame that is."""
     values = scores(clip, masks)
     index = min(range(len(values)), key=values.__getitem__)
     number, truth = clip.numbers[index], clip.truth[index]
@@ -95,7 +95,7 @@ def worst_frame(clip: LabelledClip, masks: Tensor, first: str) -> tuple[str, int
     return "\n".join([first, line("new", number, inner_pixel(wrong), name)]), index
 
 
-def measured(clip: LabelledClip) -> dict[str, float]:
+def measured(clip: LabeledClip) -> dict[str, float]:
     """Return the mean IoU of each row of the table, and the CPU seconds that a click takes."""
     features, truth = clip.features, clip.truth
     grid = (features.grid.h, features.grid.w)
@@ -123,8 +123,8 @@ def measured(clip: LabelledClip) -> dict[str, float]:
     return {**values, "CPU seconds per 100 frames": 100 * seconds / features.num_frames}
 
 
-def painted(clip: LabelledClip, index: int, text: str = "") -> Tensor:
-    """Return where the object lies ``(T,H,W)`` bool when its true mask is painted in a labelled frame, after lines."""
+def painted(clip: LabeledClip, index: int, text: str = "") -> Tensor:
+    """Return where the object lies ``(T,H,W)`` bool when its true mask is painted in a labeled frame, after lines."""
     mask = Painted(clip.truth[index] == 1, clip.numbers[index], "object")
     points = parsed_corrections(text)
     return corrected(clip.features, empty_labels(clip), points, painted=mask).labels.maps == 1
@@ -154,7 +154,7 @@ def main() -> None:
     backbone = load_diffusers(arguments.model)
     results = {}
     for name in names:
-        clip = labelled_clip(arguments.root / name, arguments.out / "features", backbone, settings)
+        clip = labeled_clip(arguments.root / name, arguments.out / "features", backbone, settings)
         results[name] = measured(clip)
         print(name, {row: round(value, 3) for row, value in results[name].items()}, flush=True)
     text = table(results)

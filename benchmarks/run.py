@@ -66,7 +66,7 @@ COLUMNS = (
 )
 UNDIVIDED = "not divided"
 PARTS = {"encode s": "C0", "UNet s": "C1", "decode s": "C2", "other s": "C3", UNDIVIDED: "0.6"}
-"""Parts of a row's seconds, and their colours in the plot."""
+"""Parts of a row's seconds, and their colors in the plot."""
 
 
 def settings_of(quality: str, clusters: int) -> Settings:
@@ -180,9 +180,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     axes = figure.subplots()
     names = [row["row"] for row in rows]
     left = [0.0] * len(rows)
-    for part, colour in PARTS.items():
+    for part, color in PARTS.items():
         widths = [row.get(part, row["seconds"] if part == UNDIVIDED and "UNet s" not in row else 0.0) for row in rows]
-        axes.barh(names, widths, left=left, label=part.removesuffix(" s"), color=colour)
+        axes.barh(names, widths, left=left, label=part.removesuffix(" s"), color=color)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()
     axes.set_xlabel("seconds")

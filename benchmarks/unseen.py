@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from clip_features import LabelledClip, labelled_clip
+from clip_features import LabeledClip, labeled_clip
 from PIL import Image
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import changed, preset
@@ -71,7 +71,7 @@ def make_clip(name: str, folder: Path) -> Path:
     return target
 
 
-def miou(clip: LabelledClip, new_regions: bool) -> tuple[float, int]:
+def miou(clip: LabeledClip, new_regions: bool) -> tuple[float, int]:
     """Return mIoU and the number of new regions of the `paper` preset with or without `new_regions`."""
     settings, features = changed(preset("paper"), scene={"new_regions": new_regions}), clip.features
     seeds = make_seeds(features, settings, clip.truth[0])
@@ -96,7 +96,7 @@ def main() -> None:
     folders |= {folder.name: folder for folder in others if (folder / "frames").is_dir()}
     lines = ["| clip | paper | with new regions | difference | new regions |", "| --- " * 5 + "|"]
     for name, folder in folders.items():
-        clip = labelled_clip(folder, arguments.out / "features", backbone, settings)
+        clip = labeled_clip(folder, arguments.out / "features", backbone, settings)
         (before, _), (after, count) = (miou(clip, on) for on in (False, True))
         lines.append(f"| {name} | {before:.3f} | {after:.3f} | {after - before:+.3f} | {count} |")
         print(lines[-1], flush=True)

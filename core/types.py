@@ -106,7 +106,7 @@ class Features(NamedTuple):
     A named tuple of tensors, so that hosts that weigh cached outputs by walking tuples see its size.
 
     Attributes:
-        queries: ``(T,N,C)`` float32, self-attention queries averaged over the feature blocks, not normalised.
+        queries: ``(T,N,C)`` float32, self-attention queries averaged over the feature blocks, not normalized.
         matching: ``(T,N,C)`` float32, self-attention queries of the block that correspondences use (paper 4.2).
         latents: ``(T,4,H/8,W/8)`` float32, clean latents of the resized frames.
         noise: ``(T,4,H/8,W/8)`` float32, the standard normal noise added to them.

@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..core.files.record import FORMAT
-from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder, areas_of, colours_of
+from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder, areas_of, colors_of
 from ..core.files.video_writer import write_id_video
 from ..core.regions.export import coco
 from ..core.types import MAX_LABEL, InputError, Region, region_labels
@@ -30,8 +30,8 @@ class SaveRegions(io.ComfyNode):
         return schema(
             node_id="SaveRegions",
             display_name="Save Regions",
-            description="Write the regions to the output folder: one palette PNG per frame (the colour's index is the "
-            "region's id) and a JSON file with names and colours. Nothing is lost; Load Regions reads it back.",
+            description="Write the regions to the output folder: one palette PNG per frame (the color's index is the "
+            "region's id) and a JSON file with names and colors. Nothing is lost; Load Regions reads it back.",
             search_aliases=["vidseg", "export masks", "label maps", "png sequence"],
             is_output_node=True,
             inputs=[
@@ -65,13 +65,13 @@ def _write(path: Path, text: str) -> None:
 
 def _record(maps: torch.Tensor, regions: tuple[Region, ...]) -> dict[str, Any]:
     """Return the content of the JSON file; a part of what the command line writes."""
-    colours = colours_of(regions)
+    colors = colors_of(regions)
     return {
         "program": "vidseg",
         "format": FORMAT,
         "finished": True,
         "frames_done": len(maps),
-        "regions": [{"label": label, "name": name, "colour": colours[label]} for label, name in regions],
+        "regions": [{"label": label, "name": name, "color": colors[label]} for label, name in regions],
         "areas": [{str(label): count for label, count in sorted(areas_of(frame).items())} for frame in maps],
     }
 
@@ -170,7 +170,7 @@ class ExportRegions(io.ComfyNode):
         return schema(
             node_id="ExportRegions",
             display_name="Export Regions",
-            description="Write regions for other programs: palette PNGs, a lossless grey video whose values are the "
+            description="Write regions for other programs: palette PNGs, a lossless gray video whose values are the "
             "regions' ids, and a COCO file with names and run lengths.",
             search_aliases=["vidseg", "coco", "rle", "id matte", "cryptomatte", "export masks"],
             is_output_node=True,

@@ -112,7 +112,7 @@ class FinishMask(io.ComfyNode):
                         default=_FINISH.border,
                         min=0,
                         max=64,
-                        tooltip="Pixels along the frame's border that repeat their inner neighbour: no line is left.",
+                        tooltip="Pixels along the frame's border that repeat their inner neighbor: no line is left.",
                     )
                 ),
             ],

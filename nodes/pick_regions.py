@@ -15,7 +15,7 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..core.files.result_folder import colours_of
+from ..core.files.result_folder import colors_of
 from ..core.regions.labels import reduced_reference, union_mask
 from ..core.regions.points import Picks, described, parsed_points, resolved
 from ..core.regions.table import pixel_counts, region_table
@@ -125,12 +125,12 @@ def picker_output(
     maps = [reduced_reference(labels.maps[number], size).cpu().numpy().astype(np.uint8) for number in numbers]
     stem = _digest([*(_levels(frames[number, ::_SAMPLED, ::_SAMPLED]) for number in numbers), *maps])
     folder = _folder()
-    for done, (number, labelled) in enumerate(zip(numbers, maps, strict=True), 1):
+    for done, (number, labeled) in enumerate(zip(numbers, maps, strict=True), 1):
         _write(folder / f"{stem}_{number}.jpg", lambda number=number: _levels(reduced(frames[number][None], SIDE)[0]))
-        _write(folder / f"{stem}_{number}.png", lambda labelled=labelled: labelled)
+        _write(folder / f"{stem}_{number}.png", lambda labeled=labeled: labeled)
         progress("pictures", done, len(numbers))
-    colours = colours_of(labels.regions)
-    rows = [row._asdict() | {"colour": colours[row.label]} for row in region_table(labels, progress)]
+    colors = colors_of(labels.regions)
+    rows = [row._asdict() | {"color": colors[row.label]} for row in region_table(labels, progress)]
     found = [[point.frame, point.x, point.y, label] for point, label in zip(picks.points, picks.found, strict=True)]
     content = {
         "text": text, "stem": stem, "numFrames": len(frames), "frames": numbers, "regions": rows,
@@ -169,7 +169,7 @@ def _digest(arrays: list[Levels]) -> str:
 
 
 def _write(path: Path, made: Callable[[], Levels]) -> None:
-    """Write a picture, whole or not at all, unless it is there; a label is its own grey level."""
+    """Write a picture, whole or not at all, unless it is there; a label is its own gray level."""
     if not path.exists():
         part = path.with_suffix(f".part{path.suffix}")
         options = {"quality": _QUALITY} if path.suffix == ".jpg" else {"compress_level": 4}

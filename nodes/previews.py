@@ -11,7 +11,7 @@ from ..core.regions.palette import legend, overlay
 from ..core.types import Features
 from .host.frames import as_frames
 from .host.labels import Labels, require_frames_of
-from .host.pictures import beside_legend, principal_colours, reduced, with_tags
+from .host.pictures import beside_legend, principal_colors, reduced, with_tags
 from .host.progress import NodeProgress
 from .host.schema import features_input, fps_input, labels_input, schema
 
@@ -41,7 +41,7 @@ class PreviewRegions(io.ComfyNode):
         return schema(
             node_id="PreviewRegions",
             display_name="Preview Regions",
-            description="Show the regions over the video with their ids and names. A region keeps its colour in every "
+            description="Show the regions over the video with their ids and names. A region keeps its color in every "
             "frame, preview and export.",
             search_aliases=["vidseg", "overlay", "show segmentation", "legend"],
             is_output_node=True,
@@ -49,7 +49,7 @@ class PreviewRegions(io.ComfyNode):
                 io.Image.Input("frames", tooltip="The frames that were segmented."),
                 labels_input(),
                 io.Float.Input(
-                    "opacity", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="Of the colours over the frames."
+                    "opacity", default=0.5, min=0.0, max=1.0, step=0.05, tooltip="Of the colors over the frames."
                 ),
                 io.Boolean.Input("tags", default=True, tooltip="Write ids and names on the regions."),
                 fps_input(),
@@ -79,7 +79,7 @@ class PreviewRegions(io.ComfyNode):
 
 
 class PreviewFeatures(io.ComfyNode):
-    """Features as colours."""
+    """Features as colors."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -87,9 +87,9 @@ class PreviewFeatures(io.ComfyNode):
         return schema(
             node_id="PreviewFeatures",
             display_name="Preview Features",
-            description="Show features as colours (their three main directions): things that look alike to the model "
-            "have the same colour in all frames.",
-            search_aliases=["vidseg", "pca", "visualise features"],
+            description="Show features as colors (their three main directions): things that look alike to the model "
+            "have the same color in all frames.",
+            search_aliases=["vidseg", "pca", "visualize features"],
             is_output_node=True,
             inputs=[
                 features_input(),
@@ -101,6 +101,6 @@ class PreviewFeatures(io.ComfyNode):
     @classmethod
     def execute(cls, features: Features, fps: float) -> io.NodeOutput:
         """Draw the features in the size of the frames, one rectangle per cell."""
-        cells = principal_colours(features).movedim(-1, 1)
-        colours = F.interpolate(cells, features.frame_size, mode="nearest-exact").movedim(1, -1)
-        return io.NodeOutput(colours, ui=shown(reduced(colours, PREVIEW_SIDE), fps, cls))
+        cells = principal_colors(features).movedim(-1, 1)
+        colors = F.interpolate(cells, features.frame_size, mode="nearest-exact").movedim(1, -1)
+        return io.NodeOutput(colors, ui=shown(reduced(colors, PREVIEW_SIDE), fps, cls))

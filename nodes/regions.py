@@ -66,8 +66,8 @@ class AssignRegionsFromMask(io.ComfyNode):
                 io.MultiType.Input(
                     "mask",
                     [io.Mask, io.Image],
-                    tooltip="Of the anchor frame, in any size. Black and white: background and subject. Grey: the "
-                    "grey value is the class, 255 counts as unknown. Flat colours: one class per colour.",
+                    tooltip="Of the anchor frame, in any size. Black and white: background and subject. Gray: the "
+                    "gray value is the class, 255 counts as unknown. Flat colors: one class per color.",
                 ),
                 io.String.Input(
                     "class_names",

@@ -7,7 +7,7 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from ..core.config.settings import changed, preset
-from ..core.method.scene import Scene, labelled_by, scene_of
+from ..core.method.scene import Scene, labeled_by, scene_of
 from ..core.types import Features, InputError, LabelMaps
 from .host.labels import Labels
 from .host.paths import free_place, require_place
@@ -151,7 +151,7 @@ class ApplyScene(io.ComfyNode):
             context={"num_neighbors": num_neighbors},
             refinement={"enabled": refine},
         )
-        maps, regions = labelled_by(
+        maps, regions = labeled_by(
             scene, features, settings.window, settings.context, settings.refinement, progress=NodeProgress()
         )
         return io.NodeOutput(Labels(maps, regions, features.frame_size, coarse=True))

@@ -37,7 +37,7 @@ class ScoreRegions(io.ComfyNode):
                     "masks",
                     [io.Mask, io.Image],
                     optional=True,
-                    tooltip="Ground truth of every frame, as masks or label images. Grey 255 counts for nothing.",
+                    tooltip="Ground truth of every frame, as masks or label images. Gray 255 counts for nothing.",
                 ),
                 FeaturesSocket.Input(
                     "features",

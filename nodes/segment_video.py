@@ -74,7 +74,7 @@ class SegmentVideo(io.ComfyNode):
                     options=list(PRESETS),
                     default=config.preset,
                     tooltip="default: what measures best. paper: as the paper writes it. reference: as its published "
-                    "code does it, faults included. emerdiff: each frame labelled from the one before, not refined. "
+                    "code does it, faults included. emerdiff: each frame labeled from the one before, not refined. "
                     "Each has its own values for Stable Video Diffusion.",
                 ),
                 num_clusters_input(config.cluster.num_clusters),

@@ -98,8 +98,8 @@ class MaskedModulationUpsample(io.ComfyNode):
                 ),
                 advanced(
                     io.Boolean.Input(
-                        "normalise",
-                        default=difference.normalise,
+                        "normalize",
+                        default=difference.normalize,
                         tooltip="Scale each region's response to its own maximum, which helps faint regions.",
                     )
                 ),
@@ -124,7 +124,7 @@ class MaskedModulationUpsample(io.ComfyNode):
         block: int,
         attention: str,
         blending: str,
-        normalise: bool,
+        normalize: bool,
         steps: int,
         guidance_scale: float,
         positive: Any = None,
@@ -146,7 +146,7 @@ class MaskedModulationUpsample(io.ComfyNode):
                 "attention": attention,
                 "blending": blending,
             },
-            difference={"filter_strength": filter_strength, "normalise": normalise},
+            difference={"filter_strength": filter_strength, "normalize": normalize},
         )
         settings = at_quality(settings, quality)
         shares = {stage: share for stage, share in stage_shares(settings).items() if stage != "features"}

@@ -11,13 +11,13 @@ class View(NamedTuple):
     """Camera at one end of its path.
 
     Attributes:
-        centre: source point in the middle of the frame, pixels.
+        center: source point in the middle of the frame, pixels.
         width: source pixels across the frame.
         angle: rotation, degrees.
         parallax: shift of the near layer against the far one, source pixels.
     """
 
-    centre: tuple[float, float]
+    center: tuple[float, float]
     width: float
     angle: float = 0.0
     parallax: tuple[float, float] = (0.0, 0.0)

@@ -28,16 +28,16 @@ NUM_FRAMES = 6
 FRAME_SIZE = (320, 192)
 OVERSAMPLING = 2
 VOID_BAND = 5
-"""Width in pixels of the unlabelled band along outlines, which are true to about two pixels."""
+"""Width in pixels of the unlabeled band along outlines, which are true to about two pixels."""
 FILM_FRAMES = range(0, 48, 3)
 FILM_SIZE = (448, 256)
 FILM_RATE = Fraction(25, 3)
 
 
 class Layer(NamedTuple):
-    """Colours, labels and coverage of one depth of a scene, in source pixels."""
+    """Colors, labels and coverage of one depth of a scene, in source pixels."""
 
-    colours: Image.Image
+    colors: Image.Image
     labels: Image.Image
     coverage: Image.Image
 
@@ -50,10 +50,10 @@ def painted_labels(scene: Scene, size: tuple[int, int]) -> Image.Image:
     return labels
 
 
-def filled(colours: Image.Image, known: NDArray[np.bool_]) -> Image.Image:
-    """Return ``colours`` with unknown pixels replaced by averages of known ones, from fine to coarse."""
+def filled(colors: Image.Image, known: NDArray[np.bool_]) -> Image.Image:
+    """Return ``colors`` with unknown pixels replaced by averages of known ones, from fine to coarse."""
     weight = Image.fromarray((known * 255).astype(np.uint8))
-    source = np.asarray(colours, dtype=np.float32)
+    source = np.asarray(colors, dtype=np.float32)
     result, missing = source.copy(), ~known
     for radius in (3, 6, 12, 24, 48, 96, 192):
         share = np.asarray(weight.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float32)[..., None] / 255
@@ -91,7 +91,7 @@ def between(scene: Scene, position: float) -> View:
 
     start, end = scene.start, scene.end
     return View(
-        centre=(mix(start.centre[0], end.centre[0]), mix(start.centre[1], end.centre[1])),
+        center=(mix(start.center[0], end.center[0]), mix(start.center[1], end.center[1])),
         width=mix(start.width, end.width),
         angle=mix(start.angle, end.angle),
         parallax=(mix(start.parallax[0], end.parallax[0]), mix(start.parallax[1], end.parallax[1])),
@@ -103,8 +103,8 @@ def projected(image: Image.Image, view: View, shift: tuple[float, float], resamp
     width, height = FRAME_SIZE[0] * OVERSAMPLING, FRAME_SIZE[1] * OVERSAMPLING
     scale, angle = view.width / width, math.radians(view.angle)
     a, b = scale * math.cos(angle), -scale * math.sin(angle)
-    x = view.centre[0] - shift[0] - a * width / 2 - b * height / 2
-    y = view.centre[1] - shift[1] + b * width / 2 - a * height / 2
+    x = view.center[0] - shift[0] - a * width / 2 - b * height / 2
+    y = view.center[1] - shift[1] + b * width / 2 - a * height / 2
     return image.transform((width, height), Image.Transform.AFFINE, (a, b, x, -b, a, y), resample)
 
 
@@ -113,10 +113,10 @@ def rendered(parts: list[Layer], view: View) -> tuple[Image.Image, Image.Image]:
     frame: Image.Image | None = None
     labels: Image.Image | None = None
     for part, shift in zip(parts, ((0.0, 0.0), view.parallax), strict=False):
-        colours = projected(part.colours, view, shift, Image.Resampling.BICUBIC)
+        colors = projected(part.colors, view, shift, Image.Resampling.BICUBIC)
         marks = projected(part.labels, view, shift, Image.Resampling.NEAREST)
         covered = projected(part.coverage, view, shift, Image.Resampling.BILINEAR)
-        frame = colours if frame is None else Image.composite(colours, frame, covered)
+        frame = colors if frame is None else Image.composite(colors, frame, covered)
         labels = marks if labels is None else Image.composite(marks, labels, covered.point(lambda v: 255 * (v > 127)))
     if frame is None or labels is None:
         raise ValueError("`parts` must hold at least one layer.")

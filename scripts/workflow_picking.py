@@ -20,8 +20,8 @@ def pick_regions() -> Graph:
     features, refined = coarse(graph, model, frames, max_side=512, clusters=8)
     labels = fine(graph, model, features, refined)
     picked = graph.add("PickRegions", (1440, 0), frames=frames, labels=labels[0], picks="0 0.93,0.15 sky", wide=460)
-    colour = graph.add("EmptyImage", (1960, 0), color=0xE69F00, title="A colour (or any image)")
-    painted = graph.add("ImageCompositeMasked", (1960, 0), destination=frames, source=colour[0], mask=picked[0],
+    color = graph.add("EmptyImage", (1960, 0), color=0xE69F00, title="A color (or any image)")
+    painted = graph.add("ImageCompositeMasked", (1960, 0), destination=frames, source=color[0], mask=picked[0],
                         resize_source=True)  # fmt: skip
     graph.add("SaveAnimatedWEBP", (1960, 0), images=painted[0], filename_prefix="vidseg/picked", fps=8.0,
               lossless=False, wide=400)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Recognise a model file or folder before anything is loaded: sizes, what is refused, fingerprint."""
+"""Recognize a model file or folder before anything is loaded: sizes, what is refused, fingerprint."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--preset", default="default", metavar="NAME,...", help="settings of the rows; the first is ablated")
     add("--quality", default="exact", choices=list(QUALITIES), help="of our rows: speed for quality (default: exact)")
     add("--ablation", action="store_true", help="the paper's Table 2, and the preset without modulation")
-    add("--baselines", action="store_true", help="EmerDiff twice, colour K-means, nearest-feature propagation")
+    add("--baselines", action="store_true", help="EmerDiff twice, color K-means, nearest-feature propagation")
     add("--clips", default="", metavar="NAME,...", help="these clips alone")
     add("--max-frames", type=int, default=0, metavar="N", help="the first N frames of each clip; 0 takes all")
     add("--max-side", type=int, metavar="PX", help="process frames at this longer side; scores stay at full size")

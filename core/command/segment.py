@@ -18,7 +18,7 @@ from ..config.settings import Settings
 from ..evaluation.baselines import Baseline, color_windows, frame_windows
 from ..files.clip import Clip, open_clip
 from ..files.record import AreaList, RunDescription, RunResult
-from ..files.result_folder import OVERLAY_FILE, ResultFolder, areas_of, colours_of
+from ..files.result_folder import OVERLAY_FILE, ResultFolder, areas_of, colors_of
 from ..files.video_writer import write_video
 from ..method.estimate import announce
 from ..method.pipeline import ScanState, segment_windows
@@ -41,7 +41,7 @@ class SegmentOptions:
     Attributes:
         input: video file or folder of frames.
         out: folder of the result.
-        model: model file or folder; unused by the colour baseline.
+        model: model file or folder; unused by the color baseline.
         settings: all settings.
         anchor_mask: label image of the first frame, or None.
         baseline: run a floor instead.
@@ -230,7 +230,7 @@ class SegmentRun:
         self._folder.state.unlink(missing_ok=True)
 
     def _overlay_frames(self, clip: Clip) -> Iterator[Tensor]:
-        """Yield frames with the colours of their labels, ``(H,W,3)`` uint8."""
+        """Yield frames with the colors of their labels, ``(H,W,3)`` uint8."""
         for number, label_map in enumerate(self._folder.read_label_maps(clip.num_frames)):
             picture = overlay(clip.read(number, number + 1), label_map[None])[0]
             yield (picture * 255).round().to(torch.uint8)
@@ -238,5 +238,5 @@ class SegmentRun:
 
     def _write_record(self, run: RunDescription, *, finished: bool) -> None:
         """Write `segmentation.json` as far as the run has come."""
-        result = RunResult(self._regions, self._areas, colours_of(self._regions), finished)
+        result = RunResult(self._regions, self._areas, colors_of(self._regions), finished)
         self._folder.write_record(run, result)

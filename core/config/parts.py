@@ -13,7 +13,7 @@ from ..types import MAX_LABEL
 ATTENTION_BLOCKS = tuple(range(3, 12))
 """Decoder blocks of SD 1.x/2.x and SVD that hold attention."""
 MAX_AUTOMATIC_CLUSTERS = 64
-"""Most clusters that are chosen automatically: more are no longer told apart by colour (ours, chosen)."""
+"""Most clusters that are chosen automatically: more are no longer told apart by color (ours, chosen)."""
 SHARED_PASS_MARGIN = 2
 """Cells between parts of different regions that share a modulated pass, at least (ours, chosen)."""
 FEATURE_BLOCKS = (6, 7, 8)
@@ -87,10 +87,10 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class ContextConfig:
-    """The scene context: a nearest-neighbour classifier updated window by window (paper 4.1)."""
+    """The scene context: a nearest-neighbor classifier updated window by window (paper 4.1)."""
 
     num_neighbors: int = 4
-    """Neighbours that vote (code)."""
+    """Neighbors that vote (code)."""
     memory: Literal["previous", "anchor+previous"] = "previous"
     """Tokens it holds: the previous window (paper, code), or those and the anchor frame."""
 
@@ -147,7 +147,7 @@ class DifferenceConfig:
     """Weight of the difference outside the mask (paper A.4); 1 turns filtering off."""
     precision: Literal["float", "8bit"] = "float"
     """``float``: exact differences; ``8bit``: squares wrap at 256, maps pass through JPEG (faults of the code)."""
-    normalise: bool = True
+    normalize: bool = True
     """Divide each map by its maximum (code)."""
     blur_size: int = 5
     """Gaussian kernel size, pixels (code)."""
@@ -193,7 +193,7 @@ class EnlargingConfig:
     guided_radius: int = 16
     """Radius of the guided filter, pixels: a coarse cell."""
     guided_epsilon: float = 1e-4
-    """Variance of colours in [0, 1] that counts as an edge."""
+    """Variance of colors in [0, 1] that counts as an edge."""
     guided_subsample: int = 4
     """Factor by which the filter's coefficients are computed smaller (He & Sun 2015)."""
 

@@ -100,7 +100,7 @@ _PAPER = Settings(
     preset="paper",
     modulation=ModulationConfig(step=20),
     cluster=ClusterConfig(fit_frames="anchor"),
-    difference=DifferenceConfig(normalise=False),
+    difference=DifferenceConfig(normalize=False),
 )
 _REFERENCE = Settings(
     preset="reference",

@@ -29,7 +29,7 @@ from ..regions.labels import assign_clusters
 from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
 
 COLOR_POSITION_WEIGHT = 0.5
-"""Length of a frame's sides beside the range of a colour channel, in the tokens of the colour baseline (chosen)."""
+"""Length of a frame's sides beside the range of a color channel, in the tokens of the color baseline (chosen)."""
 Baseline = Literal["color", "frame"]
 
 
@@ -43,7 +43,7 @@ class BaselineResult(NamedTuple):
 def color_windows(
     source: FrameSource, settings: Settings, *, reference: Tensor | None = None, progress: Progress = no_progress
 ) -> Iterator[BaselineResult]:
-    """Segment a clip by colour and position alone: K-means, then the scene context, enlarged without a model.
+    """Segment a clip by color and position alone: K-means, then the scene context, enlarged without a model.
 
     Windows, clusters and scene context are those of ``settings``; correspondences and modulation are not used.
 
@@ -120,7 +120,7 @@ def frame_windows(
 
 
 def color_features(frames: Tensor, settings: Settings) -> Features:
-    """Return mean colour and position of each cell of the coarse grid as tokens ``(T,N,6)``.
+    """Return mean color and position of each cell of the coarse grid as tokens ``(T,N,6)``.
 
     The last component is 1, the largest of all, so that dividing a token by its largest component changes nothing.
 
@@ -156,7 +156,7 @@ def in_order_of_occurrence(cluster_map: Tensor) -> Tensor:
 
 
 def _positions(count: int) -> Tensor:
-    """Return the centres of ``count`` cells, scaled by `COLOR_POSITION_WEIGHT`."""
+    """Return the centers of ``count`` cells, scaled by `COLOR_POSITION_WEIGHT`."""
     return (torch.arange(count) + 0.5) / count * COLOR_POSITION_WEIGHT
 
 

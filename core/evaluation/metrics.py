@@ -68,7 +68,7 @@ def mean_iou(matrix: Tensor) -> float:
     """
     ious = class_ious(matrix)
     if not ious:
-        raise InputError("`truth` must hold labelled pixels, but all are void (255). Check the folder of masks.")
+        raise InputError("`truth` must hold labeled pixels, but all are void (255). Check the folder of masks.")
     return sum(ious.values()) / len(ious)
 
 
@@ -87,7 +87,7 @@ def matched_mean_iou(matrix: Tensor) -> float:
     true, predicted = matrix.sum(1), matrix.sum(0)
     rows, columns = true.nonzero()[:, 0], predicted.nonzero()[:, 0]
     if not len(rows):
-        raise InputError("`truth` must hold labelled pixels, but all are void (255). Check the folder of masks.")
+        raise InputError("`truth` must hold labeled pixels, but all are void (255). Check the folder of masks.")
     hits = matrix[rows][:, columns].double()
     ious = hits / (true[rows][:, None] + predicted[columns] - hits)
     return float(sum(ious[pair] for pair in zip(*linear_sum_assignment(-ious.numpy()), strict=True)) / len(rows))
@@ -123,7 +123,7 @@ def video_consistency(prediction: Tensor, truth: Tensor, length: int, agreement:
     - the denominator counts pixels whose truth is the same in all frames, void left out;
     - the numerator counts those of them where the prediction has any one label in all frames (``constant``, as
       VSPW's evaluation script counts, by which a prediction that never changes scores 1; mVC of the literature), or
-      where it has the true label in all frames (``correct``, the formula read as labelled areas; "mVC right" here);
+      where it has the true label in all frames (``correct``, the formula read as labeled areas; "mVC right" here);
     - a run without such pixels has no value. VSPW's script also leaves out the last run of each clip and counts void
       as a label.
 
@@ -170,7 +170,7 @@ class VideoConsistency:
         self._total, self._runs = 0.0, 0
 
     def update(self, prediction: Tensor, truth: Tensor) -> None:
-        """Add one clip, or one stretch of consecutive labelled frames, ``(T,H,W)``; too short ones add nothing."""
+        """Add one clip, or one stretch of consecutive labeled frames, ``(T,H,W)``; too short ones add nothing."""
         shares = video_consistency(prediction, truth, self._length, self._agreement)
         self._total += sum(shares)
         self._runs += len(shares)
@@ -228,7 +228,7 @@ def boundary_f_score(prediction: Tensor, truth: Tensor, tolerance: float = _BOUN
 
 
 def _boundary(mask: Tensor) -> Tensor:
-    """Return the pixels ``(H,W)`` of which the right, lower or lower right neighbour has another value."""
+    """Return the pixels ``(H,W)`` of which the right, lower or lower right neighbor has another value."""
     padded = F.pad(mask[None, None].float(), (0, 1, 0, 1), mode="replicate")[0, 0].bool()
     return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
 
@@ -245,5 +245,5 @@ def _require_same_shape(prediction: Tensor, truth: Tensor) -> None:
     if prediction.shape != truth.shape:
         raise InputError(
             f"`prediction` must have the shape of `truth` {tuple(truth.shape)}, but got {tuple(prediction.shape)}. "
-            "Resize the label maps by nearest neighbour."
+            "Resize the label maps by nearest neighbor."
         )

@@ -29,7 +29,7 @@ class Scores(NamedTuple):
     """Scores of one clip.
 
     Attributes:
-        num_frames: labelled frames compared.
+        num_frames: labeled frames compared.
         miou: mean intersection over union, in [0, 1].
         mvc: consistency in [0, 1] by the names of `metrics.CONSISTENCY`; None where no run is long enough.
         ious: intersection over union of each label of the masks, in [0, 1].
@@ -62,7 +62,7 @@ class Scores(NamedTuple):
         rows += [(f"IoU {label} {self.names.get(label, '')}".rstrip(), value) for label, value in self.ious.items()]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {'  n/a' if value is None else f'{100 * value:5.1f}'}\n" for name, value in rows]
-        return f"{self.num_frames} labelled frames\n" + "".join(lines)
+        return f"{self.num_frames} labeled frames\n" + "".join(lines)
 
 
 def score_folder(result: Path, masks: Path) -> Scores:
@@ -82,7 +82,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
     missing = sorted(truth.keys() - predicted.keys())
     if missing:
         raise InputError(
-            f"`DIR` must hold a label map of each labelled frame, but {len(missing)} are missing, the first is "
+            f"`DIR` must hold a label map of each labeled frame, but {len(missing)} are missing, the first is "
             f"{missing[0]:05d}.png for the mask {truth[missing[0]].name}. Finish the run with --resume, or pass the "
             "masks of the same clip; without names of frames 00000.png is the first."
         )
@@ -112,7 +112,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
 
 
 def _pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield number, label map and mask of each labelled frame in order; white is 1 if all are black and white."""
+    """Yield number, label map and mask of each labeled frame in order; white is 1 if all are black and white."""
     white = VOID if all(is_black_and_white(read_labels(path, "MASKS")) for path in truth.values()) else 1
     if white == VOID:
         logger.warning("vidseg: the masks are black and white: 255 (white) is read as class 1, not as unknown.")

@@ -1,4 +1,4 @@
-"""Read single images: frames as colours, masks as labels."""
+"""Read single images: frames as colors, masks as labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.D
 def read_image(path: Path) -> NDArray[np.float32]:
     """Return the image as ``(H,W,3)`` float32, RGB, nominally in [0, 1]; transparency is dropped.
 
-    16-bit grey is divided by 65535, floating-point grey is taken as it is and may hold NaN.
+    16-bit gray is divided by 65535, floating-point gray is taken as it is and may hold NaN.
 
     Raises:
         InputError: the file is not an image or is damaged.
@@ -30,9 +30,9 @@ def read_image(path: Path) -> NDArray[np.float32]:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode == "F":
-                grey = np.asarray(image, np.float32)
+                gray = np.asarray(image, np.float32)
             elif image.mode.startswith("I"):
-                grey = np.asarray(image, np.float32) / np.float32(65535)
+                gray = np.asarray(image, np.float32) / np.float32(65535)
             else:
                 return np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
     except _UNREADABLE as error:
@@ -40,18 +40,18 @@ def read_image(path: Path) -> NDArray[np.float32]:
             f"`input` must hold readable images, but {path.name} is damaged or no image ({_first_line(error)}). "
             "Write it again, or remove it."
         ) from error
-    return np.repeat(grey[..., None], 3, axis=2)
+    return np.repeat(gray[..., None], 3, axis=2)
 
 
 def read_labels(path: Path, name: str) -> Tensor:
-    """Return a label image as ``(H,W)`` uint8: the index of a palette image, the value of a grey one.
+    """Return a label image as ``(H,W)`` uint8: the index of a palette image, the value of a gray one.
 
     Args:
         path: PNG file.
         name: what to call it in a message.
 
     Raises:
-        InputError: no such file, not an image, or an image of colours.
+        InputError: no such file, not an image, or an image of colors.
     """
     if not path.is_file():
         raise InputError(f"`{name}` must be a label image, but {path} does not exist. Check the path.")
@@ -67,7 +67,7 @@ def read_labels(path: Path, name: str) -> Tensor:
         values = values // 255
     if mode not in {"P", "L", "1"} or values.dtype != np.uint8:
         raise InputError(
-            f"`{name}` must be an 8-bit palette or grey PNG whose values are labels, but {path.name} has mode {mode}. "
+            f"`{name}` must be an 8-bit palette or gray PNG whose values are labels, but {path.name} has mode {mode}. "
             "Save it as an indexed image."
         )
     return torch.from_numpy(values)

@@ -82,13 +82,13 @@ class RunResult(NamedTuple):
     Attributes:
         regions: every label that may occur.
         areas: for each finished frame the number of pixels of each label that occurs.
-        colours: ``#rrggbb`` by label.
+        colors: ``#rrggbb`` by label.
         finished: whether all frames and the overlay are written.
     """
 
     regions: Sequence[Region]
     areas: Sequence[Mapping[int, int]]
-    colours: Mapping[int, str]
+    colors: Mapping[int, str]
     finished: bool
 
 
@@ -108,7 +108,7 @@ def record_lines(run: RunDescription, result: RunResult) -> Iterator[str]:
         "frame_times": run.clip.times,
         "versions": versions(),
         "regions": [
-            {"label": r.label, "name": r.name, "colour": result.colours[r.label], "area": totals[r.label]}
+            {"label": r.label, "name": r.name, "color": result.colors[r.label], "area": totals[r.label]}
             for r in result.regions
         ],
     }

@@ -239,8 +239,8 @@ def areas_of(label_map: Tensor) -> dict[int, int]:
     return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
-def colours_of(regions: Sequence[Region]) -> dict[int, str]:
-    """Return the colour of each region as ``#rrggbb``."""
+def colors_of(regions: Sequence[Region]) -> dict[int, str]:
+    """Return the color of each region as ``#rrggbb``."""
     return {region.label: "#{:02x}{:02x}{:02x}".format(*PALETTE[region.label].tolist()) for region in regions}
 
 

@@ -79,7 +79,7 @@ def _codec() -> str:
 
 
 def write_id_video(path: Path, maps: Tensor, fps: float, progress: Progress = no_progress) -> None:
-    """Write label maps as a lossless grey video: the grey value of a pixel is the id of its region.
+    """Write label maps as a lossless gray video: the gray value of a pixel is the id of its region.
 
     Args:
         path: a Matroska file (``.mkv``, FFV1); it is whole when the function returns.

@@ -20,10 +20,10 @@ from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig, WindowConfig
 from ..types import Features, InputError, Progress, Region, Seeds, no_progress, require_finite, require_shape
 
 
-def normalised(tokens: Tensor) -> Tensor:
+def normalized(tokens: Tensor) -> Tensor:
     """Divide each token by its largest absolute component; a token of zeros stays as it is.
 
-    Reference code: the same, with NaN for a token of zeros. Applied before K-means and the nearest neighbours.
+    Reference code: the same, with NaN for a token of zeros. Applied before K-means and the nearest neighbors.
 
     Args:
         tokens: ``(...,C)`` floating point, finite.
@@ -34,7 +34,7 @@ def normalised(tokens: Tensor) -> Tensor:
     Raises:
         InputError: a token is NaN or infinite.
 
-    >>> normalised(torch.tensor([[1.0, -4.0], [0.0, 0.0]])).tolist()
+    >>> normalized(torch.tensor([[1.0, -4.0], [0.0, 0.0]])).tolist()
     [[0.25, -1.0], [0.0, 0.0]]
     """
     require_finite("tokens", tokens)
@@ -43,16 +43,16 @@ def normalised(tokens: Tensor) -> Tensor:
 
 
 def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress: Progress = no_progress) -> Tensor:
-    """Fit K-means (k-means++ start, best of ``config.num_restarts`` runs) and return the centres.
+    """Fit K-means (k-means++ start, best of ``config.num_restarts`` runs) and return the centers.
 
-    Fewer than K distinct tokens give centres that coincide, hence fewer clusters in use. Runs go side by side, each on
-    one thread: more threads would sum the centres in the order in which they finish, so that results would differ from
+    Fewer than K distinct tokens give centers that coincide, hence fewer clusters in use. Runs go side by side, each on
+    one thread: more threads would sum the centers in the order in which they finish, so that results would differ from
     run to run. The starts are those that scikit-learn draws for ``n_init`` runs from the same seed.
 
     Args:
-        tokens: ``(M,C)`` float32, normalised.
+        tokens: ``(M,C)`` float32, normalized.
         config: number of clusters and restarts.
-        seed: of the local random state; the same seed and tokens give the same centres.
+        seed: of the local random state; the same seed and tokens give the same centers.
         progress: called with stage ``K-means runs`` after each start and each run; what has not begun by then can stop.
 
     Returns:
@@ -98,12 +98,12 @@ def _lloyd(points: np.ndarray, start: np.ndarray) -> KMeans:
 def automatic_num_clusters(tokens: Tensor, granularity: float, seed: int, *, progress: Progress = no_progress) -> int:
     """Choose the number of clusters: the least that explain a share of the variance of the tokens.
 
-    The explained share is 1 less the mean squared distance to the nearest centre over that to the mean. It grows with
+    The explained share is 1 less the mean squared distance to the nearest center over that to the mean. It grows with
     the number of clusters, so a larger ``granularity`` never gives fewer; the number is found by bisection, with one
     run of K-means for each that is tried.
 
     Args:
-        tokens: ``(M,C)`` float32, normalised, of the anchor frame.
+        tokens: ``(M,C)`` float32, normalized, of the anchor frame.
         granularity: share in [0, 1].
         seed: of K-means.
         progress: called with stage ``number of clusters`` after each number that is tried.
@@ -119,24 +119,24 @@ def automatic_num_clusters(tokens: Tensor, granularity: float, seed: int, *, pro
     span = high - low
     while low < high:
         middle = (low + high) // 2
-        centres = cluster_tokens(tokens, ClusterConfig(middle, num_restarts=1), seed)
-        left = float((tokens.cpu() - centres[nearest_centre(tokens, centres)]).square().sum())
+        centers = cluster_tokens(tokens, ClusterConfig(middle, num_restarts=1), seed)
+        left = float((tokens.cpu() - centers[nearest_center(tokens, centers)]).square().sum())
         low, high = (low, middle) if left <= (1 - granularity) * total else (middle + 1, high)
         progress("number of clusters", span - (high - low), span)
     return low
 
 
-def nearest_centre(tokens: Tensor, centres: Tensor) -> Tensor:
-    """Return for each token the index of the nearest centre; ties go to the smallest index.
+def nearest_center(tokens: Tensor, centers: Tensor) -> Tensor:
+    """Return for each token the index of the nearest center; ties go to the smallest index.
 
     Args:
         tokens: ``(...,C)`` float32.
-        centres: ``(K,C)`` float32.
+        centers: ``(K,C)`` float32.
 
     Returns:
-        ``(...)`` int64 in [0, K), on the device of ``centres``.
+        ``(...)`` int64 in [0, K), on the device of ``centers``.
     """
-    exact, flat = centres.double(), tokens.reshape(-1, tokens.shape[-1]).to(centres.device).double()
+    exact, flat = centers.double(), tokens.reshape(-1, tokens.shape[-1]).to(centers.device).double()
     distances = exact.square().sum(1) - 2 * flat @ exact.T  # less the token's own norm, which is common to a row
     return distances.argmin(1).reshape(tokens.shape[:-1])
 
@@ -176,13 +176,13 @@ def cluster_anchor(
         )
     start = anchor - anchor % window_length
     seen = slice(anchor, anchor + 1) if config.fit_frames == "anchor" else slice(start, start + window_length)
-    tokens = normalised(features.queries[seen])
+    tokens = normalized(features.queries[seen])
     shown = tokens[anchor - (seen.start or 0)]
     if config.num_clusters == 0:
         number = automatic_num_clusters(shown, config.granularity, seed, progress=progress)
         config = replace(config, num_clusters=number)
-    centres = cluster_tokens(tokens.flatten(0, 1), config, seed, progress=progress)
-    return nearest_centre(shown, centres).reshape(features.grid)
+    centers = cluster_tokens(tokens.flatten(0, 1), config, seed, progress=progress)
+    return nearest_center(shown, centers).reshape(features.grid)
 
 
 def seeds_from_clusters(cluster_map: Tensor, anchor: int = 0) -> Seeds:

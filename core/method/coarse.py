@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config.parts import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, WindowConfig
 from ..config.settings import Settings
 from ..types import CoarseMaps, Features, InputError, Progress, Seeds, no_progress, region_labels, require_shape
-from .clustering import normalised
+from .clustering import normalized
 from .context import SceneContext
 from .correspondence import refine
 from .scene_changes import cut_frames, restarted, with_new_regions
@@ -76,7 +76,7 @@ class CoarseScan:
         first = self.context is None
         context = self.context or anchor_context(window, self._seeds, self._context_config)
         require_shape("window.queries", window.queries, "T N C", N=window.grid.num_tokens)
-        tokens = normalised(window.queries)
+        tokens = normalized(window.queries)
         config = self._changes.config
         cuts = cut_frames(tokens, None if first else context.tokens, config) if config.cuts else []
         starts = sorted({0, *cuts})
@@ -87,12 +87,12 @@ class CoarseScan:
                 context, self.regions = restarted(
                     part[0], context, self.regions, config, self._changes.cluster, self._changes.seed
                 )
-            labels, context = self._labelled(part, window.window(start, stop), context)
+            labels, context = self._labeled(part, window.window(start, stop), context)
             maps.append(labels)
         self.context = context
         return torch.cat(maps)
 
-    def _labelled(self, tokens: Tensor, window: Features, context: SceneContext) -> tuple[Tensor, SceneContext]:
+    def _labeled(self, tokens: Tensor, window: Features, context: SceneContext) -> tuple[Tensor, SceneContext]:
         """Return labels ``(T,h,w)`` of frames of one scene, and the context after them."""
         maps = context.predict(tokens).reshape(-1, *window.grid)
         if not self._changes.config.new_regions:
@@ -113,7 +113,7 @@ def anchor_context(features: Features, seeds: Seeds, config: ContextConfig) -> S
     Args:
         features: of the clip, or of a first window that holds the anchor.
         seeds: labels of the anchor frame.
-        config: number of neighbours, and what is remembered.
+        config: number of neighbors, and what is remembered.
 
     Raises:
         InputError: the anchor is not among the frames, its map does not fit the grid or holds an unknown label.
@@ -135,7 +135,7 @@ def anchor_context(features: Features, seeds: Seeds, config: ContextConfig) -> S
         raise InputError(
             f"`seeds.cluster_map` must hold labels of `seeds.regions`, but got {sorted(unknown)}. Name every label."
         )
-    tokens = normalised(features.queries[seeds.anchor])
+    tokens = normalized(features.queries[seeds.anchor])
     return SceneContext.from_anchor(tokens, seeds.cluster_map.flatten(), config)
 
 

@@ -1,4 +1,4 @@
-"""The scene context: a nearest-neighbour classifier that is updated window by window (paper 4.1)."""
+"""The scene context: a nearest-neighbor classifier that is updated window by window (paper 4.1)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _CHUNK_ELEMENTS = 2**23
 
 @dataclass(frozen=True)
 class SceneContext:
-    """Labelled tokens by which the next window is labelled. Immutable: an update returns a new context.
+    """Labeled tokens by which the next window is labeled. Immutable: an update returns a new context.
 
     Attributes:
-        tokens: ``(M,C)`` float32, normalised as `clustering.normalised` does.
+        tokens: ``(M,C)`` float32, normalized as `clustering.normalized` does.
         labels: ``(M,)`` int64.
-        config: number of neighbours, and what is remembered.
+        config: number of neighbors, and what is remembered.
         num_anchor: how many tokens at the front are the anchor frame's and stay in every update.
     """
 
@@ -31,14 +31,14 @@ class SceneContext:
     num_anchor: int = 0
 
     def __post_init__(self) -> None:
-        """Check shapes, values and the number of neighbours."""
+        """Check shapes, values and the number of neighbors."""
         num_tokens = require_shape("tokens", self.tokens, "M C")["M"]
         require_shape("labels", self.labels, "M", M=num_tokens)
         require_finite("tokens", self.tokens)
         if not 1 <= self.config.num_neighbors <= num_tokens:
             raise InputError(
                 f"`context.num_neighbors` must lie in [1, {num_tokens}], the number of tokens of the scene context, "
-                f"but got {self.config.num_neighbors}. Choose fewer neighbours or larger frames."
+                f"but got {self.config.num_neighbors}. Choose fewer neighbors or larger frames."
             )
 
     @classmethod
@@ -46,24 +46,24 @@ class SceneContext:
         """Start from the anchor frame.
 
         Args:
-            tokens: ``(N,C)`` float32, normalised.
+            tokens: ``(N,C)`` float32, normalized.
             labels: ``(N,)`` int64.
-            config: number of neighbours, and what is remembered.
+            config: number of neighbors, and what is remembered.
 
         Raises:
-            InputError: shapes disagree, a token is NaN or infinite, or there are fewer tokens than neighbours.
+            InputError: shapes disagree, a token is NaN or infinite, or there are fewer tokens than neighbors.
         """
         num_anchor = tokens.shape[0] if config.memory == "anchor+previous" else 0
         return cls(tokens, labels.to(tokens.device), config, num_anchor)
 
     def predict(self, tokens: Tensor) -> Tensor:
-        """Label tokens by the majority of their nearest neighbours (Euclidean, uniform weights).
+        """Label tokens by the majority of their nearest neighbors (Euclidean, uniform weights).
 
         Ties between labels go to the smallest label, ties between distances to the token that came first.
         Distances are float64; the result does not depend on how they are chunked.
 
         Args:
-            tokens: ``(T,N,C)`` float32, normalised.
+            tokens: ``(T,N,C)`` float32, normalized.
 
         Returns:
             ``(T,N)`` int64 labels, on the device of the context.
@@ -93,7 +93,7 @@ class SceneContext:
         window is lost.
 
         Args:
-            tokens: ``(T,N,C)`` or ``(M,C)`` float32, normalised.
+            tokens: ``(T,N,C)`` or ``(M,C)`` float32, normalized.
             labels: ``(T,N)``, ``(T,h,w)`` or ``(M,)`` int64.
 
         Raises:

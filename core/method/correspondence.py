@@ -22,7 +22,7 @@ def refine(maps: Tensor, matching: Tensor, config: RefinementConfig) -> Tensor:
 
     Args:
         maps: ``(T,h,w)`` int64 labels >= 0 of one window.
-        matching: ``(T,N,C)`` float32, ``N = h*w`` in raster order; need not be normalised.
+        matching: ``(T,N,C)`` float32, ``N = h*w`` in raster order; need not be normalized.
         config: which matches count and how they vote.
 
     Returns:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..config.parts import DifferenceConfig
 from ..types import CoarseMaps, region_labels, require_finite, require_shape
 from .enlarging import enlarged_labels
-from .filters import blurred, enlarged_masks, filtered, normalised_maps
+from .filters import blurred, enlarged_masks, filtered, normalized_maps
 from .published import eight_bit_scores
 
 
@@ -36,7 +36,7 @@ def label_scores(
         masks: ``(B,h,w)`` boolean, coarse masks that were modulated.
         frame_size: ``(H, W)`` of the result, pixels.
         config: difference settings.
-        owners: ``(B,h,w)`` int64, the label that each cell speaks for, where regions share a pass; normalising is per
+        owners: ``(B,h,w)`` int64, the label that each cell speaks for, where regions share a pass; normalizing is per
             label. None: each element is one region.
 
     Returns:
@@ -51,8 +51,8 @@ def label_scores(
         return eight_bit_scores(plus, minus, masks, frame_size, config)
     maps = blurred(difference_map(plus, minus), config)
     size = (int(maps.shape[1]), int(maps.shape[2]))
-    if config.normalise:
-        maps = normalised_maps(maps, None if owners is None else enlarged_labels(owners, size).to(maps.device))
+    if config.normalize:
+        maps = normalized_maps(maps, None if owners is None else enlarged_labels(owners, size).to(maps.device))
     scores = filtered(maps, enlarged_masks(masks, size).to(maps), config.filter_strength)
     return F.interpolate(scores[:, None], frame_size, mode="bilinear", align_corners=False)[:, 0]
 
@@ -61,7 +61,7 @@ def difference_map(plus: Tensor, minus: Tensor) -> Tensor:
     """Return the Euclidean distance in RGB of two pictures, per pixel (paper 3).
 
     Values are clamped to [0, 1] first: the paper compares pictures, and a decode far out of range in a few pixels
-    would, once normalised, scale all others of the map down.
+    would, once normalized, scale all others of the map down.
 
     Args:
         plus: ``(B,H,W,3)``.

@@ -16,7 +16,7 @@ LABELS_AT_A_TIME = 4
 def guided_map(cells: Tensor, picture: Tensor, frame_size: tuple[int, int], config: EnlargingConfig) -> Tensor:
     """Return the label of each pixel: that whose coarse mask, filtered along the picture's edges, is largest.
 
-    Guided filter (He, Sun & Tang, TPAMI 2013) with the colours of the picture as guide; kornia's implementation.
+    Guided filter (He, Sun & Tang, TPAMI 2013) with the colors of the picture as guide; kornia's implementation.
 
     Args:
         cells: ``(h,w)`` int64 labels.

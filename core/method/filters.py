@@ -1,4 +1,4 @@
-"""What difference maps pass through: blur, normalising, and the filter by the coarse mask (paper 4.3, Eq. 6)."""
+"""What difference maps pass through: blur, normalizing, and the filter by the coarse mask (paper 4.3, Eq. 6)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from ..config.parts import DifferenceConfig
 from ..types import MAX_LABEL, InputError
 
-GREY_LEVEL = 1 / 255
-"""One level of an 8-bit picture: smaller maxima are noise, which normalising must not blow up."""
+GRAY_LEVEL = 1 / 255
+"""One level of an 8-bit picture: smaller maxima are noise, which normalizing must not blow up."""
 
 
 def blurred(maps: Tensor, config: DifferenceConfig) -> Tensor:
@@ -35,19 +35,19 @@ def blurred(maps: Tensor, config: DifferenceConfig) -> Tensor:
     return F.conv2d(rows, kernel.view(1, 1, size, 1))[:, 0]
 
 
-def normalised_maps(maps: Tensor, owners: Tensor | None = None) -> Tensor:
-    """Divide each of the maps ``(B,H,W)`` by its maximum, or by one grey level if that is larger.
+def normalized_maps(maps: Tensor, owners: Tensor | None = None) -> Tensor:
+    """Divide each of the maps ``(B,H,W)`` by its maximum, or by one gray level if that is larger.
 
     With ``owners`` ``(B,H,W)`` int64 in [0, 255], each pixel by the maximum of the pixels with its owner.
 
-    >>> normalised_maps(torch.tensor([[[0.0, 0.5]]])).tolist()
+    >>> normalized_maps(torch.tensor([[[0.0, 0.5]]])).tolist()
     [[[0.0, 1.0]]]
     """
     if owners is None:
-        return maps / maps.amax((1, 2), keepdim=True).clamp(min=GREY_LEVEL)
+        return maps / maps.amax((1, 2), keepdim=True).clamp(min=GRAY_LEVEL)
     flat = owners.flatten(1)
     largest = maps.new_zeros(len(maps), MAX_LABEL + 1).scatter_reduce_(1, flat, maps.flatten(1), "amax")
-    return maps / largest.gather(1, flat).reshape(maps.shape).clamp(min=GREY_LEVEL)
+    return maps / largest.gather(1, flat).reshape(maps.shape).clamp(min=GRAY_LEVEL)
 
 
 def filtered(maps: Tensor, masks: Tensor, strength: float) -> Tensor:

@@ -61,7 +61,7 @@ def check_frames(frames: Tensor) -> None:
 def fit_frames(frames: Tensor, config: FrameConfig) -> Tensor:
     """Return ``frames`` ``(T,H,W,3)`` resized to `model_size` (bicubic, antialiased, in [0, 1]), aspect not kept.
 
-    Resized frames are rounded to 8 bits before and after, on the CPU: within one grey level of the reference code's
+    Resized frames are rounded to 8 bits before and after, on the CPU: within one gray level of the reference code's
     Pillow. Frames that have the right size stay as they are.
     """
     height, width = model_size((int(frames.shape[1]), int(frames.shape[2])), config)

@@ -61,7 +61,7 @@ def modulation_jobs(coarse: CoarseMaps, config: ModulationConfig, *, keep_unifor
 
 
 def _shared(frame: int, cells: Tensor) -> list[ModulationJob]:
-    """Colour the connected parts of all regions greedily, the largest first: parts of one colour lie apart.
+    """Color the connected parts of all regions greedily, the largest first: parts of one color lie apart.
 
     Ours; the paper modulates each region by itself.
     """

@@ -110,7 +110,7 @@ def segment_windows(
         labels = upsample(backbone, features, coarse, settings, progress=progress)
         context = scan.context
         if context is None:
-            raise RuntimeError("a window was labelled without a scene context")
+            raise RuntimeError("a window was labeled without a scene context")
         yield WindowResult(span.kept, labels, coarse, ScanState(index + 1, seeds, context))
 
 

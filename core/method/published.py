@@ -52,7 +52,7 @@ def jpeg_difference_maps(plus: Tensor, minus: Tensor, frame_size: tuple[int, int
         frame_size: ``(H, W)`` of the result, pixels.
         config: difference settings.
     """
-    difference = resized(quantised(plus), frame_size) - resized(quantised(minus), frame_size)  # wraps at 256
+    difference = resized(quantized(plus), frame_size) - resized(quantized(minus), frame_size)  # wraps at 256
     squares = difference * difference  # wraps as well
     maps = blurred(squares.sum(-1, dtype=torch.int64).double().sqrt(), config)  # at most sqrt(3 * 255)
     return torch.stack([_through_jpeg(levels) for levels in maps.to(torch.uint8)])
@@ -62,14 +62,14 @@ def scores_of_jpeg_maps(maps: Tensor, masks: Tensor, config: DifferenceConfig) -
     """Return scores ``(B,H,W)`` float64 of stored maps ``(B,H,W)`` uint8 and coarse masks ``(B,h,w)`` (Eq. 6)."""
     size = (int(maps.shape[1]), int(maps.shape[2]))
     scores = maps.double()
-    if config.normalise:
+    if config.normalize:
         scores = scores / (scores.amax((1, 2), keepdim=True) + _TINY)
     if config.filter_strength == 1:
         return scores
     return filtered(scores, torch.stack([_lanczos_mask(mask, size) for mask in masks.cpu()]), config.filter_strength)
 
 
-def quantised(frames: Tensor) -> Tensor:
+def quantized(frames: Tensor) -> Tensor:
     """Return frames, nominally in [0, 1], clamped and truncated to uint8, on the CPU.
 
     Raises:
@@ -103,9 +103,9 @@ def _weights(old: int, new: int, *, clip_weights: bool) -> tuple[Tensor, Tensor,
     Beyond the outermost pixels both indices are the same; OpenCV then gives all weight to one (``clip_weights``) along
     a row but not down a column.
     """
-    centres = ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5).float()
-    first = centres.floor()
-    fraction = centres - first
+    centers = ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5).float()
+    first = centers.floor()
+    fraction = centers - first
     if clip_weights:
         fraction[(first < 0) | (first >= old - 1)] = 0
     first = first.long()

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..config.parts import ContextConfig, RefinementConfig, WindowConfig
 from ..regions.labels import reduced_reference, spread
 from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress, region_labels
-from .clustering import normalised
+from .clustering import normalized
 from .coarse import CoarseScan, scanned
 from .context import SceneContext
 
@@ -29,7 +29,7 @@ class Scene(NamedTuple):
     """What is known of a scene.
 
     Attributes:
-        tokens: ``(M,C)`` float32, normalised features of cells that stand for the regions.
+        tokens: ``(M,C)`` float32, normalized features of cells that stand for the regions.
         labels: ``(M,)`` int64.
         regions: the regions.
     """
@@ -116,11 +116,11 @@ def scene_of(features: Features, labels: LabelMaps, config: SceneFileConfig | No
     cells = torch.stack([reduced_reference(frame, (features.grid.h, features.grid.w)) for frame in labels.maps])
     flat = cells.flatten().long().cpu()
     index = spread(flat, limit)
-    tokens = normalised(features.queries.flatten(0, 1)[index].float().cpu())
+    tokens = normalized(features.queries.flatten(0, 1)[index].float().cpu())
     return Scene(tokens, flat[index], labels.regions)
 
 
-def labelled_by(
+def labeled_by(
     scene: Scene,
     features: Features,
     window: WindowConfig,
@@ -137,7 +137,7 @@ def labelled_by(
         scene: of this or another clip, by the same model.
         features: of the clip.
         window: length and tail of the windows.
-        context: number of neighbours; the memory is the scene and the previous window.
+        context: number of neighbors; the memory is the scene and the previous window.
         refinement: settings of the correspondence-based refinement, which may be switched off.
         progress: called after each window with stage ``coarse maps`` and numbers of frames.
 
@@ -145,7 +145,7 @@ def labelled_by(
         Coarse maps of all frames, and the regions of the scene.
 
     Raises:
-        InputError: the scene is of another model, or has fewer cells than neighbours.
+        InputError: the scene is of another model, or has fewer cells than neighbors.
     """
     channels = int(features.queries.shape[-1])
     if scene.tokens.shape[1] != channels:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..config.parts import ClusterConfig, SceneConfig
 from ..regions.labels import free_labels, spread
 from ..types import Region, region_labels
-from .clustering import automatic_num_clusters, cluster_tokens, nearest_centre
+from .clustering import automatic_num_clusters, cluster_tokens, nearest_center
 from .context import SceneContext
 
 _CHUNK_ELEMENTS = 2**24
@@ -125,10 +125,10 @@ def restarted(
 
     K-means divides the frame. A cluster whose cells resemble known ones takes the label that most of these have; the
     others become new regions. Some tokens of each label from before the cut stay, so that a scene that comes back is
-    recognised.
+    recognized.
 
     Args:
-        cells: ``(N,C)`` float32, normalised tokens of the frame.
+        cells: ``(N,C)`` float32, normalized tokens of the frame.
         context: before the cut.
         regions: the regions so far.
         config: the similarity from which on a cluster is known, and how many tokens of each label stay.
@@ -139,8 +139,8 @@ def restarted(
         The new context and the regions. Without a free label a cluster takes the most similar one.
     """
     number = cluster.num_clusters or automatic_num_clusters(cells, cluster.granularity, seed)
-    centres = cluster_tokens(cells, ClusterConfig(min(number, len(cells)), cluster.num_restarts), seed)
-    clusters = nearest_centre(cells, centres)
+    centers = cluster_tokens(cells, ClusterConfig(min(number, len(cells)), cluster.num_restarts), seed)
+    clusters = nearest_center(cells, centers)
     predicted, known = context.predict(cells[None])[0].cpu(), familiarity(cells, context.tokens).cpu()
     labels, found = torch.empty_like(predicted), regions
     for index in torch.unique(clusters).tolist():

@@ -1,4 +1,4 @@
-"""Which frames are labelled together, and which of them a model sees together."""
+"""Which frames are labeled together, and which of them a model sees together."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def corrected(
     painted: Painted | None = None,
     progress: Progress = no_progress,
 ) -> Corrected:
-    """Apply corrections to label maps by nearest neighbours among the features.
+    """Apply corrections to label maps by nearest neighbors among the features.
 
     Args:
         features: of the clip; only the queries are used.
@@ -238,5 +238,5 @@ class _Correction:
 
 
 def _label_of(regions: Sequence[Region], name: str) -> int | None:
-    """Return the first label that is called ``name``, however it is capitalised; None if there is none."""
+    """Return the first label that is called ``name``, however it is capitalized; None if there is none."""
     return next((region.label for region in regions if region.name.casefold() == name.casefold()), None)

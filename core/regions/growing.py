@@ -20,7 +20,7 @@ from .propagation import neighborhoods
 
 @dataclass(frozen=True)
 class GrowthConfig:
-    """How a part is grown from points: local clustering by personalised PageRank and a sweep over the conductance.
+    """How a part is grown from points: local clustering by personalized PageRank and a sweep over the conductance.
 
     Andersen, Chung, Lang: Local Graph Partitioning using PageRank Vectors (2006).
     """
@@ -166,7 +166,7 @@ def thing_in_box(tokens: Tensor, box: Tensor, config: GrowthConfig) -> Tensor:
     Args:
         tokens: ``(N,C)`` float32, of one frame; less the mean of the clip.
         box: ``(h,w)`` bool, the cells of the box, at least one.
-        config: width of what lies around, neighbours and rounds.
+        config: width of what lies around, neighbors and rounds.
 
     Returns:
         ``(N,)`` bool, part of the box; the whole box where it fills the frame or nothing else is left.

@@ -43,19 +43,19 @@ def spread(labels: Tensor, limit: int) -> Tensor:
 
 
 def reduced_reference(reference: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a label image ``(H,W)`` in ``size`` by nearest neighbour: the pixel under the centre of each cell.
+    """Return a label image ``(H,W)`` in ``size`` by nearest neighbor: the pixel under the center of each cell.
 
-    Equal to Pillow's ``NEAREST``, also for centres between two pixels, where its rounding decides.
+    Equal to Pillow's ``NEAREST``, also for centers between two pixels, where its rounding decides.
     """
     rows, columns = (_nearest(old, new) for old, new in zip(reference.shape, size, strict=True))
     return reference[rows][:, columns]
 
 
 def _nearest(old: int, new: int) -> list[int]:
-    """Return the pixel of ``old`` ones under each of ``new`` centres, adding up distances in double precision."""
+    """Return the pixel of ``old`` ones under each of ``new`` centers, adding up distances in double precision."""
     distance = old / new
-    centres = accumulate([distance / 2] + [distance] * (new - 1))
-    return [min(int(centre), old - 1) for centre in centres]
+    centers = accumulate([distance / 2] + [distance] * (new - 1))
+    return [min(int(center), old - 1) for center in centers]
 
 
 def assign_clusters(
@@ -67,7 +67,7 @@ def assign_clusters(
 ) -> tuple[Tensor, tuple[Region, ...]]:
     """Give each cluster the label that most of its cells have in a reference; ties go to the smallest label.
 
-    Cells labelled ``ignore`` do not vote; a cluster of nothing else takes that label. Paper 5.1; the reference code
+    Cells labeled ``ignore`` do not vote; a cluster of nothing else takes that label. Paper 5.1; the reference code
     has no ignored label (``ignore=None``).
 
     >>> clusters = torch.tensor([[7, 7, 9]])

@@ -19,7 +19,7 @@ class Finish(NamedTuple):
 
     Attributes:
         smooth_frames: a pixel is inside if it is in most of this many frames around each; odd, 1 changes nothing.
-        border: pixels along the border of the frame that repeat their inner neighbour, so that no line is left.
+        border: pixels along the border of the frame that repeat their inner neighbor, so that no line is left.
         grow: pixels by which the mask is extended; negative ones are taken away.
         shape: ``region``; ``box`` around all of it; ``blocks``, all blocks of `block_size` pixels that it touches.
         block_size: of blocks, pixels.

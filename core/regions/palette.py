@@ -1,6 +1,6 @@
 """One fixed palette by label id, and pictures made with it: overlay and legend.
 
-A region keeps its colour in every frame, preview and export, on every machine and in every version.
+A region keeps its color in every frame, preview and export, on every machine and in every version.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..types import InputError, Region, require_shape
 
-# Labels 0 to 5 are colours of Okabe and Ito, which people with any colour vision tell apart; 255, void, is light grey.
-# Each further one was the colour farthest from all before it, in CIELAB with lightness weighed less (an overlay mixes
-# in the lightness of the frame) and without dark colours, as seen with normal vision and with the protanopia,
+# Labels 0 to 5 are colors of Okabe and Ito, which people with any color vision tell apart; 255, void, is light gray.
+# Each further one was the color farthest from all before it, in CIELAB with lightness weighed less (an overlay mixes
+# in the lightness of the frame) and without dark colors, as seen with normal vision and with the protanopia,
 # deuteranopia and tritanopia of Machado et al. 2009. Never change an entry.
 _HEX: Final = """
 0072B2 E69F00 009E73 CC79A7 F0E442 D55E00 8700FF 00FF96 8769FF C3002D 96D2FF B496FF B4FF78 FF1E69 D2A55A 784B78
@@ -39,17 +39,17 @@ C3694B 784BB4 C33C69 B4B487 78A55A E1D2FF B46987 87A578 780F96 783C4B 784BC3 78F
 69783C 87FFF0 B478F0 694B96 E1963C 5AF096 A50FA5 9687C3 87B44B 5A1EB4 B40087 E1782D C396D2 965A0F C31E3C E0E0E0
 """
 PALETTE: Final = torch.tensor([list(bytes.fromhex(code)) for code in _HEX.split()], dtype=torch.uint8)
-"""``(256,3)`` uint8, RGB colour of each label; all differ. Do not write to it."""
+"""``(256,3)`` uint8, RGB color of each label; all differ. Do not write to it."""
 _BORDER_DARKENING = 0.35
-"""What is left of a colour on the border of its region."""
+"""What is left of a color on the border of its region."""
 _LONGEST_NAME = 40
 """Characters of a name that a legend shows."""
 _FONT_SIZE, _SWATCH, _GAP = 16, 24, 8
 """Pixels."""
 
 
-def colour_maps(maps: Tensor) -> Tensor:
-    """Return the colours ``(...,3)`` uint8 of labels ``(...)``, integers in [0, 255], on the device of ``maps``."""
+def color_maps(maps: Tensor) -> Tensor:
+    """Return the colors ``(...,3)`` uint8 of labels ``(...)``, integers in [0, 255], on the device of ``maps``."""
     return PALETTE.to(maps.device)[maps.long()]
 
 
@@ -63,12 +63,12 @@ def label_borders(maps: Tensor) -> Tensor:
 
 
 def overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders: bool = True) -> Tensor:
-    """Lay the colours of labels over frames, with a dark line between regions.
+    """Lay the colors of labels over frames, with a dark line between regions.
 
     Args:
         frames: ``(T,H,W,3)`` float32 in [0, 1].
         maps: ``(T,H,W)`` integer labels in [0, 255].
-        opacity: weight of the colours, in [0, 1].
+        opacity: weight of the colors, in [0, 1].
         borders: whether to draw the lines, one pixel wide; their opacity is ``opacity`` too.
 
     Returns:
@@ -81,14 +81,14 @@ def overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders: bool
     require_shape("maps", maps, "T H W", T=sizes["T"], H=sizes["H"], W=sizes["W"])
     if not 0 <= opacity <= 1:
         raise InputError(f"`opacity` must lie in [0, 1], but got {opacity}. Use 0.5 to see frame and labels alike.")
-    colours = colour_maps(maps).to(frames) / 255
+    colors = color_maps(maps).to(frames) / 255
     if borders:
-        colours = torch.where(label_borders(maps)[..., None], colours * _BORDER_DARKENING, colours)
-    return torch.lerp(frames, colours, opacity)
+        colors = torch.where(label_borders(maps)[..., None], colors * _BORDER_DARKENING, colors)
+    return torch.lerp(frames, colors, opacity)
 
 
 def legend(regions: Sequence[Region], rows: int = 24) -> Tensor:
-    """Draw the colour, the label and the name of each region, in columns, in the order given.
+    """Draw the color, the label and the name of each region, in columns, in the order given.
 
     Names beyond 40 characters are cut, line breaks become spaces, letters lose their accents, and characters that are
     not ASCII become question marks.
@@ -115,8 +115,8 @@ def legend(regions: Sequence[Region], rows: int = 24) -> Tensor:
     for index, (region, text) in enumerate(zip(regions, texts, strict=True)):
         column, row = divmod(index, rows)
         x, y = column * column_width + _GAP, row * row_height + _GAP
-        colour = tuple(PALETTE[region.label].tolist())
-        draw.rectangle((x, y, x + _SWATCH - 1, y + _SWATCH - 1), fill=colour, outline="black")
+        color = tuple(PALETTE[region.label].tolist())
+        draw.rectangle((x, y, x + _SWATCH - 1, y + _SWATCH - 1), fill=color, outline="black")
         draw.text((x + _SWATCH + _GAP, y + _SWATCH // 2), text, fill="black", font=font, anchor="lm")
     return torch.from_numpy(np.array(picture))
 

@@ -23,7 +23,7 @@ class CarryConfig:
     num_frames: int = 1
     """Frames before the current one that are context, beside the marked frame (measured)."""
     temperature: float = 0.1
-    """Of the weights of the neighbours (DIFT: 0.2; measured)."""
+    """Of the weights of the neighbors (DIFT: 0.2; measured)."""
     num_components: int = 32
     """Main directions of the features in which similarity is computed: the rest is noise and costs time (chosen)."""
     anchor_margin: int = 4
@@ -70,7 +70,7 @@ def carried_shares(
         grid: size of the coarse grid, ``N = h*w``.
         start: ``(N,P)`` float32, share of each part in each cell of the marked frame, in [0, 1], at most 1 together.
         frame: the marked frame.
-        config: context and neighbours.
+        config: context and neighbors.
         both_ways: also to the frames before it; else those stay empty.
 
     Returns:

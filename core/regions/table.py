@@ -77,7 +77,7 @@ def region_table(labels: LabelMaps, progress: Progress = no_progress) -> tuple[R
 def inner_point(mask: Tensor) -> tuple[float, float]:
     """Return a point of a mask ``(H,W)`` far from its border, (x, y) as fractions of width and height.
 
-    It is the centre of a pixel; of equally deep ones the middle one in raster order.
+    It is the center of a pixel; of equally deep ones the middle one in raster order.
 
     Raises:
         InputError: the mask has not two axes.

@@ -96,7 +96,7 @@ _EDGE_SHARE = 0.3
 
 
 def as_frames(images: Tensor) -> Tensor:
-    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: grey becomes RGB, alpha is dropped.
+    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: gray becomes RGB, alpha is dropped.
 
     Raises:
         InputError: it is no batch of images, or has none.
@@ -104,56 +104,56 @@ def as_frames(images: Tensor) -> Tensor:
     if not isinstance(images, Tensor) or images.ndim != 4 or 0 in images.shape:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"`frames` must be a batch of at least one image, but got {shape}. Check the video loader.")
-    colours = images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)
-    return colours.float().cpu()
+    colors = images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)
+    return colors.float().cpu()
 
 
 def as_label_maps(mask: Tensor) -> Tensor:
     """Return a MASK or IMAGE that shows labels as label maps ``(T,H,W)`` uint8.
 
     - black and white: 0 and 1, parted in the middle where edges are soft;
-    - grey: the grey value from 0 to 255, where 255 is void;
-    - the colours of VidSeg's palette: their labels;
-    - other flat colours: numbered in the order of their RGB values.
+    - gray: the gray value from 0 to 255, where 255 is void;
+    - the colors of VidSeg's palette: their labels;
+    - other flat colors: numbered in the order of their RGB values.
 
     Raises:
-        InputError: no image, or more than 255 colours, as in a photo or a JPEG.
+        InputError: no image, or more than 255 colors, as in a photo or a JPEG.
     """
     if not isinstance(mask, Tensor) or mask.ndim not in (3, 4) or 0 in mask.shape:
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise InputError(f"`mask` must be a mask or a label image, but got {shape}. Check the node before.")
     levels = (mask.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
-    grey = levels if levels.ndim == 3 else levels[..., 0]
-    if levels.ndim == 4 and levels.shape[-1] >= 3 and bool((levels[..., :3] != grey[..., None]).any()):
-        return _labels_of_colours(levels[..., :3])
-    if is_black_and_white(grey) or _has_soft_edges(grey):
-        return (grey > VOID // 2).to(torch.uint8)
-    return grey
+    gray = levels if levels.ndim == 3 else levels[..., 0]
+    if levels.ndim == 4 and levels.shape[-1] >= 3 and bool((levels[..., :3] != gray[..., None]).any()):
+        return _labels_of_colors(levels[..., :3])
+    if is_black_and_white(gray) or _has_soft_edges(gray):
+        return (gray > VOID // 2).to(torch.uint8)
+    return gray
 
 
-def _has_soft_edges(grey: Tensor) -> bool:
-    """Return whether grey values ``(T,H,W)`` uint8 are those of a black-and-white mask with blurred edges.
+def _has_soft_edges(gray: Tensor) -> bool:
+    """Return whether gray values ``(T,H,W)`` uint8 are those of a black-and-white mask with blurred edges.
 
-    Mostly black and white, and light grey in between, where label images have small numbers.
+    Mostly black and white, and light gray in between, where label images have small numbers.
     """
-    between = (grey > 0) & (grey < VOID)
-    both = bool((grey == 0).any()) and bool((grey == VOID).any())
-    return both and bool((between & (grey > VOID // 2)).any()) and int(between.sum()) <= _EDGE_SHARE * grey.numel()
+    between = (gray > 0) & (gray < VOID)
+    both = bool((gray == 0).any()) and bool((gray == VOID).any())
+    return both and bool((between & (gray > VOID // 2)).any()) and int(between.sum()) <= _EDGE_SHARE * gray.numel()
 
 
-def _labels_of_colours(levels: Tensor) -> Tensor:
-    """Return labels ``(T,H,W)`` uint8 of colours ``(T,H,W,3)`` uint8."""
+def _labels_of_colors(levels: Tensor) -> Tensor:
+    """Return labels ``(T,H,W)`` uint8 of colors ``(T,H,W,3)`` uint8."""
     codes = (levels.long() * torch.tensor([65536, 256, 1])).sum(-1)
-    colours, indices = torch.unique(codes, return_inverse=True)
-    if len(colours) > MAX_LABEL:
+    colors, indices = torch.unique(codes, return_inverse=True)
+    if len(colors) > MAX_LABEL:
         raise InputError(
-            f"`mask` must show labels as at most {MAX_LABEL} flat colours, but got {len(colours)} colours. "
+            f"`mask` must show labels as at most {MAX_LABEL} flat colors, but got {len(colors)} colors. "
             "Use a PNG label image, not a photo or a JPEG."
         )
     palette = (PALETTE.long() * torch.tensor([65536, 256, 1])).sum(-1)
     known = {int(code): label for label, code in enumerate(palette)}
-    if all(int(colour) in known for colour in colours):
-        table = torch.tensor([known[int(colour)] for colour in colours])
+    if all(int(color) in known for color in colors):
+        table = torch.tensor([known[int(color)] for color in colors])
         return table[indices].to(torch.uint8)
     return indices.to(torch.uint8)
 

@@ -66,7 +66,7 @@ class Labels(NamedTuple):
         return LabelMaps(self.maps, self.regions)
 
     def on_grid(self, size: tuple[int, int]) -> Tensor:
-        """Return the labels ``(T,h,w)`` int64 on a coarse grid of ``size``, by nearest neighbour."""
+        """Return the labels ``(T,h,w)`` int64 on a coarse grid of ``size``, by nearest neighbor."""
         if tuple(self.maps.shape[1:]) == size:
             return self.maps.long()
         return torch.stack([reduced_reference(frame, size) for frame in self.maps]).long()

@@ -41,7 +41,7 @@ def with_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tens
 
 
 def _write(image: Image.Image, spot: tuple[float, float], texts: tuple[str, ...], font: Any) -> None:
-    """Write the first of ``texts`` that ``image`` is wide enough for, or the last, centred on ``spot`` if it fits."""
+    """Write the first of ``texts`` that ``image`` is wide enough for, or the last, centered on ``spot`` if it fits."""
     draw = ImageDraw.Draw(image)
     style: dict[str, Any] = {"font": font, "stroke_width": _OUTLINE, "anchor": "mm"}
     boxes = [(text, draw.textbbox((0, 0), text, **style)) for text in texts]
@@ -88,12 +88,12 @@ def reduced(frames: Tensor, longest: int) -> Tensor:
     return planes.movedim(1, -1).clamp(0, 1)
 
 
-def principal_colours(features: Features) -> Tensor:
+def principal_colors(features: Features) -> Tensor:
     """Return the three main directions of the features as RGB ``(T,h,w,3)`` in [0, 1], the same for all frames."""
     tokens = features.queries.float().flatten(0, 1)
-    centred = tokens - tokens.mean(0)
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
-    colours = centred @ vectors[:, -3:].flip(-1)
-    low, high = colours.quantile(torch.tensor([0.01, 0.99]), dim=0) if len(colours) < 2**24 else colours.aminmax(dim=0)
-    scaled = ((colours - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+    centered = tokens - tokens.mean(0)
+    _, vectors = torch.linalg.eigh(centered.T @ centered)
+    colors = centered @ vectors[:, -3:].flip(-1)
+    low, high = colors.quantile(torch.tensor([0.01, 0.99]), dim=0) if len(colors) < 2**24 else colors.aminmax(dim=0)
+    scaled = ((colors - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
     return scaled.reshape(features.num_frames, *features.grid, 3)

@@ -167,7 +167,7 @@ def granularity_input(default: float) -> io.Input:
 
 def window_length_input(default: int, remark: str, *, least: int = 1) -> io.Input:
     """Return the length of a window in frames; ``remark`` ends the tooltip."""
-    tooltip = f"Frames that are labelled together before the memory moves on{remark}"
+    tooltip = f"Frames that are labeled together before the memory moves on{remark}"
     return io.Int.Input("window_length", default=default, min=least, max=10_000, tooltip=tooltip)
 
 

@@ -36,10 +36,10 @@ def draw_card(photos: Path, run: Path, model: Path, folder: Path) -> None:
         network.eval().to(memory_format=torch.channels_last)
     shown = [photo for photo in list_photos(photos) if photo.held_out and photo.redistributable][:NUM_SHOWN]
     bank = PhotoBank(photos, shown, torch.device("cpu"), {})
-    frames = torch.cat([bank.centre_crop(index, SHOWN_SIZE) for index in range(len(shown))])
+    frames = torch.cat([bank.center_crop(index, SHOWN_SIZE) for index in range(len(shown))])
     table = weights[CONDITIONING_KEY].float()
     pictures.reconstructions(folder / "reconstructions.jpg", vae, frames)
     pictures.denoisings(folder / "denoisings.jpg", unet, vae, table, frames)
-    credit = "".join(f"{number}. {photo.licence}\n" for number, photo in enumerate(shown, start=1))
+    credit = "".join(f"{number}. {photo.license}\n" for number, photo in enumerate(shown, start=1))
     (folder / "CREDITS.txt").write_text("Photos from left to right:\n" + credit, encoding="utf-8")
     pictures.samples(folder / "samples.jpg", unet, vae, table, (32, 40))

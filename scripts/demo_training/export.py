@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from vidseg.core.checkpoints.sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes, UNetSizes, VAESizes
 
-LICENCE = "demonstration and tests, non-commercial"
+LICENSE = "demonstration and tests, non-commercial"
 
 _RESNET_PARTS = {
     "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
@@ -129,11 +129,11 @@ def load_vae(vae: nn.Module, weights: Mapping[str, Tensor], sizes: VAESizes) -> 
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], sizes: ModelSizes, provenance: Mapping[str, Any]) -> None:
-    """Write a file with the sizes, the provenance and the licence in its header."""
+    """Write a file with the sizes, the provenance and the license in its header."""
     metadata = {
         METADATA_KEY: sizes.to_metadata()[METADATA_KEY],
         "vidseg.provenance": json.dumps(dict(provenance)),
-        "license": LICENCE,
+        "license": LICENSE,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")

@@ -24,15 +24,15 @@ HELD_OUT_FREE_SHARE = 6
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo: its path below the folder, and its licence as the manifest states it."""
+    """One photo: its path below the folder, and its license as the manifest states it."""
 
     name: str
-    licence: str
+    license: str
 
     @property
     def redistributable(self) -> bool:
-        """Whether the licence lets a picture of it be published."""
-        return self.licence.startswith(("Public Domain", "CC BY 2.0", "CC BY-SA 2.0"))
+        """Whether the license lets a picture of it be published."""
+        return self.license.startswith(("Public Domain", "CC BY 2.0", "CC BY-SA 2.0"))
 
     @property
     def held_out(self) -> bool:
@@ -42,14 +42,14 @@ class Photo:
 
 
 def list_photos(folder: Path) -> tuple[Photo, ...]:
-    """Return the photos of a folder in name order, with the licences of its ``manifest.csv`` where there is one."""
+    """Return the photos of a folder in name order, with the licenses of its ``manifest.csv`` where there is one."""
     manifest = folder / "manifest.csv"
     rows = csv.DictReader(manifest.read_text(encoding="utf-8").splitlines()) if manifest.exists() else ()
-    licences = {row["file"]: row["licence"] for row in rows}
+    licenses = {row["file"]: row["license"] for row in rows}
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
     if not names:
         raise ValueError(f"`folder` must hold .jpg photos, but {folder} holds none.")
-    return tuple(Photo(name, licences.get(name, "")) for name in names)
+    return tuple(Photo(name, licenses.get(name, "")) for name in names)
 
 
 class PhotoBank:
@@ -77,7 +77,7 @@ class PhotoBank:
         left = (draws[1] * (self.widths[index] - source[1] + 1)).long()
         return self._gather(index, top, left, draws[2] < 0.5, source, size)
 
-    def centre_crop(self, index: int, size: tuple[int, int]) -> Tensor:
+    def center_crop(self, index: int, size: tuple[int, int]) -> Tensor:
         """Return the (1,3,H,W) largest central view of one photo with the aspect of ``size``, resized to it."""
         height, width = int(self.heights[index]), int(self.widths[index])
         factor = min(height / size[0], width / size[1])

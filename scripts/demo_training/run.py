@@ -32,7 +32,7 @@ from .unet_stage import (
     latents_of,
     validation_losses,
 )
-from .vae_stage import CROP_SCALES, VAEBatches, VAEObjective, normalise_latents, validation_psnr
+from .vae_stage import CROP_SCALES, VAEBatches, VAEObjective, normalize_latents, validation_psnr
 
 STREET_BOOST = {"camvid_0006R0": 2.0}
 """Street scenes are few among the photos, so they are drawn twice as often."""
@@ -43,7 +43,7 @@ CURVE_REPORTS = 2
 NUM_SHOWN = 6
 NUM_JUDGED = 48
 """Held-out photos that reconstructions are judged on while training."""
-NUM_NORMALISED = 2048
+NUM_NORMALIZED = 2048
 """Crops that the mean and deviation of the latents are measured on."""
 
 
@@ -89,7 +89,7 @@ class DemoRun:
     def _validation(self) -> Tensor:
         """Held-out photos, (B,3,H,W) in [-1,1]."""
         bank, size = self._load(self._held_out), self._settings.buckets[-1].pixels
-        return torch.cat([bank.centre_crop(index, size) for index in range(len(self._held_out))])
+        return torch.cat([bank.center_crop(index, size) for index in range(len(self._held_out))])
 
     @cached_property
     def _shown(self) -> Tensor:
@@ -114,7 +114,7 @@ class DemoRun:
         batches = VAEBatches(self._bank, settings.crop, settings.vae_batch, settings.seed)
         if not trainer.run(batches, self._report_vae, self._session):
             return False
-        normalise_latents(trainer.average, self._bank, settings.crop, NUM_NORMALISED, settings.seed)
+        normalize_latents(trainer.average, self._bank, settings.crop, NUM_NORMALIZED, settings.seed)
         weights = export.original_vae_weights(trainer.average, settings.sizes.vae)
         export.save_weights(path, weights, settings.sizes, {"vae": _summary(trainer)})
         return True

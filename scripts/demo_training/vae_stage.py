@@ -79,7 +79,7 @@ def psnr(reconstruction: Tensor, frames: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def normalise_latents(vae: AutoencoderKL, bank: PhotoBank, size: tuple[int, int], count: int, seed: int) -> None:
+def normalize_latents(vae: AutoencoderKL, bank: PhotoBank, size: tuple[int, int], count: int, seed: int) -> None:
     """Fold into both 1x1 convolutions what gives each latent channel mean 0 and deviation 1/`SCALE_FACTOR`.
 
     The reconstruction does not change; the posterior's variance scales along.
@@ -87,7 +87,7 @@ def normalise_latents(vae: AutoencoderKL, bank: PhotoBank, size: tuple[int, int]
     sums, squares, number = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64), 0
     batch = min(ENCODE_BATCH, count)
     for position in range(0, count, batch):
-        generator = step_generator(seed, "normalise", position)
+        generator = step_generator(seed, "normalize", position)
         mean = encode_moments(vae, bank.crops(batch, size, 1.0, generator))[0].double().cpu()
         sums += mean.sum(dim=(0, 2, 3))
         squares += mean.square().sum(dim=(0, 2, 3))

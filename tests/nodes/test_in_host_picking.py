@@ -108,7 +108,7 @@ def test_the_browser_gets_every_label_exactly(temp: Path) -> None:
     assert [(row["label"], row["name"], row["first"], row["last"]) for row in shown["regions"]] == [
         (0, "region 0", 0, 3), (2, "region 2", 0, 3), (5, "sky", 0, 1),
     ]  # fmt: skip
-    assert shown["regions"][1]["colour"] == "#009e73"
+    assert shown["regions"][1]["color"] == "#009e73"
 
 
 def test_files_are_written_once_for_the_same_clip(temp: Path) -> None:

@@ -68,9 +68,9 @@ def test_label_images() -> None:
     assert as_label_maps(classes[None, None] / 255).tolist() == [[classes.tolist()]]
     palette = PALETTE[[9, 200]].float()[None, None] / 255
     assert as_label_maps(palette).tolist() == [[[9, 200]]]
-    colours = torch.tensor([[[[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]]])
-    assert as_label_maps(colours).tolist() == [[[0, 2, 1]]]
-    with pytest.raises(InputError, match="flat colours"):
+    colors = torch.tensor([[[[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]]])
+    assert as_label_maps(colors).tolist() == [[[0, 2, 1]]]
+    with pytest.raises(InputError, match="flat colors"):
         as_label_maps(torch.rand(1, 64, 64, 3))
 
 

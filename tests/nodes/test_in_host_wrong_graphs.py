@@ -160,7 +160,7 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
         lambda _m, _f, x: call("KMeansInit", features=x, anchor_frame=3),
         r"`anchor_frame` must lie in \[0, 2\]",
     ),
-    "more neighbours than cells": (
+    "more neighbors than cells": (
         lambda _m, _f, x: call("SceneContextKNN", features=x, seeds=seeds_of(x), num_neighbors=999),
         r"`num_neighbors` must lie in \[1, ",
     ),
@@ -172,7 +172,7 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
         lambda m, f, _x: call("SegmentVideo", **wired(m), frames=f[:1], num_clusters=255, max_side=64),
         "`num_clusters` must be at most",
     ),
-    "neighbours of a scene": (
+    "neighbors of a scene": (
         lambda _m, _f, x: call(
             "ApplyScene", features=x, scene=scene_of(x, LabelMaps(*knn(x)[:2])), num_neighbors=1001
         ),

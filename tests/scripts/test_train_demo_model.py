@@ -58,7 +58,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw = np.random.default_rng(0)
     with (folder / "manifest.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(("file", "source", "licence"))
+        rows.writerow(("file", "source", "license"))
         for number in range(12):
             name = f"set/{number}.jpg"
             (folder / "set").mkdir(exist_ok=True)
@@ -81,7 +81,7 @@ def tiny() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "NUM_SAMPLE_STEPS", 1)
         patch.setattr(pictures, "NUM_SAMPLES", 1)
-        patch.setattr(run, "NUM_NORMALISED", 4)
+        patch.setattr(run, "NUM_NORMALIZED", 4)
         patch.setattr(run, "NUM_SHOWN", 1)
         patch.setattr(run, "SNAPSHOT_REPORTS", (run.NUM_REPORTS,))
         yield
@@ -174,7 +174,7 @@ def test_exact_noise_prediction_gives_the_clean_latents_back() -> None:
 def test_crops_are_cut_from_the_photos(photos: Path) -> None:
     listed = list_photos(photos)
     bank = PhotoBank(photos, listed[:1], CPU, {})
-    whole = bank.centre_crop(0, (170, 200))
+    whole = bank.center_crop(0, (170, 200))
     crop = bank.crops(4, (40, 60), 1.0, torch.Generator().manual_seed(0))
     windows = whole[0].unfold(1, 40, 1).unfold(2, 60, 1).permute(1, 2, 0, 3, 4).reshape(-1, 3, 40, 60)
     for one in crop:

@@ -246,9 +246,9 @@ def test_clicked_and_named_regions_are_the_mask_of_all_frames_also_after_loading
 
     masks, maps = frontend.run(), label_maps(server)
     assert len(masks) == len(maps) == shown(server)["numFrames"]
-    for mask, labelled in zip(masks, maps, strict=True):
-        small = Image.fromarray(mask).resize(labelled.shape[::-1], Image.Resampling.NEAREST)
-        assert np.array_equal(np.array(small) > 127, np.isin(labelled, (dog, cat)))
+    for mask, labeled in zip(masks, maps, strict=True):
+        small = Image.fromarray(mask).resize(labeled.shape[::-1], Image.Resampling.NEAREST)
+        assert np.array_equal(np.array(small) > 127, np.isin(labeled, (dog, cat)))
     assert frontend.notes() == ""
     assert frontend.status().startswith("Picked: ")
     assert {"a dog", "cat"} == set(frontend.status().removeprefix("Picked: ").split(", "))

@@ -1,4 +1,4 @@
-// The list of regions: pick, colour, name, share of the frame, first and last frame; all of it by keyboard too.
+// The list of regions: pick, color, name, share of the frame, first and last frame; all of it by keyboard too.
 
 import { element, percent } from "./picker_elements.js";
 
@@ -37,7 +37,7 @@ export class PickerList {
     for (const [label, row] of this.#rows) row.classList.toggle("vidseg-hovered", label === leader);
   }
 
-  #row({ group, colour, now, first, last }) {
+  #row({ group, color, now, first, last }) {
     const { leader, name, picked, hidden } = group;
     const key = (part) => ({ "data-key": `${part}-${leader}` });
     const check = element("input", { type: "checkbox", checked: picked, "aria-label": `Pick ${name}`, ...key("pick") });
@@ -61,7 +61,7 @@ export class PickerList {
       check,
       element("span", {
         className: "vidseg-swatch",
-        style: `background:${colour}`,
+        style: `background:${color}`,
         title: `id ${group.labels.join(", ")}`,
       }),
       input,
@@ -83,7 +83,7 @@ function summary(group, regions, counts, total) {
   const parts = group.labels.map((label) => regions.get(label)).filter((part) => part.first !== null);
   return {
     group,
-    colour: regions.get(group.leader).colour,
+    color: regions.get(group.leader).color,
     now: group.labels.reduce((sum, label) => sum + counts[label], 0) / total,
     share: parts.reduce((sum, part) => sum + part.share, 0),
     first: parts.length ? Math.min(...parts.map((part) => part.first)) : null,

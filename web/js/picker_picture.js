@@ -1,4 +1,4 @@
-// The frame with its regions in colour: hover, click, drag, right-click.
+// The frame with its regions in color: hover, click, drag, right-click.
 
 import { labelAt } from "./picker_frames.js";
 
@@ -66,7 +66,7 @@ export class PickerPicture {
       const bright = edge && [leader, right, below].some((other) => styles[other]?.bright);
       for (let channel = 0; channel < 3; channel++) {
         const at = 4 * pixel + channel;
-        const mixed = data[at] + style.opacity * (style.colour[channel] - data[at]);
+        const mixed = data[at] + style.opacity * (style.color[channel] - data[at]);
         data[at] = bright ? 255 : edge ? 0.6 * mixed : mixed;
       }
     }
@@ -76,8 +76,8 @@ export class PickerPicture {
     const chosen = group.picked || this.#drag?.points.has(group.leader);
     const base = group.hidden ? 0 : chosen ? OPACITY.picked : OPACITY.plain;
     const opacity = base + (group.leader === this.hovered ? OPACITY.hovered : 0);
-    const colour = this.regions.get(group.leader).colour;
-    return { opacity, bright: chosen, colour: [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16)) };
+    const color = this.regions.get(group.leader).color;
+    return { opacity, bright: chosen, color: [1, 3, 5].map((start) => parseInt(color.slice(start, start + 2), 16)) };
   }
 
   /** Return {label, point} under the pointer, or null outside the picture. */

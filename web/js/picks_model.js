@@ -10,7 +10,7 @@ export class PicksModel {
   constructor(changed) {
     this.changed = changed;
     this.lines = [];
-    this.regions = new Map(); // by label: {label, name, colour, share, first, last, frame, x, y}
+    this.regions = new Map(); // by label: {label, name, color, share, first, last, frame, x, y}
     this.found = new Map(); // label by point, null where it is not resolved
   }
 

@@ -24,7 +24,7 @@ from .weights import Tensors, filled, moved, read_tensors
 IMAGE_HEAD_CHANNELS = 80
 """Channels of an attention head of ViT-H."""
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the colours that CLIP was trained with."""
+"""Of the colors that CLIP was trained with."""
 _TOP = {
     "class_embedding": "vision_model.embeddings.class_embedding",
     "positional_embedding": "vision_model.embeddings.position_embedding.weight",

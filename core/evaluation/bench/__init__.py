@@ -4,7 +4,7 @@ Protocol, the same for all methods:
 
 - K-means makes the clusters; each gets the class that most of its cells have in the ground truth of the first frame,
   void (255) without a vote. On Cityscapes, whose first frame has no ground truth, clusters are carried without names
-  and get the class that most of their pixels have in the labelled frame.
+  and get the class that most of their pixels have in the labeled frame.
 - mIoU: intersection over union of each class, mean over classes. A class counts where it occurs in the ground truth;
   one that is absent there has no value, and its predicted pixels lower the classes they were taken from. ``mIoU`` sums
   one confusion matrix over the data set, as VSPW's, Cityscapes' and CamVid's own evaluations do, so only it can stand

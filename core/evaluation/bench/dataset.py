@@ -24,7 +24,7 @@ class BenchClip(NamedTuple):
     Attributes:
         name: unique in the data set.
         frames: image files in order.
-        masks: mask file by number of the labelled frame.
+        masks: mask file by number of the labeled frame.
         fps: frames per second, or None where unknown.
         reader: kind of the masks, a key of `MASK_READERS`.
         classes: name of each label.
@@ -43,20 +43,20 @@ class BenchClip(NamedTuple):
         """Return the first ``max_frames`` frames; 0 keeps all.
 
         Raises:
-            InputError: none of them is labelled.
+            InputError: none of them is labeled.
         """
         if not max_frames or max_frames >= len(self.frames):
             return self
         masks = {number: path for number, path in self.masks.items() if number < max_frames}
         if not masks:
             raise InputError(
-                f"`--max-frames` must reach the first labelled frame of {self.name}, number {min(self.masks) + 1}, "
+                f"`--max-frames` must reach the first labeled frame of {self.name}, number {min(self.masks) + 1}, "
                 f"but got {max_frames}. Allow more frames."
             )
         return self._replace(frames=self.frames[:max_frames], masks=masks)
 
     def read_mask(self, number: int) -> Tensor:
-        """Return the ground truth of a labelled frame, ``(H,W)`` uint8, 255 = void.
+        """Return the ground truth of a labeled frame, ``(H,W)`` uint8, 255 = void.
 
         Raises:
             InputError: the file is not there, damaged, or of another kind.
@@ -99,7 +99,7 @@ class Dataset:
         """Return the data set with the first ``max_frames`` frames of each clip; 0 keeps all.
 
         Raises:
-            InputError: none of them is labelled.
+            InputError: none of them is labeled.
         """
         return replace(self, clips=tuple(clip.shortened(max_frames) for clip in self.clips))
 
@@ -182,7 +182,7 @@ CAMVID_COLORS = {
     "pedestrian": "404000 C08040 4000C0 408040",  # pedestrian, child, cart or pram, animal
     "bicyclist": "0080C0 C000C0",  # bicyclist, motorcycle or scooter
 }
-"""Colours of the official 32 classes of CamVid by the 11 classes into which evaluations merge them; others are void."""
+"""Colors of the official 32 classes of CamVid by the 11 classes into which evaluations merge them; others are void."""
 CAMVID_CLASSES = dict(enumerate(CAMVID_COLORS))
 """The 11 classes, in the order of the 480x360 copy."""
 
@@ -204,10 +204,10 @@ def read_camvid_copy(path: Path) -> Tensor:
 
 
 def read_camvid(path: Path) -> Tensor:
-    """Read an official mask of CamVid, whose colours are classes.
+    """Read an official mask of CamVid, whose colors are classes.
 
     Raises:
-        InputError: most colours are none of CamVid's.
+        InputError: most colors are none of CamVid's.
     """
     levels = torch.from_numpy((read_image(path) * np.float32(255)).round().astype(np.int64))
     codes = (levels * torch.tensor([1 << 16, 1 << 8, 1])).sum(-1)
@@ -217,7 +217,7 @@ def read_camvid(path: Path) -> Tensor:
             labels[codes == int(color, 16)] = label
     if float(((labels == VOID) & (codes != 0)).float().mean()) > 0.5:
         raise InputError(
-            f"`ROOT` must hold masks in CamVid's colours, but {path.name} has others. Take LabeledApproved_full."
+            f"`ROOT` must hold masks in CamVid's colors, but {path.name} has others. Take LabeledApproved_full."
         )
     return labels
 
@@ -231,7 +231,7 @@ def _kept(labels: Tensor, classes: Mapping[int, str]) -> Tensor:
 
 
 def read_plain(path: Path) -> Tensor:
-    """Read a palette or grey image whose values are labels."""
+    """Read a palette or gray image whose values are labels."""
     return read_labels(path, "masks")
 
 

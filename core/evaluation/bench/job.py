@@ -46,7 +46,7 @@ class JobResult(NamedTuple):
 
 
 def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> JobResult:
-    """Segment the clip as far as its last labelled frame, name the clusters, and score.
+    """Segment the clip as far as its last labeled frame, name the clusters, and score.
 
     Args:
         job: what to do.
@@ -78,7 +78,7 @@ def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progres
 
 
 def _truth(clip: BenchClip, number: int, frame_size: tuple[int, int]) -> Tensor:
-    """Return the mask ``(H,W)`` uint8 of a labelled frame, of the size of the frames."""
+    """Return the mask ``(H,W)`` uint8 of a labeled frame, of the size of the frames."""
     mask = clip.read_mask(number)
     if tuple(mask.shape) != frame_size:
         (height, width), path = frame_size, clip.masks[number]
@@ -90,10 +90,10 @@ def _truth(clip: BenchClip, number: int, frame_size: tuple[int, int]) -> Tensor:
 
 
 def named_by_majority(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Give each cluster the class that most of its pixels have in the first labelled frame, void without a vote.
+    """Give each cluster the class that most of its pixels have in the first labeled frame, void without a vote.
 
     Args:
-        prediction: ``(L,H,W)`` uint8 clusters of the labelled frames.
+        prediction: ``(L,H,W)`` uint8 clusters of the labeled frames.
         truth: ``(H,W)`` uint8 classes of the first of them.
 
     Returns:
@@ -107,7 +107,7 @@ def named_by_majority(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def picture_frame(clip: BenchClip) -> int:
-    """Return the number of the labelled frame that pictures show: the middle one."""
+    """Return the number of the labeled frame that pictures show: the middle one."""
     numbers = sorted(clip.masks)
     return numbers[len(numbers) // 2]
 
@@ -119,7 +119,7 @@ def _record(job: Job, tally: Tally, seconds: float, num_frames: int) -> dict[str
         "clip": job.clip.name,
         "method": job.method.name,
         "frames": num_frames,
-        "labelled": len(job.clip.masks),
+        "labeled": len(job.clip.masks),
         "seconds": seconds,
         "scores": {
             "mIoU": scores.miou,

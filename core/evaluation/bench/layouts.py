@@ -14,8 +14,8 @@ from .dataset import CAMVID_CLASSES, CITYSCAPES_CLASSES, BenchClip, Dataset
 
 VSPW_FPS, CITYSCAPES_FPS, CAMVID_FPS = 15.0, 17.0, 15.0
 """Frames per second of the published frames; CamVid: every second one of 30, which are those with ground truth."""
-CITYSCAPES_LENGTH, CITYSCAPES_LABELLED = 30, 19
-"""Frames of a clip, and the index of its one labelled frame."""
+CITYSCAPES_LENGTH, CITYSCAPES_LABELED = 30, 19
+"""Frames of a clip, and the index of its one labeled frame."""
 CITYSCAPES_MAX_SIDE = 1024
 """Half the original width. The paper reduces the frames "to fit into GPU memory"; its factor is not in the text."""
 CAMVID_SIZE = (360, 480)
@@ -41,14 +41,14 @@ def open_vspw(root: Path) -> Dataset:
         folder = root / "data" / name
         frames, masks = _images(folder / "origin"), {path.stem: path for path in _images(folder / "mask")}
         _require("vspw", bool(frames), f"{folder / 'origin'} of val.txt holds no frame")
-        labelled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
-        _require("vspw", bool(labelled), f"{folder / 'mask'} holds no mask named as a frame")
-        clips.append(BenchClip(name, frames, labelled, VSPW_FPS, "vspw", names))
+        labeled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
+        _require("vspw", bool(labeled), f"{folder / 'mask'} holds no mask named as a frame")
+        clips.append(BenchClip(name, frames, labeled, VSPW_FPS, "vspw", names))
     return _dataset("vspw", "VSPW", clips)
 
 
 def open_cityscapes(root: Path) -> Dataset:
-    """Find the validation clips of Cityscapes: 30 frames, the 20th labelled; 19 classes, K = 30.
+    """Find the validation clips of Cityscapes: 30 frames, the 20th labeled; 19 classes, K = 30.
 
     Frames lie in ``leftImg8bit_sequence/val/CITY``, masks in ``gtFine/val/CITY``. Frames are processed at
     `CITYSCAPES_MAX_SIDE`, label maps scored at the original size.
@@ -59,7 +59,7 @@ def open_cityscapes(root: Path) -> Dataset:
     clips = []
     for mask in sorted(truth_folder.glob("*/*_gtFine_labelIds.png")):
         city, sequence, number = mask.name.split("_")[:3]
-        first = int(number) - CITYSCAPES_LABELLED
+        first = int(number) - CITYSCAPES_LABELED
         frames = tuple(
             frames_folder / city / f"{city}_{sequence}_{first + index:0{len(number)}d}_leftImg8bit.png"
             for index in range(CITYSCAPES_LENGTH)
@@ -68,7 +68,7 @@ def open_cityscapes(root: Path) -> Dataset:
         _require("cityscapes", not missing, f"{frames_folder / city} lacks {len(missing)} frames: {missing[:1]}")
         name = f"{city}_{sequence}_{number}"
         clips.append(
-            BenchClip(name, frames, {CITYSCAPES_LABELLED: mask}, CITYSCAPES_FPS, "cityscapes", CITYSCAPES_CLASSES)
+            BenchClip(name, frames, {CITYSCAPES_LABELED: mask}, CITYSCAPES_FPS, "cityscapes", CITYSCAPES_CLASSES)
         )
     return _dataset("cityscapes", "Cityscapes", clips, num_clusters=30, max_side=CITYSCAPES_MAX_SIDE)
 
@@ -90,9 +90,9 @@ def open_camvid(root: Path) -> Dataset:
     _require("camvid", bool(frames), f"{root} holds no frame {CAMVID_CLIP}_{CAMVID_FIRST:05d} to {CAMVID_LAST:05d}")
     missing = [frame.stem for frame in frames if frame.stem not in masks]
     _require("camvid", not missing, f"{len(missing)} frames have no mask, the first is {missing[:1]}")
-    labelled = {index: masks[frame.stem] for index, frame in enumerate(frames)}
+    labeled = {index: masks[frame.stem] for index, frame in enumerate(frames)}
     return _dataset(
-        "camvid", "CamVid", [BenchClip(CAMVID_CLIP, frames, labelled, CAMVID_FPS, reader, CAMVID_CLASSES, size)]
+        "camvid", "CamVid", [BenchClip(CAMVID_CLIP, frames, labeled, CAMVID_FPS, reader, CAMVID_CLASSES, size)]
     )
 
 
@@ -105,13 +105,13 @@ def open_folders(root: Path) -> Dataset:
     clips = []
     for folder in [folder for folder in folders if (folder / "frames").is_dir()]:
         frames, masks = _images(folder / "frames"), {path.stem: path for path in _images(folder / "masks")}
-        labelled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
-        _require("folders", bool(labelled), f"{folder / 'masks'} holds no mask named as a frame")
+        labeled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
+        _require("folders", bool(labeled), f"{folder / 'masks'} holds no mask named as a frame")
         meta = json_object(folder / "meta.json")
         names, fps = meta.get("classes"), meta.get("fps")
         classes = dict(enumerate(map(str, names))) if isinstance(names, list) else {}
         rate = float(fps) if isinstance(fps, int | float) else None
-        clips.append(BenchClip(folder.name, frames, labelled, rate, "plain", classes))
+        clips.append(BenchClip(folder.name, frames, labeled, rate, "plain", classes))
     return _dataset("folders", root.resolve().name, clips)
 
 

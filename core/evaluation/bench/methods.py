@@ -87,7 +87,7 @@ class Method:
         reference: Tensor | None,
         progress: Progress,
     ) -> Iterator[BaselineResult]:
-        """Yield frame numbers and label maps of each window; the colour baseline needs no model."""
+        """Yield frame numbers and label maps of each window; the color baseline needs no model."""
         if self.kind == "color":
             yield from color_windows(source, settings, reference=reference, progress=progress)
         elif backbone is None:
@@ -104,7 +104,7 @@ class Method:
 BASELINES = (
     Method("emerdiff-frame", "EmerDiff, each frame alone", "frame", "emerdiff", group="baseline"),
     Method("emerdiff-knn", "EmerDiff, autoregressive KNN", "method", "emerdiff", group="baseline"),
-    Method("color", "colour and position, K-means", "color", "default", group="baseline"),
+    Method("color", "color and position, K-means", "color", "default", group="baseline"),
     Method("propagation", "first-frame masks by nearest features", "propagation", "default", group="baseline"),
 )
 """The paper's comparison, and simpler ones. `propagation` is given the first frame's masks, not only their names."""

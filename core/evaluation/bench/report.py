@@ -132,7 +132,7 @@ def notable(scores: Mapping[str, float]) -> dict[str, str]:
 
 
 def clip_row(clip: BenchClip, result: Path, text: str) -> Image.Image:
-    """Return one row: the middle labelled frame, with its ground truth, with the result; void is grey.
+    """Return one row: the middle labeled frame, with its ground truth, with the result; void is gray.
 
     Args:
         clip: the clip.

@@ -88,7 +88,7 @@ class Store:
         return float(record["seconds"]) / int(record["frames"])
 
     def picture(self, job: Job) -> Path:
-        """Return the label map of a finished job's middle labelled frame."""
+        """Return the label map of a finished job's middle labeled frame."""
         return self._record_path(job).with_suffix(".png")
 
     def _record_path(self, job: Job) -> Path:

@@ -21,7 +21,7 @@ from ..metrics import (
 )
 
 BOUNDARY_STRIDE = 5
-"""Every fifth labelled frame is looked at for the boundary measure, which costs more than all others."""
+"""Every fifth labeled frame is looked at for the boundary measure, which costs more than all others."""
 VOID_NAME = "void"
 """Class of predicted labels that are no class of the clip."""
 
@@ -104,10 +104,10 @@ class Scores(NamedTuple):
 def tally_clip(
     prediction: Tensor, truth: Tensor, numbers: Sequence[int], classes: Mapping[int, str], fps: float | None
 ) -> Tally:
-    """Compare label maps with the ground truth of a clip's labelled frames.
+    """Compare label maps with the ground truth of a clip's labeled frames.
 
     Args:
-        prediction: ``(L,H,W)`` uint8 of the labelled frames.
+        prediction: ``(L,H,W)`` uint8 of the labeled frames.
         truth: ``(L,H,W)`` uint8, 255 = void.
         numbers: frame number of each, ascending; runs and flips need consecutive ones.
         classes: name of each label; others are called ``class N``.
@@ -194,7 +194,7 @@ def _flips(prediction: Tensor, truth: Tensor, fps: float | None) -> Mean:
 
 
 def _boundaries(prediction: Tensor, truth: Tensor) -> Mean:
-    """Gather the boundary F of each class that a frame holds, in every fifth labelled frame."""
+    """Gather the boundary F of each class that a frame holds, in every fifth labeled frame."""
     scores = []
     for ours, theirs in zip(prediction[::BOUNDARY_STRIDE], truth[::BOUNDARY_STRIDE], strict=True):
         valid = theirs != VOID

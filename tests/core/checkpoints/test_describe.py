@@ -1,4 +1,4 @@
-"""What is recognised as a model, and what is refused with which remedy."""
+"""What is recognized as a model, and what is refused with which remedy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def full_size(path: Path, sizes: ModelSizes, **filled: Any) -> Path:
 @pytest.mark.parametrize(
     ("sizes", "kind", "parameters"), [(SD21_SIZES, "SD 2.x", 865_910_724), (SD15_SIZES, "SD 1.x", 859_520_964)]
 )
-def test_full_models_are_recognised_by_their_shapes(
+def test_full_models_are_recognized_by_their_shapes(
     tmp_path: Path, sizes: ModelSizes, kind: str, parameters: int
 ) -> None:
     model = describe_model(full_size(tmp_path / "m.safetensors", sizes))
@@ -52,7 +52,7 @@ def test_full_models_are_recognised_by_their_shapes(
     assert [tuple(block) for block in model.blocks[::3]] == [(3, 32, 1280), (6, 16, 640), (9, 8, 320)]
 
 
-def test_svd_is_recognised_by_its_shapes(tmp_path: Path) -> None:
+def test_svd_is_recognized_by_its_shapes(tmp_path: Path) -> None:
     image = {
         f"conditioner.embedders.0.open_clip.model.visual.{name}": torch.zeros(1) for name in ("proj", "class_embedding")
     }
@@ -125,7 +125,7 @@ def changed(part: str, **values: Any) -> dict[str, str]:
         (changed("unet", attention_resolutions=[2, 4]), "levels with attention"),
         (changed("unet", num_head_channels=48), "multiples"),
         (changed("unet", num_head_channels=None, num_heads=5), "multiples"),
-        (changed("unet", colour=1), "unknown sizes: colour"),
+        (changed("unet", color=1), "unknown sizes: color"),
         (changed("vae", z_channels=16), "latent channels"),
         (changed("all", prediction_type="flow"), "epsilon or v_prediction"),
         ({METADATA_KEY: "{"}, "must be the JSON"),

@@ -48,7 +48,7 @@ def squares(count: int = 5) -> torch.Tensor:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A clip's folder with frames and masks, of which frame 3 is not labelled."""
+    """A clip's folder with frames and masks, of which frame 3 is not labeled."""
     path = tmp_path / "clip"
     (path / "frames").mkdir(parents=True)
     (path / "masks").mkdir()
@@ -88,7 +88,7 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-def test_colour_baseline_from_video_to_score(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_color_baseline_from_video_to_score(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     mask = folder / "masks" / "00000.png"
     assert segment(folder, out, "--baseline", "color", "--anchor-mask", mask, "--window", 2) == 0

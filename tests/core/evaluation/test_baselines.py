@@ -9,7 +9,7 @@ from vidseg.core.config.settings import Settings, changed
 from vidseg.core.evaluation import baselines
 from vidseg.core.evaluation.baselines import color_features, color_windows, frame_windows, in_order_of_occurrence
 from vidseg.core.method import pipeline
-from vidseg.core.method.clustering import normalised
+from vidseg.core.method.clustering import normalized
 from vidseg.core.method.enlarging import bilinear
 from vidseg.core.types import CoarseMaps, Features, Grid, InputError, LabelMaps
 
@@ -39,17 +39,17 @@ def moving_edge(count: int = 5) -> Tensor:
     return frames
 
 
-def test_tokens_are_colour_position_and_a_constant_that_normalising_keeps() -> None:
+def test_tokens_are_color_position_and_a_constant_that_normalizing_keeps() -> None:
     features = color_features(moving_edge(2), SETTINGS)
     assert features.grid == Grid(4, 8)
     assert features.frame_size == (64, 128)
     assert features.queries.shape == (2, 32, 6)
-    assert torch.equal(normalised(features.queries), features.queries)
+    assert torch.equal(normalized(features.queries), features.queries)
     assert features.queries[0, 0].tolist() == pytest.approx([1, 0, 0, 0.0625, 0.03125, 1])
     assert features.queries[0, 31].tolist() == pytest.approx([0, 0, 1, 0.4375, 0.46875, 1])
 
 
-def test_colour_follows_an_edge_over_windows() -> None:
+def test_color_follows_an_edge_over_windows() -> None:
     frames = moving_edge()
     truth = (frames[..., 2] > 0.5).long()
     reference = truth[0].to(torch.uint8) * 9
@@ -66,7 +66,7 @@ def test_colour_follows_an_edge_over_windows() -> None:
     assert calls[-1] == ("features", 1, 1)
 
 
-def test_colour_is_deterministic() -> None:
+def test_color_is_deterministic() -> None:
     noise = torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     first, second = ([r.labels.maps for r in color_windows(Tensors(noise), SETTINGS)] for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
@@ -90,8 +90,8 @@ def test_numbering_does_not_depend_on_names() -> None:
 
 
 @pytest.fixture
-def colour_as_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let colours stand for diffusion features."""
+def color_as_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let colors stand for diffusion features."""
 
     def extract(_backbone: object, frames: Tensor, settings: Settings, **_: object) -> Features:
         return color_features(frames, settings)
@@ -103,7 +103,7 @@ def colour_as_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "upsample", upsample)
 
 
-@pytest.mark.usefixtures("colour_as_model")
+@pytest.mark.usefixtures("color_as_model")
 @pytest.mark.parametrize("length", [1, 2, 14])
 def test_each_frame_alone_does_not_depend_on_windows(length: int) -> None:
     frames = moving_edge()
@@ -117,7 +117,7 @@ def test_each_frame_alone_does_not_depend_on_windows(length: int) -> None:
     assert [region.name for region in plain[0].labels.regions] == ["region 0", "region 1"]
 
 
-@pytest.mark.usefixtures("colour_as_model")
+@pytest.mark.usefixtures("color_as_model")
 def test_each_frame_alone_forgets_the_others() -> None:
     frames = moving_edge()
     swapped = frames.clone()

@@ -73,7 +73,7 @@ def test_predicted_void_is_a_miss() -> None:
     assert class_ious(confusion_matrix(torch.tensor([1, 255]), torch.tensor([1, 1]))) == {1: 0.5}
 
 
-def test_a_perfect_map_scores_one_and_relabelling_both_changes_nothing() -> None:
+def test_a_perfect_map_scores_one_and_relabeling_both_changes_nothing() -> None:
     prediction, truth = maps(1, 5, 30, 30), maps(2, 5, 30, 30)
     assert mean_iou(confusion_matrix(truth, truth)) == 1
     assert mean_iou(confusion_matrix(40 - prediction, 40 - truth)) == pytest.approx(

@@ -197,7 +197,7 @@ def test_refuses_a_video_that_was_cut_off(tmp_path: Path, codec: str, share: flo
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.5, -0.5])
-def test_refuses_values_that_are_no_colours(tmp_path: Path, value: float) -> None:
+def test_refuses_values_that_are_no_colors(tmp_path: Path, value: float) -> None:
     write_images(tmp_path, frames(2))
     bad = np.zeros((48, 64), np.float32)
     bad[5, 7] = value
@@ -221,9 +221,9 @@ def test_refuses_a_range_beyond_the_clip(tmp_path: Path, span: tuple[int, int]) 
 
 
 def test_reads_every_kind_of_image(tmp_path: Path) -> None:
-    grey = np.linspace(0, 65535, 12).reshape(3, 4).astype(np.uint16)
-    Image.fromarray(grey).save(tmp_path / "deep.png")
-    assert np.allclose(read_image(tmp_path / "deep.png")[..., 1], grey / 65535, atol=1e-6)
+    gray = np.linspace(0, 65535, 12).reshape(3, 4).astype(np.uint16)
+    Image.fromarray(gray).save(tmp_path / "deep.png")
+    assert np.allclose(read_image(tmp_path / "deep.png")[..., 1], gray / 65535, atol=1e-6)
     Image.fromarray(np.full((3, 4), 0.25, np.float32)).save(tmp_path / "float.tiff")
     assert np.all(read_image(tmp_path / "float.tiff") == 0.25)
     for mode in ("RGBA", "L", "P", "1", "CMYK"):
@@ -235,18 +235,18 @@ def test_reads_every_kind_of_image(tmp_path: Path) -> None:
 def test_label_images_keep_their_index(tmp_path: Path) -> None:
     indices = np.array([[0, 7], [255, 1]], np.uint8)
     image = Image.fromarray(indices)
-    image.save(tmp_path / "grey.png")
+    image.save(tmp_path / "gray.png")
     image.putpalette(list(range(256)) * 3)
     image.save(tmp_path / "palette.png")
     Image.fromarray(indices == 7).save(tmp_path / "binary.png")
-    for name in ("grey", "palette"):
+    for name in ("gray", "palette"):
         assert read_labels(tmp_path / f"{name}.png", "x").tolist() == indices.tolist()
     assert read_labels(tmp_path / "binary.png", "x").tolist() == [[0, 1], [0, 0]]
 
 
 def test_refuses_bad_label_images(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "color.png")
     (tmp_path / "text.png").write_text("no image")
-    for name, said in (("colour", "mode RGB"), ("text", "readable image"), ("none", "does not exist")):
+    for name, said in (("color", "mode RGB"), ("text", "readable image"), ("none", "does not exist")):
         with pytest.raises(InputError, match=said):
             read_labels(tmp_path / f"{name}.png", "mask")

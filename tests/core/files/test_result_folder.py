@@ -15,7 +15,7 @@ from vidseg.core.config.parts import ContextConfig
 from vidseg.core.config.settings import Settings, changed
 from vidseg.core.files.clip import ClipInfo
 from vidseg.core.files.record import AreaList, RunDescription, RunResult, record_lines, require_same_run, versions
-from vidseg.core.files.result_folder import OUT, Place, ResultFolder, areas_of, colours_of, unwritable
+from vidseg.core.files.result_folder import OUT, Place, ResultFolder, areas_of, colors_of, unwritable
 from vidseg.core.method.context import SceneContext
 from vidseg.core.method.pipeline import ScanState
 from vidseg.core.regions.palette import PALETTE
@@ -29,7 +29,7 @@ MAPS = torch.tensor([0, 3, 255], dtype=torch.uint8)[:, None, None].repeat(1, 4, 
 
 
 def result(areas: list[dict[int, int]], *, finished: bool = False) -> RunResult:
-    return RunResult(REGIONS, areas, colours_of(REGIONS), finished)
+    return RunResult(REGIONS, areas, colors_of(REGIONS), finished)
 
 
 def test_label_maps_are_palette_images_whose_index_is_the_label(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_the_record_is_enough_to_repeat_the_run() -> None:
     assert record["model"]["fingerprint"] == MODEL.fingerprint
     assert record["input"]["fingerprint"] == CLIP.fingerprint
     assert record["fps"] == 25.0
-    assert record["regions"][1] == {"label": 3, "name": "sky", "colour": colours_of(REGIONS)[3], "area": 4}
+    assert record["regions"][1] == {"label": 3, "name": "sky", "color": colors_of(REGIONS)[3], "area": 4}
     assert record["areas"] == [{"0": 20, "3": 4}, {"0": 24}]
     assert {"python", "torch", "av"} <= set(record["versions"]) == set(versions())
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from vidseg.core.config.parts import ClusterConfig
 from vidseg.core.config.settings import changed, preset
-from vidseg.core.method.clustering import automatic_num_clusters, cluster_anchor, normalised
+from vidseg.core.method.clustering import automatic_num_clusters, cluster_anchor, normalized
 from vidseg.core.types import Features, Grid, InputError
 
 
 def blobs(count: int, spread: float = 0.02) -> torch.Tensor:
-    """240 tokens around ``count`` centres."""
+    """240 tokens around ``count`` centers."""
     generator = torch.Generator().manual_seed(count)
-    centres = torch.randn(count, 12, generator=generator)
-    return normalised(centres[torch.arange(240) % count] + spread * torch.randn(240, 12, generator=generator))
+    centers = torch.randn(count, 12, generator=generator)
+    return normalized(centers[torch.arange(240) % count] + spread * torch.randn(240, 12, generator=generator))
 
 
 @pytest.mark.parametrize("count", [2, 5, 9])

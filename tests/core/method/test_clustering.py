@@ -11,8 +11,8 @@ from vidseg.core.method import clustering
 from vidseg.core.method.clustering import (
     cluster_anchor,
     cluster_tokens,
-    nearest_centre,
-    normalised,
+    nearest_center,
+    normalized,
     seeds_from_clusters,
 )
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError, Region
@@ -32,23 +32,23 @@ def random_features(num_frames=6, seed=0):
     return Features(queries, queries, latents, latents, GRID, (48, 64))
 
 
-def test_normalised_equals_a_loop_and_keeps_signs():
+def test_normalized_equals_a_loop_and_keeps_signs():
     tokens = random_tokens(2, 5, 7)
-    result = normalised(tokens)
+    result = normalized(tokens)
     for frame in range(2):
         for cell in range(5):
             largest = max(abs(float(value)) for value in tokens[frame, cell])
             torch.testing.assert_close(result[frame, cell], tokens[frame, cell] / largest)
     assert torch.equal(result.sign(), tokens.sign())
-    assert torch.equal(normalised(result), result)
+    assert torch.equal(normalized(result), result)
 
 
-def test_normalised_keeps_zeros():
-    assert torch.equal(normalised(torch.zeros(2, 3)), torch.zeros(2, 3))
+def test_normalized_keeps_zeros():
+    assert torch.equal(normalized(torch.zeros(2, 3)), torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("function", [normalised, lambda tokens: cluster_tokens(tokens, ClusterConfig(2), 0)])
+@pytest.mark.parametrize("function", [normalized, lambda tokens: cluster_tokens(tokens, ClusterConfig(2), 0)])
 def test_refuses_tokens_that_are_not_finite(function, bad):
     tokens = random_tokens(4, 3)
     tokens[2, 1] = bad
@@ -59,9 +59,9 @@ def test_refuses_tokens_that_are_not_finite(function, bad):
 def test_cluster_tokens_equals_scikit_learn():
     tokens = random_tokens(200, 8)
     kmeans = KMeans(7, n_init=10, random_state=5).fit(tokens.numpy())
-    centres = cluster_tokens(tokens, ClusterConfig(7), 5)
-    np.testing.assert_allclose(centres, kmeans.cluster_centers_, atol=1e-6)
-    np.testing.assert_array_equal(nearest_centre(tokens, centres), kmeans.labels_)
+    centers = cluster_tokens(tokens, ClusterConfig(7), 5)
+    np.testing.assert_allclose(centers, kmeans.cluster_centers_, atol=1e-6)
+    np.testing.assert_array_equal(nearest_center(tokens, centers), kmeans.labels_)
 
 
 def test_cluster_tokens_repeats_and_depends_on_the_seed():
@@ -93,7 +93,7 @@ def test_cluster_tokens_leaves_global_generators_alone():
 
 def test_as_many_clusters_as_tokens_separates_them_and_one_more_is_refused():
     tokens = random_tokens(12, 4)
-    labels = nearest_centre(tokens, cluster_tokens(tokens, ClusterConfig(12), 1))
+    labels = nearest_center(tokens, cluster_tokens(tokens, ClusterConfig(12), 1))
     assert len(labels.unique()) == 12
     with pytest.raises(InputError, match=r"`cluster.num_clusters` must be at most the number of tokens, 12, .* 13"):
         cluster_tokens(tokens, ClusterConfig(13), 1)
@@ -101,13 +101,13 @@ def test_as_many_clusters_as_tokens_separates_them_and_one_more_is_refused():
 
 def test_constant_tokens_are_one_cluster_without_a_warning():
     tokens = torch.ones(9, 4)
-    assert len(nearest_centre(tokens, cluster_tokens(tokens, ClusterConfig(3), 1)).unique()) == 1
+    assert len(nearest_center(tokens, cluster_tokens(tokens, ClusterConfig(3), 1)).unique()) == 1
 
 
-def test_nearest_centre_equals_a_loop_with_ties_to_the_smallest():
-    centres = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 0.0]])
+def test_nearest_center_equals_a_loop_with_ties_to_the_smallest():
+    centers = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 0.0]])
     tokens = torch.tensor([[[1.0, 0.0], [1.5, 1.0]], [[-1.0, 3.0], [2.0, 0.0]]])
-    assert nearest_centre(tokens, centres).tolist() == [[0, 1], [0, 1]]
+    assert nearest_center(tokens, centers).tolist() == [[0, 1], [0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_nearest_centre_equals_a_loop_with_ties_to_the_smallest():
 def test_cluster_anchor_sees_the_frames_it_says(fit_frames, anchor, seen):
     features = random_features()
     config = ClusterConfig(4, fit_frames=fit_frames)
-    tokens = normalised(features.queries)
+    tokens = normalized(features.queries)
     kmeans = KMeans(4, n_init=10, random_state=1).fit(tokens[seen].flatten(0, 1).numpy())
     result = cluster_anchor(features, config, 1, anchor=anchor, window_length=4)
     assert result.dtype == torch.int64
@@ -160,9 +160,9 @@ def test_golden_clusters(name):
     golden = np.load(golden_dir() / f"{name}.npz")
     num_frames, num_clusters = len(golden["latents_clean"]), len(golden["kmeans_centers"])
     raw = torch.from_numpy(golden["features_aggregated_raw"])[num_frames:]
-    np.testing.assert_array_equal(normalised(raw), golden["features_aggregated_normalised"])
-    centres = cluster_tokens(normalised(raw).flatten(0, 1), ClusterConfig(num_clusters), 1)
-    np.testing.assert_allclose(centres, golden["kmeans_centers"], atol=2e-6)
+    np.testing.assert_array_equal(normalized(raw), golden["features_aggregated_normalised"])
+    centers = cluster_tokens(normalized(raw).flatten(0, 1), ClusterConfig(num_clusters), 1)
+    np.testing.assert_allclose(centers, golden["kmeans_centers"], atol=2e-6)
     latents = torch.from_numpy(golden["latents_clean"])
     features = Features(raw, raw, latents, latents, Grid(8, 16), (128, 256))
     labels = cluster_anchor(features, ClusterConfig(num_clusters), 1)

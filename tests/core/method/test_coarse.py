@@ -8,7 +8,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from vidseg.core.config.parts import ClusterConfig, ContextConfig, RefinementConfig, WindowConfig
 from vidseg.core.config.settings import Settings, preset
-from vidseg.core.method.clustering import cluster_anchor, normalised, seeds_from_clusters
+from vidseg.core.method.clustering import cluster_anchor, normalized, seeds_from_clusters
 from vidseg.core.method.coarse import CoarseScan, anchor_context, segment_coarse
 from vidseg.core.method.context import SceneContext
 from vidseg.core.method.correspondence import refine
@@ -43,7 +43,7 @@ def random_seeds(anchor=0, num_labels=4):
 
 def test_scan_equals_scikit_learn_with_feedback():
     features, seeds = random_features(), random_seeds()
-    tokens = normalised(features.queries).numpy()
+    tokens = normalized(features.queries).numpy()
     classifier = KNeighborsClassifier(4).fit(tokens[0], seeds.cluster_map.flatten().numpy())
     expected = []
     for start, stop in ((0, 3), (3, 6), (6, 7)):
@@ -139,18 +139,18 @@ def test_a_constant_seed_stays_constant():
     assert maps.unique().tolist() == [6]
 
 
-def test_rising_relabelling_commutes():
+def test_rising_relabeling_commutes():
     features, seeds, rising = random_features(), random_seeds(), torch.tensor([3, 9, 10, 255])
-    relabelled = seeds_from_clusters(rising[seeds.cluster_map])
+    relabeled = seeds_from_clusters(rising[seeds.cluster_map])
     settings = settings_of(WindowConfig(3), ContextConfig(4))
     plain = segment_coarse(features, seeds, settings).maps
-    assert torch.equal(segment_coarse(features, relabelled, settings).maps, rising[plain])
+    assert torch.equal(segment_coarse(features, relabeled, settings).maps, rising[plain])
 
 
 def test_anchor_in_a_later_frame():
     features, seeds = random_features(), random_seeds(anchor=5)
     maps = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
-    tokens = normalised(features.queries)
+    tokens = normalized(features.queries)
     context = SceneContext.from_anchor(tokens[5], seeds.cluster_map.flatten(), ContextConfig(1))
     assert torch.equal(maps[:3], context.predict(tokens[:3]).reshape(3, *GRID))
     started = CoarseScan(seeds, ContextConfig(1), OFF, anchor_context(features, seeds, ContextConfig(1)))

@@ -97,7 +97,7 @@ def test_tied_distances_go_to_the_first_token():
     assert torch.equal(context.predict(queries), slow_predict(context, queries))
 
 
-def test_equal_tokens_take_the_first_neighbours():
+def test_equal_tokens_take_the_first_neighbors():
     context = SceneContext(torch.ones(50, 8), torch.tensor([3, 3, 3, 1] + [1] * 46), ContextConfig(4))
     assert context.predict(torch.ones(2, 7, 8)).unique().tolist() == [3]
 
@@ -111,13 +111,13 @@ def test_chunks_do_not_change_labels(monkeypatch, elements):
     assert torch.equal(context.predict(queries), expected)
 
 
-def test_one_neighbour_on_its_own_tokens_returns_the_labels():
+def test_one_neighbor_on_its_own_tokens_returns_the_labels():
     tokens, labels = random_tokens(30, 6), random_labels(30)
     context = SceneContext.from_anchor(tokens, labels, ContextConfig(1))
     assert torch.equal(context.predict(tokens[None])[0], labels)
 
 
-def test_relabelling_commutes_with_predicting():
+def test_relabeling_commutes_with_predicting():
     tokens, labels, queries = random_tokens(60, 6), random_labels(60), random_tokens(2, 9, 6, seed=1)
     rising = torch.tensor([2, 3, 30, 31, 255])  # keeps the order, by which ties are broken
     plain = SceneContext(tokens, labels, ContextConfig(4)).predict(queries)

@@ -215,13 +215,13 @@ def test_a_still_clip_with_still_labels_is_a_fixed_point(config):
 
 
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
-def test_rising_relabelling_commutes(config):
+def test_rising_relabeling_commutes(config):
     maps, matching = random_case(seed=3)
     rising = torch.tensor([5, 6, 255])
     assert torch.equal(refine(rising[maps], matching, config), rising[refine(maps, matching, config)])
 
 
-def test_any_relabelling_commutes_where_ties_do_not_look_at_labels():
+def test_any_relabeling_commutes_where_ties_do_not_look_at_labels():
     maps, matching = random_case(seed=3)
     other = torch.tensor([8, 0, 3])
     assert torch.equal(refine(other[maps], matching, REFERENCE), other[refine(maps, matching, REFERENCE)])

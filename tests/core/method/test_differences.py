@@ -12,7 +12,7 @@ from vidseg.core.config.parts import DifferenceConfig
 from vidseg.core.method import differences
 from vidseg.core.method import filters as map_filters
 from vidseg.core.method.differences import RunningArgmax, difference_map, initial_maps, label_scores
-from vidseg.core.method.filters import blurred, enlarged_masks, filtered, normalised_maps
+from vidseg.core.method.filters import blurred, enlarged_masks, filtered, normalized_maps
 from vidseg.core.types import CoarseMaps, InputError, Region
 
 FLOAT = DifferenceConfig()
@@ -26,7 +26,7 @@ def pictures(seed: int, *shape: int) -> Tensor:
 # --- steps ---
 
 
-def test_difference_is_the_distance_of_clamped_colours() -> None:
+def test_difference_is_the_distance_of_clamped_colors() -> None:
     plus, minus = pictures(1, 2, 5, 4, 3) * 2 - 0.5, pictures(2, 2, 5, 4, 3) * 2 - 0.5
     result = difference_map(plus, minus)
     for place in np.ndindex(2, 5, 4):
@@ -65,9 +65,9 @@ def test_a_kernel_that_does_not_fit_is_refused(size: int) -> None:
         blurred(torch.zeros(1, 4, 9), DifferenceConfig(blur_size=size))
 
 
-def test_normalising_divides_each_map_by_its_maximum_unless_that_is_noise() -> None:
+def test_normalizing_divides_each_map_by_its_maximum_unless_that_is_noise() -> None:
     maps = torch.stack([torch.tensor([[0.2, 0.1]]), torch.tensor([[1e-4, 5e-5]]), torch.zeros(1, 2)])
-    result = normalised_maps(maps)
+    result = normalized_maps(maps)
     assert torch.allclose(result[0], torch.tensor([[1.0, 0.5]]))
     assert torch.allclose(result[1], maps[1] * 255)
     assert not result[2].any()
@@ -94,10 +94,10 @@ def test_scores_are_enlarged_to_the_frame() -> None:
     plus, minus = pictures(1, 2, 32, 48, 3), pictures(2, 2, 32, 48, 3)
     masks = torch.ones(2, 2, 3, dtype=torch.bool)
     same = label_scores(plus, minus, masks, (32, 48), FLOAT)
-    maps = normalised_maps(blurred(difference_map(plus, minus), FLOAT))
+    maps = normalized_maps(blurred(difference_map(plus, minus), FLOAT))
     assert torch.allclose(same, maps, atol=1e-6)
     assert label_scores(plus, minus, masks, (37, 51), FLOAT).shape == (2, 37, 51)
-    raw = label_scores(plus, minus, masks, (32, 48), DifferenceConfig(normalise=False))
+    raw = label_scores(plus, minus, masks, (32, 48), DifferenceConfig(normalize=False))
     assert torch.allclose(raw, blurred(difference_map(plus, minus), FLOAT), atol=1e-6)
     outside = label_scores(plus, minus, ~masks, (32, 48), FLOAT)
     assert torch.allclose(outside, 0.7 * same, atol=1e-6)
@@ -168,16 +168,16 @@ def test_a_frame_of_one_label_is_that_label_with_and_without_its_differences() -
 def test_strong_differences_move_the_border_off_the_coarse_grid() -> None:
     maps = coarse([1, 2])
     best = RunningArgmax(initial_maps(maps, (16, 32), FLOAT))
-    grey = torch.full((1, 16, 32, 3), 0.5)
-    left, right = grey.clone(), grey.clone()
+    gray = torch.full((1, 16, 32, 3), 0.5)
+    left, right = gray.clone(), gray.clone()
     left[:, :, :20] = 1.0  # the region of label 1 ends at column 20, its coarse cell at 16
     right[:, :, 20:] = 1.0
-    best.update(0, 1, label_scores(left, grey, maps.maps == 1, (16, 32), FLOAT)[0])
-    best.update(0, 2, label_scores(right, grey, maps.maps == 2, (16, 32), FLOAT)[0])
+    best.update(0, 1, label_scores(left, gray, maps.maps == 1, (16, 32), FLOAT)[0])
+    best.update(0, 2, label_scores(right, gray, maps.maps == 2, (16, 32), FLOAT)[0])
     assert (best.maps[0, :, :19] == 1).all() and (best.maps[0, :, 22:] == 2).all()
 
 
-def test_relabelling_commutes_without_ties() -> None:
+def test_relabeling_commutes_without_ties() -> None:
     chosen = []
     for names in ((1, 2, 3), (8, 7, 6)):
         maps = coarse(list(names))
@@ -193,12 +193,12 @@ def test_doctests() -> None:
     assert doctest.testmod(differences).failed == doctest.testmod(map_filters).failed == 0
 
 
-def test_normalising_by_owner_equals_normalising_each_alone() -> None:
+def test_normalizing_by_owner_equals_normalizing_each_alone() -> None:
     maps = torch.rand(2, 5, 6)
     owners = torch.randint(0, 3, (2, 5, 6)) * 100
-    ours = normalised_maps(maps, owners)
+    ours = normalized_maps(maps, owners)
     for label in (0, 100, 200):
-        alone = normalised_maps(torch.where(owners == label, maps, 0.0))
+        alone = normalized_maps(torch.where(owners == label, maps, 0.0))
         assert torch.equal(ours[owners == label], alone[owners == label])
 
 

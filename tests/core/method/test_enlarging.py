@@ -12,7 +12,7 @@ from vidseg.core.method.enlarging import bilinear, guided_map
 from vidseg.core.types import CoarseMaps, InputError, Region
 
 
-def two_colours(edge: int, h: int = 96, w: int = 128) -> Tensor:
+def two_colors(edge: int, h: int = 96, w: int = 128) -> Tensor:
     picture = torch.full((h, w, 3), 60, dtype=torch.uint8)
     picture[:, edge:] = torch.tensor([180, 120, 200], dtype=torch.uint8)
     return picture
@@ -21,7 +21,7 @@ def two_colours(edge: int, h: int = 96, w: int = 128) -> Tensor:
 @pytest.mark.parametrize("edge", [59, 64, 69])
 def test_labels_snap_to_the_edge_of_the_picture(edge: int) -> None:
     cells = (torch.arange(8)[None].expand(6, 8) >= 4).long() * 7 + 2  # the coarse edge is at pixel 64
-    maps = guided_map(cells, two_colours(edge), (96, 128), EnlargingConfig(guided_subsample=1))
+    maps = guided_map(cells, two_colors(edge), (96, 128), EnlargingConfig(guided_subsample=1))
     truth = torch.where(torch.arange(128) >= edge, 9, 2).to(torch.uint8).expand(96, 128)
     coarse = bilinear(CoarseMaps(cells[None], (Region(2, "a"), Region(9, "b"))), (96, 128)).maps[0]
     errors = [int((found != truth).sum()) for found in (maps, coarse)]
@@ -51,12 +51,12 @@ def by_hand(mask: Tensor, picture: Tensor, radius: int, epsilon: float) -> Tenso
         padded = F.pad(image[None, None], (radius,) * 4, mode="reflect")[0, 0]
         return padded.unfold(0, 2 * radius + 1, 1).unfold(1, 2 * radius + 1, 1).flatten(2)
 
-    colours = torch.stack([windows(guide[..., channel]) for channel in range(3)], -1)
+    colors = torch.stack([windows(guide[..., channel]) for channel in range(3)], -1)
     values = windows(target)
-    mean, average = colours.mean(2), values.mean(2)
-    covariance = torch.einsum("hwnc,hwnd->hwcd", colours, colours) / values.shape[2]
+    mean, average = colors.mean(2), values.mean(2)
+    covariance = torch.einsum("hwnc,hwnd->hwcd", colors, colors) / values.shape[2]
     covariance = covariance - mean[..., :, None] * mean[..., None, :] + epsilon * torch.eye(3)
-    cross = torch.einsum("hwnc,hwn->hwc", colours, values) / values.shape[2] - mean * average[..., None]
+    cross = torch.einsum("hwnc,hwn->hwc", colors, values) / values.shape[2] - mean * average[..., None]
     slope = torch.linalg.solve(covariance, cross)
     offset = average - (slope * mean).sum(-1)
     smooth = torch.stack([windows(slope[..., channel]).mean(2) for channel in range(3)], -1)
@@ -77,6 +77,6 @@ def test_the_result_does_not_depend_on_how_many_labels_are_filtered_at_a_time(mo
 
 def test_one_label_alone_fills_the_frame_and_wrong_pictures_are_refused() -> None:
     cells = torch.full((4, 4), 5)
-    assert guided_map(cells, two_colours(9, 64, 64), (10, 20), EnlargingConfig()).unique().tolist() == [5]
+    assert guided_map(cells, two_colors(9, 64, 64), (10, 20), EnlargingConfig()).unique().tolist() == [5]
     with pytest.raises(InputError, match="`picture` must have shape"):
         guided_map(cells, torch.zeros(3, 64, 64), (10, 20), EnlargingConfig())

@@ -30,7 +30,7 @@ def test_frames_of_the_right_size_stay_as_they_are() -> None:
     assert torch.equal(fit_frames(frames, FrameConfig()), frames)
 
 
-def test_resizing_is_that_of_pillow_within_a_grey_level() -> None:
+def test_resizing_is_that_of_pillow_within_a_gray_level() -> None:
     levels = np.random.default_rng(0).integers(0, 256, (97, 150, 3), dtype=np.uint8)
     ours = fit_frames(torch.from_numpy(levels)[None].float() / 255, FrameConfig(rounding="floor"))[0]
     theirs = np.asarray(Image.fromarray(levels).resize((128, 64), Image.Resampling.BICUBIC), np.float32)

@@ -209,7 +209,7 @@ def test_absent_labels_and_uniform_frames_need_no_modulation() -> None:
     assert len(modulate(ToyDenoiser(), torch.randn(2, 4, 6, 8), uniform, settings, 4)) == 2
 
 
-def test_relabelling_commutes() -> None:
+def test_relabeling_commutes() -> None:
     latents, maps = clip()
     plain = modulate(ToyDenoiser(), latents, maps, SETTINGS, 6)
     swapped = {(pair.frame, pair.label): pair for pair in modulate(ToyDenoiser(), latents, 200 - maps, SETTINGS, 6)}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from vidseg.core.config.parts import DifferenceConfig
 from vidseg.core.method.differences import RunningArgmax, initial_maps, label_scores
-from vidseg.core.method.published import jpeg_difference_maps, quantised, resized, scores_of_jpeg_maps
+from vidseg.core.method.published import jpeg_difference_maps, quantized, resized, scores_of_jpeg_maps
 from vidseg.core.types import CoarseMaps, Region
 
 from ...golden_data import golden_dir
@@ -71,8 +71,8 @@ def test_squares_wrap_at_256() -> None:
     assert torch.equal(maps, jpeg_difference_maps(torch.zeros_like(plus), plus, (9, 9), unblurred))
 
 
-def test_quantising_truncates_and_clamps() -> None:
-    assert quantised(torch.tensor([-0.5, 0.0, 0.9999, 1.0, 7.0, 100.99 / 255])).tolist() == [0, 0, 254, 255, 255, 100]
+def test_quantizing_truncates_and_clamps() -> None:
+    assert quantized(torch.tensor([-0.5, 0.0, 0.9999, 1.0, 7.0, 100.99 / 255])).tolist() == [0, 0, 254, 255, 255, 100]
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_resizing_equals_opencv(old: tuple[int, int], new: tuple[int, int]) -> N
     assert np.array_equal(resized(frame[None], new)[0].numpy(), theirs)
 
 
-def test_scores_without_normalising_are_the_stored_maps() -> None:
+def test_scores_without_normalizing_are_the_stored_maps() -> None:
     maps = torch.tensor([[[3, 0], [20, 7]]], dtype=torch.uint8)
-    config = DifferenceConfig(precision="8bit", normalise=False)
+    config = DifferenceConfig(precision="8bit", normalize=False)
     assert torch.equal(scores_of_jpeg_maps(maps, torch.ones(1, 1, 1).bool(), config), maps.double())
     assert torch.allclose(scores_of_jpeg_maps(maps, torch.zeros(1, 1, 1).bool(), config), 0.7 * maps.double())

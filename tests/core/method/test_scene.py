@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from vidseg.core.config.parts import ContextConfig, RefinementConfig, WindowConfig
-from vidseg.core.method.scene import Scene, SceneFileConfig, labelled_by, scene_of
+from vidseg.core.method.scene import Scene, SceneFileConfig, labeled_by, scene_of
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
 
 GRID = Grid(6, 8)
@@ -30,7 +30,7 @@ def clip(seed: int, frames: int = 5, column: int = 1) -> tuple[Features, LabelMa
 def test_another_clip_gets_the_regions(tmp_path: Path) -> None:
     scene_of(*clip(1)).save(tmp_path / "a.safetensors")
     features, truth = clip(2, frames=7, column=5)
-    result = labelled_by(Scene.load(tmp_path / "a.safetensors"), features, *CONFIGS)
+    result = labeled_by(Scene.load(tmp_path / "a.safetensors"), features, *CONFIGS)
     assert torch.equal(result.maps, truth.maps)
     assert result.regions == REGIONS
 
@@ -39,7 +39,7 @@ def test_a_region_that_was_away_for_a_window_comes_back() -> None:
     features, truth = clip(2, frames=9)
     queries, maps = features.queries.clone(), truth.maps.clone()
     queries[:6, maps[0].flatten() == 4], maps[:6] = queries[:6, :9], 0  # the first row is ground
-    result = labelled_by(scene_of(*clip(1)), features._replace(queries=queries, matching=queries), *CONFIGS)
+    result = labeled_by(scene_of(*clip(1)), features._replace(queries=queries, matching=queries), *CONFIGS)
     assert torch.equal(result.maps, maps)
 
 
@@ -93,6 +93,6 @@ def test_other_models_and_clips_are_refused() -> None:
     features, labels = clip(1)
     scene = scene_of(features, labels)
     with pytest.raises(InputError, match="a model with 8 channels"):
-        labelled_by(scene, features._replace(queries=features.queries[..., :8]), *CONFIGS)
+        labeled_by(scene, features._replace(queries=features.queries[..., :8]), *CONFIGS)
     with pytest.raises(InputError, match="as many frames"):
         scene_of(features, LabelMaps(labels.maps[:2], REGIONS))

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from vidseg.core.regions.palette import PALETTE, colour_maps, label_borders, legend, overlay
+from vidseg.core.regions.palette import PALETTE, color_maps, label_borders, legend, overlay
 from vidseg.core.types import InputError, Region
 
 # Machado, Oliveira and Fernandes 2009, severity 1, in linear RGB.
@@ -36,7 +36,7 @@ def lab(linear: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("deficiency", DEFICIENCIES)
-def test_the_first_twenty_colours_are_told_apart_by_everyone(deficiency: str) -> None:
+def test_the_first_twenty_colors_are_told_apart_by_everyone(deficiency: str) -> None:
     rgb = PALETTE[:20].double().numpy() / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = lab(np.clip(linear @ np.array(DEFICIENCIES[deficiency]).T, 0, 1))
@@ -46,17 +46,17 @@ def test_the_first_twenty_colours_are_told_apart_by_everyone(deficiency: str) ->
 
 def test_the_palette_never_changes() -> None:
     assert PALETTE.shape == (256, 3) and PALETTE.dtype == torch.uint8
-    assert len({tuple(colour) for colour in PALETTE.tolist()}) == 256
+    assert len({tuple(color) for color in PALETTE.tolist()}) == 256
     assert PALETTE[255].tolist() == [224, 224, 224]
     assert hashlib.sha256(PALETTE.numpy().tobytes()).hexdigest() == HASH
 
 
-def test_overlay_mixes_colours_and_frames() -> None:
+def test_overlay_mixes_colors_and_frames() -> None:
     frames = torch.rand(2, 6, 8, 3, generator=torch.Generator().manual_seed(0))
     maps = torch.zeros(2, 6, 8, dtype=torch.uint8)
     maps[:, :, 4:] = 3
     assert torch.equal(overlay(frames, maps, 0.0), frames)
-    assert torch.allclose(overlay(frames, maps, 1.0, borders=False), colour_maps(maps) / 255)
+    assert torch.allclose(overlay(frames, maps, 1.0, borders=False), color_maps(maps) / 255)
     mixed = overlay(frames, maps, 0.25, borders=False)
     expected = 0.75 * frames[1, 2, 7] + 0.25 * PALETTE[3] / 255
     assert torch.allclose(mixed[1, 2, 7], expected)
@@ -79,12 +79,12 @@ def test_overlay_refuses_bad_input() -> None:
         overlay(frames, maps[:, :3])
 
 
-def test_legend_shows_every_colour() -> None:
+def test_legend_shows_every_color() -> None:
     for count in (1, 25):
         picture = legend([Region(label, f"region {label}") for label in range(count)])
         assert picture.dtype == torch.uint8 and picture.ndim == 3 and picture.shape[2] == 3
-        shown = {tuple(colour) for colour in picture.flatten(0, 1).unique(dim=0).tolist()}
-        assert {tuple(colour) for colour in PALETTE[:count].tolist()} <= shown
+        shown = {tuple(color) for color in picture.flatten(0, 1).unique(dim=0).tolist()}
+        assert {tuple(color) for color in PALETTE[:count].tolist()} <= shown
 
 
 def test_legend_is_as_wide_as_its_longest_name_up_to_a_limit() -> None:

@@ -77,7 +77,7 @@ def test_other_inputs_have_other_actions() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 13), (480, 854)])
-def test_centres_of_pixels_are_found_again(size: tuple[int, int]) -> None:
+def test_centers_of_pixels_are_found_again(size: tuple[int, int]) -> None:
     for row in range(size[0]):
         for column in {0, size[1] // 3, size[1] - 1}:
             text = formatted_points([PointLine("pick", 0, (column + 0.5) / size[1], (row + 0.5) / size[0])])

@@ -107,8 +107,8 @@ def test_modulated_latents_and_frames(
         found = [frame for frame in frames if (frame, label) in ours][:2]
         for sign, name in enumerate(("plus", "minus")):
             decoded = backbone.decode(torch.stack([ours[frame, label][sign] for frame in found]))
-            grey = (decoded.clamp(0, 1) * 255).to(torch.uint8).int()
-            differences = (grey - golden[f"decoded_{name}_mask{label}"][found].int()).abs()
+            gray = (decoded.clamp(0, 1) * 255).to(torch.uint8).int()
+            differences = (gray - golden[f"decoded_{name}_mask{label}"][found].int()).abs()
             assert float((differences <= 1).float().mean()) > 0.999
 
 

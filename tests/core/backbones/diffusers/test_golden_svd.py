@@ -105,5 +105,5 @@ def test_a_modulated_region(backbone: DiffusersSvdBackbone, golden: dict[str, Te
     for latents, expected in zip((ours.plus, ours.minus), golden["modulated_latents_final"][:, label], strict=True):
         assert float((latents - expected).abs().max()) < 1e-4
     decoded = backbone.decode(ours.plus[:2])
-    grey = (decoded.clamp(0, 1) * 255).to(torch.uint8).int()
-    assert float(((grey - golden["decoded_plus_mask1"][:2].int()).abs() <= 1).float().mean()) > 0.999
+    gray = (decoded.clamp(0, 1) * 255).to(torch.uint8).int()
+    assert float(((gray - golden["decoded_plus_mask1"][:2].int()).abs() <= 1).float().mean()) > 0.999

@@ -10,7 +10,7 @@ from PIL import Image
 
 SIDE = 64
 COLORS = {"road": (128, 64, 128), "car": (64, 0, 128), "void": (0, 0, 0)}
-"""Two of CamVid's colours, and its void."""
+"""Two of CamVid's colors, and its void."""
 
 
 def scene(number: int, height: int = SIDE, width: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def write_frame(path: Path, number: int, height: int = SIDE, width: int = SIDE) 
 
 
 def write_mask(path: Path, number: int, values: tuple[int, int, int], height: int = SIDE, width: int = SIDE) -> None:
-    """Write a grey mask in which ground, square and void have these values."""
+    """Write a gray mask in which ground, square and void have these values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.array(values, np.uint8)[scene(number, height, width)[1]]).save(path)
 
@@ -57,7 +57,7 @@ def write_cityscapes(root: Path, width: int = 2 * SIDE) -> Path:
 
 
 def write_camvid(root: Path, frames: int = 8) -> Path:
-    """Official folders: 960x720, masks in colours; one frame of another drive, which must be left out."""
+    """Official folders: 960x720, masks in colors; one frame of another drive, which must be left out."""
     colors = np.array([COLORS["road"], COLORS["car"], COLORS["void"]], np.uint8)
     for number in range(frames):
         stem = f"0016E5_{7959 + 2 * number:05d}"

@@ -56,7 +56,7 @@ def test_each_layout_passes_through_the_whole_bench(tmp_path: Path, model: Path,
     paper = [row["mIoU"] for row in rows(out / "main.csv") if row["method"].startswith("paper: Ours (SD),")]
     assert paper == {"vspw": ["60.6"], "cityscapes": ["37.3"], "camvid": ["20.6"], "folders": []}[name]
     if baselines:
-        (color,) = [row for row in rows(out / "main.csv") if row["method"].startswith("colour")]
+        (color,) = [row for row in rows(out / "main.csv") if row["method"].startswith("color")]
         assert float(color["mIoU"]) > (20 if name == "cityscapes" else 60)  # a bright square on dark ground
         assert (out / "pictures" / "propagation.png").exists() == (name != "cityscapes")  # no first mask there
     with Image.open(out / "pictures" / "default.png") as picture:
@@ -190,7 +190,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert "1 of 2 clips are done. Continue with: vidseg bench folders" in error
 
 
-def test_cityscapes_clusters_are_named_by_the_labelled_frame(tmp_path: Path) -> None:
+def test_cityscapes_clusters_are_named_by_the_labeled_frame(tmp_path: Path) -> None:
     clusters = torch.tensor([[[5, 5, 6, 6, 7]], [[5, 8, 6, 6, 7]]], dtype=torch.uint8)
     truth = torch.tensor([[7, 7, 26, 255, 255]], dtype=torch.uint8)
     named = named_by_majority(clusters, truth)
@@ -283,7 +283,7 @@ def test_records_hold_what_made_them(tmp_path: Path, model: Path) -> None:
     assert record["made by"]["settings"]["cluster"]["num_clusters"] == 4
     assert record["made by"]["frames"] == [5, "00000.png", "00004.png"]
     assert len(record["made by"]["model"]["fingerprint"]) == 64
-    assert (record["frames"], record["labelled"]) == (5, 5)
+    assert (record["frames"], record["labeled"]) == (5, 5)
 
 
 def test_pictures_show_each_clip_once() -> None:

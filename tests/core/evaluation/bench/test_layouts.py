@@ -65,7 +65,7 @@ def test_both_forms_of_camvid_give_the_same_clip(tmp_path: Path) -> None:
     assert float((ours - theirs).abs().mean()) < 0.01
 
 
-def test_camvid_has_eleven_classes_of_thirty_one_colours() -> None:
+def test_camvid_has_eleven_classes_of_thirty_one_colors() -> None:
     colors = [color for group in CAMVID_COLORS.values() for color in group.split()]
     assert len(CAMVID_CLASSES) == 11
     assert len(set(colors)) == len(colors) == 31  # 32 with void, which is no class
@@ -113,7 +113,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_clips_and_frames_can_be_chosen(tmp_path: Path) -> None:
     dataset = open_dataset("cityscapes", write_cityscapes(tmp_path))
-    with pytest.raises(InputError, match=r"first labelled frame of town_000001_000295, number 20, but got 10"):
+    with pytest.raises(InputError, match=r"first labeled frame of town_000001_000295, number 20, but got 10"):
         dataset.shortened(10)
     assert len(dataset.shortened(25).clips[0].frames) == 25
     with pytest.raises(InputError, match=r"`--clips` must name clips.*\['x'\]"):
