@@ -18,14 +18,14 @@ import torch.nn.functional as F  # noqa: N812
 from clip_features import LabeledClip, inner_pixel, intersection_over_union, labeled_clip
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.config.settings import changed, preset
+from vidseg.core.config.settings import preset, replace_parts
 from vidseg.core.evaluation.label_propagation import PropagationMemory
 from vidseg.core.method.coarse import segment_coarse
-from vidseg.core.method.pipeline import make_seeds
-from vidseg.core.regions.correction_text import parsed_corrections
-from vidseg.core.regions.corrections import Painted, corrected
-from vidseg.core.regions.labels import reduced_reference
-from vidseg.core.types import LabelMaps, Region, Seeds
+from vidseg.core.method.pipeline import label_anchor
+from vidseg.core.regions.correction_text import parse_corrections
+from vidseg.core.regions.corrections import Painted, correct_labels
+from vidseg.core.regions.labels import reduce_reference
+from vidseg.core.types import AnchorLabels, LabelMaps, Region
 
 ROWS = (
     "scene context, region under the click (K = 20)",
@@ -35,7 +35,7 @@ ROWS = (
     "one click, one painted mask on the worst frame",
     "scene context from the true mask",
     "label propagation (DIFT) from the true mask",
-    "the true mask, carried as corrections are",
+    "the true mask, propagated as corrections are",
 )
 
 
@@ -45,12 +45,12 @@ def full_size(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def propagated(clip: LabeledClip, start: Tensor) -> Tensor:
-    """Carry a coarse mask ``(h,w)`` of the first frame as DIFT does; returns ``(T,h,w)`` bool."""
+    """Propagate a coarse mask ``(h,w)`` of the first frame as DIFT does; returns ``(T,h,w)`` bool."""
     unit = F.normalize(clip.features.queries, dim=-1)
     soft = [start.reshape(-1, 1).float()]
     memory = PropagationMemory(unit[0], soft[0], clip.features.grid)
     for tokens in unit[1:]:
-        soft.append(memory.carried(tokens))
+        soft.append(memory.propagate(tokens))
         memory.remember(tokens, soft[-1])
     return torch.stack(soft).reshape(-1, *clip.features.grid) > 0.5
 
@@ -64,7 +64,7 @@ def empty_labels(clip: LabeledClip) -> LabelMaps:
 
 def by_lines(clip: LabeledClip, text: str) -> Tensor:
     """Return where `object` lies ``(T,H,W)`` bool after corrections of an empty clip."""
-    return corrected(clip.features, empty_labels(clip), parsed_corrections(text)).labels.maps == 1
+    return correct_labels(clip.features, empty_labels(clip), parse_corrections(text)).labels.maps == 1
 
 
 def line(action: str, frame: int, place: tuple[float, float], name: str = "object") -> str:
@@ -79,9 +79,9 @@ def scores(clip: LabeledClip, masks: Tensor) -> list[float]:
 
 
 def scene_context(clip: LabeledClip, cells: Tensor) -> Tensor:
-    """Carry a coarse mask ``(h,w)`` of the first frame by the scene context and the refinement; ``(T,H,W)`` bool."""
-    seeds = Seeds(0, cells.long(), (Region(0, "background"), Region(1, "object")))
-    coarse = segment_coarse(clip.features, seeds, preset("default"))
+    """Propagate a coarse mask ``(h,w)`` of the first frame by the scene context and refinement, ``(T,H,W)`` bool."""
+    anchor_labels = AnchorLabels(0, cells.long(), (Region(0, "background"), Region(1, "object")))
+    coarse = segment_coarse(clip.features, anchor_labels, preset("default"))
     return full_size(coarse.maps == 1, clip.features.frame_size)
 
 
@@ -104,10 +104,10 @@ def measured(clip: LabeledClip) -> dict[str, float]:
     start = time.process_time()
     clicked = by_lines(clip, first)
     seconds = time.process_time() - start
-    clusters = make_seeds(features, preset("default")).cluster_map
+    clusters = label_anchor(features, preset("default")).cluster_map
     cell = clusters[int(place[1] * grid[0]), int(place[0] * grid[1])]
-    true_cells = reduced_reference(truth[0], grid) == 1
-    grown_cells = reduced_reference(clicked[0].to(torch.uint8), grid) == 1
+    true_cells = reduce_reference(truth[0], grid) == 1
+    grown_cells = reduce_reference(clicked[0].to(torch.uint8), grid) == 1
     click, index = worst_frame(clip, clicked, first)
     masks = (
         scene_context(clip, clusters == cell),
@@ -126,8 +126,8 @@ def measured(clip: LabeledClip) -> dict[str, float]:
 def painted(clip: LabeledClip, index: int, text: str = "") -> Tensor:
     """Return where the object lies ``(T,H,W)`` bool when its true mask is painted in a labeled frame, after lines."""
     mask = Painted(clip.truth[index] == 1, clip.numbers[index], "object")
-    points = parsed_corrections(text)
-    return corrected(clip.features, empty_labels(clip), points, painted=mask).labels.maps == 1
+    points = parse_corrections(text)
+    return correct_labels(clip.features, empty_labels(clip), points, painted=mask).labels.maps == 1
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--clips", default="", help="names with commas between; default: those called davis_*")
     parser.add_argument("--max-side", type=int, default=448)
     arguments = parser.parse_args()
-    settings = changed(preset("default"), frame={"max_side": arguments.max_side})
+    settings = replace_parts(preset("default"), frame={"max_side": arguments.max_side})
     names = arguments.clips.split(",") if arguments.clips else sorted(p.name for p in arguments.root.glob("davis_*"))
     backbone = load_diffusers(arguments.model)
     results = {}

@@ -21,11 +21,11 @@ import torch
 from counting import CountingBackbone, clock
 from plots import new_figure
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.config.settings import QUALITIES, at_quality, changed, preset
+from vidseg.core.config.settings import QUALITIES, preset, replace_parts, with_quality
 from vidseg.core.evaluation.bench.dataset import BenchClip, ClipFrames
 from vidseg.core.evaluation.bench.layouts import open_folders
-from vidseg.core.evaluation.bench.tally import Tally, scores_of, tally_clip
-from vidseg.core.files.record import versions
+from vidseg.core.evaluation.bench.tally import Tally, compute_scores, tally_clip
+from vidseg.core.files.record import list_versions
 from vidseg.core.method.pipeline import segment
 from vidseg.core.types import InputError
 
@@ -45,8 +45,8 @@ def measured(
 ) -> dict[str, Any]:
     """Segment a clip at a quality or with a candidate; keep its labels in DIR/labels and return its figures."""
     parts = {"cluster": {"num_clusters": arguments.clusters}, "frame": {"max_side": arguments.max_side}}
-    plain = changed(preset("default"), **parts)
-    settings = changed(plain, **CANDIDATES[quality]) if quality in CANDIDATES else at_quality(plain, quality)
+    plain = replace_parts(preset("default"), **parts)
+    settings = replace_parts(plain, **CANDIDATES[quality]) if quality in CANDIDATES else with_quality(plain, quality)
     backbone.reset()
     start = clock()
     labels = segment(backbone, ClipFrames(clip), settings, reference=clip.read_mask(0)).maps
@@ -74,7 +74,7 @@ def labels_file(arguments: argparse.Namespace, clip: BenchClip, quality: str) ->
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the means over clips: mIoU, mVC8 right and boundary F of each clip, then the costs."""
-    scores = [scores_of([Tally.from_json(row["tally"])]) for row in rows]
+    scores = [compute_scores([Tally.from_json(row["tally"])]) for row in rows]
     columns: dict[str, list[float | None]] = {
         "mIoU": [score.miou for score in scores],
         "mVC8 right": [score.consistency["mVC8 right"] for score in scores],
@@ -92,7 +92,7 @@ def markdown(means: dict[str, dict[str, float]], clips: int) -> str:
         lines.append(
             f"| {quality} | " + " | ".join(f"{row[name]:.3f}" if name in row else "" for name in COLUMNS) + " |"
         )
-    remark = f"Means over {clips} clips; {torch.get_num_threads()} threads; {versions()}; `{' '.join(sys.argv)}`"
+    remark = f"Means over {clips} clips; {torch.get_num_threads()} threads; {list_versions()}; `{' '.join(sys.argv)}`"
     return "\n".join(lines) + f"\n\n{remark}\n"
 
 

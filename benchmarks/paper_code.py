@@ -41,12 +41,12 @@ from vidseg.core.config.parts import FrameConfig
 from vidseg.core.evaluation.bench.dataset import BenchClip, ClipFrames
 from vidseg.core.evaluation.bench.job import Job, run_job
 from vidseg.core.evaluation.bench.layouts import open_folders
-from vidseg.core.evaluation.bench.methods import methods_of
-from vidseg.core.evaluation.bench.tables import Table, main_table
-from vidseg.core.evaluation.bench.tally import Tally, scores_of, tally_clip
+from vidseg.core.evaluation.bench.methods import list_methods
+from vidseg.core.evaluation.bench.tables import Table, make_main_table
+from vidseg.core.evaluation.bench.tally import Tally, compute_scores, tally_clip
 from vidseg.core.files.images import read_labels
-from vidseg.core.files.result_folder import label_image
-from vidseg.core.method.frames import model_size
+from vidseg.core.files.result_folder import make_label_image
+from vidseg.core.method.frames import fit_size
 
 UNUSED = frozenset(
     {"pytorch_lightning", "omegaconf", "open_clip", "kornia", "xformers", "webdataset", "fsspec", "torchdata", "fire"}
@@ -219,7 +219,7 @@ def run_published(arguments: argparse.Namespace, clip: BenchClip, positive: Tens
 
 def prepared(clip: BenchClip, out: Path, max_side: int) -> BenchClip:
     """Write the clip in a size that all take as it is; return what was written."""
-    size = model_size(ClipFrames(clip).frame_size, FrameConfig(max_side, "floor"))
+    size = fit_size(ClipFrames(clip).frame_size, FrameConfig(max_side, "floor"))
     small = clip._replace(size=size)
     frames, masks = out / "clip" / "frames", out / "clip" / "masks"
     if out.resolve() in clip.frames[0].resolve().parents:
@@ -232,7 +232,7 @@ def prepared(clip: BenchClip, out: Path, max_side: int) -> BenchClip:
         pixels = (ClipFrames(small).read(number, number + 1)[0] * 255).round().to(torch.uint8)
         Image.fromarray(pixels.numpy()).save(frames / f"{number:05d}.png")
         if number in clip.masks:
-            label_image(small.read_mask(number)).save(masks / f"{number:05d}.png")
+            make_label_image(small.read_mask(number)).save(masks / f"{number:05d}.png")
     (written,) = open_folders(out / "clip").clips
     return written._replace(classes=clip.classes, fps=clip.fps, name=clip.name)
 
@@ -255,17 +255,17 @@ def main() -> None:
     backbone = load_diffusers(arguments.model, device=arguments.device)
     tallies: dict[str, Tally] = {}
     common = (f"cluster.num_clusters={arguments.clusters}", f"window.length={arguments.window}", "frame.max_side=0")
-    for method in methods_of(["default", "reference"], ablation=False, baselines=False):
+    for method in list_methods(["default", "reference"], ablation=False, baselines=False):
         result = run_job(Job(method, clip, method.settings(dataset, common)), backbone)
         tallies[method.title] = Tally.from_json(result.record["tally"])
     numbers = sorted(clip.masks)
     published, _ = run_published(arguments, clip, backbone._conditioning[1:])
     truth = torch.stack([clip.read_mask(number) for number in numbers])
     rows = {"the paper's code": tally_clip(published[numbers], truth, numbers, clip.classes, clip.fps), **tallies}
-    table: Table = main_table(
+    table: Table = make_main_table(
         f"{clip.name}: {len(clip.frames)} frames of {truth.shape[2]}x{truth.shape[1]}, {arguments.model.name}",
         "folders",
-        {name: scores_of([tally]) for name, tally in rows.items()},
+        {name: compute_scores([tally]) for name, tally in rows.items()},
     )
     (arguments.out / "rows.md").write_text(table.to_markdown(), encoding="utf-8")
     print(table.to_markdown())

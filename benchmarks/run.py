@@ -33,17 +33,17 @@ from counting import CountingBackbone, clock
 from PIL import Image
 from plots import new_figure
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.backbones.memory import peak_bytes
+from vidseg.core.backbones.memory import measure_peak
 from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
-from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
+from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_parts, with_quality
 from vidseg.core.evaluation.bench.dataset import BenchClip
 from vidseg.core.evaluation.bench.layouts import open_folders
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.images import read_labels
-from vidseg.core.files.record import versions
-from vidseg.core.files.result_folder import label_image
+from vidseg.core.files.record import list_versions
+from vidseg.core.files.result_folder import make_label_image
 from vidseg.core.method.features import extract_features
-from vidseg.core.method.pipeline import make_seeds, segment_windows
+from vidseg.core.method.pipeline import label_anchor, segment_windows
 from vidseg.tests.narrow_checkpoint import random_model
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -71,7 +71,7 @@ PARTS = {"encode s": "C0", "UNet s": "C1", "decode s": "C2", "other s": "C3", UN
 
 def settings_of(quality: str, clusters: int) -> Settings:
     """Return the default settings at a quality."""
-    return at_quality(changed(preset("default"), cluster={"num_clusters": clusters}), quality)
+    return with_quality(replace_parts(preset("default"), cluster={"num_clusters": clusters}), quality)
 
 
 def prepare(arguments: Namespace) -> None:
@@ -89,10 +89,10 @@ def prepare(arguments: Namespace) -> None:
     frames = F.interpolate(frames.movedim(-1, 1), (arguments.height, arguments.width), mode="area").movedim(1, -1)
     for number, frame in enumerate(frames):
         Image.fromarray((frame * 255).round().to(torch.uint8).numpy()).save(frames_folder / f"{number:05d}.png")
-    settings = changed(preset("reference"), cluster={"num_clusters": arguments.clusters})
+    settings = replace_parts(preset("reference"), cluster={"num_clusters": arguments.clusters})
     features = extract_features(loaded(arguments), frames[:WINDOW], settings)
-    cells = make_seeds(features, settings).cluster_map
-    label_image(cells.repeat_interleave(16, 0).repeat_interleave(16, 1)).save(masks / "00000.png")
+    cells = label_anchor(features, settings).cluster_map
+    make_label_image(cells.repeat_interleave(16, 0).repeat_interleave(16, 1)).save(masks / "00000.png")
 
 
 def loaded(arguments: Namespace) -> Any:  # noqa: ANN401, a backbone
@@ -105,7 +105,7 @@ def timed_row(arguments: Namespace) -> dict[str, Any]:
     (clip,) = open_folders(arguments.out / "clip").clips
     figures = _published(arguments, clip) if arguments.row == PUBLISHED else _ours(arguments, clip)
     on_gpu = torch.cuda.is_available() and arguments.device != "cpu"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes()["main memory"]
+    peak = torch.cuda.max_memory_allocated() if on_gpu else measure_peak()["main memory"]
     return {"row": arguments.row, **figures, "peak GiB": peak / 2**30}
 
 
@@ -164,7 +164,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     cells = [[_shown(row.get(column)) for column in COLUMNS] for row in rows]
     lines = ["| " + " | ".join(line) + " |" for line in (COLUMNS, ["---"] * len(COLUMNS), *cells)]
     lines.append("")
-    lines.append(f"{machine}, {torch.get_num_threads()} threads; {versions()}; `{' '.join(sys.argv)}`")
+    lines.append(f"{machine}, {torch.get_num_threads()} threads; {list_versions()}; `{' '.join(sys.argv)}`")
     return "\n".join(lines) + "\n"
 
 

@@ -17,12 +17,12 @@ import numpy as np
 from clip_features import LabeledClip, labeled_clip
 from PIL import Image
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.config.settings import changed, preset
-from vidseg.core.evaluation.metrics import confusion_matrix, mean_iou, stand_ins
+from vidseg.core.config.settings import preset, replace_parts
+from vidseg.core.evaluation.metrics import compute_mean_iou, count_confusion, match_regions
 from vidseg.core.method.coarse import segment_coarse
-from vidseg.core.method.enlarging import bilinear
-from vidseg.core.method.pipeline import make_seeds
-from vidseg.core.types import region_labels
+from vidseg.core.method.enlarging import enlarge_bilinear
+from vidseg.core.method.pipeline import label_anchor
+from vidseg.core.types import list_labels
 
 QUALITY = Path(__file__).parents[1] / "tests" / "quality" / "clips"
 ENTERING = {
@@ -73,12 +73,14 @@ def make_clip(name: str, folder: Path) -> Path:
 
 def miou(clip: LabeledClip, new_regions: bool) -> tuple[float, int]:
     """Return mIoU and the number of new regions of the `paper` preset with or without `new_regions`."""
-    settings, features = changed(preset("paper"), scene={"new_regions": new_regions}), clip.features
-    seeds = make_seeds(features, settings, clip.truth[0])
-    coarse = segment_coarse(features, seeds, settings)
-    maps = bilinear(coarse, features.frame_size).maps[clip.numbers]
-    known = set(region_labels(seeds.regions))
-    return mean_iou(confusion_matrix(stand_ins(maps, clip.truth, known), clip.truth)), len(coarse.regions) - len(known)
+    settings, features = replace_parts(preset("paper"), scene={"new_regions": new_regions}), clip.features
+    anchor_labels = label_anchor(features, settings, clip.truth[0])
+    coarse = segment_coarse(features, anchor_labels, settings)
+    maps = enlarge_bilinear(coarse, features.frame_size).maps[clip.numbers]
+    known = set(list_labels(anchor_labels.regions))
+    return compute_mean_iou(count_confusion(match_regions(maps, clip.truth, known), clip.truth)), len(
+        coarse.regions
+    ) - len(known)
 
 
 def main() -> None:
@@ -89,7 +91,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the table, the made clips and the features")
     parser.add_argument("--max-side", type=int, default=448)
     arguments = parser.parse_args()
-    settings = changed(preset("paper"), frame={"max_side": arguments.max_side})
+    settings = replace_parts(preset("paper"), frame={"max_side": arguments.max_side})
     backbone = load_diffusers(arguments.model)
     folders = {name: make_clip(name, arguments.out / "clips") for name in ENTERING}
     others = [*sorted(QUALITY.iterdir()), *sorted(arguments.root.iterdir())]

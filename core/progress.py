@@ -120,7 +120,7 @@ class RunProgress:
 
     def announce(self, seconds: float, work: str) -> None:
         """Say before it starts how long ``work`` will take."""
-        self._display.show(0.0, f"about {duration(seconds)} for {work}", last=True)
+        self._display.show(0.0, f"about {format_duration(seconds)} for {work}", last=True)
         self._begin = self._last = self._clock()
 
     def window_done(self, stop: int) -> None:
@@ -146,9 +146,9 @@ class RunProgress:
         else:
             whole = self._fraction if self._done < self._num_frames else part
             rate = max(done, 1) / max(now - self._stage_begin, _INSTANT)
-            text = f"{stage}: {done} of {total}, {rate:.3g}/s, {duration((total - done) / rate)} left"
+            text = f"{stage}: {done} of {total}, {rate:.3g}/s, {format_duration((total - done) / rate)} left"
             if done >= total:
-                text = f"{stage}: {total} in {duration(now - self._stage_begin)}"
+                text = f"{stage}: {total} in {format_duration(now - self._stage_begin)}"
             self._display.show(whole, text, last=done >= total)
         self._last = now
 
@@ -160,10 +160,10 @@ class RunProgress:
         done = self._done + share * length
         rate = max(done - self._first, _INSTANT) / max(now - self._begin, _INSTANT)
         frames = f"frames {self._done + 1}-{self._done + length} of {self._num_frames}"
-        left = duration((self._num_frames - done) / rate)
+        left = format_duration((self._num_frames - done) / rate)
         text = f"{frames}: {stage} {self._parts[stage]:.0%}, {rate:.3g} frames/s, {left} left"
         if self._num_frames - done < _FINISHED:
-            text = f"{self._num_frames - self._first} frames in {duration(now - self._begin)}"
+            text = f"{self._num_frames - self._first} frames in {format_duration(now - self._begin)}"
         self._fraction = done / self._num_frames
         self._display.show(self._fraction, text, last=last)
 
@@ -172,10 +172,10 @@ class RunProgress:
         self._display.close()
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration as people read it.
 
-    >>> duration(7.2), duration(185), duration(7384)
+    >>> format_duration(7.2), format_duration(185), format_duration(7384)
     ('7 s', '3:05 min', '2:03 h')
     """
     whole = round(seconds)

@@ -162,7 +162,7 @@ class Features(NamedTuple):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
 
-class Seeds(NamedTuple):
+class AnchorLabels(NamedTuple):
     """Labels of the anchor frame, from which the scene context starts.
 
     Attributes:
@@ -222,7 +222,7 @@ def require_finite(name: str, value: Tensor) -> None:
         )
 
 
-def region_labels(regions: Iterable[Region]) -> tuple[int, ...]:
+def list_labels(regions: Iterable[Region]) -> tuple[int, ...]:
     """Return the label ids of ``regions`` in order."""
     return tuple(region.label for region in regions)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..core.config.settings import Settings, changed, preset
+from ..core.config.settings import Settings, preset, replace_parts
 from ..core.method.coarse import segment_coarse
-from ..core.method.pipeline import make_seeds
-from ..core.types import Features, InputError, Seeds
+from ..core.method.pipeline import label_anchor
+from ..core.types import AnchorLabels, Features, InputError
 from .host.labels import Labels, Scan
 from .host.progress import NodeProgress
+from .host.schema import AnchorLabels as AnchorLabelsSocket
 from .host.schema import Labels as LabelsSocket
-from .host.schema import Seeds as SeedsSocket
 from .host.schema import (
     advanced,
     choice_input,
@@ -22,14 +22,14 @@ from .host.schema import (
     seed_input,
     window_length_input,
 )
-from .host.settings import names_widgets
+from .host.settings import name_widgets
 
 _DEFAULT = preset("default")
 _WINDOW_REMARK = ". Keep the same in K-Means and KNN nodes."
 
 
 class KMeansInit(io.ComfyNode):
-    """Features -> seeds: clusters of the anchor frame (paper 4.1)."""
+    """Features -> anchor labels: clusters of the anchor frame (paper 4.1)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -73,11 +73,11 @@ class KMeansInit(io.ComfyNode):
                 advanced(window_length_input(_DEFAULT.window.length, _WINDOW_REMARK)),
                 granularity_input(config.granularity),
             ],
-            outputs=[SeedsSocket.Output("seeds", display_name="seeds")],
+            outputs=[AnchorLabelsSocket.Output("anchor_labels", display_name="anchor_labels")],
         )
 
     @classmethod
-    @names_widgets
+    @name_widgets
     def execute(
         cls,
         features: Features,
@@ -90,7 +90,7 @@ class KMeansInit(io.ComfyNode):
         granularity: float,
     ) -> io.NodeOutput:
         """Cluster the anchor frame."""
-        settings = changed(
+        settings = replace_parts(
             _DEFAULT,
             sampling={"seed": seed},
             cluster={
@@ -101,11 +101,11 @@ class KMeansInit(io.ComfyNode):
             },
             window={"length": window_length},
         )
-        return io.NodeOutput(make_seeds(features, settings, anchor=anchor_frame, progress=NodeProgress()))
+        return io.NodeOutput(label_anchor(features, settings, anchor=anchor_frame, progress=NodeProgress()))
 
 
 class SceneContextKNN(io.ComfyNode):
-    """Features and seeds -> coarse labels, window by window (paper 4.1)."""
+    """Features and anchor labels -> coarse labels, window by window (paper 4.1)."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -114,12 +114,12 @@ class SceneContextKNN(io.ComfyNode):
         return schema(
             node_id="SceneContextKNN",
             display_name="Scene Context KNN",
-            description="Carry the regions of the anchor frame to all frames: each cell takes the label of the most "
-            "similar remembered cells. Third of the five VidSeg stages.",
+            description="Propagate the regions of the anchor frame to all frames: each cell takes the label of the "
+            "most similar remembered cells. Third of the five VidSeg stages.",
             search_aliases=["vidseg", "track", "propagate", "temporal consistency", "knn"],
             inputs=[
                 features_input(),
-                SeedsSocket.Input("seeds", tooltip="From K-Means Init, made from the same features."),
+                AnchorLabelsSocket.Input("anchor_labels", tooltip="From K-Means Init, made from the same features."),
                 window_length_input(_DEFAULT.window.length, _WINDOW_REMARK),
                 io.Int.Input(
                     "num_neighbors",
@@ -151,11 +151,11 @@ class SceneContextKNN(io.ComfyNode):
         )
 
     @classmethod
-    @names_widgets
+    @name_widgets
     def execute(
         cls,
         features: Features,
-        seeds: Seeds,
+        anchor_labels: AnchorLabels,
         window_length: int,
         num_neighbors: int,
         memory: str,
@@ -163,7 +163,7 @@ class SceneContextKNN(io.ComfyNode):
         scene_cuts: bool,
     ) -> io.NodeOutput:
         """Predict coarse labels without refinement."""
-        settings = changed(
+        settings = replace_parts(
             _DEFAULT,
             cluster={"num_clusters": 0},
             window={"length": window_length},
@@ -171,7 +171,7 @@ class SceneContextKNN(io.ComfyNode):
             scene={"new_regions": new_regions, "cuts": scene_cuts},
         )
         return io.NodeOutput(
-            _scanned(Scan(features, seeds, settings), changed(settings, refinement={"enabled": False}))
+            _scanned(Scan(features, anchor_labels, settings), replace_parts(settings, refinement={"enabled": False}))
         )
 
 
@@ -211,7 +211,7 @@ class CorrespondenceRefine(io.ComfyNode):
         )
 
     @classmethod
-    @names_widgets
+    @name_widgets
     def execute(cls, labels: Labels, spatial_threshold: int, voting: str) -> io.NodeOutput:
         """Repeat the scan with refined feedback."""
         if labels.scan is None or not labels.coarse:
@@ -219,11 +219,13 @@ class CorrespondenceRefine(io.ComfyNode):
                 "`labels` must come from Scene Context KNN, but got labels that were loaded or are in full resolution "
                 "already. Put this node right after Scene Context KNN."
             )
-        settings = changed(labels.scan.settings, refinement={"spatial_threshold": spatial_threshold, "voting": voting})
+        settings = replace_parts(
+            labels.scan.settings, refinement={"spatial_threshold": spatial_threshold, "voting": voting}
+        )
         return io.NodeOutput(_scanned(labels.scan, settings).named_as(labels))
 
 
 def _scanned(scan: Scan, settings: Settings) -> Labels:
     """Return coarse labels of all frames, by the settings of a scan with or without refinement."""
-    coarse = segment_coarse(scan.features, scan.seeds, settings, progress=NodeProgress())
+    coarse = segment_coarse(scan.features, scan.anchor_labels, settings, progress=NodeProgress())
     return Labels(coarse.maps, coarse.regions, scan.features.frame_size, coarse=True, scan=scan)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.regions.correction_text import parsed_corrections
-from ..core.regions.corrections import Painted, corrected
+from ..core.regions.correction_text import parse_corrections
+from ..core.regions.corrections import Painted, correct_labels
 from ..core.types import Features, InputError, LabelMaps
 from .host.labels import Labels
 from .host.progress import NodeProgress
@@ -24,7 +24,7 @@ class CorrectRegions(io.ComfyNode):
             node_id="CorrectRegions",
             display_name="Correct Regions",
             description="Correct regions on any frame: this spot is road from here on, this is a new thing, these two "
-            "are one, this one is two. The correction is carried through the clip by the features, without running "
+            "are one, this one is two. The correction is propagated through the clip by the features, without running "
             "the model again.",
             search_aliases=["vidseg", "fix mask", "relabel", "new object", "split region", "keyframe mask"],
             inputs=[
@@ -54,7 +54,7 @@ class CorrectRegions(io.ComfyNode):
     def validate_inputs(cls, corrections: str | None = None) -> bool | str:
         """Check the text before the graph runs, unless it is connected."""
         try:
-            parsed_corrections(corrections or "")
+            parse_corrections(corrections or "")
         except InputError as error:
             return str(error)
         return True
@@ -71,10 +71,10 @@ class CorrectRegions(io.ComfyNode):
     ) -> io.NodeOutput:
         """Apply the corrections."""
         painted = None if mask is None else Painted(_one_mask(mask), mask_frame, mask_name.strip() or "painted")
-        result = corrected(
+        result = correct_labels(
             features,
             LabelMaps(labels.maps, labels.regions),
-            parsed_corrections(corrections),
+            parse_corrections(corrections),
             painted=painted,
             progress=NodeProgress(),
         )

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.config.parts import FEATURE_BLOCKS
-from ..core.config.settings import changed, preset
+from ..core.config.settings import preset, replace_parts
 from ..core.method.features import extract_features
-from .host.frames import as_frames
-from .host.progress import NodeProgress, logged_peak
+from .host.frames import convert_frames
+from .host.progress import NodeProgress, log_peak
 from .host.schema import (
     AUTO,
     advanced,
@@ -30,8 +30,8 @@ from .host.schema import (
     step_input,
 )
 from .host.schema import Features as FeaturesSocket
-from .host.settings import modulated_step, names_widgets, of_kind
-from .host.text import block_numbers
+from .host.settings import adapt_to_kind, find_modulated_step, name_widgets
+from .host.text import parse_blocks
 
 _DEFAULT = preset("default")
 
@@ -109,8 +109,8 @@ class ExtractDiffusionFeatures(io.ComfyNode):
         )
 
     @classmethod
-    @logged_peak("Extract Diffusion Features")
-    @names_widgets
+    @log_peak("Extract Diffusion Features")
+    @name_widgets
     def execute(
         cls,
         model: Any,
@@ -132,13 +132,13 @@ class ExtractDiffusionFeatures(io.ComfyNode):
     ) -> io.NodeOutput:
         """Extract features."""
         backbone = open_backbone(model, vae, positive, negative, clip_vision)
-        base = of_kind(preset("default", model_kind(model)), video_frames, layer)
-        settings = changed(
+        base = adapt_to_kind(preset("default", model_kind(model)), video_frames, layer)
+        settings = replace_parts(
             base,
             frame={"max_side": max_side},
             sampling={"seed": seed, "num_steps": steps, **chosen(guidance_scale=guidance_scale)},
-            feature={"step": feature_step, "blocks": block_numbers(blocks), "matching_block": matching_block},
-            modulation={"step": modulated_step(base, start_step, steps)},
+            feature={"step": feature_step, "blocks": parse_blocks(blocks), "matching_block": matching_block},
+            modulation={"step": find_modulated_step(base, start_step, steps)},
         )
-        features = extract_features(backbone, as_frames(frames), settings, progress=NodeProgress())
+        features = extract_features(backbone, convert_frames(frames), settings, progress=NodeProgress())
         return io.NodeOutput(features)

@@ -10,12 +10,12 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..core.files.record import FORMAT
-from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder, areas_of, colors_of
+from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder, count_areas, list_colors
 from ..core.files.video_writer import write_id_video
-from ..core.regions.export import coco
-from ..core.types import MAX_LABEL, InputError, Region, region_labels
+from ..core.regions.export import make_coco
+from ..core.types import MAX_LABEL, InputError, Region, list_labels
 from .host.labels import Labels
-from .host.paths import OUTPUT_PLACE, free_place, require_place
+from .host.paths import OUTPUT_PLACE, find_free_place, require_place
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
 from .host.schema import labels_input, schema
@@ -48,7 +48,7 @@ class SaveRegions(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, filename_prefix: str) -> io.NodeOutput:
         """Write the folder."""
-        path, saved = free_place(filename_prefix, "regions")
+        path, saved = find_free_place(filename_prefix, "regions")
         folder = ResultFolder(path, OUTPUT_PLACE)
         progress = NodeProgress()
         maps, regions = labels.full(progress)
@@ -65,14 +65,14 @@ def _write(path: Path, text: str) -> None:
 
 def _record(maps: torch.Tensor, regions: tuple[Region, ...]) -> dict[str, Any]:
     """Return the content of the JSON file; a part of what the command line writes."""
-    colors = colors_of(regions)
+    colors = list_colors(regions)
     return {
         "program": "vidseg",
         "format": FORMAT,
         "finished": True,
         "frames_done": len(maps),
         "regions": [{"label": label, "name": name, "color": colors[label]} for label, name in regions],
-        "areas": [{str(label): count for label, count in sorted(areas_of(frame).items())} for frame in maps],
+        "areas": [{str(label): count for label, count in sorted(count_areas(frame).items())} for frame in maps],
     }
 
 
@@ -143,7 +143,7 @@ def _recorded(path: Path) -> tuple[tuple[Region, ...], int]:
         raise InputError(
             f"`folder` must hold a readable {path.name}, but got {error}. Save the regions again."
         ) from error
-    labels = region_labels(regions)
+    labels = list_labels(regions)
     wrong = sorted(label for label in set(labels) if labels.count(label) > 1 or not 0 <= label <= MAX_LABEL)
     if wrong:
         raise InputError(
@@ -189,13 +189,13 @@ class ExportRegions(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, filename_prefix: str, fps: float) -> io.NodeOutput:
         """Write the folder."""
-        path, saved = free_place(filename_prefix, "export")
+        path, saved = find_free_place(filename_prefix, "export")
         folder, progress = ResultFolder(path, OUTPUT_PLACE), NodeProgress()
         full = labels.full(progress)
         folder.prepare(full.maps.numel())
         folder.write_label_maps(0, full.maps, progress)
         folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps, progress))
-        folder.write_file(COCO_FILE, lambda path: _write_json(path, coco(full, progress=progress)))
+        folder.write_file(COCO_FILE, lambda path: _write_json(path, make_coco(full, progress=progress)))
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{COCO_FILE}, {ID_FILE} and PNGs in output/{saved}"))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..core.regions.export import boxes, first_masks, named, segments
-from ..core.regions.labels import region_masks, union_mask
-from ..core.regions.masks import Finish, finished
+from ..core.regions.export import find_boxes, join_names, make_segs, take_masks
+from ..core.regions.labels import mask_labels, mask_union
+from ..core.regions.masks import Finish, finish_masks
 from ..core.types import Region
 from .host.labels import Labels
 from .host.progress import NodeProgress
 from .host.schema import advanced, labels_input, regions_input, schema
-from .host.text import ALL_REGIONS, chosen_labels, chosen_or_all
+from .host.text import ALL_REGIONS, choose_labels, choose_or_all
 
 
 class RegionsToMask(io.ComfyNode):
@@ -38,9 +38,9 @@ class RegionsToMask(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, regions: str, invert: bool) -> io.NodeOutput:
         """Make the mask ``(T,H,W)``."""
-        chosen = chosen_labels(regions, labels.regions)
+        chosen = choose_labels(regions, labels.regions)
         progress = NodeProgress()
-        mask = union_mask(labels.full(progress).maps, chosen, progress)
+        mask = mask_union(labels.full(progress).maps, chosen, progress)
         return io.NodeOutput((~mask if invert else mask).float())
 
 
@@ -66,9 +66,9 @@ class RegionsToMasks(io.ComfyNode):
     def execute(cls, labels: Labels, regions: str) -> io.NodeOutput:
         """Make the masks, each ``(T,H,W)``, and the regions' names."""
         known: tuple[Region, ...] = labels.regions
-        chosen = chosen_labels(regions, known) if regions.strip() else tuple(region.label for region in known)
+        chosen = choose_labels(regions, known) if regions.strip() else tuple(region.label for region in known)
         names = {region.label: region.name for region in known}
-        masks = region_masks(labels.full(NodeProgress()).maps, chosen).float()
+        masks = mask_labels(labels.full(NodeProgress()).maps, chosen).float()
         return io.NodeOutput(list(masks), [names[label] for label in chosen])
 
 
@@ -127,7 +127,7 @@ class FinishMask(io.ComfyNode):
         finish = Finish(smooth_frames, border, grow, feather=feather)
         if shape != "region":
             finish = finish._replace(shape="box" if shape == "box" else "blocks")
-        return io.NodeOutput(finished(mask.reshape(-1, *mask.shape[-2:]), finish, NodeProgress()))
+        return io.NodeOutput(finish_masks(mask.reshape(-1, *mask.shape[-2:]), finish, NodeProgress()))
 
 
 class RegionsToSEGS(io.ComfyNode):
@@ -161,7 +161,7 @@ class RegionsToSEGS(io.ComfyNode):
     def execute(cls, labels: Labels, regions: str, crop_factor: float) -> io.NodeOutput:
         """Make the segments."""
         progress = NodeProgress()
-        return io.NodeOutput(segments(labels.full(progress), chosen_or_all(regions, labels), crop_factor, progress))
+        return io.NodeOutput(make_segs(labels.full(progress), choose_or_all(regions, labels), crop_factor, progress))
 
 
 class RegionsToTracker(io.ComfyNode):
@@ -194,7 +194,9 @@ class RegionsToTracker(io.ComfyNode):
     def execute(cls, labels: Labels, regions: str, frame: int) -> io.NodeOutput:
         """Make masks and boxes; regions that the frame lacks are left out of the masks."""
         progress = NodeProgress()
-        full, chosen = labels.full(progress), chosen_or_all(regions, labels)
-        masks, missing = first_masks(full, chosen, frame)
-        found = [[box._asdict() for box in each] for each in boxes(full, chosen, progress)]
-        return io.NodeOutput(masks, found, named(labels.regions, [label for label in chosen if label not in missing]))
+        full, chosen = labels.full(progress), choose_or_all(regions, labels)
+        masks, missing = take_masks(full, chosen, frame)
+        found = [[box._asdict() for box in each] for each in find_boxes(full, chosen, progress)]
+        return io.NodeOutput(
+            masks, found, join_names(labels.regions, [label for label in chosen if label not in missing])
+        )

@@ -15,14 +15,14 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..core.files.result_folder import colors_of
-from ..core.regions.labels import reduced_reference, union_mask
-from ..core.regions.points import Picks, described, parsed_points, resolved
-from ..core.regions.table import pixel_counts, region_table
+from ..core.files.result_folder import list_colors
+from ..core.regions.labels import mask_union, reduce_reference
+from ..core.regions.points import Picks, describe_picks, parse_points, resolve_points
+from ..core.regions.table import count_pixels, tabulate_regions
 from ..core.types import InputError, LabelMaps, Progress
-from .host.frames import as_frames
+from .host.frames import convert_frames
 from .host.labels import Labels, require_frames_of
-from .host.pictures import reduced, reduced_size
+from .host.pictures import reduce_frames, reduce_size
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
 from .host.schema import labels_input, schema
@@ -67,7 +67,7 @@ class PickRegions(io.ComfyNode):
     def validate_inputs(cls, picks: str | None = None) -> bool | str:
         """Check the text before the graph runs, unless it is connected."""
         try:
-            parsed_points(picks or "")
+            parse_points(picks or "")
         except InputError as error:
             return str(error)
         return True
@@ -75,22 +75,22 @@ class PickRegions(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **_inputs: object) -> str:
         """Tell the host to run again when the files of the picker are gone."""
-        return folder_mark()
+        return make_folder_mark()
 
     @classmethod
     def execute(cls, frames: Tensor, labels: Labels, picks: str, invert: bool) -> io.NodeOutput:
         """Find the regions under the points and make the mask ``(T,H,W)``."""
-        frames = as_frames(frames)
+        frames = convert_frames(frames)
         require_frames_of(labels, frames)
         progress = NodeProgress(has_text=False)
         full = labels.full(progress)
-        found = resolved(parsed_points(picks), full)
+        found = resolve_points(parse_points(picks), full)
         named = labels.with_names(found.names, found.merges)
         maps = named.full(progress).maps
-        counts = pixel_counts(maps, progress).sum(0)
-        report = described(found, lambda label: f"{int(counts[label]) / maps.numel():.1%} of the clip")
-        mask = union_mask(maps, found.picked, progress)
-        shown = picker_output(frames, full, picks, found, progress)
+        counts = count_pixels(maps, progress).sum(0)
+        report = describe_picks(found, lambda label: f"{int(counts[label]) / maps.numel():.1%} of the clip")
+        mask = mask_union(maps, found.picked, progress)
+        shown = make_picker_output(frames, full, picks, found, progress)
         return io.NodeOutput((~mask if invert else mask).float(), named, report, ui=shown)
 
 
@@ -108,7 +108,7 @@ _SAMPLED = 8
 Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def picker_output(
+def make_picker_output(
     frames: Tensor, labels: LabelMaps, text: str, picks: Picks, progress: Progress
 ) -> dict[str, list[dict[str, Any]]]:
     """Write the files of the picker, unless they are there, and return what the browser gets.
@@ -121,16 +121,18 @@ def picker_output(
         progress: called with stages ``areas`` and ``pictures`` in frames.
     """
     numbers = list(range(0, len(frames), -(-len(frames) // MAX_FRAMES)))
-    size = reduced_size(frames.shape[1:3], SIDE)
-    maps = [reduced_reference(labels.maps[number], size).cpu().numpy().astype(np.uint8) for number in numbers]
+    size = reduce_size(frames.shape[1:3], SIDE)
+    maps = [reduce_reference(labels.maps[number], size).cpu().numpy().astype(np.uint8) for number in numbers]
     stem = _digest([*(_levels(frames[number, ::_SAMPLED, ::_SAMPLED]) for number in numbers), *maps])
     folder = _folder()
     for done, (number, labeled) in enumerate(zip(numbers, maps, strict=True), 1):
-        _write(folder / f"{stem}_{number}.jpg", lambda number=number: _levels(reduced(frames[number][None], SIDE)[0]))
+        _write(
+            folder / f"{stem}_{number}.jpg", lambda number=number: _levels(reduce_frames(frames[number][None], SIDE)[0])
+        )
         _write(folder / f"{stem}_{number}.png", lambda labeled=labeled: labeled)
         progress("pictures", done, len(numbers))
-    colors = colors_of(labels.regions)
-    rows = [row._asdict() | {"color": colors[row.label]} for row in region_table(labels, progress)]
+    colors = list_colors(labels.regions)
+    rows = [row._asdict() | {"color": colors[row.label]} for row in tabulate_regions(labels, progress)]
     found = [[point.frame, point.x, point.y, label] for point, label in zip(picks.points, picks.found, strict=True)]
     content = {
         "text": text, "stem": stem, "numFrames": len(frames), "frames": numbers, "regions": rows,
@@ -139,7 +141,7 @@ def picker_output(
     return {KEY: [content]}
 
 
-def folder_mark() -> str:
+def make_folder_mark() -> str:
     """Return a text that stays the same until somebody removes the files of the picker."""
     mark = _folder() / _MARK
     if not mark.exists():

@@ -7,11 +7,11 @@ import torch.nn.functional as F  # noqa: N812
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.regions.palette import legend, overlay
+from ..core.regions.palette import draw_legend, draw_overlay
 from ..core.types import Features
-from .host.frames import as_frames
+from .host.frames import convert_frames
 from .host.labels import Labels, require_frames_of
-from .host.pictures import beside_legend, principal_colors, reduced, with_tags
+from .host.pictures import draw_beside_legend, draw_tags, project_to_colors, reduce_frames
 from .host.progress import NodeProgress
 from .host.schema import features_input, fps_input, labels_input, schema
 
@@ -21,7 +21,7 @@ MAX_PREVIEW_FRAMES = 60
 """Frames shown inside a node at most; of longer clips every second, third ... frame."""
 
 
-def shown(frames: Tensor, fps: float, node: type[io.ComfyNode]) -> ui.SavedImages:
+def choose_shown(frames: Tensor, fps: float, node: type[io.ComfyNode]) -> ui.SavedImages:
     """Return ``frames`` ``(T,H,W,3)`` as what the host shows inside the node: one small animated picture."""
     stride = -(-len(frames) // MAX_PREVIEW_FRAMES)
     small = frames[::stride]
@@ -63,19 +63,19 @@ class PreviewRegions(io.ComfyNode):
     @classmethod
     def execute(cls, frames: Tensor, labels: Labels, opacity: float, tags: bool, fps: float) -> io.NodeOutput:
         """Draw the overlay."""
-        frames = as_frames(frames)
+        frames = convert_frames(frames)
         require_frames_of(labels, frames)
         progress = NodeProgress(has_text=False)
         maps, regions = labels.full(progress)
         painted = torch.empty_like(frames)
         for number in range(len(frames)):
             one = slice(number, number + 1)
-            picture = overlay(frames[one], maps[one], opacity)
-            painted[one] = with_tags(picture, maps[one], regions) if tags else picture
+            picture = draw_overlay(frames[one], maps[one], opacity)
+            painted[one] = draw_tags(picture, maps[one], regions) if tags else picture
             progress("overlay", number + 1, len(frames))
-        preview = beside_legend(reduced(painted, PREVIEW_SIDE), regions)
-        key = legend(regions).float()[None] / 255
-        return io.NodeOutput(painted, key, ui=shown(preview, fps, cls))
+        preview = draw_beside_legend(reduce_frames(painted, PREVIEW_SIDE), regions)
+        key = draw_legend(regions).float()[None] / 255
+        return io.NodeOutput(painted, key, ui=choose_shown(preview, fps, cls))
 
 
 class PreviewFeatures(io.ComfyNode):
@@ -101,6 +101,6 @@ class PreviewFeatures(io.ComfyNode):
     @classmethod
     def execute(cls, features: Features, fps: float) -> io.NodeOutput:
         """Draw the features in the size of the frames, one rectangle per cell."""
-        cells = principal_colors(features).movedim(-1, 1)
+        cells = project_to_colors(features).movedim(-1, 1)
         colors = F.interpolate(cells, features.frame_size, mode="nearest-exact").movedim(1, -1)
-        return io.NodeOutput(colors, ui=shown(reduced(colors, PREVIEW_SIDE), fps, cls))
+        return io.NodeOutput(colors, ui=choose_shown(reduce_frames(colors, PREVIEW_SIDE), fps, cls))

@@ -6,15 +6,15 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.regions.instances import InstanceConfig, split_instances
-from ..core.regions.labels import seeds_from_reference
-from ..core.types import VOID, LabelMaps, Seeds
-from .host.frames import one_label_map
+from ..core.regions.labels import name_clusters_by_reference
+from ..core.types import VOID, AnchorLabels, LabelMaps
+from .host.frames import convert_label_map
 from .host.labels import Labels
 from .host.progress import NodeProgress
+from .host.schema import AnchorLabels as AnchorLabelsSocket
 from .host.schema import Labels as LabelsSocket
-from .host.schema import Seeds as SeedsSocket
 from .host.schema import advanced, labels_input, regions_input, schema
-from .host.text import ALL_REGIONS, chosen_or_all, names_and_merges, parsed_class_names
+from .host.text import ALL_REGIONS, choose_or_all, parse_class_names, parse_names_and_merges
 
 
 class NameRegions(io.ComfyNode):
@@ -44,7 +44,7 @@ class NameRegions(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, names: str) -> io.NodeOutput:
         """Merge and rename."""
-        new_names, merges = names_and_merges(names, labels.regions)
+        new_names, merges = parse_names_and_merges(names, labels.regions)
         return io.NodeOutput(labels.with_names(new_names, merges))
 
 
@@ -62,7 +62,7 @@ class AssignRegionsFromMask(io.ComfyNode):
             "Context KNN; with a black-and-white mask, the whole video follows the masked subject.",
             search_aliases=["vidseg", "first frame mask", "propagate mask", "semi-supervised"],
             inputs=[
-                SeedsSocket.Input("seeds", tooltip="From K-Means Init."),
+                AnchorLabelsSocket.Input("anchor_labels", tooltip="From K-Means Init."),
                 io.MultiType.Input(
                     "mask",
                     [io.Mask, io.Image],
@@ -84,17 +84,21 @@ class AssignRegionsFromMask(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[SeedsSocket.Output("assigned", display_name="seeds")],
+            outputs=[AnchorLabelsSocket.Output("assigned", display_name="anchor_labels")],
         )
 
     @classmethod
-    def execute(cls, seeds: Seeds, mask: Tensor, class_names: str, ignore_unknown: bool) -> io.NodeOutput:
+    def execute(
+        cls, anchor_labels: AnchorLabels, mask: Tensor, class_names: str, ignore_unknown: bool
+    ) -> io.NodeOutput:
         """Assign classes."""
-        reference = one_label_map(mask, f"frame {seeds.anchor}")
+        reference = convert_label_map(mask, f"frame {anchor_labels.anchor}")
         ignore = VOID if ignore_unknown else None
-        names = parsed_class_names(class_names)
+        names = parse_class_names(class_names)
         return io.NodeOutput(
-            seeds_from_reference(seeds.cluster_map, reference, seeds.anchor, ignore=ignore, names=names)
+            name_clusters_by_reference(
+                anchor_labels.cluster_map, reference, anchor_labels.anchor, ignore=ignore, names=names
+            )
         )
 
 
@@ -143,5 +147,5 @@ class SplitInstances(io.ComfyNode):
         """Split the regions."""
         config = InstanceConfig(min_share, min_frames)
         whole = LabelMaps(labels.maps, labels.regions)
-        maps, found = split_instances(whole, chosen_or_all(regions, labels), config, progress=NodeProgress())
+        maps, found = split_instances(whole, choose_or_all(regions, labels), config, progress=NodeProgress())
         return io.NodeOutput(labels._replace(maps=maps, regions=found, scan=None))

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from comfy_api.latest import io, ui
 
-from ..core.config.settings import changed, preset
-from ..core.method.scene import Scene, labeled_by, scene_of
+from ..core.config.settings import preset, replace_parts
+from ..core.method.scene import Scene, choose_scene, label_by_scene
 from ..core.types import Features, InputError, LabelMaps
 from .host.labels import Labels
-from .host.paths import free_place, require_place
+from .host.paths import find_free_place, require_place
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
 from .host.schema import advanced, features_input, labels_input, schema, window_length_input
-from .host.settings import names_widgets
+from .host.settings import name_widgets
 
 SceneSocket = io.Custom("VIDSEG_SCENE")
 SUFFIX = ".safetensors"
@@ -52,10 +52,10 @@ class SaveScene(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, features: Features, filename_prefix: str) -> io.NodeOutput:
         """Choose cells that stand for the regions, and write them."""
-        scene = scene_of(features, LabelMaps(labels.maps, labels.regions))
+        scene = choose_scene(features, LabelMaps(labels.maps, labels.regions))
         if not filename_prefix.strip():
             return io.NodeOutput(scene, "", ui=ui.PreviewText("kept on the wire alone"))
-        path, saved = free_place(filename_prefix, "scene", SUFFIX)
+        path, saved = find_free_place(filename_prefix, "scene", SUFFIX)
         scene.save(path)
         return io.NodeOutput(scene, saved, ui=ui.PreviewText(f"{len(scene.regions)} regions in output/{saved}"))
 
@@ -140,18 +140,18 @@ class ApplyScene(io.ComfyNode):
         )
 
     @classmethod
-    @names_widgets
+    @name_widgets
     def execute(
         cls, features: Features, scene: Scene, window_length: int, num_neighbors: int, refine: bool
     ) -> io.NodeOutput:
         """Label the clip."""
-        settings = changed(
+        settings = replace_parts(
             _DEFAULT,
             window={"length": window_length},
             context={"num_neighbors": num_neighbors},
             refinement={"enabled": refine},
         )
-        maps, regions = labeled_by(
+        maps, regions = label_by_scene(
             scene, features, settings.window, settings.context, settings.refinement, progress=NodeProgress()
         )
         return io.NodeOutput(Labels(maps, regions, features.frame_size, coarse=True))

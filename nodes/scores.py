@@ -8,10 +8,17 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..core.config.parts import RefinementConfig
-from ..core.evaluation.metrics import CONSISTENCY, class_ious, confusion_matrix, mean_iou, stand_ins, video_consistency
+from ..core.evaluation.metrics import (
+    CONSISTENCY,
+    compute_class_ious,
+    compute_mean_iou,
+    compute_video_consistency,
+    count_confusion,
+    match_regions,
+)
 from ..core.method.correspondence import match_cells, within_threshold
 from ..core.types import Features, InputError
-from .host.frames import as_label_maps
+from .host.frames import convert_label_maps
 from .host.labels import Labels
 from .host.schema import Features as FeaturesSocket
 from .host.schema import labels_input, schema
@@ -28,7 +35,7 @@ class ScoreRegions(io.ComfyNode):
             display_name="Score Regions",
             description="Measure a segmentation. With masks: overlap (mIoU) and consistency over 8 and 16 frames "
             "(mVC8, mVC16; right: of the right class as well). Without: how often the same spot keeps its region from "
-            "frame to frame, and where regions flip.",
+            "frame to frame, and where labels switch.",
             search_aliases=["vidseg", "evaluate", "miou", "iou", "consistency", "flicker"],
             is_output_node=True,
             inputs=[
@@ -67,8 +74,10 @@ class ScoreRegions(io.ComfyNode):
         """Score the labels; a value that cannot be measured is -1."""
         source = features if features is not None else labels.scan.features if labels.scan else None
         require_something_to_measure(labels, masks is not None, source)
-        lines, values = against_masks(labels, as_label_maps(masks), match) if masks is not None else ([], (-1.0,) * 3)
-        notes, agreement = along_correspondences(labels, source) if source is not None else ([], -1.0)
+        lines, values = (
+            score_against_masks(labels, convert_label_maps(masks), match) if masks is not None else ([], (-1.0,) * 3)
+        )
+        notes, agreement = score_along_correspondences(labels, source) if source is not None else ([], -1.0)
         report = "\n".join([*lines, *notes])
         return io.NodeOutput(report, *values, agreement, ui=ui.PreviewText(report))
 
@@ -97,7 +106,7 @@ def require_something_to_measure(labels: Labels, has_masks: bool, features: obje
         )
 
 
-def against_masks(labels: Labels, truth: Tensor, match: str) -> tuple[list[str], tuple[float, float, float]]:
+def score_against_masks(labels: Labels, truth: Tensor, match: str) -> tuple[list[str], tuple[float, float, float]]:
     """Return a report and (mIoU, mVC8, mVC16) of ``labels`` against label maps ``truth`` ``(T,H,W)`` uint8.
 
     Raises:
@@ -112,16 +121,16 @@ def against_masks(labels: Labels, truth: Tensor, match: str) -> tuple[list[str],
     if truth.shape != maps.shape:
         truth = F.interpolate(truth[:, None].float(), maps.shape[1:], mode="nearest-exact")[:, 0].to(torch.uint8)
     if match == "first frame":
-        maps = stand_ins(maps, truth)
-    matrix = confusion_matrix(maps, truth)
-    consistency = {name: _mean(video_consistency(maps, truth, *run)) for name, run in CONSISTENCY.items()}
-    values = {"mIoU": mean_iou(matrix), **consistency}
+        maps = match_regions(maps, truth)
+    matrix = count_confusion(maps, truth)
+    consistency = {name: _mean(compute_video_consistency(maps, truth, *run)) for name, run in CONSISTENCY.items()}
+    values = {"mIoU": compute_mean_iou(matrix), **consistency}
     lines = [f"{name:<11} {_text(value)}" for name, value in values.items()]
-    lines += [f"IoU of class {label}: {iou:.3f}" for label, iou in class_ious(matrix).items()]
+    lines += [f"IoU of class {label}: {iou:.3f}" for label, iou in compute_class_ious(matrix).items()]
     return lines, (values["mIoU"], values["mVC8"], values["mVC16"])
 
 
-def along_correspondences(labels: Labels, features: object) -> tuple[list[str], float]:
+def score_along_correspondences(labels: Labels, features: object) -> tuple[list[str], float]:
     """Return a report and the share of matched cells that keep their region from one frame to the next."""
     if not isinstance(features, Features) or features.num_frames < 2:
         return ["one frame alone: nothing to compare from frame to frame"], UNMEASURED
@@ -130,20 +139,20 @@ def along_correspondences(labels: Labels, features: object) -> tuple[list[str], 
     matches = match_cells(features.matching, config)
     good = within_threshold(matches, features.grid, config)
     kept = maps[:-1] == maps[1:].gather(1, matches)
-    flips = (good & ~kept).sum(1)
+    switches = (good & ~kept).sum(1)
     agreement = float((good & kept).sum() / good.sum().clamp_min(1))
     lines = [f"agreement along correspondences: {agreement:.3f} (the same spot keeps its region from frame to frame)"]
-    worst = [int(frame) for frame in flips.argsort(descending=True) if flips[frame] > 0][:MAX_LISTED]
+    worst = [int(frame) for frame in switches.argsort(descending=True) if switches[frame] > 0][:MAX_LISTED]
     for frame in worst:
-        lost = _flipping(maps[frame], good[frame] & ~kept[frame], labels)
-        lines.append(f"frame {frame} to {frame + 1}: {int(flips[frame])} cells flip, {lost}")
-    return lines if worst else [*lines, "no region flips"], agreement
+        lost = _list_switching(maps[frame], good[frame] & ~kept[frame], labels)
+        lines.append(f"frame {frame} to {frame + 1}: {int(switches[frame])} cells switch, {lost}")
+    return lines if worst else [*lines, "no label switches"], agreement
 
 
-def _flipping(cells: Tensor, flips: Tensor, labels: Labels) -> str:
+def _list_switching(cells: Tensor, switches: Tensor, labels: Labels) -> str:
     """Return the regions that lose most cells, in words."""
     names = {region.label: region.name for region in labels.regions}
-    found, counts = torch.unique(cells[flips], return_counts=True)
+    found, counts = torch.unique(cells[switches], return_counts=True)
     order = counts.argsort(descending=True)[:3]
     return "mostly of " + ", ".join(f"{int(found[i])} ({names.get(int(found[i]), '?')})" for i in order)
 

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.backbones.protocol import Backbone
-from ..core.config.settings import PRESETS, Settings, at_quality, changed
+from ..core.config.settings import PRESETS, Settings, replace_parts, with_quality
 from ..core.config.settings import preset as preset_for
 from ..core.files.label_store import LabelStore
-from ..core.method.estimate import announce, stage_shares
+from ..core.method.estimate import announce, expect_stage_shares
 from ..core.method.frames import FrameSource
 from ..core.method.pipeline import segment_windows
 from ..core.types import LabelMaps, Region
-from .host.frames import one_label_map, open_source, temporary_folder
+from .host.frames import convert_label_map, find_temporary_folder, open_source
 from .host.labels import Labels
-from .host.progress import NodeProgress, logged_peak
+from .host.progress import NodeProgress, log_peak
 from .host.schema import Labels as LabelsSocket
 from .host.schema import (
     advanced,
@@ -34,7 +34,7 @@ from .host.schema import (
     seed_input,
     window_length_input,
 )
-from .host.settings import names_widgets, of_kind
+from .host.settings import adapt_to_kind, name_widgets
 
 _DEFAULT = preset_for("default")
 
@@ -88,8 +88,8 @@ class SegmentVideo(io.ComfyNode):
         )
 
     @classmethod
-    @logged_peak("Segment Video")
-    @names_widgets
+    @log_peak("Segment Video")
+    @name_widgets
     def execute(
         cls,
         model: Any,
@@ -110,16 +110,16 @@ class SegmentVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         """Segment the clip."""
         backbone = open_backbone(model, vae, positive, negative, clip_vision)
-        base = of_kind(preset_for(preset, model_kind(model)), window_length)
-        settings = changed(
-            at_quality(base, quality),
+        base = adapt_to_kind(preset_for(preset, model_kind(model)), window_length)
+        settings = replace_parts(
+            with_quality(base, quality),
             cluster={"num_clusters": num_clusters, "granularity": granularity},
             sampling={"seed": seed},
             frame={"max_side": max_side},
             window={"length": window_length or base.window.length},
         )
-        reference = None if mask is None else one_label_map(mask, "the first frame")
-        progress = NodeProgress(stage_shares(settings))
+        reference = None if mask is None else convert_label_map(mask, "the first frame")
+        progress = NodeProgress(expect_stage_shares(settings))
         with open_source(frames, video, progress) as (source, size):
             maps, regions = _segmented(backbone, source, size, settings, reference, progress)
         return io.NodeOutput(Labels(maps, regions, size, coarse=False))
@@ -137,7 +137,7 @@ def _segmented(
     announce(progress, backbone, settings, size, source.num_frames)
     progress.start(source.num_frames, settings.video.frames or settings.window.length)
     regions: tuple[Region, ...] = ()
-    with LabelStore(temporary_folder(), source.num_frames, size) as store:
+    with LabelStore(find_temporary_folder(), source.num_frames, size) as store:
         for window in segment_windows(backbone, source, settings, reference=reference, progress=progress):
             store.write(window.frames.start, window.labels.maps)
             regions = window.labels.regions

@@ -8,12 +8,12 @@ from comfy_api.latest import io
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.config.parts import ATTENTION_BLOCKS
-from ..core.config.settings import at_quality, changed, preset
-from ..core.method.estimate import stage_shares
+from ..core.config.settings import preset, replace_parts, with_quality
+from ..core.method.estimate import expect_stage_shares
 from ..core.method.upsampling import upsample
 from ..core.types import CoarseMaps, Features
 from .host.labels import Labels, require_features_of
-from .host.progress import NodeProgress, logged_peak
+from .host.progress import NodeProgress, log_peak
 from .host.schema import (
     AUTO,
     advanced,
@@ -29,7 +29,7 @@ from .host.schema import (
 )
 from .host.schema import Features as FeaturesSocket
 from .host.schema import Labels as LabelsSocket
-from .host.settings import modulated_step, names_widgets
+from .host.settings import find_modulated_step, name_widgets
 
 _DEFAULT = preset("default")
 
@@ -44,7 +44,7 @@ class MaskedModulationUpsample(io.ComfyNode):
         return schema(
             node_id="MaskedModulationUpsample",
             display_name="Masked Modulation Upsample",
-            description="Find the pixels of each region: push its cells up and down inside the model and see which "
+            description="Find the pixels of each region: modulate its cells up and down inside the model and see which "
             "pixels of the picture respond. The slow one: two short samplings per region and frame. Last of the five "
             "VidSeg stages; without it regions have blocky edges.",
             search_aliases=["vidseg", "upscale mask", "refine edges", "modulation"],
@@ -61,7 +61,7 @@ class MaskedModulationUpsample(io.ComfyNode):
                     min=0.1,
                     max=1000.0,
                     step=1.0,
-                    tooltip="How strongly a region is pushed (lambda of the paper).",
+                    tooltip="How strongly a region is modulated (lambda of the paper).",
                 ),
                 io.Float.Input(
                     "filter_strength",
@@ -75,20 +75,21 @@ class MaskedModulationUpsample(io.ComfyNode):
                 step_input(
                     "modulation_step",
                     AUTO,
-                    "Step at which regions are pushed, counted from 0. Earlier is slower. -1: 22 for Stable Diffusion, "
-                    "17 for Stable Video Diffusion.",
+                    "Step at which regions are modulated, counted from 0. Earlier is slower. -1: 22 for Stable "
+                    "Diffusion, 17 for Stable Video Diffusion.",
                 ),
                 block_input(
                     "block",
                     AUTO,
                     ATTENTION_BLOCKS,
-                    "Decoder block that is pushed, 3 to 11. -1: 7 for Stable Diffusion, 8 for Stable Video Diffusion.",
+                    "Decoder block that is modulated, 3 to 11. -1: 7 for Stable Diffusion, 8 for Stable Video "
+                    "Diffusion.",
                 ),
                 choice_input(
                     "attention",
                     ["cross", "self"],
                     modulation.attention,
-                    "Attention layer whose output is pushed; both give the same result.",
+                    "Attention layer whose output is modulated; both give the same result.",
                 ),
                 choice_input(
                     "blending",
@@ -110,8 +111,8 @@ class MaskedModulationUpsample(io.ComfyNode):
         )
 
     @classmethod
-    @logged_peak("Masked Modulation Upsample")
-    @names_widgets
+    @log_peak("Masked Modulation Upsample")
+    @name_widgets
     def execute(
         cls,
         model: Any,
@@ -135,21 +136,21 @@ class MaskedModulationUpsample(io.ComfyNode):
         backbone = open_backbone(model, vae, positive, negative, reads_frames=False)
         require_features_of(labels, features)
         base = preset("default", model_kind(model))
-        settings = changed(
+        settings = replace_parts(
             base,
             sampling={"num_steps": steps, **chosen(guidance_scale=guidance_scale)},
             feature={"step": steps - 1},
             modulation={
                 **chosen(block=block),
-                "step": modulated_step(base, modulation_step, steps),
+                "step": find_modulated_step(base, modulation_step, steps),
                 "factor": modulation_factor,
                 "attention": attention,
                 "blending": blending,
             },
             difference={"filter_strength": filter_strength, "normalize": normalize},
         )
-        settings = at_quality(settings, quality)
-        shares = {stage: share for stage, share in stage_shares(settings).items() if stage != "features"}
+        settings = with_quality(settings, quality)
+        shares = {stage: share for stage, share in expect_stage_shares(settings).items() if stage != "features"}
         progress = NodeProgress(shares)  # the features are there already
         progress.start(features.num_frames, features.num_frames)
         coarse = CoarseMaps(labels.maps, labels.regions)

@@ -71,8 +71,8 @@ def video(graph: Graph) -> Socket:
 def coarse(graph: Graph, model: Model, frames: Socket, *, max_side: int, clusters: int) -> tuple[Node, Node]:
     """Add the first four stages; returns features and refined labels."""
     features = graph.add("ExtractDiffusionFeatures", (360, 0), **model.inputs, frames=frames, max_side=max_side)
-    seeds = graph.add("KMeansInit", (720, 0), features=features[0], num_clusters=clusters)
-    labels = graph.add("SceneContextKNN", (720, 260), features=features[0], seeds=seeds[0])
+    anchor_labels = graph.add("KMeansInit", (720, 0), features=features[0], num_clusters=clusters)
+    labels = graph.add("SceneContextKNN", (720, 260), features=features[0], anchor_labels=anchor_labels[0])
     return features, graph.add("CorrespondenceRefine", (720, 500), labels=labels[0])
 
 
@@ -171,11 +171,12 @@ def compare_two_settings() -> Graph:
     graph = Graph("Compare two settings")
     model, frames = checkpoint(graph), video(graph)
     features = graph.add("ExtractDiffusionFeatures", (360, 0), **model.inputs, frames=frames, max_side=512)
-    seeds = graph.add("KMeansInit", (360, 0), features=features[0], num_clusters=12)
+    anchor_labels = graph.add("KMeansInit", (360, 0), features=features[0], num_clusters=12)
     sides = []
     for row, (name, window) in enumerate((("A: windows of one frame", 1), ("B: windows of 14 frames, refined", 14))):
         top = 480 * row
-        labels = graph.add("SceneContextKNN", (720, top), features=features[0], seeds=seeds[0], window_length=window,
+        labels = graph.add("SceneContextKNN", (720, top), features=features[0], anchor_labels=anchor_labels[0],
+                           window_length=window,
                            title=name)  # fmt: skip
         refined = labels if row == 0 else graph.add("CorrespondenceRefine", (720, top), labels=labels[0])
         preview = graph.add("PreviewRegions", (1080, top), frames=frames, labels=refined[0], wide=420)
@@ -199,8 +200,8 @@ def with_stable_video_diffusion() -> Graph:
     model = {"model": loader[0], "vae": loader[2]}
     features = graph.add("ExtractDiffusionFeatures", (360, 0), **model, frames=frames, clip_vision=loader[1],
                          max_side=448)  # fmt: skip
-    seeds = graph.add("KMeansInit", (720, 0), features=features[0], num_clusters=8)
-    labels = graph.add("SceneContextKNN", (720, 260), features=features[0], seeds=seeds[0])
+    anchor_labels = graph.add("KMeansInit", (720, 0), features=features[0], num_clusters=8)
+    labels = graph.add("SceneContextKNN", (720, 260), features=features[0], anchor_labels=anchor_labels[0])
     refined = graph.add("CorrespondenceRefine", (720, 500), labels=labels[0])
     last = graph.add("MaskedModulationUpsample", (1080, 0), **model, features=features[0], labels=refined[0])
     graph.groups["VidSeg: the five stages"] = [node for node in graph.nodes if node.kind in STAGES]

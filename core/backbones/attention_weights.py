@@ -51,11 +51,11 @@ class AttentionWeights:
             self._frame = frame
             self._layers.clear()
         if layer not in self._layers:
-            self._layers[layer] = attention_weights(*recorded(frame), heads)
-        return mix(self._layers[layer], value)
+            self._layers[layer] = compute_attention_weights(*recorded(frame), heads)
+        return mix_values(self._layers[layer], value)
 
 
-def attention_weights(query: Tensor, key: Tensor, heads: int) -> Tensor:
+def compute_attention_weights(query: Tensor, key: Tensor, heads: int) -> Tensor:
     """Return ``softmax(q k' / sqrt(d))``, ``(G,heads,N,N)``.
 
     Args:
@@ -68,7 +68,7 @@ def attention_weights(query: Tensor, key: Tensor, heads: int) -> Tensor:
     return scores.softmax(-1)
 
 
-def mix(weights: Tensor, value: Tensor) -> Tensor:
+def mix_values(weights: Tensor, value: Tensor) -> Tensor:
     """Return the values ``(G*B,N,C)`` mixed by the weights ``(G,heads,N,N)`` of their group, in one product."""
     groups, heads = weights.shape[:2]
     parts = torch.unflatten(torch.unflatten(value, 0, (groups, -1)), -1, (heads, -1))  # G B N heads d

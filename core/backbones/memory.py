@@ -34,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def budget_bytes(device: torch.device) -> int:
+def find_budget(device: torch.device) -> int:
     """Return how many bytes compute batches on ``device`` may take.
 
     Half of what is free: on CUDA beside the weights, on MPS of the recommended working set, on the CPU where the system
@@ -53,7 +53,7 @@ def budget_bytes(device: torch.device) -> int:
     return min(CPU_BUDGET_BYTES, free // 2)
 
 
-def default_device() -> torch.device:
+def choose_device() -> torch.device:
     """Return the best device there is: CUDA, then MPS, then the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -62,7 +62,7 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
-def peak_bytes(device: torch.device | None = None) -> dict[str, int]:
+def measure_peak(device: torch.device | None = None) -> dict[str, int]:
     """Return the most memory that this process has held since its start, in bytes by what it is.
 
     Statistics are read and never reset, since they belong to the whole process, a host's other work included.
@@ -96,20 +96,20 @@ class PeakMemory:
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._device = device
-        self._before = peak_bytes(device)
+        self._before = measure_peak(device)
 
     def text(self) -> str:
         """Return the peaks in words; one that was reached earlier only bounds what the work has taken."""
         parts = []
-        for what, size in peak_bytes(self._device).items():
+        for what, size in measure_peak(self._device).items():
             when = "reached here" if size > self._before.get(what, 0) else "reached earlier"
             parts.append(f"{size / 1e9:.2f} GB of {what} ({when})")
         return ", ".join(parts) or NOT_TOLD
 
 
-def peak_memory() -> str:
+def describe_peak() -> str:
     """Return in words how much memory this program has taken at most, as far as the system tells."""
-    return ", ".join(f"{size / 1e9:.1f} GB of {what}" for what, size in peak_bytes().items()) or NOT_TOLD
+    return ", ".join(f"{size / 1e9:.1f} GB of {what}" for what, size in measure_peak().items()) or NOT_TOLD
 
 
 def require_whole_windows(frames: Tensor, count: int, total: int) -> None:

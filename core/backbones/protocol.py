@@ -20,10 +20,10 @@ KEPT_STEPS = 5
 """Steps whose queries and keys `Backbone.batch_size` leaves memory for: those of the preset with most (paper)."""
 
 
-def replay_parts(frames: Sequence[int]) -> list[slice]:
+def split_replay(frames: Sequence[int]) -> list[slice]:
     """Return the parts in which a CPU repeats elements: each of one frame, of `REPLAYED_TOGETHER` elements at most.
 
-    >>> replay_parts([0, 0, 0, 0, 0, 0, 1, 1])
+    >>> split_replay([0, 0, 0, 0, 0, 0, 1, 1])
     [slice(0, 4, None), slice(4, 6, None), slice(6, 8, None)]
 
     Args:

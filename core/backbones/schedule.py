@@ -15,14 +15,14 @@ _FIRST_BETA, _LAST_BETA = 0.00085, 0.012
 _EDM_RHO = 7.0
 
 
-def training_sigmas() -> Tensor:
+def make_training_sigmas() -> Tensor:
     """Return the noise levels ``sqrt((1 - acp) / acp)`` of the training schedule of SD 1.x and 2.x.
 
     Returns:
         ``(1000,)`` float64, rising from 0.0292 to 14.6146. ``acp`` is the running product of ``1 - beta``, and the
         square root of ``beta`` rises linearly.
 
-    >>> round(float(training_sigmas()[-1]), 4)
+    >>> round(float(make_training_sigmas()[-1]), 4)
     14.6146
     """
     betas = torch.linspace(_FIRST_BETA**0.5, _LAST_BETA**0.5, NUM_TRAINING_STEPS, dtype=torch.float64) ** 2
@@ -30,7 +30,7 @@ def training_sigmas() -> Tensor:
     return torch.sqrt((1 - acp) / acp)
 
 
-def sampling_timesteps(num_steps: int, num_training_steps: int = NUM_TRAINING_STEPS) -> tuple[int, ...]:
+def make_timesteps(num_steps: int, num_training_steps: int = NUM_TRAINING_STEPS) -> tuple[int, ...]:
     """Return the training step of each sampling step, falling from the noisiest.
 
     Args:
@@ -43,7 +43,7 @@ def sampling_timesteps(num_steps: int, num_training_steps: int = NUM_TRAINING_ST
     Raises:
         InputError: ``num_steps`` lies outside its range.
 
-    >>> sampling_timesteps(25)[22:]
+    >>> make_timesteps(25)[22:]
     (119, 79, 39)
     """
     if not 1 <= num_steps <= num_training_steps:
@@ -54,7 +54,7 @@ def sampling_timesteps(num_steps: int, num_training_steps: int = NUM_TRAINING_ST
     return tuple(last * (num_steps - step) // num_steps for step in range(num_steps))
 
 
-def sampling_sigmas(training_sigmas: Tensor, num_steps: int) -> Tensor:
+def make_sigmas(training_sigmas: Tensor, num_steps: int) -> Tensor:
     """Return the noise level before each sampling step, and the final 0.
 
     Args:
@@ -65,17 +65,17 @@ def sampling_sigmas(training_sigmas: Tensor, num_steps: int) -> Tensor:
         ``(S+1,)`` float64, falling. Latents have level ``k`` before step ``k`` and level ``k+1`` after it.
 
     Raises:
-        InputError: ``num_steps`` lies outside its range, or the shape of ``training_sigmas`` is wrong.
+        InputError: ``num_steps`` lies outside its range, or the shape of ``make_training_sigmas`` is wrong.
 
-    >>> [round(float(sigma), 4) for sigma in sampling_sigmas(training_sigmas(), 25)[22:]]
+    >>> [round(float(sigma), 4) for sigma in make_sigmas(make_training_sigmas(), 25)[22:]]
     [0.3866, 0.2959, 0.1963, 0.0]
     """
     size = require_shape("training_sigmas", training_sigmas, "n")["n"]
-    levels = training_sigmas[list(sampling_timesteps(num_steps, size))]
+    levels = training_sigmas[list(make_timesteps(num_steps, size))]
     return torch.cat([levels, levels.new_zeros(1)])
 
 
-def edm_sigmas(num_steps: int) -> Tensor:
+def make_edm_sigmas(num_steps: int) -> Tensor:
     """Return the noise levels of Stable Video Diffusion: Karras' schedule from 700 to 0.002 with rho 7, and 0 (code).
 
     Args:
@@ -87,7 +87,7 @@ def edm_sigmas(num_steps: int) -> Tensor:
     Raises:
         InputError: ``num_steps`` is below 1.
 
-    >>> [round(float(sigma), 3) for sigma in edm_sigmas(25)[17:]]
+    >>> [round(float(sigma), 3) for sigma in make_edm_sigmas(25)[17:]]
     [1.273, 0.678, 0.339, 0.157, 0.066, 0.025, 0.008, 0.002, 0.0]
     """
     if num_steps < 1:
@@ -98,7 +98,7 @@ def edm_sigmas(num_steps: int) -> Tensor:
     return torch.cat([levels, levels.new_zeros(1)])
 
 
-def edm_training_sigmas() -> Tensor:
+def make_edm_training_sigmas() -> Tensor:
     """Return noise levels over the range that SVD is sampled in, ``(1000,)`` float64, rising, even in logarithm."""
     low, high = (float(torch.tensor(level, dtype=torch.float64).log()) for level in (EDM_SIGMA_MIN, EDM_SIGMA_MAX))
     return torch.linspace(low, high, NUM_TRAINING_STEPS, dtype=torch.float64).exp()

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ..config.parts import ATTENTION_BLOCKS
 from ..types import InputError
-from .folders import prediction_of, read_folder, weight_files
-from .header import TensorInfo, common_dtype, read_header
+from .folders import find_prediction, list_weight_files, read_folder
+from .header import TensorInfo, find_common_dtype, read_header
 from .sizes import METADATA_KEY, SD2_CONTEXT, SUPPORTED, UNET_PREFIX, VAE_PREFIX, ModelSizes, Shapes
 
 CONDITIONING_KEY = "conditioning.positive"
@@ -102,7 +102,7 @@ def describe_model(path: str | Path) -> ModelDescription:
     return description
 
 
-def model_kind(path: str | Path | None) -> str:
+def find_kind(path: str | Path | None) -> str:
     """Return ``svd`` for Stable Video Diffusion, else ``sd``; also ``sd`` without a model.
 
     Raises:
@@ -111,7 +111,7 @@ def model_kind(path: str | Path | None) -> str:
     return "svd" if path is not None and describe_model(path).sizes.unet.is_video else "sd"
 
 
-def model_num_frames(path: str | Path | None) -> int:
+def find_num_frames(path: str | Path | None) -> int:
     """Return `ModelDescription.num_frames`, and 0 without a model.
 
     Raises:
@@ -120,11 +120,11 @@ def model_num_frames(path: str | Path | None) -> int:
     return 0 if path is None else describe_model(path).num_frames
 
 
-def fingerprint(path: str | Path) -> str:
+def fingerprint_model(path: str | Path) -> str:
     """Return the SHA-256 of a model file, or of a folder's weight files in the order of their paths, hexadecimal."""
     path = Path(path)
     digest = hashlib.sha256()
-    for file in weight_files(path) if path.is_dir() else [path]:
+    for file in list_weight_files(path) if path.is_dir() else [path]:
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)
@@ -145,7 +145,7 @@ def _describe_file(path: Path) -> ModelDescription:
         part: sum(info.size for name, info in header.tensors.items() if name.startswith(start))
         for part, start in (("unet", UNET_PREFIX), ("vae", VAE_PREFIX), (encoder, prefix))
     }
-    dtype = common_dtype(info for name, info in header.tensors.items() if name.startswith(UNET_PREFIX))
+    dtype = find_common_dtype(info for name, info in header.tensors.items() if name.startswith(UNET_PREFIX))
     num_frames = XT_FRAMES if sizes.unet.is_video and XT_NAME.search(path.stem) else 0
     return ModelDescription(path, "file", sizes, conditioning, counts, dtype, path.stat().st_size, num_frames)
 
@@ -177,8 +177,8 @@ def _describe_folder(path: Path) -> ModelDescription:
     counts = {
         part: sum(t.size for h in headers for t in h.tensors.values()) for part, headers in folder.headers.items()
     }
-    dtype = common_dtype(info for header in folder.headers["unet"] for info in header.tensors.values())
-    num_bytes = sum(file.stat().st_size for file in weight_files(path))
+    dtype = find_common_dtype(info for header in folder.headers["unet"] for info in header.tensors.values())
+    num_bytes = sum(file.stat().st_size for file in list_weight_files(path))
     encoders = [part for part in ("text encoder", "image encoder") if part in folder.headers]
     conditioning = encoders[0] if encoders else "none"
     return ModelDescription(path, "folder", folder.sizes, conditioning, counts, dtype, num_bytes, folder.num_frames)
@@ -190,4 +190,4 @@ def _prediction(path: Path, shapes: Shapes) -> str:
         return "v_prediction"
     context = shapes.get(f"{UNET_PREFIX}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", (0, 0))[1]
     is_told = context == SD2_CONTEXT and PREDICTION_PROBE in shapes
-    return prediction_of(path, PREDICTION_PROBE) if is_told else "epsilon"
+    return find_prediction(path, PREDICTION_PROBE) if is_told else "epsilon"

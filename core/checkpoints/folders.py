@@ -55,12 +55,12 @@ def read_folder(folder: Path) -> Folder:
             "Save the pipeline again with `save_pretrained`."
         ) from None
     parts = _parts(folder)
-    headers = {part.replace("_", " "): [read_header(file) for file in part_files(folder / part)] for part in parts}
+    headers = {part.replace("_", " "): [read_header(file) for file in list_part_files(folder / part)] for part in parts}
     num_frames = unet.get("num_frames") if is_video else 0
     return Folder(sizes, headers, num_frames if isinstance(num_frames, int) and num_frames > 0 else 0)
 
 
-def weight_files(folder: Path) -> list[Path]:
+def list_weight_files(folder: Path) -> list[Path]:
     """Return the `.safetensors` files of the parts of a diffusers folder that are used.
 
     Of variants such as ``model.fp16.safetensors`` the plain one is taken where there is one.
@@ -68,7 +68,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         InputError: a part has none.
     """
-    return [file for part in _parts(folder) for file in part_files(folder / part)]
+    return [file for part in _parts(folder) for file in list_part_files(folder / part)]
 
 
 def _parts(folder: Path) -> list[str]:
@@ -76,7 +76,7 @@ def _parts(folder: Path) -> list[str]:
     return ["unet", "vae", *(part for part in ENCODERS if (folder / part / "config.json").is_file())]
 
 
-def part_files(part: Path) -> list[Path]:
+def list_part_files(part: Path) -> list[Path]:
     """Return the weight files of one part of a diffusers folder, in order."""
     files = sorted(part.glob("*.safetensors"))
     plain = [file for file in files if file.name.count(".") == 1]
@@ -91,7 +91,7 @@ def part_files(part: Path) -> list[Path]:
     return [file for file in files if file.name.split(".")[-2].split("-")[0] == variant]
 
 
-def prediction_of(path: Path, tensor: str) -> str:
+def find_prediction(path: Path, tensor: str) -> str:
     """Tell v-prediction from epsilon in SD 2.x by the spread of one bias."""
     with safe_open(path, framework="pt") as file:
         spread = float(file.get_tensor(tensor).float().std())
@@ -164,5 +164,5 @@ def _prediction(folder: Path, unet: Mapping[str, Any]) -> str:
         return str(_read_json(scheduler).get("prediction_type", "epsilon"))
     if unet.get("cross_attention_dim") != SD2_CONTEXT:
         return "epsilon"
-    files = [file for file in part_files(folder / "unet") if PREDICTION_PROBE in read_header(file).tensors]
-    return prediction_of(files[0], PREDICTION_PROBE) if files else "epsilon"
+    files = [file for file in list_part_files(folder / "unet") if PREDICTION_PROBE in read_header(file).tensors]
+    return find_prediction(files[0], PREDICTION_PROBE) if files else "epsilon"

@@ -69,7 +69,7 @@ def read_header(path: Path) -> Header:
     return Header(tensors, metadata)
 
 
-def common_dtype(infos: Iterable[TensorInfo]) -> str:
+def find_common_dtype(infos: Iterable[TensorInfo]) -> str:
     """Return the type of most values, such as ``F16``."""
     counts: dict[str, int] = {}
     for info in infos:

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ..checkpoints.describe import fingerprint, model_kind, model_num_frames
+from ..checkpoints.describe import find_kind, find_num_frames, fingerprint_model
 from ..config.overrides import with_overrides
 from ..config.settings import QUALITIES, Settings
 from ..evaluation.bench.dataset import Dataset
 from ..evaluation.bench.engines import BenchProgress, Engine, ModelSpec, run_local, run_on_ray
 from ..evaluation.bench.job import Job
 from ..evaluation.bench.layouts import LAYOUTS, open_dataset
-from ..evaluation.bench.methods import Method, methods_of, titled
+from ..evaluation.bench.methods import Method, list_methods, title_methods
 from ..evaluation.bench.report import write_report
 from ..evaluation.bench.store import Store
 from ..progress import open_display
@@ -63,14 +63,14 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
         InputError: data set, model, settings or folder do not fit.
     """
     dataset = _dataset(arguments)
-    asked = methods_of(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
+    asked = list_methods(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
     methods = tuple(method for method in asked if method.fits(dataset))
     for method in asked:
         if method not in methods:
             sys.stderr.write(f"vidseg: no row {method.title!r}: it needs masks of first frames, and a clip has none.\n")
-    overrides, kind, length = _overrides(arguments), model_kind(model.path), model_num_frames(model.path)
+    overrides, kind, length = _overrides(arguments), find_kind(model.path), find_num_frames(model.path)
     settings = [method.settings(dataset, overrides, kind, arguments.quality, length) for method in methods]
-    methods = titled(methods, settings)
+    methods = title_methods(methods, settings)
     jobs = [Job(method, clip, used) for method, used in zip(methods, settings, strict=True) for clip in dataset.clips]
     store = Store(arguments.out, _identity(model, methods))
     store.prepare()
@@ -117,7 +117,7 @@ def _identity(model: ModelSpec, methods: Sequence[Method]) -> dict[str, str]:
         if any(method.kind != "color" for method in methods):
             raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
         return {}
-    return {"fingerprint": fingerprint(model.path), "dtype": str(model.dtype).removeprefix("torch.")}
+    return {"fingerprint": fingerprint_model(model.path), "dtype": str(model.dtype).removeprefix("torch.")}
 
 
 def _equal_jobs(jobs: Sequence[Job], store: Store) -> list[list[Job]]:
@@ -150,7 +150,7 @@ def _conditions(arguments: argparse.Namespace, model: ModelSpec) -> dict[str, st
     frames = f"the first {arguments.max_frames} of each clip" if arguments.max_frames else "all"
     return {
         "model": model.path.name if model.path else "none",
-        "kind of model": model_kind(model.path),
+        "kind of model": find_kind(model.path),
         "type": str(model.dtype).removeprefix("torch."),
         "frames": frames,
         "clips": arguments.clips or "all",

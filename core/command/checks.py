@@ -14,7 +14,7 @@ from ..evaluation.baselines import Baseline
 from ..files.clip import FRAMES_FOLDER, ClipInfo
 from ..files.images import is_black_and_white, read_labels
 from ..files.result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
-from ..method.frames import coarse_grid, model_size
+from ..method.frames import coarse_grid, fit_size
 from ..types import VOID, InputError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) 
     Raises:
         InputError: it will not.
     """
-    tokens = coarse_grid(model_size(clip.frame_size, settings.frame)).num_tokens
+    tokens = coarse_grid(fit_size(clip.frame_size, settings.frame)).num_tokens
     if settings.cluster.fit_frames == "window" and baseline != "frame":
         tokens *= min(settings.window.length, clip.num_frames)
     if settings.cluster.num_clusters > tokens:

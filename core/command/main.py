@@ -11,18 +11,18 @@ from pathlib import Path
 
 import torch
 
-from ..backbones.memory import is_out_of_memory, peak_memory
-from ..checkpoints.describe import describe_model, fingerprint, model_kind, model_num_frames
+from ..backbones.memory import describe_peak, is_out_of_memory
+from ..checkpoints.describe import describe_model, find_kind, find_num_frames, fingerprint_model
 from ..config.overrides import with_overrides
 from ..config.settings import Settings
 from ..evaluation.bench.engines import ModelSpec
 from ..evaluation.scoring import score_folder
-from ..method.estimate import stage_shares
+from ..method.estimate import expect_stage_shares
 from ..progress import RunProgress, open_display
 from ..types import InputError, InterruptedByUserError
 from .bench import add_options as add_bench_options
 from .bench import bench
-from .options import DTYPES, add_device_options, add_segment_options, option_names, settings_of
+from .options import DTYPES, add_device_options, add_segment_options, list_option_names, make_settings
 from .segment import SegmentOptions, SegmentRun
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         if arguments.debug or (isinstance(error, RuntimeError) and not is_out_of_memory(error)):
             raise
-        told = error.calling(option_names(arguments)) if isinstance(error, InputError) else error
-        _tell(f"vidseg: error: {explained(told)}")
+        told = error.calling(list_option_names(arguments)) if isinstance(error, InputError) else error
+        _tell(f"vidseg: error: {explain(told)}")
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, InterruptedByUserError):
         _tell("vidseg: stopped.")
@@ -87,12 +87,12 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
     bundled = ASSETS / DEMO_MODEL
     told = ("sd", 0)
     if arguments.baseline != "color":
-        told = (model_kind(arguments.model), model_num_frames(arguments.model))
+        told = (find_kind(arguments.model), find_num_frames(arguments.model))
     options = SegmentOptions(
         input=arguments.input,
         out=arguments.out,
         model=arguments.model or (bundled if bundled.exists() else None),
-        settings=settings_of(arguments, *told),
+        settings=make_settings(arguments, *told),
         anchor_mask=arguments.anchor_mask,
         baseline=arguments.baseline,
         device=_device(arguments.device),
@@ -122,7 +122,7 @@ def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
 
 def _execute(options: SegmentOptions, again: list[str]) -> int:
     """Run, and say what was written, or how to go on after Ctrl-C."""
-    stages = {"features": 1.0} if options.baseline == "color" else stage_shares(options.settings)
+    stages = {"features": 1.0} if options.baseline == "color" else expect_stage_shares(options.settings)
     progress = RunProgress(open_display(sys.stderr), stages)
     run = SegmentRun(options, progress)
     try:
@@ -137,7 +137,7 @@ def _execute(options: SegmentOptions, again: list[str]) -> int:
     already = ", finished already" if outcome.was_finished else ""
     sys.stdout.write(f"{outcome.num_frames} frames, {len(outcome.regions)} regions: {options.out}{already}\n")
     if options.settings.video.frames:
-        _tell(f"vidseg: peak memory {peak_memory()}")
+        _tell(f"vidseg: peak memory {describe_peak()}")
     return 0
 
 
@@ -167,7 +167,7 @@ def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
         **({"frames seen together": model.num_frames or "not told: 14"} if model.sizes.unet.is_video else {}),
         "parameters": model.num_parameters,
         "bytes": model.num_bytes,
-        "fingerprint": fingerprint(model.path),
+        "fingerprint": fingerprint_model(model.path),
         "blocks": {str(block.block): f"{block.channels} channels, 1/{block.grid_divisor}" for block in model.blocks},
     }
     if arguments.json:
@@ -197,7 +197,7 @@ def _device(name: str | None) -> str | None:
     return name
 
 
-def explained(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """Return one line that says what is wrong and what to do."""
     if is_out_of_memory(error):
         return "memory ran out. Reduce --max-side or --window, or use --dtype fp16 on a GPU."

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ..config.overrides import parsed, setting_names, with_overrides
-from ..config.settings import PRESETS, QUALITIES, Settings, at_quality, changed, preset, seen_together
+from ..config.overrides import list_setting_names, parse_value, with_overrides
+from ..config.settings import PRESETS, QUALITIES, Settings, preset, replace_parts, with_quality, with_window_frames
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OPTIONS = {
@@ -39,7 +39,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         "--quality",
         default="exact",
         choices=list(QUALITIES),
-        help="exact (default): the paper's; balanced: shared pushes; fast, draft: none",
+        help="exact (default): the paper's; balanced: regions share modulated passes; fast, draft: no modulation",
     )
     add(
         "--clusters",
@@ -65,12 +65,12 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help="classes of the first frame name the regions; 255 = unknown, or white",
     )
-    add("--baseline", choices=["color", "frame"], help="run a floor to compare with instead of the method")
+    add("--baseline", choices=["color", "frame"], help="run a baseline to compare with instead of the method")
     add_device_options(parser)
     add("--compile", action="store_true", help="fuse layers with torch.compile: for long runs on a GPU")
     add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
     add("--overwrite", action="store_true", help="replace an earlier result")
-    parser.epilog = "Settings of --set: " + ", ".join(setting_names(Settings()))
+    parser.epilog = "Settings of --set: " + ", ".join(list_setting_names(Settings()))
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +79,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="fp32", choices=list(DTYPES), help="type of the model (default: fp32)")
 
 
-def settings_of(arguments: argparse.Namespace, kind: str = "sd", num_frames: int = 0) -> Settings:
+def make_settings(arguments: argparse.Namespace, kind: str = "sd", num_frames: int = 0) -> Settings:
     """Return the settings that the options of `vidseg segment` ask for: preset, then options, then ``--set``.
 
     Args:
@@ -97,18 +97,18 @@ def settings_of(arguments: argparse.Namespace, kind: str = "sd", num_frames: int
     if kind != "svd":
         del values["video.frames"]
     if arguments.blocks is not None:
-        values["feature.blocks"] = parsed("--blocks", tuple[int, ...], arguments.blocks)
+        values["feature.blocks"] = parse_value("--blocks", tuple[int, ...], arguments.blocks)
     values["refinement.enabled"] = False if arguments.no_refine else None
     values["modulation.enabled"] = False if arguments.no_modulation else None
-    settings = seen_together(preset(arguments.preset, kind), num_frames)
+    settings = with_window_frames(preset(arguments.preset, kind), num_frames)
     for setting, value in values.items():
         if value is not None:
             part, field = setting.split(".")
-            settings = changed(settings, **{part: {field: value}})
-    return with_overrides(at_quality(settings, arguments.quality), arguments.overrides)
+            settings = replace_parts(settings, **{part: {field: value}})
+    return with_overrides(with_quality(settings, arguments.quality), arguments.overrides)
 
 
-def option_names(arguments: argparse.Namespace) -> dict[str, str]:
+def list_option_names(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the options of a command by the settings that they fill, but for settings that ``--set`` names."""
     overridden = {override.partition("=")[0].strip() for override in getattr(arguments, "overrides", ())}
     return {

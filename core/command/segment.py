@@ -11,20 +11,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.memory import default_device
+from ..backbones.memory import choose_device
 from ..backbones.protocol import Backbone
 from ..checkpoints.describe import describe_model
 from ..config.settings import Settings
-from ..evaluation.baselines import Baseline, color_windows, frame_windows
+from ..evaluation.baselines import Baseline, segment_by_color, segment_each_frame
 from ..files.clip import Clip, open_clip
 from ..files.record import AreaList, RunDescription, RunResult
-from ..files.result_folder import OVERLAY_FILE, ResultFolder, areas_of, colors_of
+from ..files.result_folder import OVERLAY_FILE, ResultFolder, count_areas, list_colors
 from ..files.video_writer import write_video
 from ..method.estimate import announce
 from ..method.pipeline import ScanState, segment_windows
-from ..method.windows import spans
+from ..method.windows import split_spans
 from ..progress import RunProgress
-from ..regions.palette import legend, overlay
+from ..regions.palette import draw_legend, draw_overlay
 from ..types import InputError, InterruptedByUserError, LabelMaps, Region
 from .checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
 
@@ -44,7 +44,7 @@ class SegmentOptions:
         model: model file or folder; unused by the color baseline.
         settings: all settings.
         anchor_mask: label image of the first frame, or None.
-        baseline: run a floor instead.
+        baseline: run a baseline instead.
         device: where the model runs, or None for the best there is.
         dtype: floating-point type of the model.
         compiled: use torch.compile.
@@ -150,7 +150,7 @@ class SegmentRun:
             return None, "cpu"
         from ..backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
-        device = torch.device(options.device) if options.device else default_device()
+        device = torch.device(options.device) if options.device else choose_device()
         backbone = load_diffusers(options.model, dtype=options.dtype, device=device)
         if options.compiled:
             backbone.compile()
@@ -166,9 +166,9 @@ class SegmentRun:
                 return None
             if folder.state.exists():
                 state = ScanState.load(folder.state, run.settings.context)
-                self._regions = state.seeds.regions
+                self._regions = state.anchor_labels.regions
                 self.frames_done = self._first_frame(state)
-                self._areas.extend(0, map(areas_of, folder.read_label_maps(self.frames_done)))
+                self._areas.extend(0, map(count_areas, folder.read_label_maps(self.frames_done)))
         if state is None:
             folder.start_anew()
         self._write_record(run, finished=False)
@@ -178,7 +178,7 @@ class SegmentRun:
 
     def _first_frame(self, state: ScanState) -> int:
         """Return how many frames are finished in ``state``."""
-        work = spans(self.num_frames, self.options.settings)
+        work = split_spans(self.num_frames, self.options.settings)
         return work[state.next_window - 1].kept.stop if state.next_window else 0
 
     def _windows(
@@ -187,11 +187,11 @@ class SegmentRun:
         """Yield the windows by the method that was asked for."""
         settings, progress = self.options.settings, self._progress
         if backbone is None:
-            for floor in color_windows(clip, settings, reference=reference, progress=progress):
-                yield _Window(floor.frames, floor.labels, None)
+            for window in segment_by_color(clip, settings, reference=reference, progress=progress):
+                yield _Window(window.frames, window.labels, None)
         elif self.options.baseline == "frame":
-            for floor in frame_windows(backbone, clip, settings, reference=reference, progress=progress):
-                yield _Window(floor.frames, floor.labels, None)
+            for window in segment_each_frame(backbone, clip, settings, reference=reference, progress=progress):
+                yield _Window(window.frames, window.labels, None)
         else:
             for result in segment_windows(
                 backbone, clip, settings, reference=reference, state=state, progress=progress
@@ -212,7 +212,7 @@ class SegmentRun:
             self._folder.write_label_maps(window.frames.start, maps)
             if window.state is not None:
                 self._folder.write_state(window.state)
-            self._areas.extend(window.frames.start, map(areas_of, maps))
+            self._areas.extend(window.frames.start, map(count_areas, maps))
             self._regions = window.labels.regions
             self.frames_done = window.frames.stop
             if self.frames_done >= self._next_record:  # more and more rarely: the record grows with the clip
@@ -223,7 +223,7 @@ class SegmentRun:
     def _finish(self, clip: Clip, run: RunDescription) -> None:
         """Write what shows the whole clip, and drop the state."""
         info = clip.info
-        self._folder.write_legend(legend(self._regions))
+        self._folder.write_legend(draw_legend(self._regions))
         pictures = self._overlay_frames(clip)
         self._folder.write_file(OVERLAY_FILE, lambda path: write_video(path, pictures, info.fps, info.times))
         self._write_record(run, finished=True)
@@ -232,11 +232,11 @@ class SegmentRun:
     def _overlay_frames(self, clip: Clip) -> Iterator[Tensor]:
         """Yield frames with the colors of their labels, ``(H,W,3)`` uint8."""
         for number, label_map in enumerate(self._folder.read_label_maps(clip.num_frames)):
-            picture = overlay(clip.read(number, number + 1), label_map[None])[0]
+            picture = draw_overlay(clip.read(number, number + 1), label_map[None])[0]
             yield (picture * 255).round().to(torch.uint8)
             self._progress(OVERLAY_STAGE, number + 1, clip.num_frames)
 
     def _write_record(self, run: RunDescription, *, finished: bool) -> None:
         """Write `segmentation.json` as far as the run has come."""
-        result = RunResult(self._regions, self._areas, colors_of(self._regions), finished)
+        result = RunResult(self._regions, self._areas, list_colors(self._regions), finished)
         self._folder.write_record(run, result)

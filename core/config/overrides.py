@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..types import InputError
-from .settings import Settings, changed
+from .settings import Settings, replace_parts
 
 
 def with_overrides(settings: Settings, overrides: Iterable[str]) -> Settings:
@@ -26,11 +26,11 @@ def with_overrides(settings: Settings, overrides: Iterable[str]) -> Settings:
         if not separator or not dot:
             raise InputError(f"`--set` must have the form part.field=value, but got {override!r}.")
         kind = _kind(settings, part, field)
-        values.setdefault(part, {})[field] = parsed(f"{part}.{field}", kind, text.strip())
-    return changed(settings, **values)
+        values.setdefault(part, {})[field] = parse_value(f"{part}.{field}", kind, text.strip())
+    return replace_parts(settings, **values)
 
 
-def setting_names(settings: Settings) -> tuple[str, ...]:
+def list_setting_names(settings: Settings) -> tuple[str, ...]:
     """Return all names that ``--set`` takes: ``frame.max_side``, ``frame.rounding``, ..."""
     parts = [part.name for part in fields(settings) if part.name not in {"preset", "quality"}]
     return tuple(f"{part}.{field.name}" for part in parts for field in fields(getattr(settings, part)))
@@ -38,14 +38,14 @@ def setting_names(settings: Settings) -> tuple[str, ...]:
 
 def _kind(settings: Settings, part: str, field: str) -> Any:  # noqa: ANN401, a type expression
     """Return the declared type of a setting."""
-    names = setting_names(settings)
+    names = list_setting_names(settings)
     if f"{part}.{field}" not in names:
         same_part = [name for name in names if name.startswith(f"{part}.")] or names
         raise InputError(f"`--set` must name one of {', '.join(same_part)}, but got {part}.{field}.")
     return get_type_hints(type(getattr(settings, part)))[field]
 
 
-def parsed(name: str, kind: Any, text: str) -> Any:  # noqa: ANN401, a type expression and a value of it
+def parse_value(name: str, kind: Any, text: str) -> Any:  # noqa: ANN401, a type expression and a value of it
     """Return ``text`` as a value of ``kind``: bool, int, float, a Literal of texts, or a tuple of whole numbers.
 
     Raises:

@@ -138,30 +138,30 @@ def preset(name: str, kind: str = "sd") -> Settings:
     return PRESETS[name] if kind == "sd" else SVD_PRESETS[name]
 
 
-def changed(settings: Settings, **parts: dict[str, Any]) -> Settings:
-    """Return ``settings`` with fields of its parts replaced: ``changed(s, cluster={"num_clusters": 8})``."""
+def replace_parts(settings: Settings, **parts: dict[str, Any]) -> Settings:
+    """Return ``settings`` with fields of its parts replaced: ``replace_parts(s, cluster={"num_clusters": 8})``."""
     return replace(settings, **{part: replace(getattr(settings, part), **values) for part, values in parts.items()})
 
 
-def seen_together(settings: Settings, num_frames: int) -> Settings:
+def with_window_frames(settings: Settings, num_frames: int) -> Settings:
     """Return ``settings`` of a video model for one that sees ``num_frames`` together: 25 for SVD-XT.
 
     Windows of the scene context grow with it where they were as long. Zero, and an image model, change nothing.
 
-    >>> seen_together(preset("default", "svd"), 25).window.length
+    >>> with_window_frames(preset("default", "svd"), 25).window.length
     25
     """
     if not settings.video.frames or not num_frames:
         return settings
     windows = {"length": num_frames} if settings.window.length == settings.video.frames else {}
-    return changed(settings, video={"frames": num_frames}, window=windows)
+    return replace_parts(settings, video={"frames": num_frames}, window=windows)
 
 
 def _for_svd(settings: Settings, name: str, **parts: dict[str, Any]) -> Settings:
     """Return ``settings`` with what differs for SVD in all presets (paper A.4, code), and ``parts``."""
     modulation = {"step": 17, "block": 8, "attention": "self", **parts.pop("modulation", {})}
     parts = {"sampling": {"guidance_scale": 2.5}, "modulation": modulation, "video": {"frames": 14}, **parts}
-    return replace(changed(settings, **parts), preset=name)
+    return replace(replace_parts(settings, **parts), preset=name)
 
 
 SVD_PRESETS = {
@@ -189,13 +189,13 @@ QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
 """
 
 
-def at_quality(settings: Settings, quality: str) -> Settings:
+def with_quality(settings: Settings, quality: str) -> Settings:
     """Return ``settings`` with what ``quality`` changes.
 
     Raises:
         InputError: there is no such quality, or the settings do not allow it.
 
-    >>> at_quality(Settings(), "fast").modulation.enabled
+    >>> with_quality(Settings(), "fast").modulation.enabled
     False
     """
     if quality not in QUALITIES:
@@ -208,4 +208,4 @@ def at_quality(settings: Settings, quality: str) -> Settings:
         parts["modulation"] = {**parts["modulation"], "shared": False}
     if quality == "draft":
         parts["modulation"] = {**parts["modulation"], "step": settings.feature.step}
-    return replace(changed(settings, **parts), quality=quality)
+    return replace(replace_parts(settings, **parts), quality=quality)

@@ -19,12 +19,12 @@ from ..config.parts import ClusterConfig, RefinementConfig
 from ..config.settings import Settings
 from ..method.clustering import cluster_anchor
 from ..method.coarse import CoarseScan
-from ..method.enlarging import bilinear
-from ..method.features import window_features
+from ..method.enlarging import enlarge_bilinear
+from ..method.features import extract_window_features
 from ..method.frames import FrameSource, check_frames, coarse_grid, fit_frames
-from ..method.pipeline import make_seeds
+from ..method.pipeline import label_anchor
 from ..method.upsampling import upsample
-from ..method.windows import spans, windows
+from ..method.windows import split_spans, split_windows
 from ..regions.labels import assign_clusters
 from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
 
@@ -40,7 +40,7 @@ class BaselineResult(NamedTuple):
     labels: LabelMaps
 
 
-def color_windows(
+def segment_by_color(
     source: FrameSource, settings: Settings, *, reference: Tensor | None = None, progress: Progress = no_progress
 ) -> Iterator[BaselineResult]:
     """Segment a clip by color and position alone: K-means, then the scene context, enlarged without a model.
@@ -61,18 +61,18 @@ def color_windows(
     """
     scan: CoarseScan | None = None
     regions: tuple[Region, ...] = ()
-    for span in windows(_num_frames(source), settings.window):
-        features = color_features(source.read(span.start, span.stop), settings)
+    for span in split_windows(_num_frames(source), settings.window):
+        features = make_color_features(source.read(span.start, span.stop), settings)
         if scan is None:
-            seeds = make_seeds(features, settings, reference)
-            regions = seeds.regions
-            scan = CoarseScan(seeds, settings.context, RefinementConfig(enabled=False))
-        labels = bilinear(CoarseMaps(scan.step(features), regions), features.frame_size)
+            anchor_labels = label_anchor(features, settings, reference)
+            regions = anchor_labels.regions
+            scan = CoarseScan(anchor_labels, settings.context, RefinementConfig(enabled=False))
+        labels = enlarge_bilinear(CoarseMaps(scan.step(features), regions), features.frame_size)
         progress("features", len(span), len(span))
         yield BaselineResult(span, labels)
 
 
-def frame_windows(
+def segment_each_frame(
     backbone: Backbone,
     source: FrameSource,
     settings: Settings,
@@ -104,12 +104,12 @@ def frame_windows(
     alone = ClusterConfig(settings.cluster.num_clusters, settings.cluster.num_restarts, "anchor")
     table: Tensor | None = None
     regions: tuple[Region, ...] = ()
-    for span in spans(_num_frames(source), settings):
-        features = window_features(backbone, source, span, settings, progress)
+    for span in split_spans(_num_frames(source), settings):
+        features = extract_window_features(backbone, source, span, settings, progress)
         kept = features.kept()
         clusters = torch.stack(
             [
-                in_order_of_occurrence(cluster_anchor(kept, alone, settings.sampling.seed, anchor=index))
+                number_by_occurrence(cluster_anchor(kept, alone, settings.sampling.seed, anchor=index))
                 for index in range(kept.num_frames)
             ]
         )
@@ -119,7 +119,7 @@ def frame_windows(
         yield BaselineResult(span.kept, upsample(backbone, features, coarse, settings, progress=progress))
 
 
-def color_features(frames: Tensor, settings: Settings) -> Features:
+def make_color_features(frames: Tensor, settings: Settings) -> Features:
     """Return mean color and position of each cell of the coarse grid as tokens ``(T,N,6)``.
 
     The last component is 1, the largest of all, so that dividing a token by its largest component changes nothing.
@@ -143,10 +143,10 @@ def color_features(frames: Tensor, settings: Settings) -> Features:
     return Features(tokens, tokens, nothing, nothing, grid, (int(frames.shape[1]), int(frames.shape[2])))
 
 
-def in_order_of_occurrence(cluster_map: Tensor) -> Tensor:
+def number_by_occurrence(cluster_map: Tensor) -> Tensor:
     """Number the clusters of ``(h,w)`` in the order in which they first occur in raster order.
 
-    >>> in_order_of_occurrence(torch.tensor([[7, 7, 2], [2, 5, 7]]))
+    >>> number_by_occurrence(torch.tensor([[7, 7, 2], [2, 5, 7]]))
     tensor([[0, 0, 1],
             [1, 2, 0]])
     """

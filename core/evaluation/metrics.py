@@ -21,13 +21,13 @@ Agreement = Literal["correct", "constant"]
 CONSISTENCY: Mapping[str, tuple[int, Agreement]] = {
     "mVC8": (8, "constant"), "mVC16": (16, "constant"), "mVC8 right": (8, "correct"), "mVC16 right": (16, "correct")
 }  # fmt: skip
-"""What is measured under each name: frames of a run, and which of them count; see `video_consistency`."""
+"""What is measured under each name: frames of a run, and which of them count; see `compute_video_consistency`."""
 _NUM_LABELS = MAX_LABEL + 1
 _BOUNDARY_TOLERANCE = 0.008
 """Share of the picture's diagonal by which boundaries may be off (DAVIS)."""
 
 
-def confusion_matrix(prediction: Tensor, truth: Tensor) -> Tensor:
+def count_confusion(prediction: Tensor, truth: Tensor) -> Tensor:
     """Count pixels by true label (rows) and predicted label (columns), without those whose truth is void.
 
     Args:
@@ -46,13 +46,13 @@ def confusion_matrix(prediction: Tensor, truth: Tensor) -> Tensor:
     return torch.bincount(codes, minlength=_NUM_LABELS**2).view(_NUM_LABELS, _NUM_LABELS).cpu()
 
 
-def class_ious(matrix: Tensor) -> dict[int, float]:
+def compute_class_ious(matrix: Tensor) -> dict[int, float]:
     """Return intersection over union of each label that occurs in the ground truth of a confusion matrix.
 
     A label that is predicted but never true gets no value of its own: its pixels already lower the labels they were
     taken from. A label that is true but never predicted has 0.
 
-    >>> class_ious(confusion_matrix(torch.tensor([1, 1, 2, 7]), torch.tensor([1, 2, 2, 2])))
+    >>> compute_class_ious(count_confusion(torch.tensor([1, 1, 2, 7]), torch.tensor([1, 2, 2, 2])))
     {1: 0.5, 2: 0.3333333333333333}
     """
     true, predicted, hits = matrix.sum(1), matrix.sum(0), matrix.diagonal()
@@ -60,25 +60,25 @@ def class_ious(matrix: Tensor) -> dict[int, float]:
     return {int(label): int(hits[label]) / int(unions[label]) for label in true.nonzero()[:, 0]}
 
 
-def mean_iou(matrix: Tensor) -> float:
-    """Return the mean of `class_ious` of a confusion matrix summed over the whole data set.
+def compute_mean_iou(matrix: Tensor) -> float:
+    """Return the mean of `compute_class_ious` of a confusion matrix summed over the whole data set.
 
     Raises:
         InputError: the matrix holds no pixel.
     """
-    ious = class_ious(matrix)
+    ious = compute_class_ious(matrix)
     if not ious:
         raise InputError("`truth` must hold labeled pixels, but all are void (255). Check the folder of masks.")
     return sum(ious.values()) / len(ious)
 
 
-def matched_mean_iou(matrix: Tensor) -> float:
+def compute_matched_mean_iou(matrix: Tensor) -> float:
     """Return mIoU after matching true and predicted labels one to one so that it is largest (Hungarian method).
 
     The numbers of predicted labels do not matter, as where clusters have no names. A true label that is left without
     a partner, because there are fewer predicted ones, has 0.
 
-    >>> matched_mean_iou(confusion_matrix(torch.tensor([5, 5, 9, 9]), torch.tensor([1, 1, 2, 3])))
+    >>> compute_matched_mean_iou(count_confusion(torch.tensor([5, 5, 9, 9]), torch.tensor([1, 1, 2, 3])))
     0.5
 
     Raises:
@@ -97,7 +97,7 @@ class MeanIoU:
     """Gathers the confusion matrix of a data set (mIoU over all its pixels, not a mean over clips).
 
     Attributes:
-        matrix: ``(256,256)`` int64, see `confusion_matrix`.
+        matrix: ``(256,256)`` int64, see `count_confusion`.
     """
 
     def __init__(self) -> None:
@@ -106,14 +106,16 @@ class MeanIoU:
 
     def update(self, prediction: Tensor, truth: Tensor) -> None:
         """Add label maps of any shape."""
-        self.matrix += confusion_matrix(prediction, truth)
+        self.matrix += count_confusion(prediction, truth)
 
     def compute(self) -> float:
-        """Return mIoU; see `mean_iou`."""
-        return mean_iou(self.matrix)
+        """Return mIoU; see `compute_mean_iou`."""
+        return compute_mean_iou(self.matrix)
 
 
-def video_consistency(prediction: Tensor, truth: Tensor, length: int, agreement: Agreement) -> tuple[float, ...]:
+def compute_video_consistency(
+    prediction: Tensor, truth: Tensor, length: int, agreement: Agreement
+) -> tuple[float, ...]:
     """Return the consistency of each run of ``length`` consecutive frames of one clip (VC of VSPW, CVPR 2021).
 
     With S the ground truth and S' the prediction of the ``C`` frames of a clip, VSPW defines the mean over its
@@ -165,13 +167,13 @@ class VideoConsistency:
     """Gathers mVC over clips: the mean over all runs of all clips, as VSPW does."""
 
     def __init__(self, length: int, agreement: Agreement) -> None:
-        """Take runs of ``length`` frames; see `video_consistency`."""
+        """Take runs of ``length`` frames; see `compute_video_consistency`."""
         self._length, self._agreement = length, agreement
         self._total, self._runs = 0.0, 0
 
     def update(self, prediction: Tensor, truth: Tensor) -> None:
         """Add one clip, or one stretch of consecutive labeled frames, ``(T,H,W)``; too short ones add nothing."""
-        shares = video_consistency(prediction, truth, self._length, self._agreement)
+        shares = compute_video_consistency(prediction, truth, self._length, self._agreement)
         self._total += sum(shares)
         self._runs += len(shares)
 
@@ -180,7 +182,7 @@ class VideoConsistency:
         return self._total / self._runs if self._runs else None
 
 
-def stand_ins(maps: Tensor, truth: Tensor, known: Collection[int] = ()) -> Tensor:
+def match_regions(maps: Tensor, truth: Tensor, known: Collection[int] = ()) -> Tensor:
     """Replace each region by the class that most of its pixels have in the frame where it first occurs.
 
     Args:
@@ -202,7 +204,7 @@ def stand_ins(maps: Tensor, truth: Tensor, known: Collection[int] = ()) -> Tenso
     return table[maps.long()].to(torch.uint8)
 
 
-def boundary_f_score(prediction: Tensor, truth: Tensor, tolerance: float = _BOUNDARY_TOLERANCE) -> float:
+def compute_boundary_f_score(prediction: Tensor, truth: Tensor, tolerance: float = _BOUNDARY_TOLERANCE) -> float:
     """Return the F measure of the boundary of one region in one frame (DAVIS, CVPR 2016).
 
     Precision is the share of the predicted boundary within the tolerance of the true one, recall the reverse, and F

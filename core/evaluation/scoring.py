@@ -17,7 +17,7 @@ from ..files.images import is_black_and_white, read_labels
 from ..files.record import FRAME_NAMES
 from ..files.result_folder import LABELS_FOLDER, RECORD_FILE
 from ..types import VOID, InputError
-from .metrics import CONSISTENCY, MeanIoU, VideoConsistency, class_ious
+from .metrics import CONSISTENCY, MeanIoU, VideoConsistency, compute_class_ious
 
 logger = logging.getLogger(__name__)
 MASKS_FOLDER = "masks"
@@ -99,7 +99,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
             if len(recent) >= length:
                 run = list(recent)[-length:]
                 mvc[name].update(*(torch.stack(maps) for maps in zip(*run, strict=True)))
-    ious = class_ious(miou.matrix)
+    ious = compute_class_ious(miou.matrix)
     named, names = _names(result, masks)
     return Scores(
         len(truth),
@@ -128,7 +128,7 @@ def _pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple
 
 def _masks_by_number(result: Path, masks: Path) -> dict[int, Path]:
     """Return the masks by the number of their frame: the frame of the same name, where the result tells the names."""
-    names = json_object(result / RECORD_FILE).get(FRAME_NAMES)
+    names = read_json_object(result / RECORD_FILE).get(FRAME_NAMES)
     if not isinstance(names, list) or not masks.is_dir():
         return _numbered(masks, "MASKS")
     numbers = {str(name): number for number, name in enumerate(names)}
@@ -154,13 +154,13 @@ def _numbered(folder: Path, name: str) -> dict[int, Path]:
 
 def _names(result: Path, masks: Path) -> tuple[bool, dict[int, str]]:
     """Return whether an anchor mask named the clusters, and the names of labels by the clip's ``meta.json``."""
-    record, meta = json_object(result / RECORD_FILE), json_object(masks.parent / "meta.json")
+    record, meta = read_json_object(result / RECORD_FILE), read_json_object(masks.parent / "meta.json")
     classes = meta.get("classes", [])
     names = dict(enumerate(map(str, classes))) if isinstance(classes, list) else {}
     return bool(record.get("anchor_mask", True)), names
 
 
-def json_object(path: Path) -> dict[str, object]:
+def read_json_object(path: Path) -> dict[str, object]:
     """Return the JSON object of a file, or an empty one where there is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

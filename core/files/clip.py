@@ -165,7 +165,7 @@ def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeChec
         )
     fps, times = (stream.fps, stream.variable_times()) if stream else (None, None)
     names = None if stream else tuple(file.stem for file in source.files())
-    return Clip(source, ClipInfo(path.name, count, size, fps, times, fingerprint_of(source.files()), names))
+    return Clip(source, ClipInfo(path.name, count, size, fps, times, fingerprint_clip(source.files()), names))
 
 
 def _open_folder(folder: Path) -> tuple[_Frames, int, VideoStream | None]:
@@ -207,7 +207,7 @@ def _check(
     return size, count
 
 
-def fingerprint_of(paths: Sequence[Path]) -> str:
+def fingerprint_clip(paths: Sequence[Path]) -> str:
     """Return the SHA-256 of the content of ``paths`` in order."""
     total = hashlib.sha256()
     for path in paths:

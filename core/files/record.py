@@ -92,7 +92,7 @@ class RunResult(NamedTuple):
     finished: bool
 
 
-def record_lines(run: RunDescription, result: RunResult) -> Iterator[str]:
+def write_record_lines(run: RunDescription, result: RunResult) -> Iterator[str]:
     """Yield the content of `segmentation.json` piece by piece; its length grows with the clip."""
     totals: Counter[int] = Counter()
     for area in result.areas:
@@ -106,7 +106,7 @@ def record_lines(run: RunDescription, result: RunResult) -> Iterator[str]:
         "seed": run.settings.sampling.seed,
         "fps": run.clip.fps,
         "frame_times": run.clip.times,
-        "versions": versions(),
+        "versions": list_versions(),
         "regions": [
             {"label": r.label, "name": r.name, "color": result.colors[r.label], "area": totals[r.label]}
             for r in result.regions
@@ -126,21 +126,21 @@ def require_same_run(earlier: str, run: RunDescription) -> None:
         InputError: the record is no record, or something that decides labels differs; the message names it.
     """
     try:
-        before = flattened(json.loads(earlier))
+        before = flatten(json.loads(earlier))
     except ValueError as error:
         raise InputError(
             "`--resume` must find a readable segmentation.json, but it is damaged. Start anew with --overwrite."
         ) from error
-    now = flattened(json.loads(json.dumps(_decisive(run))))
+    now = flatten(json.loads(json.dumps(_decisive(run))))
     for name, value in now.items():
         if name not in _NOT_COMPARED and before.get(name) != value:
             raise InputError(
-                f"`--resume` must continue the same run, but `{name}` is {short(value)} and was "
-                f"{short(before.get(name))}. Use the earlier value, or start anew with --overwrite."
+                f"`--resume` must continue the same run, but `{name}` is {shorten(value)} and was "
+                f"{shorten(before.get(name))}. Use the earlier value, or start anew with --overwrite."
             )
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages in use."""
     found = {package: _version(package) for package in _PACKAGES}
     return {"python": platform.python_version(), **{name: text for name, text in found.items() if text is not None}}
@@ -174,17 +174,17 @@ def _decisive(run: RunDescription) -> dict[str, Any]:
     }
 
 
-def flattened(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401, JSON
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401, JSON
     """Return nested dictionaries as one, with names such as ``settings.frame.max_side``."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat: dict[str, Any] = {}
     for name, item in value.items():
-        flat.update(flattened(item, f"{prefix}.{name}" if prefix else name))
+        flat.update(flatten(item, f"{prefix}.{name}" if prefix else name))
     return flat
 
 
-def short(value: object) -> str:
+def shorten(value: object) -> str:
     """Return a value as short text; fingerprints are cut."""
     text = str(value)
     return f"{text[:12]}..." if len(text) > 40 else text

@@ -22,7 +22,7 @@ from ..method.pipeline import ScanState
 from ..regions.palette import PALETTE
 from ..types import InputError, Progress, Region, no_progress
 from .images import read_labels
-from .record import RunDescription, RunResult, record_lines, require_same_run
+from .record import RunDescription, RunResult, require_same_run, write_record_lines
 
 LABELS_FOLDER, OVERLAY_FILE, LEGEND_FILE = "labels", "overlay.mp4", "legend.png"
 RECORD_FILE, STATE_FILE = "segmentation.json", "resume.safetensors"
@@ -103,7 +103,7 @@ class ResultFolder:
         try:
             self._probe(next(path for path in (self.path, *self.path.absolute().parents) if path.exists()))
         except OSError as error:
-            raise unwritable(self.path, error, self.place) from error
+            raise describe_unwritable(self.path, error, self.place) from error
 
     def prepare(self, num_pixels: int) -> None:
         """Make the folder and check before any long work that the result can be written.
@@ -119,7 +119,7 @@ class ResultFolder:
             self._probe(self.path)
             free = shutil.disk_usage(self.path).free
         except OSError as error:
-            raise unwritable(self.path, error, self.place) from error
+            raise describe_unwritable(self.path, error, self.place) from error
         needed = int(num_pixels * MIN_BYTES_PER_PIXEL)
         if free < needed:
             raise InputError(
@@ -154,7 +154,7 @@ class ResultFolder:
         """
         for number, label_map in enumerate(maps, start):
             buffer = io.BytesIO()
-            label_image(label_map).save(buffer, "PNG")
+            make_label_image(label_map).save(buffer, "PNG")
             self._write(self._label_file(number), [buffer.getvalue()])
             progress("label maps", number + 1 - start, len(maps))
 
@@ -169,7 +169,7 @@ class ResultFolder:
 
     def write_record(self, run: RunDescription, result: RunResult) -> None:
         """Write `segmentation.json`."""
-        self._write(self.path / RECORD_FILE, (line.encode() for line in record_lines(run, result)))
+        self._write(self.path / RECORD_FILE, (line.encode() for line in write_record_lines(run, result)))
 
     def write_legend(self, legend: Tensor) -> None:
         """Write the legend, ``(H,W,3)`` uint8."""
@@ -198,7 +198,7 @@ class ResultFolder:
             write(partial)
             os.replace(partial, target)  # noqa: PTH105, atomic on every platform
         except OSError as error:
-            raise unwritable(self.path, error, self.place) from error
+            raise describe_unwritable(self.path, error, self.place) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -222,29 +222,29 @@ class ResultFolder:
         probe.unlink()
 
 
-def label_image(label_map: Tensor) -> Image.Image:
+def make_label_image(label_map: Tensor) -> Image.Image:
     """Return ``label_map`` ``(H,W)`` uint8 as a palette image whose index is the label."""
     image = Image.fromarray(label_map.cpu().numpy().astype(np.uint8))
     image.putpalette(PALETTE.flatten().tolist())
     return image
 
 
-def areas_of(label_map: Tensor) -> dict[int, int]:
+def count_areas(label_map: Tensor) -> dict[int, int]:
     """Return the number of pixels of each label that occurs.
 
-    >>> areas_of(torch.tensor([[0, 3], [3, 3]], dtype=torch.uint8))
+    >>> count_areas(torch.tensor([[0, 3], [3, 3]], dtype=torch.uint8))
     {0: 1, 3: 3}
     """
     labels, counts = torch.unique(label_map, return_counts=True)
     return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
-def colors_of(regions: Sequence[Region]) -> dict[int, str]:
+def list_colors(regions: Sequence[Region]) -> dict[int, str]:
     """Return the color of each region as ``#rrggbb``."""
     return {region.label: "#{:02x}{:02x}{:02x}".format(*PALETTE[region.label].tolist()) for region in regions}
 
 
-def unwritable(path: Path, error: OSError, place: Place) -> InputError:
+def describe_unwritable(path: Path, error: OSError, place: Place) -> InputError:
     """Return what to say when writing below ``path`` failed."""
     remedy = "Choose a folder that you may write to."
     if error.errno in _DISK_FULL:

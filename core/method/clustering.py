@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 from torch import Tensor
 
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig, WindowConfig
-from ..types import Features, InputError, Progress, Region, Seeds, no_progress, require_finite, require_shape
+from ..types import AnchorLabels, Features, InputError, Progress, Region, no_progress, require_finite, require_shape
 
 
-def normalized(tokens: Tensor) -> Tensor:
+def normalize_tokens(tokens: Tensor) -> Tensor:
     """Divide each token by its largest absolute component; a token of zeros stays as it is.
 
     Reference code: the same, with NaN for a token of zeros. Applied before K-means and the nearest neighbors.
@@ -34,7 +34,7 @@ def normalized(tokens: Tensor) -> Tensor:
     Raises:
         InputError: a token is NaN or infinite.
 
-    >>> normalized(torch.tensor([[1.0, -4.0], [0.0, 0.0]])).tolist()
+    >>> normalize_tokens(torch.tensor([[1.0, -4.0], [0.0, 0.0]])).tolist()
     [[0.25, -1.0], [0.0, 0.0]]
     """
     require_finite("tokens", tokens)
@@ -79,7 +79,7 @@ def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress
         for _ in range(config.num_restarts):
             starts.append(kmeans_plusplus(points, config.num_clusters, random_state=random_state)[0])
             progress("K-means runs", (len(starts) + 1) // 2, config.num_restarts)  # a start counts as half of a run
-        for run in workers.map(partial(_lloyd, points), starts):
+        for run in workers.map(partial(_run_lloyd, points), starts):
             runs.append(run)
             progress("K-means runs", (len(starts) + len(runs) + 1) // 2, config.num_restarts)
     best = min(runs, key=attrgetter("inertia_"))  # the first of equals
@@ -91,11 +91,11 @@ def _use_one_thread() -> None:
     threadpool_limits(limits=1, user_api="openmp")
 
 
-def _lloyd(points: np.ndarray, start: np.ndarray) -> KMeans:
+def _run_lloyd(points: np.ndarray, start: np.ndarray) -> KMeans:
     return KMeans(len(start), init=start, n_init=1).fit(points)
 
 
-def automatic_num_clusters(tokens: Tensor, granularity: float, seed: int, *, progress: Progress = no_progress) -> int:
+def choose_num_clusters(tokens: Tensor, granularity: float, seed: int, *, progress: Progress = no_progress) -> int:
     """Choose the number of clusters: the least that explain a share of the variance of the tokens.
 
     The explained share is 1 less the mean squared distance to the nearest center over that to the mean. It grows with
@@ -120,13 +120,13 @@ def automatic_num_clusters(tokens: Tensor, granularity: float, seed: int, *, pro
     while low < high:
         middle = (low + high) // 2
         centers = cluster_tokens(tokens, ClusterConfig(middle, num_restarts=1), seed)
-        left = float((tokens.cpu() - centers[nearest_center(tokens, centers)]).square().sum())
+        left = float((tokens.cpu() - centers[find_nearest_centers(tokens, centers)]).square().sum())
         low, high = (low, middle) if left <= (1 - granularity) * total else (middle + 1, high)
         progress("number of clusters", span - (high - low), span)
     return low
 
 
-def nearest_center(tokens: Tensor, centers: Tensor) -> Tensor:
+def find_nearest_centers(tokens: Tensor, centers: Tensor) -> Tensor:
     """Return for each token the index of the nearest center; ties go to the smallest index.
 
     Args:
@@ -161,7 +161,7 @@ def cluster_anchor(
         seed: of K-means.
         anchor: index of the anchor frame, in [0, T).
         window_length: frames of a window; the window that holds the anchor is the one that K-means sees.
-        progress: called as by `automatic_num_clusters` and `cluster_tokens`.
+        progress: called as by `choose_num_clusters` and `cluster_tokens`.
 
     Returns:
         ``(h,w)`` int64 clusters in [0, K), on the CPU.
@@ -176,16 +176,16 @@ def cluster_anchor(
         )
     start = anchor - anchor % window_length
     seen = slice(anchor, anchor + 1) if config.fit_frames == "anchor" else slice(start, start + window_length)
-    tokens = normalized(features.queries[seen])
+    tokens = normalize_tokens(features.queries[seen])
     shown = tokens[anchor - (seen.start or 0)]
     if config.num_clusters == 0:
-        number = automatic_num_clusters(shown, config.granularity, seed, progress=progress)
+        number = choose_num_clusters(shown, config.granularity, seed, progress=progress)
         config = replace(config, num_clusters=number)
     centers = cluster_tokens(tokens.flatten(0, 1), config, seed, progress=progress)
-    return nearest_center(shown, centers).reshape(features.grid)
+    return find_nearest_centers(shown, centers).reshape(features.grid)
 
 
-def seeds_from_clusters(cluster_map: Tensor, anchor: int = 0) -> Seeds:
+def name_clusters_by_number(cluster_map: Tensor, anchor: int = 0) -> AnchorLabels:
     """Take the clusters that occur as regions called ``region 0``, ``region 1``, ... after their label.
 
     Args:
@@ -193,11 +193,11 @@ def seeds_from_clusters(cluster_map: Tensor, anchor: int = 0) -> Seeds:
         anchor: index of the anchor frame.
 
     Returns:
-        The seeds of a segmentation without class names.
+        The anchor labels of a segmentation without class names.
 
     Raises:
         InputError: ``cluster_map`` has not two axes.
     """
     require_shape("cluster_map", cluster_map, "h w")
     regions = tuple(Region(label, f"region {label}") for label in torch.unique(cluster_map, sorted=True).tolist())
-    return Seeds(anchor, cluster_map, regions)
+    return AnchorLabels(anchor, cluster_map, regions)

@@ -19,7 +19,7 @@ class SceneContext:
     """Labeled tokens by which the next window is labeled. Immutable: an update returns a new context.
 
     Attributes:
-        tokens: ``(M,C)`` float32, normalized as `clustering.normalized` does.
+        tokens: ``(M,C)`` float32, normalized as `clustering.normalize_tokens` does.
         labels: ``(M,)`` int64.
         config: number of neighbors, and what is remembered.
         num_anchor: how many tokens at the front are the anchor frame's and stay in every update.

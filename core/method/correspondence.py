@@ -72,7 +72,7 @@ def match_cells(matching: Tensor, config: RefinementConfig) -> Tensor:
     return torch.stack(pairs) if pairs else torch.empty(0, matching.shape[1], dtype=torch.int64)
 
 
-def follow(matches: Tensor) -> Tensor:
+def follow_matches(matches: Tensor) -> Tensor:
     """Follow the matches from every cell of the first frame.
 
     Args:
@@ -180,7 +180,7 @@ def _vote_by_track(labels: Tensor, matches: Tensor, good: Tensor, starts: Tensor
 
     Ties go to the label that the track meets first. Cells that no track reaches keep their label (reference code).
     """
-    cells = follow(matches)  # (T,N)
+    cells = follow_matches(matches)  # (T,N)
     passed = good.gather(1, cells[:-1]).cumprod(0).bool()  # (T-1,N): no bad match so far
     inside = torch.cat([torch.ones_like(cells[:1], dtype=torch.bool), passed])
     if config.bad_match == "drop":

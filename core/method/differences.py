@@ -13,13 +13,13 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..config.parts import DifferenceConfig
-from ..types import CoarseMaps, region_labels, require_finite, require_shape
-from .enlarging import enlarged_labels
-from .filters import blurred, enlarged_masks, filtered, normalized_maps
-from .published import eight_bit_scores
+from ..types import CoarseMaps, list_labels, require_finite, require_shape
+from .enlarging import enlarge_nearest
+from .filters import blur_maps, enlarge_masks, filter_maps, normalize_maps
+from .published import score_eight_bit
 
 
-def label_scores(
+def score_labels(
     plus: Tensor,
     minus: Tensor,
     masks: Tensor,
@@ -48,16 +48,16 @@ def label_scores(
     """
     require_shape("masks", masks, "B h w", B=len(plus))
     if config.precision == "8bit":
-        return eight_bit_scores(plus, minus, masks, frame_size, config)
-    maps = blurred(difference_map(plus, minus), config)
+        return score_eight_bit(plus, minus, masks, frame_size, config)
+    maps = blur_maps(compute_difference_map(plus, minus), config)
     size = (int(maps.shape[1]), int(maps.shape[2]))
     if config.normalize:
-        maps = normalized_maps(maps, None if owners is None else enlarged_labels(owners, size).to(maps.device))
-    scores = filtered(maps, enlarged_masks(masks, size).to(maps), config.filter_strength)
+        maps = normalize_maps(maps, None if owners is None else enlarge_nearest(owners, size).to(maps.device))
+    scores = filter_maps(maps, enlarge_masks(masks, size).to(maps), config.filter_strength)
     return F.interpolate(scores[:, None], frame_size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def difference_map(plus: Tensor, minus: Tensor) -> Tensor:
+def compute_difference_map(plus: Tensor, minus: Tensor) -> Tensor:
     """Return the Euclidean distance in RGB of two pictures, per pixel (paper 3).
 
     Values are clamped to [0, 1] first: the paper compares pictures, and a decode far out of range in a few pixels
@@ -79,15 +79,15 @@ def difference_map(plus: Tensor, minus: Tensor) -> Tensor:
     return difference.square().sum(-1).sqrt()
 
 
-def initial_maps(coarse: CoarseMaps, frame_size: tuple[int, int], config: DifferenceConfig) -> Tensor:
+def make_initial_maps(coarse: CoarseMaps, frame_size: tuple[int, int], config: DifferenceConfig) -> Tensor:
     """Return the labels ``(T,*frame_size)`` uint8, on the CPU, of pixels that answer to no modulation at all.
 
     The label of the coarse cell they lie in, so that a frame of one label is that label. Reference code (``8bit``): the
     lowest label of all, whether it occurs in the frame or not.
     """
     if config.precision == "8bit":
-        return torch.full((len(coarse.maps), *frame_size), min(region_labels(coarse.regions)), dtype=torch.uint8)
-    return enlarged_labels(coarse.maps.cpu(), frame_size).to(torch.uint8)
+        return torch.full((len(coarse.maps), *frame_size), min(list_labels(coarse.regions)), dtype=torch.uint8)
+    return enlarge_nearest(coarse.maps.cpu(), frame_size).to(torch.uint8)
 
 
 class RunningArgmax:
@@ -101,7 +101,7 @@ class RunningArgmax:
     """
 
     def __init__(self, initial: Tensor) -> None:
-        """Start from ``initial`` ``(T,H,W)`` uint8 (see `initial_maps`)."""
+        """Start from ``initial`` ``(T,H,W)`` uint8 (see `make_initial_maps`)."""
         require_shape("initial", initial, "T H W")
         self.maps = initial.clone()
         self._best = torch.zeros(initial.shape, dtype=torch.float64)

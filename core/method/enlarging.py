@@ -7,13 +7,13 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..config.parts import EnlargingConfig
-from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, no_progress, region_labels, require_shape
+from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, list_labels, no_progress, require_shape
 
 LABELS_AT_A_TIME = 4
 """Labels filtered in one call: bounds the memory."""
 
 
-def guided_map(cells: Tensor, picture: Tensor, frame_size: tuple[int, int], config: EnlargingConfig) -> Tensor:
+def enlarge_guided(cells: Tensor, picture: Tensor, frame_size: tuple[int, int], config: EnlargingConfig) -> Tensor:
     """Return the label of each pixel: that whose coarse mask, filtered along the picture's edges, is largest.
 
     Guided filter (He, Sun & Tang, TPAMI 2013) with the colors of the picture as guide; kornia's implementation.
@@ -36,13 +36,13 @@ def guided_map(cells: Tensor, picture: Tensor, frame_size: tuple[int, int], conf
     chosen = torch.zeros(frame_size, dtype=torch.uint8, device=picture.device)
     for group in torch.split(labels, LABELS_AT_A_TIME):
         masks = (cells.to(picture.device) == group[:, None, None]).float()[None]
-        scores, indices = _filtered(masks, guide, frame_size, config).max(0)
+        scores, indices = _filter_masks(masks, guide, frame_size, config).max(0)
         wins = scores > best
         best[wins], chosen[wins] = scores[wins], group.to(torch.uint8)[indices[wins]]
     return chosen.cpu()
 
 
-def _filtered(masks: Tensor, guide: Tensor, frame_size: tuple[int, int], config: EnlargingConfig) -> Tensor:
+def _filter_masks(masks: Tensor, guide: Tensor, frame_size: tuple[int, int], config: EnlargingConfig) -> Tensor:
     """Return masks ``(1,L,h,w)`` at ``frame_size``, filtered along the edges of ``guide`` ``(1,3,H,W)``."""
     from kornia.filters import guided_blur  # noqa: PLC0415, takes a second to import
 
@@ -53,7 +53,7 @@ def _filtered(masks: Tensor, guide: Tensor, frame_size: tuple[int, int], config:
     return F.interpolate(smooth, frame_size, mode="bilinear", align_corners=False)[0]
 
 
-def enlarge(
+def enlarge_maps(
     coarse: CoarseMaps, features: Features, config: EnlargingConfig, progress: Progress = no_progress
 ) -> LabelMaps:
     """Return coarse maps enlarged without the model.
@@ -68,17 +68,17 @@ def enlarge(
         InputError: the guided filter is asked for and the features came without pictures.
     """
     if config.method == "bilinear":
-        return bilinear(coarse, features.frame_size, progress)
+        return enlarge_bilinear(coarse, features.frame_size, progress)
     if features.pictures is None:
         raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
     maps = []
     for index, (cells, picture) in enumerate(zip(coarse.maps, features.pictures, strict=True)):
-        maps.append(guided_map(cells, picture, features.frame_size, config))
+        maps.append(enlarge_guided(cells, picture, features.frame_size, config))
         progress("upsampling", index + 1, len(coarse.maps))
     return LabelMaps(torch.stack(maps), coarse.regions)
 
 
-def bilinear(coarse: CoarseMaps, frame_size: tuple[int, int], progress: Progress = no_progress) -> LabelMaps:
+def enlarge_bilinear(coarse: CoarseMaps, frame_size: tuple[int, int], progress: Progress = no_progress) -> LabelMaps:
     """Enlarge coarse maps: bilinear per label, the largest wins, ties to the smallest label.
 
     ``progress`` is called with stage ``upsampling`` in frames.
@@ -87,7 +87,7 @@ def bilinear(coarse: CoarseMaps, frame_size: tuple[int, int], progress: Progress
     for frame in coarse.maps.cpu():
         best = torch.zeros(frame_size)
         chosen = torch.zeros(frame_size, dtype=torch.uint8)
-        for label in region_labels(coarse.regions):
+        for label in list_labels(coarse.regions):
             mask = (frame == label).float()[None, None]
             score = F.interpolate(mask, frame_size, mode="bilinear", align_corners=False)[0, 0]
             chosen[score > best] = label
@@ -97,7 +97,7 @@ def bilinear(coarse: CoarseMaps, frame_size: tuple[int, int], progress: Progress
     return LabelMaps(torch.stack(maps), coarse.regions)
 
 
-def enlarged_labels(cells: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarge_nearest(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Return labels ``(...,h,w)`` enlarged to ``size`` without interpolation: each pixel has that of its cell."""
     flat = cells.reshape(-1, 1, *cells.shape[-2:]).double()
     return F.interpolate(flat, size, mode="nearest-exact").reshape(*cells.shape[:-2], *size).to(cells.dtype)

@@ -13,8 +13,8 @@ from ..backbones.protocol import Backbone, Denoiser, VideoBackbone
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS
 from ..config.settings import Settings
 from ..progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
-from .frames import model_size
-from .windows import spans
+from .frames import fit_size
+from .windows import split_spans
 
 TAIL_SHARE = 0.35
 """Cost of a modulated step, which starts behind the modulated block, in UNet calls (measured on a CPU with the demo
@@ -54,7 +54,7 @@ def measure_costs(
     Returns:
         Seconds.
     """
-    height, width = model_size(frame_size, settings.frame)
+    height, width = fit_size(frame_size, settings.frame)
     picture = torch.full((1, height, width, 3), 0.5)
     latents = backbone.encode(picture)
     condition = 0.0
@@ -93,14 +93,14 @@ def _window_call(window: Backbone, latents: Tensor, settings: Settings) -> float
     return min(alone, _call(window, latents.contiguous(), settings) / len(latents))
 
 
-def frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> float:
+def estimate_frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> float:
     """Return the seconds that a frame takes if it holds ``num_labels`` regions, without the decoding of others.
 
     Scene context, refinement and the writing of files are left out: they are small beside a UNet call. A frame that a
-    video model sees again, in a window that is shifted back, takes as long but for `decode_seconds`.
+    video model sees again, in a window that is shifted back, takes as long but for `estimate_decode_seconds`.
 
     >>> settings = Settings()  # 2 steps before the features, 3 plain steps, and for each of two signs 2.05 and a decode
-    >>> round(frame_seconds(UnitCosts(0.0, 1.0, 0.0), settings, 10), 3)
+    >>> round(estimate_frame_seconds(UnitCosts(0.0, 1.0, 0.0), settings, 10), 3)
     46.35
     """
     config, last = settings.modulation, settings.sampling.num_steps
@@ -114,18 +114,24 @@ def frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> floa
     steps = last - config.step if config.steps == "all" else 1
     plain = config.step - settings.start_step + steps
     modulated = tail + (steps - 1) * replay
-    return seconds + (plain + 2 * passes * modulated) * costs.predict + decode_seconds(costs, settings, num_labels)
+    return (
+        seconds
+        + (plain + 2 * passes * modulated) * costs.predict
+        + estimate_decode_seconds(costs, settings, num_labels)
+    )
 
 
-def decode_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> float:
+def estimate_decode_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> float:
     """Return the seconds that a frame takes for decoding if it holds ``num_labels`` regions."""
     return 2 * _num_passes(settings, num_labels) * costs.decode
 
 
-def run_seconds(costs: UnitCosts, settings: Settings, num_labels: int, num_frames: int, first: int = 0) -> float:
+def estimate_run_seconds(
+    costs: UnitCosts, settings: Settings, num_labels: int, num_frames: int, first: int = 0
+) -> float:
     """Return the seconds for a clip of ``num_frames`` whose frames before ``first`` are finished.
 
-    A video model sees whole windows, so that frames of the last ones may count twice (`windows.spans`).
+    A video model sees whole windows, so that frames of the last ones may count twice (`windows.split_spans`).
 
     Args:
         costs: of the model.
@@ -137,11 +143,11 @@ def run_seconds(costs: UnitCosts, settings: Settings, num_labels: int, num_frame
     Returns:
         Seconds.
     """
-    seconds = frame_seconds(costs, settings, num_labels)
+    seconds = estimate_frame_seconds(costs, settings, num_labels)
     if not settings.video.frames:
         return (num_frames - first) * seconds
-    again = seconds - decode_seconds(costs, settings, num_labels)
-    left = [span for span in spans(num_frames, settings) if span.kept.start >= first]
+    again = seconds - estimate_decode_seconds(costs, settings, num_labels)
+    left = [span for span in split_spans(num_frames, settings) if span.kept.start >= first]
     return sum(len(span.kept) * seconds + span.num_finished * again + costs.condition for span in left)
 
 
@@ -152,7 +158,7 @@ def _num_passes(settings: Settings, num_labels: int) -> int:
     return min(num_labels, SHARED_PASSES) if settings.modulation.shared else num_labels
 
 
-def stage_shares(settings: Settings) -> Mapping[str, float]:
+def expect_stage_shares(settings: Settings) -> Mapping[str, float]:
     """Return the stages of a window and their expected shares of its time."""
     if settings.modulation.enabled:
         return STAGE_SHARES
@@ -179,7 +185,7 @@ def announce(
     """
     regions = settings.cluster.num_clusters or MAX_AUTOMATIC_CLUSTERS
     costs = measure_costs(backbone, frame_size, settings, num_frames)
-    seconds = run_seconds(costs, settings, regions, num_frames, first)
+    seconds = estimate_run_seconds(costs, settings, regions, num_frames, first)
     work = f"{num_frames - first} frames at most, with {regions} regions in each ({settings.quality})"
     progress.announce(seconds, work)
 

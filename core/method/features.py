@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ..backbones.protocol import Backbone, Denoiser, VideoBackbone
-from ..backbones.schedule import edm_sigmas, sampling_sigmas
+from ..backbones.schedule import make_edm_sigmas, make_sigmas
 from ..config.parts import SamplingConfig
-from ..config.settings import Settings, changed
+from ..config.settings import Settings, replace_parts
 from ..types import PIXELS_PER_LATENT, Features, InputError, Progress, VideoWindow, no_progress
 from .frames import FrameSource, check_frames, coarse_grid, fit_frames
-from .sampling import add_noise, euler_step, frame_noise, video_window_noise, window_noise
-from .windows import Span, require_kind, spans
+from .sampling import add_noise, draw_frame_noise, draw_video_window_noise, draw_window_noise, euler_step
+from .windows import Span, require_kind, split_spans
 
 
 def extract_features(
@@ -54,7 +54,7 @@ def extract_features(
     latents, noise = _latents_and_noise(backbone, sized, settings.sampling, first_frame)
     shape = tuple(latents.shape[1:])
     count, batch = len(latents), backbone.batch_size(shape)
-    sigmas = sampling_sigmas(backbone.training_sigmas, settings.sampling.num_steps)
+    sigmas = make_sigmas(backbone.training_sigmas, settings.sampling.num_steps)
 
     def job(denoiser: Denoiser) -> list[tuple[Tensor, Tensor]]:
         parts = []
@@ -75,15 +75,15 @@ def _latents_and_noise(
     """Return clean latents and the noise to add, both ``(T,4,H/8,W/8)``."""
     shape = (4, frames.shape[1] // PIXELS_PER_LATENT, frames.shape[2] // PIXELS_PER_LATENT)
     if config.noise == "window":
-        posterior_noise, noise = window_noise(config.seed, (len(frames), *shape))
+        posterior_noise, noise = draw_window_noise(config.seed, (len(frames), *shape))
     else:
         numbers = range(first_frame, first_frame + len(frames))
-        noise = frame_noise(config.seed, numbers, shape)
-        posterior_noise = frame_noise(config.seed + 1, numbers, shape) if config.posterior == "sample" else noise
+        noise = draw_frame_noise(config.seed, numbers, shape)
+        posterior_noise = draw_frame_noise(config.seed + 1, numbers, shape) if config.posterior == "sample" else noise
     return backbone.encode(frames, posterior_noise if config.posterior == "sample" else None), noise
 
 
-def window_features(
+def extract_window_features(
     backbone: Backbone, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
 ) -> Features:
     """Return the features of the frames of ``span``; `Features.kept` are those whose results count.
@@ -91,13 +91,13 @@ def window_features(
     Args:
         backbone: the diffusion model.
         source: the frames.
-        span: of `windows.spans`.
+        span: of `windows.split_spans`.
         settings: frame size, sampling and feature settings.
         progress: called as ``("features", done, total)`` in frames.
     """
     frames = source.read(span.frames.start, span.frames.stop)
     features = extract_features(backbone, frames, settings, first_frame=span.frames.start, progress=progress)
-    return keep_only(features, span)
+    return mark_finished(features, span)
 
 
 def read_queries(
@@ -159,8 +159,8 @@ def extract_video_features(
     draws = _Draws(settings, first_frame, len(frames), size)
     latents = backbone.encode(frames, draws.posterior)
     queries, matching, seen = [], [], []
-    short = changed(settings, window={"tail": "short"})
-    for span in spans(len(frames), short):
+    short = replace_parts(settings, window={"tail": "short"})
+    for span in split_spans(len(frames), short):
         start, stop = span.frames.start, span.frames.stop
         conditioning = backbone.condition(frames[start], draws.of_image(start), settings.video)
         window = backbone.conditioned(conditioning, settings.video)
@@ -177,7 +177,7 @@ def extract_video_features(
     return Features(queries_of_all, matching_of_all, latents, draws.noise, grid, frame_size, video=tuple(seen))
 
 
-def keep_only(features: Features, span: Span) -> Features:
+def mark_finished(features: Features, span: Span) -> Features:
     """Return the features of one window with the frames in front that are finished already marked as such."""
     if not features.video:
         return features
@@ -189,7 +189,7 @@ def _queries(
     backbone: Backbone, latents: Tensor, noise: Tensor, settings: Settings, after_step: Callable[[int, int], None]
 ) -> tuple[Tensor, Tensor]:
     """Return aggregated and matching queries ``(T,N,C)`` of a window."""
-    sigmas = edm_sigmas(settings.sampling.num_steps)
+    sigmas = make_edm_sigmas(settings.sampling.num_steps)
 
     def job(denoiser: Denoiser) -> tuple[Tensor, Tensor]:
         return read_queries(denoiser, latents, noise, sigmas, settings, after_step)
@@ -210,18 +210,18 @@ class _Draws:
         shape, seed = (4, size[0] // PIXELS_PER_LATENT, size[1] // PIXELS_PER_LATENT), settings.sampling.seed
         self._image: Tensor | None = None
         if settings.sampling.noise == "window":
-            posterior, self._image, self.noise = video_window_noise(seed, (count, *shape))
+            posterior, self._image, self.noise = draw_video_window_noise(seed, (count, *shape))
         else:
             numbers = range(first_frame, first_frame + count)
-            self.noise = frame_noise(seed, numbers, shape)
-            posterior = frame_noise(seed + 1, numbers, shape)
+            self.noise = draw_frame_noise(seed, numbers, shape)
+            posterior = draw_frame_noise(seed + 1, numbers, shape)
         self.posterior = posterior if settings.sampling.posterior == "sample" else None
 
     def of_image(self, start: int) -> Tensor:
         """Return the noise ``(3,H,W)`` on the frame that conditions the window which begins at ``start``."""
         if self._image is not None:
             return self._image
-        return frame_noise(self._sampling.seed + 2, (self._first + start,), (3, *self._size))[0]
+        return draw_frame_noise(self._sampling.seed + 2, (self._first + start,), (3, *self._size))[0]
 
 
 def require_conditioned(features: Features, *, is_video: bool) -> None:

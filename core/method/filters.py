@@ -13,7 +13,7 @@ GRAY_LEVEL = 1 / 255
 """One level of an 8-bit picture: smaller maxima are noise, which normalizing must not blow up."""
 
 
-def blurred(maps: Tensor, config: DifferenceConfig) -> Tensor:
+def blur_maps(maps: Tensor, config: DifferenceConfig) -> Tensor:
     """Blur maps ``(B,H,W)`` with a Gaussian window; beyond the border they are mirrored without repeating the edge.
 
     Equal to OpenCV's ``GaussianBlur`` with ``BORDER_REFLECT_101``.
@@ -35,12 +35,12 @@ def blurred(maps: Tensor, config: DifferenceConfig) -> Tensor:
     return F.conv2d(rows, kernel.view(1, 1, size, 1))[:, 0]
 
 
-def normalized_maps(maps: Tensor, owners: Tensor | None = None) -> Tensor:
+def normalize_maps(maps: Tensor, owners: Tensor | None = None) -> Tensor:
     """Divide each of the maps ``(B,H,W)`` by its maximum, or by one gray level if that is larger.
 
     With ``owners`` ``(B,H,W)`` int64 in [0, 255], each pixel by the maximum of the pixels with its owner.
 
-    >>> normalized_maps(torch.tensor([[[0.0, 0.5]]])).tolist()
+    >>> normalize_maps(torch.tensor([[[0.0, 0.5]]])).tolist()
     [[[0.0, 1.0]]]
     """
     if owners is None:
@@ -50,7 +50,7 @@ def normalized_maps(maps: Tensor, owners: Tensor | None = None) -> Tensor:
     return maps / largest.gather(1, flat).reshape(maps.shape).clamp(min=GRAY_LEVEL)
 
 
-def filtered(maps: Tensor, masks: Tensor, strength: float) -> Tensor:
+def filter_maps(maps: Tensor, masks: Tensor, strength: float) -> Tensor:
     """Weigh difference maps by ``strength`` outside the masks (paper Eq. 6).
 
     Args:
@@ -61,7 +61,7 @@ def filtered(maps: Tensor, masks: Tensor, strength: float) -> Tensor:
     return maps * masks + strength * maps * (1 - masks)
 
 
-def enlarged_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarge_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Return masks ``(B,h,w)`` enlarged to ``size`` with soft edges, ``(B,*size)`` float32 in [0, 1] (bicubic)."""
     soft = F.interpolate(masks[:, None].float(), size, mode="bicubic", align_corners=False)
     return soft[:, 0].clamp(0, 1)

@@ -12,15 +12,15 @@ from ..config.parts import FrameConfig
 from ..types import PIXELS_PER_CELL, SIDE_MULTIPLE, Grid, InputError, require_shape
 
 
-def model_size(frame_size: tuple[int, int], config: FrameConfig) -> tuple[int, int]:
+def fit_size(frame_size: tuple[int, int], config: FrameConfig) -> tuple[int, int]:
     """Return the size ``(H, W)`` in pixels at which frames of ``frame_size`` are processed.
 
     The longer side is reduced to ``config.max_side`` when that is set, never enlarged, then both sides are rounded to
     multiples of 64, at least 64.
 
-    >>> model_size((480, 854), FrameConfig(max_side=448))
+    >>> fit_size((480, 854), FrameConfig(max_side=448))
     (256, 448)
-    >>> model_size((480, 854), FrameConfig(rounding="floor"))
+    >>> fit_size((480, 854), FrameConfig(rounding="floor"))
     (448, 832)
     """
     longest = max(frame_size)
@@ -59,12 +59,12 @@ def check_frames(frames: Tensor) -> None:
 
 
 def fit_frames(frames: Tensor, config: FrameConfig) -> Tensor:
-    """Return ``frames`` ``(T,H,W,3)`` resized to `model_size` (bicubic, antialiased, in [0, 1]), aspect not kept.
+    """Return ``frames`` ``(T,H,W,3)`` resized to `fit_size` (bicubic, antialiased, in [0, 1]), aspect not kept.
 
     Resized frames are rounded to 8 bits before and after, on the CPU: within one gray level of the reference code's
     Pillow. Frames that have the right size stay as they are.
     """
-    height, width = model_size((int(frames.shape[1]), int(frames.shape[2])), config)
+    height, width = fit_size((int(frames.shape[1]), int(frames.shape[2])), config)
     if (height, width) == tuple(frames.shape[1:3]):
         return frames.float()
     levels = (frames.detach().cpu().float() * 255).round().clamp(0, 255).to(torch.uint8)

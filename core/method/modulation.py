@@ -15,8 +15,8 @@ from ..backbones.protocol import REPLAYED_TOGETHER, Denoiser
 from ..config.parts import ModulationConfig
 from ..config.settings import Settings
 from ..types import CoarseMaps, InputError, require_shape
-from .modulation_jobs import ModulationJob, modulation_jobs
-from .sampling import PlainPass, PlainStep, before_modulation, euler_step, modulated_levels, plain_step
+from .modulation_jobs import ModulationJob, plan_jobs
+from .sampling import PlainPass, PlainStep, euler_step, list_modulated_levels, sample_before_modulation, take_plain_step
 
 Blending = Literal["all", "first", "none"]
 CELL_LATENTS = 2
@@ -36,8 +36,8 @@ def modulate(
 ) -> Iterator[ModulatedPairs]:
     """Modulate every region of every frame with both signs (paper 4.3).
 
-    The jobs are those of `jobs_of`, in its order. On a CPU their results do not depend on ``batch_size``, elsewhere not
-    beyond float rounding.
+    The jobs are those of `list_jobs`, in its order. On a CPU their results do not depend on ``batch_size``,
+    elsewhere not beyond float rounding.
 
     Args:
         denoiser: the model.
@@ -56,7 +56,7 @@ def modulate(
         raise InputError(f"`batch_size` must be at least 1, but got {batch_size}. Pass 1 to use the least memory.")
     frames, _, height, width = plain.start.shape
     require_shape("coarse.maps", coarse.maps, "F h w", F=frames, h=height // CELL_LATENTS, w=width // CELL_LATENTS)
-    jobs = jobs_of(coarse, settings)
+    jobs = list_jobs(coarse, settings)
     replays = _Replays(denoiser, plain, settings.modulation)
     for batch in _batches(jobs, batch_size // 2):
         yield replays.pairs(batch)
@@ -80,7 +80,7 @@ def _batches(jobs: Sequence[ModulationJob], count: int) -> Iterator[list[Modulat
         yield batch
 
 
-def jobs_of(coarse: CoarseMaps, settings: Settings) -> tuple[ModulationJob, ...]:
+def list_jobs(coarse: CoarseMaps, settings: Settings) -> tuple[ModulationJob, ...]:
     """Return what is modulated.
 
     With exact differences a frame of one single label is that label everywhere. With 8-bit differences pixels whose
@@ -90,13 +90,13 @@ def jobs_of(coarse: CoarseMaps, settings: Settings) -> tuple[ModulationJob, ...]
         coarse: maps ``(F,h,w)`` int64.
         settings: modulation settings, and the precision of differences.
     """
-    return modulation_jobs(coarse, settings.modulation, keep_uniform=settings.difference.precision == "8bit")
+    return plan_jobs(coarse, settings.modulation, keep_uniform=settings.difference.precision == "8bit")
 
 
-def mask_offsets(masks: Tensor, signs: Tensor, factor: float) -> Tensor:
+def make_offsets(masks: Tensor, signs: Tensor, factor: float) -> Tensor:
     """Return what Eq. 2 adds to the modulated attention's output: ``sign * factor`` inside the masks, zero outside.
 
-    >>> mask_offsets(torch.tensor([[[True, False]]]), torch.tensor([-1.0]), 50.0).tolist()
+    >>> make_offsets(torch.tensor([[[True, False]]]), torch.tensor([-1.0]), 50.0).tolist()
     [[[-50.0, 0.0]]]
 
     Args:
@@ -156,7 +156,7 @@ class _Replays:
 
     def _sampled(self, frames: Tensor, masks: Tensor, signs: Tensor) -> Tensor:
         """Return clean latents ``(B,4,H/8,W/8)``, modulated in the first step alone, for elements ``(B,)``."""
-        offset: Tensor | None = mask_offsets(masks, signs, self.config.factor)
+        offset: Tensor | None = make_offsets(masks, signs, self.config.factor)
         latents = self.plain.start[frames]
         for index, step in enumerate(self.plain.steps):
             denoised = self.denoiser.replay(latents, step.sigma, step.cache, frames, offset)
@@ -203,20 +203,22 @@ def modulate_window(
         InputError: shapes do not fit.
     """
     config = settings.modulation
-    latents = before_modulation(denoiser, latents, sigmas, settings)
+    latents = sample_before_modulation(denoiser, latents, sigmas, settings)
     states = {(label, sign): latents.cpu() for label in masks for sign in SIGNS}
 
     def repeat(index: int, step: PlainStep) -> Tensor:
         for label, mask in masks.items():
             for sign in SIGNS:
-                offset = mask_offsets(mask, torch.full((len(mask),), sign), config.factor) if index == 0 else None
+                offset = make_offsets(mask, torch.full((len(mask),), sign), config.factor) if index == 0 else None
                 inside = mask if blends_after(index, config.blending) else None
                 states[label, sign] = _repeated(denoiser, states[label, sign], step, offset, inside)
             advance()
         return step.latents
 
-    for index, levels in enumerate(modulated_levels(sigmas, settings)):  # `repeat` alone holds a step, one at a time
-        latents = repeat(index, plain_step(denoiser, latents, levels, config))
+    for index, levels in enumerate(
+        list_modulated_levels(sigmas, settings)
+    ):  # `repeat` alone holds a step, one at a time
+        latents = repeat(index, take_plain_step(denoiser, latents, levels, config))
     return [ModulatedWindow(label, states[label, 1.0], states[label, -1.0]) for label in masks]
 
 
@@ -230,10 +232,10 @@ def _repeated(
     return (x if inside is None else blend_latents(x, step.latents, inside.to(x.device))).cpu()
 
 
-def region_masks(maps: Tensor, labels: Sequence[int], num_finished: int) -> dict[int, Tensor]:
+def mask_regions(maps: Tensor, labels: Sequence[int], num_finished: int) -> dict[int, Tensor]:
     """Return the masks ``(T,h,w)`` of regions in a window whose first frames are finished already: no cells there.
 
-    >>> region_masks(torch.tensor([[[3, 5]]]), (5,), 1)[5].tolist()
+    >>> mask_regions(torch.tensor([[[3, 5]]]), (5,), 1)[5].tolist()
     [[[False, False]], [[False, True]]]
 
     Args:

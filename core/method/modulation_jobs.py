@@ -34,13 +34,13 @@ class ModulationJob(NamedTuple):
         return tuple(torch.unique(self.owner).tolist())
 
 
-def modulation_jobs(coarse: CoarseMaps, config: ModulationConfig, *, keep_uniform: bool) -> tuple[ModulationJob, ...]:
+def plan_jobs(coarse: CoarseMaps, config: ModulationConfig, *, keep_uniform: bool) -> tuple[ModulationJob, ...]:
     """Return the jobs of all frames in order.
 
     A label that a frame lacks has none: modulation with an empty mask changes nothing, so the difference is zero.
 
     >>> coarse = CoarseMaps(torch.tensor([[[3, 5]], [[5, 5]]]), ())
-    >>> [(job.frame, job.labels) for job in modulation_jobs(coarse, ModulationConfig(), keep_uniform=False)]
+    >>> [(job.frame, job.labels) for job in plan_jobs(coarse, ModulationConfig(), keep_uniform=False)]
     [(0, (3,)), (0, (5,))]
 
     Args:
@@ -55,28 +55,28 @@ def modulation_jobs(coarse: CoarseMaps, config: ModulationConfig, *, keep_unifor
         if len(labels) == 1 and not keep_uniform:
             continue
         alone = [ModulationJob(frame, cells == label, torch.full_like(cells, label)) for label in labels]
-        shared = _shared(frame, cells) if config.shared else alone
+        shared = _share_passes(frame, cells) if config.shared else alone
         jobs += shared if len(shared) < len(alone) else alone
     return tuple(jobs)
 
 
-def _shared(frame: int, cells: Tensor) -> list[ModulationJob]:
+def _share_passes(frame: int, cells: Tensor) -> list[ModulationJob]:
     """Color the connected parts of all regions greedily, the largest first: parts of one color lie apart.
 
     Ours; the paper modulates each region by itself.
     """
     masks: list[np.ndarray] = []
-    for part in _parts(cells.numpy()):
+    for part in _find_parts(cells.numpy()):
         near = ndimage.binary_dilation(part, _NEAR)
         free = next((mask for mask in masks if not (mask & near).any()), None)
         if free is None:
             masks.append(part)
         else:
             free |= part
-    return [ModulationJob(frame, torch.from_numpy(mask), _nearest_label(cells, mask)) for mask in masks]
+    return [ModulationJob(frame, torch.from_numpy(mask), _find_nearest_label(cells, mask)) for mask in masks]
 
 
-def _parts(cells: np.ndarray) -> list[np.ndarray]:
+def _find_parts(cells: np.ndarray) -> list[np.ndarray]:
     """Return the connected parts of all regions as masks, the largest first, ties in raster order."""
     parts = []
     for label in np.unique(cells):
@@ -85,7 +85,7 @@ def _parts(cells: np.ndarray) -> list[np.ndarray]:
     return sorted(parts, key=lambda part: (-int(part.sum()), int(part.argmax())))
 
 
-def _nearest_label(cells: Tensor, mask: np.ndarray) -> Tensor:
+def _find_nearest_label(cells: Tensor, mask: np.ndarray) -> Tensor:
     """Return for each cell the label of the nearest cell of ``mask``."""
     rows, columns = ndimage.distance_transform_edt(~mask, return_distances=False, return_indices=True)
     return cells[torch.from_numpy(rows).long(), torch.from_numpy(columns).long()]

@@ -1,6 +1,6 @@
 """The order of stages and windows, nothing else (paper, figure 2).
 
-frames -> features -> seeds -> coarse maps (scene context, refinement) -> label maps (masked modulation)
+frames -> features -> anchor labels -> coarse maps (scene context, refinement) -> label maps (masked modulation)
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch import Tensor
 from ..backbones.protocol import Backbone
 from ..config.parts import ContextConfig
 from ..config.settings import Settings
-from ..regions.labels import seeds_from_reference
-from ..types import VOID, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
-from .clustering import cluster_anchor, seeds_from_clusters
+from ..regions.labels import name_clusters_by_reference
+from ..types import VOID, AnchorLabels, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
+from .clustering import cluster_anchor, name_clusters_by_number
 from .coarse import CoarseScan, SceneChanges
 from .context import SceneContext
-from .features import window_features
+from .features import extract_window_features
 from .frames import FrameSource
 from .upsampling import upsample
-from .windows import context_windows, require_kind, spans
+from .windows import require_kind, split_context_windows, split_spans
 
 
 class WindowResult(NamedTuple):
@@ -39,14 +39,14 @@ class WindowResult(NamedTuple):
     state: ScanState
 
 
-def make_seeds(
+def label_anchor(
     features: Features,
     settings: Settings,
     reference: Tensor | None = None,
     *,
     anchor: int = 0,
     progress: Progress = no_progress,
-) -> Seeds:
+) -> AnchorLabels:
     """Cluster the anchor frame, and name the clusters by a reference label map if there is one (paper 4.1, 5.1).
 
     Args:
@@ -68,8 +68,8 @@ def make_seeds(
         progress=progress,
     )
     if reference is None:
-        return seeds_from_clusters(clusters, anchor)
-    return seeds_from_reference(clusters, reference, anchor, ignore=None if settings.cluster.void_votes else VOID)
+        return name_clusters_by_number(clusters, anchor)
+    return name_clusters_by_reference(clusters, reference, anchor, ignore=None if settings.cluster.void_votes else VOID)
 
 
 def segment_windows(
@@ -97,21 +97,21 @@ def segment_windows(
     if source.num_frames < 1:
         raise InputError("`source` must hold at least one frame, but got none.")
     require_kind(backbone, settings)
-    seeds, context = (state.seeds, state.context) if state else (None, None)
-    work = spans(source.num_frames, settings)
+    anchor_labels, context = (state.anchor_labels, state.context) if state else (None, None)
+    work = split_spans(source.num_frames, settings)
     for index in range(state.next_window if state else 0, len(work)):
         span = work[index]
-        features = window_features(backbone, source, span, settings, progress)
-        seeds = seeds or make_seeds(features, settings, reference, progress=progress)
-        scan = CoarseScan(seeds, settings.context, settings.refinement, context, SceneChanges.of(settings))
-        maps = [scan.step(features.window(part.start, part.stop)) for part in context_windows(span, settings)]
-        seeds = seeds._replace(regions=scan.regions)
-        coarse = CoarseMaps(torch.cat(maps), seeds.regions)
+        features = extract_window_features(backbone, source, span, settings, progress)
+        anchor_labels = anchor_labels or label_anchor(features, settings, reference, progress=progress)
+        scan = CoarseScan(anchor_labels, settings.context, settings.refinement, context, SceneChanges.of(settings))
+        maps = [scan.step(features.window(part.start, part.stop)) for part in split_context_windows(span, settings)]
+        anchor_labels = anchor_labels._replace(regions=scan.regions)
+        coarse = CoarseMaps(torch.cat(maps), anchor_labels.regions)
         labels = upsample(backbone, features, coarse, settings, progress=progress)
         context = scan.context
         if context is None:
             raise RuntimeError("a window was labeled without a scene context")
-        yield WindowResult(span.kept, labels, coarse, ScanState(index + 1, seeds, context))
+        yield WindowResult(span.kept, labels, coarse, ScanState(index + 1, anchor_labels, context))
 
 
 def segment(
@@ -154,19 +154,23 @@ class ScanState(NamedTuple):
 
     Attributes:
         next_window: index of the first window that is not finished.
-        seeds: labels of the anchor frame.
+        anchor_labels: labels of the anchor frame.
         context: scene context for that window.
     """
 
     next_window: int
-    seeds: Seeds
+    anchor_labels: AnchorLabels
     context: SceneContext
 
     def save(self, path: Path) -> None:
         """Write the state to ``path`` (safetensors); an existing file stays whole until the new one is."""
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.context.to_tensors().items()}
-        tensors["cluster_map"] = self.seeds.cluster_map.contiguous()
-        record = {"next_window": self.next_window, "anchor": self.seeds.anchor, "regions": self.seeds.regions}
+        tensors["cluster_map"] = self.anchor_labels.cluster_map.contiguous()
+        record = {
+            "next_window": self.next_window,
+            "anchor": self.anchor_labels.anchor,
+            "regions": self.anchor_labels.regions,
+        }
         partial = path.with_suffix(".partial")
         save_file(tensors, partial, {"vidseg.state": json.dumps(record)})
         os.replace(partial, path)  # noqa: PTH105, atomic on every platform
@@ -187,5 +191,5 @@ class ScanState(NamedTuple):
                 f"`{path.name}` must be the state of a run, but got: {error}. Start the run anew."
             ) from error
         regions = tuple(Region(int(label), str(name)) for label, name in record["regions"])
-        seeds = Seeds(record["anchor"], tensors.pop("cluster_map").cpu(), regions)
-        return cls(record["next_window"], seeds, SceneContext.from_tensors(tensors, config))
+        anchor_labels = AnchorLabels(record["anchor"], tensors.pop("cluster_map").cpu(), regions)
+        return cls(record["next_window"], anchor_labels, SceneContext.from_tensors(tensors, config))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..config.parts import DifferenceConfig
 from ..types import require_finite
-from .filters import blurred, filtered
+from .filters import blur_maps, filter_maps
 
 _TINY = 1e-5
 """Added to each maximum before dividing by it."""
@@ -25,7 +25,7 @@ _WEIGHT_ONE = 2048
 """OpenCV resizes with weights in units of 1/2048."""
 
 
-def eight_bit_scores(
+def score_eight_bit(
     plus: Tensor, minus: Tensor, masks: Tensor, frame_size: tuple[int, int], config: DifferenceConfig
 ) -> Tensor:
     """Score each pixel of each element as the reference code does (paper 4.3).
@@ -40,10 +40,10 @@ def eight_bit_scores(
     Returns:
         ``(B,*frame_size)`` float64 on the CPU, 0 or more.
     """
-    return scores_of_jpeg_maps(jpeg_difference_maps(plus, minus, frame_size, config), masks, config)
+    return score_jpeg_maps(compute_jpeg_maps(plus, minus, frame_size, config), masks, config)
 
 
-def jpeg_difference_maps(plus: Tensor, minus: Tensor, frame_size: tuple[int, int], config: DifferenceConfig) -> Tensor:
+def compute_jpeg_maps(plus: Tensor, minus: Tensor, frame_size: tuple[int, int], config: DifferenceConfig) -> Tensor:
     """Return difference maps as the reference code stores them, ``(B,*frame_size)`` uint8 on the CPU.
 
     Args:
@@ -52,13 +52,13 @@ def jpeg_difference_maps(plus: Tensor, minus: Tensor, frame_size: tuple[int, int
         frame_size: ``(H, W)`` of the result, pixels.
         config: difference settings.
     """
-    difference = resized(quantized(plus), frame_size) - resized(quantized(minus), frame_size)  # wraps at 256
+    difference = resize(quantize(plus), frame_size) - resize(quantize(minus), frame_size)  # wraps at 256
     squares = difference * difference  # wraps as well
-    maps = blurred(squares.sum(-1, dtype=torch.int64).double().sqrt(), config)  # at most sqrt(3 * 255)
+    maps = blur_maps(squares.sum(-1, dtype=torch.int64).double().sqrt(), config)  # at most sqrt(3 * 255)
     return torch.stack([_through_jpeg(levels) for levels in maps.to(torch.uint8)])
 
 
-def scores_of_jpeg_maps(maps: Tensor, masks: Tensor, config: DifferenceConfig) -> Tensor:
+def score_jpeg_maps(maps: Tensor, masks: Tensor, config: DifferenceConfig) -> Tensor:
     """Return scores ``(B,H,W)`` float64 of stored maps ``(B,H,W)`` uint8 and coarse masks ``(B,h,w)`` (Eq. 6)."""
     size = (int(maps.shape[1]), int(maps.shape[2]))
     scores = maps.double()
@@ -66,10 +66,12 @@ def scores_of_jpeg_maps(maps: Tensor, masks: Tensor, config: DifferenceConfig) -
         scores = scores / (scores.amax((1, 2), keepdim=True) + _TINY)
     if config.filter_strength == 1:
         return scores
-    return filtered(scores, torch.stack([_lanczos_mask(mask, size) for mask in masks.cpu()]), config.filter_strength)
+    return filter_maps(
+        scores, torch.stack([_enlarge_lanczos(mask, size) for mask in masks.cpu()]), config.filter_strength
+    )
 
 
-def quantized(frames: Tensor) -> Tensor:
+def quantize(frames: Tensor) -> Tensor:
     """Return frames, nominally in [0, 1], clamped and truncated to uint8, on the CPU.
 
     Raises:
@@ -80,7 +82,7 @@ def quantized(frames: Tensor) -> Tensor:
     return (values.clamp(0, 1) * 255).to(torch.uint8)
 
 
-def resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
     """Return 8-bit frames ``(B,H,W,3)`` as ``(B,*size,3)``, bilinearly in the fixed-point arithmetic of OpenCV.
 
     Sixteen bits are dropped from the product of each row before the rows are added, as `cv2.resize` does.
@@ -120,7 +122,7 @@ def _through_jpeg(levels: Tensor) -> Tensor:
     return torch.from_numpy(np.array(Image.open(buffer)))
 
 
-def _lanczos_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def _enlarge_lanczos(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Return a mask ``(h,w)`` enlarged to ``size`` with 8-bit precision, float64 in [0, 1]."""
     picture = Image.fromarray(mask.to(torch.uint8).mul(255).numpy())
     enlarged = picture.resize((size[1], size[0]), Image.Resampling.LANCZOS)

@@ -37,7 +37,7 @@ class PlainPass(NamedTuple):
     steps: tuple[PlainStep, ...]
 
 
-def plain_pass(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> PlainPass:
+def sample_plain(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> PlainPass:
     """Sample without modulation from ``settings.start_step`` to the end, keeping what the replays need.
 
     With ``settings.modulation.steps`` of ``first`` the modulated step is the last one: it goes all the way to noise
@@ -55,15 +55,15 @@ def plain_pass(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Se
     Raises:
         InputError: shapes do not fit.
     """
-    start = before_modulation(denoiser, latents, sigmas, settings)
+    start = sample_before_modulation(denoiser, latents, sigmas, settings)
     steps: list[PlainStep] = []
-    for levels in modulated_levels(sigmas, settings):
+    for levels in list_modulated_levels(sigmas, settings):
         entering = steps[-1].latents if steps else start
-        steps.append(plain_step(denoiser, entering, levels, settings.modulation))
+        steps.append(take_plain_step(denoiser, entering, levels, settings.modulation))
     return PlainPass(start.to(steps[-1].latents.device), tuple(steps))
 
 
-def before_modulation(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> Tensor:
+def sample_before_modulation(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, settings: Settings) -> Tensor:
     """Sample without modulation from ``settings.start_step`` to the modulated step; return what enters it.
 
     Args:
@@ -82,13 +82,15 @@ def before_modulation(denoiser: Denoiser, latents: Tensor, sigmas: Tensor, setti
     return latents
 
 
-def plain_step(denoiser: Denoiser, latents: Tensor, levels: tuple[float, float], config: ModulationConfig) -> PlainStep:
+def take_plain_step(
+    denoiser: Denoiser, latents: Tensor, levels: tuple[float, float], config: ModulationConfig
+) -> PlainStep:
     """Take one step without modulation and keep what its repetitions need.
 
     Args:
         denoiser: the model.
         latents: ``(F,4,H/8,W/8)`` float32, before the step.
-        levels: noise levels before and after it, of `modulated_levels`.
+        levels: noise levels before and after it, of `list_modulated_levels`.
         config: what to keep.
 
     Returns:
@@ -100,7 +102,7 @@ def plain_step(denoiser: Denoiser, latents: Tensor, levels: tuple[float, float],
     return PlainStep(*levels, cache, euler_step(latents, denoised, *levels))
 
 
-def modulated_levels(sigmas: Tensor, settings: Settings) -> list[tuple[float, float]]:
+def list_modulated_levels(sigmas: Tensor, settings: Settings) -> list[tuple[float, float]]:
     """Return noise levels before and after each step from the modulated one on, of ``sigmas`` ``(S+1,)``.
 
     With ``settings.modulation.steps`` of ``first`` the modulated step goes all the way to noise level zero.
@@ -149,10 +151,10 @@ def euler_step(latents: Tensor, denoised: Tensor, sigma: float, next_sigma: floa
     return x + (next_sigma - sigma) * ((x - denoised) / sigma)
 
 
-def frame_noise(seed: int, frames: Sequence[int], shape: Sequence[int]) -> Tensor:
+def draw_frame_noise(seed: int, frames: Sequence[int], shape: Sequence[int]) -> Tensor:
     """Draw noise that depends on the seed and the absolute number of each frame alone, not on windows or batches.
 
-    Reference code: restarts the generator in each window (see `window_noise`, setting ``sampling.noise``).
+    Reference code: restarts the generator in each window (see `draw_window_noise`, setting ``sampling.noise``).
 
     Args:
         seed: >= 0.
@@ -172,7 +174,7 @@ def frame_noise(seed: int, frames: Sequence[int], shape: Sequence[int]) -> Tenso
     return torch.stack([torch.randn(tuple(shape), generator=_generator(seed, frame)) for frame in frames])
 
 
-def window_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+def draw_window_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Draw the noise of one window as the reference code does on a CPU: two draws of one restarted generator.
 
     Args:
@@ -188,8 +190,8 @@ def window_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     return posterior_noise, torch.randn(tuple(shape), generator=generator)
 
 
-def video_window_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the noise of one window of SVD as the reference code does on a CPU: `window_noise` with a draw between.
+def draw_video_window_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the noise of one window of SVD as the reference code does on a CPU: `draw_window_noise` with a draw between.
 
     Args:
         seed: >= 0.

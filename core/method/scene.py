@@ -14,10 +14,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..config.parts import ContextConfig, RefinementConfig, WindowConfig
-from ..regions.labels import reduced_reference, spread
-from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress, region_labels
-from .clustering import normalized
-from .coarse import CoarseScan, scanned
+from ..regions.labels import reduce_reference, spread_indices
+from ..types import (
+    AnchorLabels,
+    CoarseMaps,
+    Features,
+    InputError,
+    LabelMaps,
+    Progress,
+    Region,
+    list_labels,
+    no_progress,
+)
+from .clustering import normalize_tokens
+from .coarse import CoarseScan, scan_clip
 from .context import SceneContext
 
 FORMAT = 1
@@ -77,23 +87,23 @@ class Scene(NamedTuple):
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"`{path.name}` must be a scene file, but got: {error}. Save the scene again.") from error
         scene = cls(tokens.float(), labels.long(), regions)
-        problem = _fault(scene) if version == FORMAT else f"format {version}, which is newer than this program"
+        problem = _find_fault(scene) if version == FORMAT else f"format {version}, which is newer than this program"
         if problem:
             raise InputError(f"`{path.name}` must be a scene file, but has {problem}. Save the scene again.")
         return scene
 
 
-def _fault(scene: Scene) -> str:
+def _find_fault(scene: Scene) -> str:
     """Return what is wrong with a scene, or nothing."""
     if scene.tokens.ndim != 2 or scene.labels.shape != scene.tokens.shape[:1] or not len(scene.labels):
         return f"tokens of shape {tuple(scene.tokens.shape)} and labels of shape {tuple(scene.labels.shape)}"
     if not bool(scene.tokens.isfinite().all()):
         return "tokens that are not finite"
-    unknown = set(torch.unique(scene.labels).tolist()) - set(region_labels(scene.regions))
+    unknown = set(torch.unique(scene.labels).tolist()) - set(list_labels(scene.regions))
     return f"labels without region: {sorted(unknown)}" if unknown else ""
 
 
-def scene_of(features: Features, labels: LabelMaps, config: SceneFileConfig | None = None) -> Scene:
+def choose_scene(features: Features, labels: LabelMaps, config: SceneFileConfig | None = None) -> Scene:
     """Choose cells that stand for the regions of a clip: of each region as many, spread over the clip.
 
     Args:
@@ -113,14 +123,14 @@ def scene_of(features: Features, labels: LabelMaps, config: SceneFileConfig | No
             "Take both of the same clip."
         )
     limit = (config or SceneFileConfig()).tokens_per_region
-    cells = torch.stack([reduced_reference(frame, (features.grid.h, features.grid.w)) for frame in labels.maps])
+    cells = torch.stack([reduce_reference(frame, (features.grid.h, features.grid.w)) for frame in labels.maps])
     flat = cells.flatten().long().cpu()
-    index = spread(flat, limit)
-    tokens = normalized(features.queries.flatten(0, 1)[index].float().cpu())
+    index = spread_indices(flat, limit)
+    tokens = normalize_tokens(features.queries.flatten(0, 1)[index].float().cpu())
     return Scene(tokens, flat[index], labels.regions)
 
 
-def labeled_by(
+def label_by_scene(
     scene: Scene,
     features: Features,
     window: WindowConfig,
@@ -154,8 +164,8 @@ def labeled_by(
             "the scene was saved with."
         )
     known = SceneContext(scene.tokens, scene.labels, context, num_anchor=len(scene.labels))
-    no_anchor = Seeds(0, torch.empty(0), scene.regions)  # the scene stands for it
-    return scanned(features, CoarseScan(no_anchor, context, refinement, known), window, progress=progress)
+    no_anchor = AnchorLabels(0, torch.empty(0), scene.regions)  # the scene stands for it
+    return scan_clip(features, CoarseScan(no_anchor, context, refinement, known), window, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from scipy.ndimage import label as connected  # scikit-learn brings SciPy
 from torch import Tensor
 
 from ..config.parts import ClusterConfig, SceneConfig
-from ..regions.labels import free_labels, spread
-from ..types import Region, region_labels
-from .clustering import automatic_num_clusters, cluster_tokens, nearest_center
+from ..regions.labels import list_free_labels, spread_indices
+from ..types import Region, list_labels
+from .clustering import choose_num_clusters, cluster_tokens, find_nearest_centers
 from .context import SceneContext
 
 _CHUNK_ELEMENTS = 2**24
@@ -23,7 +23,7 @@ _ALL_AROUND = np.ones((3, 3, 3))
 
 
 class Novelty(NamedTuple):
-    """What `with_new_regions` found.
+    """What `find_new_regions` found.
 
     Attributes:
         maps: ``(T,h,w)`` int64 labels, the new ones among them.
@@ -36,14 +36,14 @@ class Novelty(NamedTuple):
     unsure: Tensor
 
 
-def familiarity(tokens: Tensor, known: Tensor) -> Tensor:
+def measure_familiarity(tokens: Tensor, known: Tensor) -> Tensor:
     """Return the largest cosine similarity of each token ``(N,C)`` to known ones ``(M,C)``, ``(N,)``."""
     unit, other = F.normalize(tokens.float(), dim=-1), F.normalize(known.float(), dim=-1)
     chunk = max(1, _CHUNK_ELEMENTS // max(1, len(other)))
     return torch.cat([(part @ other.T).amax(1) for part in torch.split(unit, chunk)])
 
 
-def with_new_regions(
+def find_new_regions(
     tokens: Tensor, maps: Tensor, known: Tensor, regions: tuple[Region, ...], config: SceneConfig
 ) -> Novelty:
     """Give connected cells that are far from everything known a region of their own.
@@ -66,7 +66,7 @@ def with_new_regions(
     scores = torch.empty(maps.shape)
     before = tokens.new_empty(0, tokens.shape[2])
     for frame, cells in enumerate(tokens):
-        score = familiarity(cells, torch.cat([known, before])).reshape(1, 1, *grid)
+        score = measure_familiarity(cells, torch.cat([known, before])).reshape(1, 1, *grid)
         scores[frame] = F.avg_pool2d(F.pad(score, (1,) * 4, mode="replicate"), 3, stride=1)[0, 0].cpu()
         before = cells[scores[frame].flatten() >= config.sure_similarity]
     candidates = scores < config.new_similarity + config.new_margin
@@ -76,7 +76,7 @@ def with_new_regions(
         group = torch.from_numpy(groups == number)
         cores = (group & (scores < config.new_similarity)).flatten(1).sum(1)
         long_enough = int((cores >= config.min_cells).sum()) >= min(config.min_frames, len(maps))
-        free = free_labels(region_labels(found))
+        free = list_free_labels(list_labels(found))
         if long_enough and free:
             result[group.to(result.device)] = free[0]
             found = tuple(sorted((*found, Region(free[0], f"new {free[0]}"))))
@@ -92,7 +92,7 @@ class Restart(NamedTuple):
     regions: tuple[Region, ...]
 
 
-def cut_frames(tokens: Tensor, known: Tensor | None, config: SceneConfig) -> list[int]:
+def find_cuts(tokens: Tensor, known: Tensor | None, config: SceneConfig) -> list[int]:
     """Find the frames with which another scene begins.
 
     A cut is where half of the cells have nothing similar in the frame before.
@@ -109,11 +109,11 @@ def cut_frames(tokens: Tensor, known: Tensor | None, config: SceneConfig) -> lis
     return [
         frame
         for frame, (cells, previous) in enumerate(zip(tokens, before, strict=True))
-        if previous is not None and float(familiarity(cells, previous).median()) < config.cut_similarity
+        if previous is not None and float(measure_familiarity(cells, previous).median()) < config.cut_similarity
     ]
 
 
-def restarted(
+def restart_context(
     cells: Tensor,
     context: SceneContext,
     regions: tuple[Region, ...],
@@ -138,20 +138,20 @@ def restarted(
     Returns:
         The new context and the regions. Without a free label a cluster takes the most similar one.
     """
-    number = cluster.num_clusters or automatic_num_clusters(cells, cluster.granularity, seed)
+    number = cluster.num_clusters or choose_num_clusters(cells, cluster.granularity, seed)
     centers = cluster_tokens(cells, ClusterConfig(min(number, len(cells)), cluster.num_restarts), seed)
-    clusters = nearest_center(cells, centers)
-    predicted, known = context.predict(cells[None])[0].cpu(), familiarity(cells, context.tokens).cpu()
+    clusters = find_nearest_centers(cells, centers)
+    predicted, known = context.predict(cells[None])[0].cpu(), measure_familiarity(cells, context.tokens).cpu()
     labels, found = torch.empty_like(predicted), regions
     for index in torch.unique(clusters).tolist():
         inside = clusters == index
-        free = free_labels(region_labels(found))
+        free = list_free_labels(list_labels(found))
         if free and float(known[inside].median()) < config.known_similarity:
             labels[inside] = free[0]
             found = tuple(sorted((*found, Region(free[0], f"new {free[0]}"))))
         else:
             labels[inside] = int(predicted[inside].mode().values)
-    kept = spread(context.labels, config.remembered_tokens)
+    kept = spread_indices(context.labels, config.remembered_tokens)
     tokens = torch.cat([context.tokens[kept], cells.to(context.tokens.device)])
     return Restart(
         SceneContext(

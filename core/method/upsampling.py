@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ..backbones.protocol import KEPT_STEPS, Backbone, Denoiser, VideoBackbone
-from ..backbones.schedule import edm_sigmas, sampling_sigmas
+from ..backbones.schedule import make_edm_sigmas, make_sigmas
 from ..config.settings import Settings
 from ..types import CoarseMaps, Features, LabelMaps, Progress, VideoWindow, no_progress, require_shape
-from .differences import RunningArgmax, initial_maps, label_scores
-from .enlarging import enlarge, enlarged_labels
+from .differences import RunningArgmax, make_initial_maps, score_labels
+from .enlarging import enlarge_maps, enlarge_nearest
 from .features import require_conditioned
-from .modulation import ModulatedPairs, ModulatedWindow, jobs_of, modulate, modulate_window, region_masks
-from .sampling import add_noise, modulated_levels, plain_pass
+from .modulation import ModulatedPairs, ModulatedWindow, list_jobs, mask_regions, modulate, modulate_window
+from .sampling import add_noise, list_modulated_levels, sample_plain
 
 Advance = Callable[[str, int], None]
 """Called as ``advance(stage, done)`` with the number of modulation jobs just done."""
@@ -38,20 +38,20 @@ def upsample(
         backbone: the diffusion model.
         features: of the same frames as ``coarse``; their latents and noise are denoised again.
         coarse: labels on the coarse grid.
-        settings: modulation and difference settings; with modulation off, those of `enlarge`.
+        settings: modulation and difference settings; with modulation off, those of `enlarge_maps`.
         progress: called with stages ``modulation`` and ``decoding`` in modulation jobs, or ``upsampling`` in frames.
     """
     require_shape("coarse.maps", coarse.maps, "T h w", T=features.num_kept, h=features.grid.h, w=features.grid.w)
     if not settings.modulation.enabled:
-        return enlarge(coarse, features.kept(), settings.enlarging, progress)
+        return enlarge_maps(coarse, features.kept(), settings.enlarging, progress)
     require_conditioned(features, is_video=isinstance(backbone, VideoBackbone))
     if isinstance(backbone, VideoBackbone):
         return upsample_video(backbone, features, coarse, settings, progress)
     batch = backbone.batch_size(tuple(features.latents.shape[1:]))
-    sigmas = sampling_sigmas(backbone.training_sigmas, settings.sampling.num_steps)
-    num_kept = len(modulated_levels(sigmas, settings))
+    sigmas = make_sigmas(backbone.training_sigmas, settings.sampling.num_steps)
+    num_kept = len(list_modulated_levels(sigmas, settings))
     length = batch if num_kept <= KEPT_STEPS else max(1, batch * KEPT_STEPS // num_kept)
-    total = len(jobs_of(coarse, settings))
+    total = len(list_jobs(coarse, settings))
     counts = {"modulation": 0, "decoding": 0}
 
     def advance(stage: str, done: int) -> None:
@@ -78,25 +78,25 @@ class _Chunk:
     def label_maps(self, advance: Advance) -> Tensor:
         """Return ``(T,H,W)`` uint8."""
         difference, size = self.settings.difference, self.features.frame_size
-        best = RunningArgmax(initial_maps(self.coarse, size, difference))
+        best = RunningArgmax(make_initial_maps(self.coarse, size, difference))
         for pairs in self._modulated(advance):
             for index, job in enumerate(pairs.jobs):
                 plus, minus = self.backbone.decode(torch.stack([pairs.plus[index], pairs.minus[index]]))
-                scores = label_scores(plus[None], minus[None], job.mask[None], size, difference, owners=job.owner[None])
-                best.update(job.frame, enlarged_labels(job.owner, size), scores[0].cpu())
+                scores = score_labels(plus[None], minus[None], job.mask[None], size, difference, owners=job.owner[None])
+                best.update(job.frame, enlarge_nearest(job.owner, size), scores[0].cpu())
                 advance("decoding", 1)
         return best.maps
 
     def _modulated(self, advance: Advance) -> list[ModulatedPairs]:
         """Run all modulated passes; decoding waits until the UNet is no longer needed."""
-        if not jobs_of(self.coarse, self.settings):
+        if not list_jobs(self.coarse, self.settings):
             return []
         sampling, latents = self.settings.sampling, self.features.latents
-        sigmas = sampling_sigmas(self.backbone.training_sigmas, sampling.num_steps)
+        sigmas = make_sigmas(self.backbone.training_sigmas, sampling.num_steps)
         noised = add_noise(latents, self.features.noise, float(sigmas[self.settings.start_step]))
 
         def job(denoiser: Denoiser) -> list[ModulatedPairs]:
-            plain = plain_pass(denoiser, noised, sigmas, self.settings)
+            plain = sample_plain(denoiser, noised, sigmas, self.settings)
             done = []
             for pairs in modulate(denoiser, plain, self.coarse, self.settings, self.batch):
                 done.append(pairs)
@@ -163,7 +163,7 @@ class _Window:
     def label_maps(self, progress: Progress) -> Tensor:
         """Return ``(T,H,W)`` uint8 of the frames that count."""
         difference = self.settings.difference
-        best = RunningArgmax(initial_maps(self.coarse, self.frame_size, difference))
+        best = RunningArgmax(make_initial_maps(self.coarse, self.frame_size, difference))
         pairs = self._pairs()
         done = 0
         total = sum(len(frames) for frames in pairs.values())
@@ -172,7 +172,7 @@ class _Window:
                 index = self.num_finished + frame
                 plus, minus = self.backbone.decode(torch.stack([result.plus[index], result.minus[index]]))
                 mask = self.coarse.maps[frame] == result.label
-                scores = label_scores(plus[None], minus[None], mask[None], self.frame_size, difference)
+                scores = score_labels(plus[None], minus[None], mask[None], self.frame_size, difference)
                 best.update(frame, result.label, scores[0].cpu())
                 done += 1
                 progress("decoding", done, total)
@@ -190,10 +190,10 @@ class _Window:
     def _modulated(self, labels: tuple[int, ...], progress: Progress) -> list[ModulatedWindow]:
         """Run all passes; decoding waits until the UNet is no longer needed."""
         sampling = self.settings.sampling
-        sigmas = edm_sigmas(sampling.num_steps)
+        sigmas = make_edm_sigmas(sampling.num_steps)
         noised = add_noise(self.latents, self.noise, float(sigmas[self.settings.start_step]))
-        masks = region_masks(self.coarse.maps, labels, self.num_finished)
-        total = len(labels) * len(modulated_levels(sigmas, self.settings))
+        masks = mask_regions(self.coarse.maps, labels, self.num_finished)
+        total = len(labels) * len(list_modulated_levels(sigmas, self.settings))
         done = 0
 
         def advance() -> None:

@@ -10,7 +10,7 @@ from ..config.settings import Settings
 from ..types import InputError
 
 
-def windows(num_frames: int, config: WindowConfig) -> list[range]:
+def split_windows(num_frames: int, config: WindowConfig) -> list[range]:
     """Return the frames of each window, in order.
 
     Reference code (``tail="overlap"``): ``num_frames // length + 1`` windows, the last of which is shifted back to
@@ -27,7 +27,7 @@ def windows(num_frames: int, config: WindowConfig) -> list[range]:
     Raises:
         InputError: there is no frame, or the window is empty.
 
-    >>> windows(14, WindowConfig(6)), windows(14, WindowConfig(6, "overlap"))
+    >>> split_windows(14, WindowConfig(6)), split_windows(14, WindowConfig(6, "overlap"))
     ([range(0, 6), range(6, 12), range(12, 14)], [range(0, 6), range(6, 12), range(8, 14)])
     """
     if num_frames < 1:
@@ -58,7 +58,7 @@ class Span(NamedTuple):
         return self.kept.start - self.frames.start
 
 
-def spans(num_frames: int, settings: Settings) -> list[Span]:
+def split_spans(num_frames: int, settings: Settings) -> list[Span]:
     """Return the units of work of a clip.
 
     An image model sees the frames of a window of the scene context. A video model (``settings.video.frames`` > 0) sees
@@ -67,7 +67,7 @@ def spans(num_frames: int, settings: Settings) -> list[Span]:
     `context.windows`.
 
     >>> from .config import preset
-    >>> for span in spans(20, preset("default", "svd")): print(span.frames, span.kept)
+    >>> for span in split_spans(20, preset("default", "svd")): print(span.frames, span.kept)
     range(0, 14) range(0, 14)
     range(6, 20) range(14, 20)
 
@@ -79,18 +79,18 @@ def spans(num_frames: int, settings: Settings) -> list[Span]:
         InputError: there is no frame.
     """
     if not settings.video.frames:
-        return [Span(frames, frames) for frames in windows(num_frames, settings.window)]
+        return [Span(frames, frames) for frames in split_windows(num_frames, settings.window)]
     length, tail = settings.video.frames, settings.window.tail
     return [
         Span(range(max(0, kept.stop - length), kept.stop), kept)
-        for kept in windows(num_frames, WindowConfig(length, tail))
+        for kept in split_windows(num_frames, WindowConfig(length, tail))
     ]
 
 
-def context_windows(span: Span, settings: Settings) -> list[range]:
+def split_context_windows(span: Span, settings: Settings) -> list[range]:
     """Return the windows of the scene context in the kept frames of ``span``, counted from its first frame seen."""
     first = span.num_finished
-    inner = windows(len(span.kept), WindowConfig(settings.window.length))
+    inner = split_windows(len(span.kept), WindowConfig(settings.window.length))
     return [range(first + window.start, first + window.stop) for window in inner]
 
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..types import InputError
-from .points import PointLine, parsed_points
+from .points import PointLine, parse_points
 
 IS, NEW, NOT, BOX, SPLIT, MERGE = "is", "new", "not", "box", "split", "merge"
 ACTIONS = (IS, NEW, NOT, BOX, SPLIT, MERGE)
@@ -38,24 +38,24 @@ class CorrectionGroup(NamedTuple):
     outside: tuple[PointLine, ...] = ()
 
 
-def parsed_corrections(text: str) -> tuple[PointLine, ...]:
+def parse_corrections(text: str) -> tuple[PointLine, ...]:
     """Read the lines of the module's grammar; empty lines and comments are left out.
 
-    >>> parsed_corrections("50 0.4,0.62 road")[0].action
+    >>> parse_corrections("50 0.4,0.62 road")[0].action
     'is'
 
     Raises:
         InputError: a line is no correction, its point lies outside the frame, it has no name, a box has not two
             corners, a split has one part, or there is a point outside of nothing.
     """
-    points = parsed_points(text, ACTIONS, field="corrections")
+    points = parse_points(text, ACTIONS, field="corrections")
     for point in points:
         if not point.name:
             raise InputError(
                 f"`corrections` must name the region at the end of each line, but got no name in line {point.line}. "
                 "Write for example '50 0.4,0.6 road'."
             )
-    for group in grouped(points):
+    for group in group_corrections(points):
         _require_whole(group, points)
     return points
 
@@ -80,7 +80,7 @@ def _require_whole(group: CorrectionGroup, points: Sequence[PointLine]) -> None:
         )
 
 
-def grouped(points: Sequence[PointLine]) -> tuple[CorrectionGroup, ...]:
+def group_corrections(points: Sequence[PointLine]) -> tuple[CorrectionGroup, ...]:
     """Join the lines that are one correction, in the order of their first lines."""
     found: dict[tuple[str, int, str], list[PointLine]] = {}
     outside: dict[tuple[int, str], list[PointLine]] = {}

@@ -1,4 +1,4 @@
-"""Corrections on any frame, carried through the clip by the features: no diffusion is run.
+"""Corrections on any frame, propagated through the clip by the features: no diffusion is run.
 
 Corrections are applied in the order of their lines, each to what the ones before left.
 """
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, Region, no_progress, require_shape
-from .correction_text import BOX, IS, MERGE, SPLIT, CorrectionGroup, grouped
-from .growing import GrowthConfig, Walker, cells_of, piece_under, thing_in_box
-from .labels import free_labels, merged, reduced_reference, renamed
-from .points import PointLine, label_under, pixel_of, point_title
-from .propagation import CarryConfig, Layers, carried_shares, enlarged_shares, unit_tokens
+from .correction_text import BOX, IS, MERGE, SPLIT, CorrectionGroup, group_corrections
+from .growing import GrowthConfig, Walker, find_piece, find_thing_in_box, reduce_mask
+from .labels import list_free_labels, merge_labels, reduce_reference, rename_regions
+from .points import PointLine, find_label_under, find_pixel, title_point
+from .propagation import Layers, PropagationConfig, enlarge_shares, propagate_shares, reduce_tokens
 
 
 class Painted(NamedTuple):
@@ -27,27 +27,27 @@ class Painted(NamedTuple):
     name: str
 
 
-class Corrected(NamedTuple):
+class Correction(NamedTuple):
     """Labels after corrections, in the resolution they came in, and a sentence for each line that found nothing."""
 
     labels: LabelMaps
     problems: tuple[str, ...]
 
 
-def corrected(
+def correct_labels(
     features: Features,
     labels: LabelMaps,
     points: Sequence[PointLine],
     *,
     painted: Painted | None = None,
     progress: Progress = no_progress,
-) -> Corrected:
+) -> Correction:
     """Apply corrections to label maps by nearest neighbors among the features.
 
     Args:
         features: of the clip; only the queries are used.
         labels: ``(T,h,w)`` labels on the coarse grid, or ``(T,H,W)`` in any resolution, and their regions.
-        points: see `correction_text.parsed_corrections`.
+        points: see `correction_text.parse_corrections`.
         painted: a region that was painted in one frame, applied last; or None.
         progress: called with stage ``corrections`` after each one.
 
@@ -63,7 +63,7 @@ def corrected(
             f"`labels` must have as many frames as `features`, {features.num_frames}, but got {len(labels.maps)}. "
             "Take both of the same clip."
         )
-    groups = grouped(points)
+    groups = group_corrections(points)
     correction = _Correction(features, labels)
     for done, group in enumerate(groups, 1):
         correction.apply(group)
@@ -71,7 +71,7 @@ def corrected(
     if painted is not None:
         correction.paint(painted)
     correction.settle()
-    return Corrected(LabelMaps(correction.maps, correction.regions), tuple(correction.problems))
+    return Correction(LabelMaps(correction.maps, correction.regions), tuple(correction.problems))
 
 
 class _Correction:
@@ -81,8 +81,8 @@ class _Correction:
         self.grid, self.maps, self.regions = features.grid, labels.maps.cpu().clone(), labels.regions
         self.size = (int(self.maps.shape[1]), int(self.maps.shape[2]))
         self.problems: list[str] = []
-        self.config, self.growth = CarryConfig(), GrowthConfig()
-        self.tokens = unit_tokens(features.queries, self.config.num_components)
+        self.config, self.growth = PropagationConfig(), GrowthConfig()
+        self.tokens = reduce_tokens(features.queries, self.config.num_components)
         self.layers = Layers(self.tokens, self.grid, self.config)
         self.mean = self.tokens.flatten(0, 1).mean(0)
 
@@ -91,7 +91,7 @@ class _Correction:
         late = [point for point in (*group.points, *group.outside) if point.frame >= len(self.maps)]
         last = len(self.maps) - 1
         self.problems += [
-            f"{point_title(point)}: there is no frame {point.frame}, the last one is {last}." for point in late
+            f"{title_point(point)}: there is no frame {point.frame}, the last one is {last}." for point in late
         ]
         if late:
             return
@@ -121,7 +121,7 @@ class _Correction:
         if not bool(painted.mask.any()):
             raise InputError("`mask` must mark the new region, but it is empty. Paint it, or disconnect the mask.")
         label = self._label_called(painted.name)
-        self.layers.mark(label, painted.frame, cells_of(painted.mask != 0, self.grid), whole=True)
+        self.layers.mark(label, painted.frame, reduce_mask(painted.mask != 0, self.grid), whole=True)
 
     def _relabel(self, group: CorrectionGroup) -> None:
         """From a frame on, the pieces of regions under the points are another region."""
@@ -130,15 +130,15 @@ class _Correction:
             torch.zeros(self.size, dtype=torch.bool),
         )
         for point in group.points:
-            pieces |= piece_under(current, *pixel_of(point, self.size))
+            pieces |= find_piece(current, *find_pixel(point, self.size))
         label = self._label_called(group.name)
-        self.layers.mark(label, group.frame, cells_of(pieces, self.grid), both_ways=False, exact=pieces)
+        self.layers.mark(label, group.frame, reduce_mask(pieces, self.grid), both_ways=False, exact=pieces)
 
     def _add(self, group: CorrectionGroup) -> None:
         """Label the thing at the points or in the box, in frames before and after too."""
         tokens = self.tokens[group.frame] - self.mean
         if group.action == BOX:
-            marks = thing_in_box(tokens, self._box(group), self.growth)
+            marks = find_thing_in_box(tokens, self._box(group), self.growth)
         else:
             walker = Walker(tokens, self.grid, self.growth)
             points = self._cells(group.points)
@@ -151,8 +151,8 @@ class _Correction:
     def _around(self, group: CorrectionGroup) -> Tensor:
         """Return the cells ``(N,)`` of the regions that points lie on now."""
         current = self.layers.over(self.maps[group.frame], group.frame)
-        found = {int(current[pixel_of(point, self.size)]) for point in group.points}
-        cells = reduced_reference(current, (self.grid.h, self.grid.w)).flatten()
+        found = {int(current[find_pixel(point, self.size)]) for point in group.points}
+        cells = reduce_reference(current, (self.grid.h, self.grid.w)).flatten()
         return torch.isin(cells.long(), torch.tensor(sorted(found)))
 
     def _split(self, group: CorrectionGroup) -> None:
@@ -163,21 +163,21 @@ class _Correction:
             for point in points:
                 parts.setdefault(point.name.casefold(), []).append(point)
             if len(parts) < 2:
-                self.problems.append(f"{point_title(points[0])}: no point of another name lies on this region.")
+                self.problems.append(f"{title_point(points[0])}: no point of another name lies on this region.")
             else:
                 self._divide(label, list(parts.values()), group.frame)
 
     def _divide(self, label: int, parts: Sequence[Sequence[PointLine]], frame: int) -> None:
-        """Divide one region; what no part is carried to stays with the first."""
+        """Divide one region; what no part is propagated to stays with the first."""
         inside = self.maps == label
         walker = Walker(self.tokens[frame] - self.mean, self.grid, self.growth)
         cells = torch.arange(self.grid.num_tokens)
         starts = [torch.isin(cells, self._cells(points)).float() for points in parts]
         nearest = torch.stack([walker.visits(start) for start in starts]).argmax(0)
-        covered = cells_of(inside[frame], self.grid)
+        covered = reduce_mask(inside[frame], self.grid)
         shares = torch.stack([covered * (nearest == part) for part in range(len(parts))], dim=1)
-        carried = carried_shares(self.tokens, self.grid, shares, frame, self.config, both_ways=True)
-        enlarged = (enlarged_shares(carried[..., part], self.grid, self.size) for part in range(len(parts)))
+        propagated = propagate_shares(self.tokens, self.grid, shares, frame, self.config, both_ways=True)
+        enlarged = (enlarge_shares(propagated[..., part], self.grid, self.size) for part in range(len(parts)))
         winner = torch.stack(list(enlarged)).argmax(0)
         self._call(label, parts[0][0].name)
         for part, points in enumerate(parts[1:], 1):
@@ -187,14 +187,14 @@ class _Correction:
         """Make the regions under the points one."""
         self.settle()
         first, *others = sorted(label for label, _ in self._by_label(group.points))
-        self.maps, self.regions = merged(self.maps, self.regions, dict.fromkeys(others, first))
+        self.maps, self.regions = merge_labels(self.maps, self.regions, dict.fromkeys(others, first))
         self._call(first, group.name)
 
     def _by_label(self, points: Sequence[PointLine]) -> Iterator[tuple[int, list[PointLine]]]:
         """Yield the points by the label under them."""
         found: dict[int, list[PointLine]] = {}
         for point in points:
-            label = label_under(self.maps, point)
+            label = find_label_under(self.maps, point)
             if label is not None:
                 found.setdefault(label, []).append(point)
         yield from found.items()
@@ -204,16 +204,16 @@ class _Correction:
         others = tuple(region for region in self.regions if region.label != label)
         known = _label_of(others, name)
         if known is None:
-            self.regions = renamed(self.regions, {label: name})
+            self.regions = rename_regions(self.regions, {label: name})
         else:
-            self.maps, self.regions = merged(self.maps, self.regions, {label: known})
+            self.maps, self.regions = merge_labels(self.maps, self.regions, {label: known})
 
     def _label_called(self, name: str) -> int:
         """Return the label of the region called ``name``; a new one if there is none."""
         known = _label_of(self.regions, name)
         if known is not None:
             return known
-        free = free_labels(region.label for region in self.regions)
+        free = list_free_labels(region.label for region in self.regions)
         if not free:
             raise InputError(
                 f"`labels` must leave a label for {name!r}, but all {MAX_LABEL} are in use. Merge some regions first."
@@ -223,7 +223,7 @@ class _Correction:
 
     def _places(self, points: Sequence[PointLine]) -> list[tuple[int, int]]:
         """Return rows and columns of the cells under points."""
-        return [pixel_of(point, (self.grid.h, self.grid.w)) for point in points]
+        return [find_pixel(point, (self.grid.h, self.grid.w)) for point in points]
 
     def _cells(self, points: Sequence[PointLine]) -> Tensor:
         """Return the cells ``(S,)`` under points."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..types import InputError, LabelMaps, Progress, Region, no_progress
-from .labels import region_masks
+from .labels import mask_labels
 
 
 class Box(NamedTuple):
@@ -33,10 +33,10 @@ class SEG(NamedTuple):
     control_net_wrapper: Any = None
 
 
-def box_of(mask: Tensor) -> Box | None:
+def find_box(mask: Tensor) -> Box | None:
     """Return the smallest box around a mask ``(H,W)`` bool, or None where it is empty.
 
-    >>> box_of(torch.tensor([[False, True, True], [False, True, False]]))
+    >>> find_box(torch.tensor([[False, True, True], [False, True, False]]))
     Box(x=1, y=0, width=2, height=2)
     """
     rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
@@ -46,19 +46,19 @@ def box_of(mask: Tensor) -> Box | None:
     return Box(left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top)
 
 
-def boxes(labels: LabelMaps, chosen: Sequence[int], progress: Progress = no_progress) -> list[list[Box]]:
+def find_boxes(labels: LabelMaps, chosen: Sequence[int], progress: Progress = no_progress) -> list[list[Box]]:
     """Return for each frame the boxes of the chosen regions that it holds, in the order of ``chosen``.
 
-    ``progress`` is called with stage ``boxes`` in frames.
+    ``progress`` is called with stage ``find_boxes`` in frames.
     """
     found = []
     for number, frame in enumerate(labels.maps):
-        found.append([box for box in map(box_of, region_masks(frame, chosen)) if box])
+        found.append([box for box in map(find_box, mask_labels(frame, chosen)) if box])
         progress("boxes", number + 1, len(labels.maps))
     return found
 
 
-def first_masks(labels: LabelMaps, chosen: Sequence[int], frame: int) -> tuple[Tensor, list[int]]:
+def take_masks(labels: LabelMaps, chosen: Sequence[int], frame: int) -> tuple[Tensor, list[int]]:
     """Return masks of the chosen regions in one frame, one per region, and the regions that it lacks.
 
     Args:
@@ -76,14 +76,14 @@ def first_masks(labels: LabelMaps, chosen: Sequence[int], frame: int) -> tuple[T
         raise InputError(
             f"`frame` must lie in [0, {len(labels.maps) - 1}], but got {frame}. Choose a frame of the clip."
         )
-    masks = region_masks(labels.maps[frame], chosen)
+    masks = mask_labels(labels.maps[frame], chosen)
     there = masks.flatten(1).any(1)
     if not bool(there.any()):
         raise InputError(f"`frame` must show one of the regions, but frame {frame} has none. Choose another frame.")
     return masks[there].float(), [label for label, found in zip(chosen, there.tolist(), strict=True) if not found]
 
 
-def segments(
+def make_segs(
     labels: LabelMaps, chosen: Sequence[int], margin: float = 1.5, progress: Progress = no_progress
 ) -> tuple[tuple[int, int], list[SEG]]:
     """Return regions as the Impact Pack's SEGS: one segment per region, over all frames.
@@ -92,7 +92,7 @@ def segments(
         labels: ``(T,H,W)`` labels and their regions.
         chosen: labels of regions; those that never occur are left out.
         margin: size of the crop by that of the box.
-        progress: called with stage ``segments`` in regions.
+        progress: called with stage ``make_segs`` in regions.
 
     Returns:
         ``(H, W)``, and segments with one mask per frame ``(T,h,w)`` float32, or ``(h,w)`` for a single frame.
@@ -102,7 +102,7 @@ def segments(
     found = []
     for number, label in enumerate(chosen, 1):
         masks = labels.maps == label
-        box = box_of(masks.any(0))
+        box = find_box(masks.any(0))
         if box:
             left, right = _crop(box.x, box.width, margin, width)
             top, bottom = _crop(box.y, box.height, margin, height)
@@ -120,10 +120,10 @@ def _crop(start: int, size: int, margin: float, limit: int) -> tuple[int, int]:
     return max(0, start - extra), min(limit, start + size + extra)
 
 
-def run_lengths(mask: Tensor) -> list[int]:
+def encode_run_lengths(mask: Tensor) -> list[int]:
     """Return COCO's uncompressed run lengths of a mask ``(H,W)`` bool: column by column, outside first.
 
-    >>> run_lengths(torch.tensor([[False, True], [True, True]]))
+    >>> encode_run_lengths(torch.tensor([[False, True], [True, True]]))
     [1, 3]
     """
     flat = mask.T.flatten()
@@ -133,7 +133,7 @@ def run_lengths(mask: Tensor) -> list[int]:
     return [0, *counts] if bool(flat[0]) else list(counts)
 
 
-def coco(labels: LabelMaps, progress: Progress = no_progress) -> dict[str, Any]:
+def make_coco(labels: LabelMaps, progress: Progress = no_progress) -> dict[str, Any]:
     """Return label maps in COCO's format, with one category per region; ``track_id`` is the region's label.
 
     Args:
@@ -145,7 +145,7 @@ def coco(labels: LabelMaps, progress: Progress = no_progress) -> dict[str, Any]:
     for number, frame in enumerate(labels.maps):
         for label, _ in labels.regions:
             mask = frame == label
-            box = box_of(mask)
+            box = find_box(mask)
             if box:
                 annotations.append(
                     {
@@ -153,7 +153,7 @@ def coco(labels: LabelMaps, progress: Progress = no_progress) -> dict[str, Any]:
                         "image_id": number,
                         "category_id": label,
                         "track_id": label,
-                        "segmentation": {"size": [height, width], "counts": run_lengths(mask)},
+                        "segmentation": {"size": [height, width], "counts": encode_run_lengths(mask)},
                         "area": int(mask.sum()),
                         "bbox": list(box),
                         "iscrowd": 1,
@@ -168,7 +168,7 @@ def coco(labels: LabelMaps, progress: Progress = no_progress) -> dict[str, Any]:
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def named(regions: Sequence[Region], labels: Sequence[int]) -> str:
+def join_names(regions: Sequence[Region], labels: Sequence[int]) -> str:
     """Return the names of some regions, separated by commas."""
     names = {region.label: region.name for region in regions}
     return ", ".join(names[label] for label in labels)

@@ -15,7 +15,7 @@ from scipy.ndimage import label as connected  # scikit-learn brings SciPy
 from torch import Tensor
 
 from ..types import Grid
-from .propagation import neighborhoods
+from .propagation import list_neighborhoods
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ _ALL_AROUND = torch.ones(3, 3).numpy()
 """Pixels that touch at a corner are connected."""
 
 
-def piece_under(label_map: Tensor, row: int, column: int) -> Tensor:
+def find_piece(label_map: Tensor, row: int, column: int) -> Tensor:
     """Return the connected piece ``(H,W)`` bool of the region of ``label_map`` ``(H,W)`` that holds a pixel.
 
     Pixels that touch at a corner are connected.
 
-    >>> piece_under(torch.tensor([[1, 0, 1], [1, 0, 1]]), 0, 2).long().tolist()
+    >>> find_piece(torch.tensor([[1, 0, 1], [1, 0, 1]]), 0, 2).long().tolist()
     [[0, 0, 1], [0, 0, 1]]
     """
     same = label_map == label_map[row, column]
@@ -62,7 +62,7 @@ def piece_under(label_map: Tensor, row: int, column: int) -> Tensor:
     return pieces == pieces[row, column]
 
 
-def cells_of(mask: Tensor, grid: Grid) -> Tensor:
+def reduce_mask(mask: Tensor, grid: Grid) -> Tensor:
     """Return which share of each cell a mask ``(H,W)`` covers, ``(N,)`` float32."""
     return F.adaptive_avg_pool2d(mask.float()[None], (grid.h, grid.w)).flatten()
 
@@ -79,7 +79,7 @@ class Walker:
             config: similarity and size.
         """
         self._grid, self._config = grid, config
-        self._nearby, outside = neighborhoods(grid, 1)
+        self._nearby, outside = list_neighborhoods(grid, 1)
         outside = outside | (self._nearby == torch.arange(grid.num_tokens)[:, None])
         unit = F.normalize(tokens, dim=-1)
         cosines = torch.einsum("nc,noc->no", unit, unit[self._nearby])
@@ -158,7 +158,7 @@ class Walker:
         return least + int(conductance[least - 1 :].argmin())
 
 
-def thing_in_box(tokens: Tensor, box: Tensor, config: GrowthConfig) -> Tensor:
+def find_thing_in_box(tokens: Tensor, box: Tensor, config: GrowthConfig) -> Tensor:
     """Return the thing in a box: its cells that look more like those of its middle than like what lies around it.
 
     The middle is at first the inner part of the box, then, a few times, the thing itself.

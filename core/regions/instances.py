@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects, label
 from torch import Tensor
 
-from ..types import InputError, LabelMaps, Progress, Region, no_progress, region_labels, require_shape
-from .labels import free_labels
+from ..types import InputError, LabelMaps, Progress, Region, list_labels, no_progress, require_shape
+from .labels import list_free_labels
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def split_instances(
         InputError: a label belongs to no region, or there are more things than labels.
     """
     require_shape("labels.maps", labels.maps, "T H W")
-    unknown = sorted(set(chosen) - set(region_labels(labels.regions)))
+    unknown = sorted(set(chosen) - set(list_labels(labels.regions)))
     if unknown:
         raise InputError(f"`chosen` must hold labels of regions, but got {unknown}. Check the legend.")
     settings = config or InstanceConfig()
@@ -102,7 +102,7 @@ def split_instances(
 
 def _write_things(maps: Tensor, numbers: Numbers, region: int, regions: dict[int, str]) -> None:
     """Write the things of a region, by their ``numbers``, into ``maps``, and their names into ``regions``."""
-    things, free, name = int(numbers.max()), free_labels(regions), regions[region]
+    things, free, name = int(numbers.max()), list_free_labels(regions), regions[region]
     if things - 1 > len(free):
         raise InputError(
             f"`regions` must hold at most {len(free) + 1} things, but {name!r} has {things}. Split fewer regions, or "

@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from ..types import MAX_LABEL, VOID, InputError, Progress, Region, Seeds, no_progress, require_shape
+from ..types import MAX_LABEL, VOID, AnchorLabels, InputError, Progress, Region, no_progress, require_shape
 
 
 def default_name(label: int) -> str:
@@ -16,15 +16,15 @@ def default_name(label: int) -> str:
     return "void" if label == VOID else f"label {label}"
 
 
-def free_labels(labels: Iterable[int]) -> list[int]:
+def list_free_labels(labels: Iterable[int]) -> list[int]:
     """Return the labels below 255, void, that are not among ``labels``, in order."""
     return sorted(set(range(MAX_LABEL)) - set(labels))
 
 
-def spread(labels: Tensor, limit: int) -> Tensor:
+def spread_indices(labels: Tensor, limit: int) -> Tensor:
     """Return indices of at most ``limit`` elements of each label, spread evenly over those there are.
 
-    >>> spread(torch.tensor([5, 5, 5, 5, 2]), 2)
+    >>> spread_indices(torch.tensor([5, 5, 5, 5, 2]), 2)
     tensor([4, 0, 2])
 
     Args:
@@ -42,7 +42,7 @@ def spread(labels: Tensor, limit: int) -> Tensor:
     return torch.cat(parts)
 
 
-def reduced_reference(reference: Tensor, size: tuple[int, int]) -> Tensor:
+def reduce_reference(reference: Tensor, size: tuple[int, int]) -> Tensor:
     """Return a label image ``(H,W)`` in ``size`` by nearest neighbor: the pixel under the center of each cell.
 
     Equal to Pillow's ``NEAREST``, also for centers between two pixels, where its rounding decides.
@@ -93,12 +93,12 @@ def assign_clusters(
     low, high = int(reference.min()), int(reference.max())
     if low < 0 or high > MAX_LABEL:
         raise InputError(f"`reference` must hold labels in [0, {MAX_LABEL}], but got [{low}, {high}].")
-    cells = reduced_reference(reference, (sizes["h"], sizes["w"])).to(cluster_map.device).long()
+    cells = reduce_reference(reference, (sizes["h"], sizes["w"])).to(cluster_map.device).long()
     labels = torch.empty_like(cluster_map)
     for cluster in torch.unique(cluster_map):
         inside = cluster_map == cluster
         labels[inside] = _majority(cells[inside], ignore)
-    return labels, regions_of(labels, names)
+    return labels, list_regions(labels, names)
 
 
 def _majority(values: Tensor, ignore: int | None) -> int:
@@ -109,22 +109,22 @@ def _majority(values: Tensor, ignore: int | None) -> int:
     return int((counts == counts.max()).nonzero()[0])
 
 
-def regions_of(maps: Tensor, names: Mapping[int, str] | None = None) -> tuple[Region, ...]:
+def list_regions(maps: Tensor, names: Mapping[int, str] | None = None) -> tuple[Region, ...]:
     """Return the regions that occur in label maps of any shape, sorted by label."""
     known = names or {}
     labels = [int(label) for label in torch.unique(maps)]
     return tuple(Region(label, known.get(label, default_name(label))) for label in labels)
 
 
-def seeds_from_reference(
+def name_clusters_by_reference(
     cluster_map: Tensor,
     reference: Tensor,
     anchor: int = 0,
     *,
     ignore: int | None = VOID,
     names: Mapping[int, str] | None = None,
-) -> Seeds:
-    """Return seeds whose labels are those of a reference label image of the anchor frame (see `assign_clusters`).
+) -> AnchorLabels:
+    """Return anchor labels that are those of a reference label image of the anchor frame (see `assign_clusters`).
 
     Args:
         cluster_map: ``(h,w)`` int64 clusters of the anchor frame.
@@ -137,10 +137,10 @@ def seeds_from_reference(
         InputError: shapes are wrong, or a label lies outside [0, 255].
     """
     labels, regions = assign_clusters(cluster_map, reference, ignore=ignore, names=names)
-    return Seeds(anchor, labels, regions)
+    return AnchorLabels(anchor, labels, regions)
 
 
-def renamed(regions: Iterable[Region], names: Mapping[int, str]) -> tuple[Region, ...]:
+def rename_regions(regions: Iterable[Region], names: Mapping[int, str]) -> tuple[Region, ...]:
     """Return ``regions`` with the names given for some labels.
 
     Raises:
@@ -151,10 +151,12 @@ def renamed(regions: Iterable[Region], names: Mapping[int, str]) -> tuple[Region
     return tuple(region._replace(name=names.get(region.label, region.name)) for region in known)
 
 
-def merged(maps: Tensor, regions: Sequence[Region], targets: Mapping[int, int]) -> tuple[Tensor, tuple[Region, ...]]:
+def merge_labels(
+    maps: Tensor, regions: Sequence[Region], targets: Mapping[int, int]
+) -> tuple[Tensor, tuple[Region, ...]]:
     """Give some labels the label of another region; all at once, so two labels may also be exchanged.
 
-    >>> merged(torch.tensor([[1, 2, 3]]), [Region(1, "a"), Region(2, "b"), Region(3, "c")], {3: 1})
+    >>> merge_labels(torch.tensor([[1, 2, 3]]), [Region(1, "a"), Region(2, "b"), Region(3, "c")], {3: 1})
     (tensor([[1, 2, 1]]), (Region(label=1, name='a'), Region(label=2, name='b')))
 
     Args:
@@ -177,7 +179,7 @@ def merged(maps: Tensor, regions: Sequence[Region], targets: Mapping[int, int]) 
     return result, tuple(region for region in regions if region.label in left)
 
 
-def region_masks(maps: Tensor, labels: Sequence[int]) -> Tensor:
+def mask_labels(maps: Tensor, labels: Sequence[int]) -> Tensor:
     """Return where each label lies: boolean ``(K,*maps.shape)`` for ``K`` labels, in their order."""
     masks = torch.empty(len(labels), *maps.shape, dtype=torch.bool, device=maps.device)
     for mask, label in zip(masks, labels, strict=True):
@@ -185,10 +187,10 @@ def region_masks(maps: Tensor, labels: Sequence[int]) -> Tensor:
     return masks
 
 
-def union_mask(maps: Tensor, labels: Sequence[int], progress: Progress = no_progress) -> Tensor:
+def mask_union(maps: Tensor, labels: Sequence[int], progress: Progress = no_progress) -> Tensor:
     """Return where any of the labels lies, without a mask of each.
 
-    >>> union_mask(torch.tensor([[[1, 2, 3]]]), [1, 3]).tolist()
+    >>> mask_union(torch.tensor([[[1, 2, 3]]]), [1, 3]).tolist()
     [[[True, False, True]]]
 
     Args:

@@ -34,7 +34,7 @@ class Finish(NamedTuple):
     feather: int = 0
 
 
-def finished(masks: Tensor, finish: Finish, progress: Progress = no_progress) -> Tensor:
+def finish_masks(masks: Tensor, finish: Finish, progress: Progress = no_progress) -> Tensor:
     """Finish masks.
 
     Args:
@@ -60,19 +60,19 @@ def finished(masks: Tensor, finish: Finish, progress: Progress = no_progress) ->
     inside = masks.cpu() > 0.5
     result = torch.empty(masks.shape)
     for number in range(len(masks)):
-        frame = _bordered(_steady(inside, number, finish.smooth_frames), finish.border)
-        result[number] = _feathered(_shaped(_grown(frame, finish.grow), finish), finish.feather)
+        frame = _fill_border(_steady_masks(inside, number, finish.smooth_frames), finish.border)
+        result[number] = _feather(_shape(_grow(frame, finish.grow), finish), finish.feather)
         progress("masks", number + 1, len(masks))
     return result
 
 
-def _steady(inside: Tensor, frame: int, length: int) -> Tensor:
+def _steady_masks(inside: Tensor, frame: int, length: int) -> Tensor:
     """Return the majority ``(H,W)`` bool of the frames of ``(T,H,W)`` around one; at the ends of fewer frames."""
     reach = min(length // 2, frame, len(inside) - 1 - frame)
     return inside[frame - reach : frame + reach + 1].float().mean(0) > 0.5
 
 
-def _grown(inside: Tensor, pixels: int) -> Tensor:
+def _grow(inside: Tensor, pixels: int) -> Tensor:
     """Return the mask ``(H,W)`` extended by a Euclidean distance; nothing is lost at the frame's border."""
     if pixels == 0 or not bool(inside.any()) or bool(inside.all()):
         return inside
@@ -81,7 +81,7 @@ def _grown(inside: Tensor, pixels: int) -> Tensor:
     return distance <= pixels if outward else distance > -pixels
 
 
-def _bordered(inside: Tensor, width: int) -> Tensor:
+def _fill_border(inside: Tensor, width: int) -> Tensor:
     """Return the mask ``(H,W)`` with ``width`` pixels along the border repeated from inside."""
     reach = min(width, (min(inside.shape) - 1) // 2)
     if reach < 1:
@@ -90,7 +90,7 @@ def _bordered(inside: Tensor, width: int) -> Tensor:
     return F.pad(inner, (reach,) * 4, mode="replicate")[0, 0] > 0.5
 
 
-def _shaped(inside: Tensor, finish: Finish) -> Tensor:
+def _shape(inside: Tensor, finish: Finish) -> Tensor:
     """Return the mask ``(H,W)`` in the shape that is wanted."""
     if finish.shape == "region":
         return inside
@@ -111,7 +111,7 @@ def _blocks(inside: Tensor, size: int) -> Tensor:
     return whole[: inside.shape[0], : inside.shape[1]] > 0
 
 
-def _feathered(inside: Tensor, width: int) -> Tensor:
+def _feather(inside: Tensor, width: int) -> Tensor:
     """Return a mask ``(H,W)`` float32 whose edge falls over ``width`` pixels; the frame's border is no edge."""
     if width == 0 or not bool(inside.any()) or bool(inside.all()):
         return inside.float()

@@ -48,12 +48,12 @@ _FONT_SIZE, _SWATCH, _GAP = 16, 24, 8
 """Pixels."""
 
 
-def color_maps(maps: Tensor) -> Tensor:
+def colorize(maps: Tensor) -> Tensor:
     """Return the colors ``(...,3)`` uint8 of labels ``(...)``, integers in [0, 255], on the device of ``maps``."""
     return PALETTE.to(maps.device)[maps.long()]
 
 
-def label_borders(maps: Tensor) -> Tensor:
+def find_borders(maps: Tensor) -> Tensor:
     """Return where labels ``(T,H,W)`` differ from the pixel to the right or below, boolean ``(T,H,W)``."""
     require_shape("maps", maps, "T H W")
     borders = torch.zeros_like(maps, dtype=torch.bool)
@@ -62,7 +62,7 @@ def label_borders(maps: Tensor) -> Tensor:
     return borders
 
 
-def overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders: bool = True) -> Tensor:
+def draw_overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders: bool = True) -> Tensor:
     """Lay the colors of labels over frames, with a dark line between regions.
 
     Args:
@@ -81,13 +81,13 @@ def overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders: bool
     require_shape("maps", maps, "T H W", T=sizes["T"], H=sizes["H"], W=sizes["W"])
     if not 0 <= opacity <= 1:
         raise InputError(f"`opacity` must lie in [0, 1], but got {opacity}. Use 0.5 to see frame and labels alike.")
-    colors = color_maps(maps).to(frames) / 255
+    colors = colorize(maps).to(frames) / 255
     if borders:
-        colors = torch.where(label_borders(maps)[..., None], colors * _BORDER_DARKENING, colors)
+        colors = torch.where(find_borders(maps)[..., None], colors * _BORDER_DARKENING, colors)
     return torch.lerp(frames, colors, opacity)
 
 
-def legend(regions: Sequence[Region], rows: int = 24) -> Tensor:
+def draw_legend(regions: Sequence[Region], rows: int = 24) -> Tensor:
     """Draw the color, the label and the name of each region, in columns, in the order given.
 
     Names beyond 40 characters are cut, line breaks become spaces, letters lose their accents, and characters that are

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..types import InputError, LabelMaps, Region, require_shape
-from .labels import merged, renamed
+from .labels import merge_labels, rename_regions
 
 PICK, NAME, HIDE = "pick", "name", "hide"
 ACTIONS = (PICK, NAME, HIDE)
@@ -76,10 +76,10 @@ class Picks(NamedTuple):
     problems: tuple[str, ...]
 
 
-def parsed_points(text: str, actions: Sequence[str] = ACTIONS, *, field: str = "picks") -> tuple[PointLine, ...]:
+def parse_points(text: str, actions: Sequence[str] = ACTIONS, *, field: str = "picks") -> tuple[PointLine, ...]:
     """Read lines of points; empty lines and comments are left out. The first of ``actions`` needs no word.
 
-    >>> parsed_points("0 0.5,0.25 black dog")
+    >>> parse_points("0 0.5,0.25 black dog")
     (PointLine(action='pick', frame=0, x=0.5, y=0.25, name='black dog', line=1),)
 
     Args:
@@ -94,10 +94,10 @@ def parsed_points(text: str, actions: Sequence[str] = ACTIONS, *, field: str = "
         InputError: a line is no point, or its point lies outside the frame.
     """
     lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
-    return tuple(_parsed(line, number, actions, field) for number, line in lines if line and line[0] != "#")
+    return tuple(_parse_line(line, number, actions, field) for number, line in lines if line and line[0] != "#")
 
 
-def _parsed(line: str, number: int, actions: Sequence[str], field: str) -> PointLine:
+def _parse_line(line: str, number: int, actions: Sequence[str], field: str) -> PointLine:
     match = _LINE.fullmatch(line)
     x, y = (_coordinate(match[3]), _coordinate(match[4])) if match else (None, None)
     if not match or x is None or y is None:
@@ -124,43 +124,43 @@ def _coordinate(text: str) -> float | None:
     return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) else None
 
 
-def formatted_points(points: Iterable[PointLine]) -> str:
-    """Write points as lines that `parsed_points` reads; the action ``pick`` is left out.
+def format_points(points: Iterable[PointLine]) -> str:
+    """Write points as lines that `parse_points` reads; the action ``pick`` is left out.
 
-    >>> formatted_points([PointLine("hide", 3, 0.9, 1 / 3)])
+    >>> format_points([PointLine("hide", 3, 0.9, 1 / 3)])
     'hide 3 0.9,0.3333'
     """
-    return "\n".join(_formatted(point) for point in points)
+    return "\n".join(_format_point(point) for point in points)
 
 
-def _formatted(point: PointLine) -> str:
+def _format_point(point: PointLine) -> str:
     x, y = (f"{value:.{DIGITS}f}".rstrip("0").rstrip(".") for value in (point.x, point.y))
     parts = ("" if point.action == PICK else point.action, str(point.frame), f"{x},{y}", point.name)
     return " ".join(filter(None, parts))
 
 
-def pixel_of(point: PointLine, size: tuple[int, int]) -> tuple[int, int]:
+def find_pixel(point: PointLine, size: tuple[int, int]) -> tuple[int, int]:
     """Return row and column of the pixel under a point, or of the nearest one, in frames of ``size`` (H, W)."""
     height, width = size
     return min(int(point.y * height), height - 1), min(int(point.x * width), width - 1)
 
 
-def point_title(point: PointLine) -> str:
+def title_point(point: PointLine) -> str:
     """Return what a message calls a point: its line and its name."""
     place = f"line {point.line}" if point.line else f"the point {point.x:g},{point.y:g} of frame {point.frame}"
     return f"{place} ({point.name})" if point.name else place
 
 
-def label_under(maps: Tensor, point: PointLine) -> int | None:
+def find_label_under(maps: Tensor, point: PointLine) -> int | None:
     """Return the label in ``maps`` ``(T,H,W)`` under a point; None where the clip has no such frame."""
     sizes = require_shape("maps", maps, "T H W")
     if point.frame >= sizes["T"]:
         return None
-    row, column = pixel_of(point, (sizes["H"], sizes["W"]))
+    row, column = find_pixel(point, (sizes["H"], sizes["W"]))
     return int(maps[point.frame, row, column])
 
 
-def resolved(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
+def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
     """Find the regions under points, name them, merge those of one name, and say which are picked.
 
     The first name of a region stays, and a later point that calls it something else is not resolved. Of several
@@ -178,7 +178,7 @@ def resolved(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
     found: list[int | None] = []
     problems, known = [], {region.label for region in labels.regions}
     for point in points:
-        label = label_under(labels.maps, point)
+        label = find_label_under(labels.maps, point)
         problem = _problem(point, label, labels, names)
         found.append(label if label in known else None)
         if problem or label is None:
@@ -188,8 +188,8 @@ def resolved(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
         if point.name:
             names.setdefault(label, point)
     new_names, merges = _groups(names)
-    maps, left = merged(labels.maps, labels.regions, merges)
-    named = LabelMaps(maps, renamed(left, new_names))
+    maps, left = merge_labels(labels.maps, labels.regions, merges)
+    named = LabelMaps(maps, rename_regions(left, new_names))
     picked = {merges.get(label, label) for label, action in actions.items() if action == PICK}
     seen = {merges.get(region.label, region.label) for region in labels.regions if actions.get(region.label) != HIDE}
     hidden = {merges.get(label, label) for label, action in actions.items() if action == HIDE} - seen
@@ -199,7 +199,7 @@ def resolved(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
 
 def _problem(point: PointLine, label: int | None, labels: LabelMaps, names: dict[int, PointLine]) -> str:
     """Return why a point is not resolved, or nothing."""
-    title = point_title(point)
+    title = title_point(point)
     if label is None:
         last = len(labels.maps) - 1
         return f"{title}: there is no frame {point.frame}, the last one is {last}."
@@ -207,7 +207,7 @@ def _problem(point: PointLine, label: int | None, labels: LabelMaps, names: dict
         return f"{title}: there is no region at this point."
     first = names.get(label)
     if first and point.name and first.name.casefold() != point.name.casefold():
-        return f"{title}: the point lies on the same region as {point_title(first)}, whose name stays."
+        return f"{title}: the point lies on the same region as {title_point(first)}, whose name stays."
     return ""
 
 
@@ -221,7 +221,7 @@ def _groups(names: dict[int, PointLine]) -> tuple[dict[int, str], dict[int, int]
     return leaders, merges
 
 
-def described(picks: Picks, share: Callable[[int], str] = lambda _label: "") -> str:
+def describe_picks(picks: Picks, share: Callable[[int], str] = lambda _label: "") -> str:
     """Return the outcome in words, a line each for picked and hidden regions and for every point not resolved.
 
     Args:

@@ -13,8 +13,8 @@ from ..types import Grid, InputError, require_finite, require_shape
 
 
 @dataclass(frozen=True)
-class CarryConfig:
-    """How a marked part of one frame is carried to other frames, without the diffusion model."""
+class PropagationConfig:
+    """How a marked part of one frame is propagated to other frames, without the diffusion model."""
 
     num_neighbors: int = 5
     """Most similar context cells that decide on a cell (DIFT takes 15 of 28 frames; measured)."""
@@ -36,7 +36,7 @@ _CHUNK_ELEMENTS = 2**23
 """Components of gathered context cells held at once: 32 MiB in float32."""
 
 
-def unit_tokens(queries: Tensor, num_components: int) -> Tensor:
+def reduce_tokens(queries: Tensor, num_components: int) -> Tensor:
     """Return tokens in their main directions, of unit length, so that products are cosine similarities.
 
     Args:
@@ -60,13 +60,13 @@ def unit_tokens(queries: Tensor, num_components: int) -> Tensor:
     return F.normalize(tokens, dim=-1)
 
 
-def carried_shares(
-    tokens: Tensor, grid: Grid, start: Tensor, frame: int, config: CarryConfig, *, both_ways: bool = False
+def propagate_shares(
+    tokens: Tensor, grid: Grid, start: Tensor, frame: int, config: PropagationConfig, *, both_ways: bool = False
 ) -> Tensor:
-    """Carry parts that are marked in one frame to the frames after it, or to all.
+    """Propagate parts that are marked in one frame to the frames after it, or to all.
 
     Args:
-        tokens: ``(T,N,C)`` float32 of unit length, see `unit_tokens`.
+        tokens: ``(T,N,C)`` float32 of unit length, see `reduce_tokens`.
         grid: size of the coarse grid, ``N = h*w``.
         start: ``(N,P)`` float32, share of each part in each cell of the marked frame, in [0, 1], at most 1 together.
         frame: the marked frame.
@@ -96,10 +96,10 @@ def carried_shares(
 class _Walk:
     """Labels frame after frame from the marked one on; ``shares`` fills up."""
 
-    def __init__(self, tokens: Tensor, grid: Grid, shares: Tensor, frame: int, config: CarryConfig) -> None:
+    def __init__(self, tokens: Tensor, grid: Grid, shares: Tensor, frame: int, config: PropagationConfig) -> None:
         self.tokens, self.shares, self.frame, self.config = tokens, shares, frame, config
         self.grid = grid
-        self.nearby, self.outside = neighborhoods(grid, config.radius)
+        self.nearby, self.outside = list_neighborhoods(grid, config.radius)
         marked = (shares[frame].sum(1) > 0).reshape(1, 1, *grid).float()
         margin = 2 * config.anchor_margin + 1
         self.anchor = F.max_pool2d(marked, margin, stride=1, padding=config.anchor_margin).flatten().nonzero()[:, 0]
@@ -139,7 +139,7 @@ class _Walk:
         return (weights[..., None] * picked).sum(1)
 
 
-def neighborhoods(grid: Grid, radius: int) -> tuple[Tensor, Tensor]:
+def list_neighborhoods(grid: Grid, radius: int) -> tuple[Tensor, Tensor]:
     """Return for each cell the cells within ``radius`` rows and columns ``(N,O)``, and which are beyond the border."""
     reach = torch.arange(-radius, radius + 1)
     down, right = (moves.flatten() for moves in torch.meshgrid(reach, reach, indexing="ij"))
@@ -149,7 +149,7 @@ def neighborhoods(grid: Grid, radius: int) -> tuple[Tensor, Tensor]:
     return rows.clamp(0, grid.h - 1) * grid.w + columns.clamp(0, grid.w - 1), outside
 
 
-def enlarged_shares(shares: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
+def enlarge_shares(shares: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
     """Return shares ``(T,N)`` of cells as ``(T,*size)``, bilinear; as they are where the size is the grid's."""
     planes = shares.reshape(-1, 1, *grid)
     if tuple(grid) == tuple(size):
@@ -164,7 +164,7 @@ _NONE = -1
 
 
 class _Mark(NamedTuple):
-    """Shares ``(T,N)`` carried from what was marked in ``frame``; before it only if it counts both ways."""
+    """Shares ``(T,N)`` propagated from what was marked in ``frame``; before it only if it counts both ways."""
 
     frame: int
     shares: Tensor
@@ -174,17 +174,17 @@ class _Mark(NamedTuple):
 class Layers:
     """Marked regions over label maps.
 
-    A region may be marked in several frames. Between two of them it is a blend of what is carried from both, by the
-    distance in time; beyond the last it is what is carried from that.
+    A region may be marked in several frames. Between two of them it is a blend of what is propagated from both, by the
+    distance in time; beyond the last it is what is propagated from that.
     """
 
-    def __init__(self, tokens: Tensor, grid: Grid, config: CarryConfig) -> None:
+    def __init__(self, tokens: Tensor, grid: Grid, config: PropagationConfig) -> None:
         """Start without any region.
 
         Args:
             tokens: ``(T,N,C)`` float32 of unit length.
             grid: size of the coarse grid, ``N = h*w``.
-            config: how marks are carried.
+            config: how marks are propagated.
         """
         self._tokens, self._grid, self._config = tokens, grid, config
         self._marks: dict[int, list[_Mark]] = {}
@@ -211,13 +211,13 @@ class Layers:
             exact: ``(H,W)`` bool, the part in the resolution of the maps, for its own frame.
         """
         start = part[:, None]
-        carried = carried_shares(self._tokens, self._grid, start, frame, self._config, both_ways=both_ways)[..., 0]
+        propagated = propagate_shares(self._tokens, self._grid, start, frame, self._config, both_ways=both_ways)[..., 0]
         for other in [other for other in self._marks if other != label]:
             shares = self._all_shares(other)
             if bool((torch.minimum(shares[frame], part) > 0).any()):
-                self._remember(other, _Mark(frame, torch.minimum(shares, 1 - carried), both_ways))
+                self._remember(other, _Mark(frame, torch.minimum(shares, 1 - propagated), both_ways))
         adds = label in self._marks and not whole
-        known = torch.maximum(self._all_shares(label), carried) if adds else carried
+        known = torch.maximum(self._all_shares(label), propagated) if adds else propagated
         self._remember(label, _Mark(frame, known, both_ways))
         self._mark_exact(label, frame, part, exact, whole=whole)
 
@@ -238,7 +238,7 @@ class Layers:
         for label in self._marks:
             shares = self.shares(label, frame)
             if float(shares.max()) > _HALF:
-                enlarged = enlarged_shares(shares[None], self._grid, (labels.shape[0], labels.shape[1]))[0]
+                enlarged = enlarge_shares(shares[None], self._grid, (labels.shape[0], labels.shape[1]))[0]
                 result[enlarged > best] = label
                 best = torch.maximum(best, enlarged)
         exact = self._exact.get(frame)
@@ -259,7 +259,7 @@ class Layers:
         if frame in self._exact:
             known = self._exact[frame]
             size = (known.shape[0], known.shape[1])
-            known[enlarged_shares(part[None], self._grid, size)[0] > _HALF] = _NONE
+            known[enlarge_shares(part[None], self._grid, size)[0] > _HALF] = _NONE
             if whole:
                 known[known == label] = _NONE
         if exact is not None:

@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 from ..types import MAX_LABEL, LabelMaps, Progress, no_progress, require_shape
-from .labels import reduced_reference
+from .labels import reduce_reference
 
 _DEPTH_SIDE = 128
 """Pixels of the longer side at which the point deepest inside a region is looked for."""
@@ -40,7 +40,7 @@ class RegionRow(NamedTuple):
     y: float
 
 
-def pixel_counts(maps: Tensor, progress: Progress = no_progress) -> Tensor:
+def count_pixels(maps: Tensor, progress: Progress = no_progress) -> Tensor:
     """Return how many pixels of each frame have each label, ``(T,256)`` int64, of label maps ``(T,H,W)``.
 
     ``progress`` is called with stage ``areas`` in frames.
@@ -53,12 +53,12 @@ def pixel_counts(maps: Tensor, progress: Progress = no_progress) -> Tensor:
     return counts
 
 
-def region_table(labels: LabelMaps, progress: Progress = no_progress) -> tuple[RegionRow, ...]:
+def tabulate_regions(labels: LabelMaps, progress: Progress = no_progress) -> tuple[RegionRow, ...]:
     """Return a row for each region, in their order; those that no frame shows have None and 0 in it.
 
     ``progress`` is called with stage ``areas`` in frames.
     """
-    counts = pixel_counts(labels.maps, progress).cpu()
+    counts = count_pixels(labels.maps, progress).cpu()
     num_pixels = max(1, labels.maps.numel())
     rows = []
     for label, name in labels.regions:
@@ -68,13 +68,13 @@ def region_table(labels: LabelMaps, progress: Progress = no_progress) -> tuple[R
             rows.append(RegionRow(label, name, 0.0, None, None, None, 0.0, 0.0))
             continue
         most = int(column.argmax())
-        x, y = inner_point(labels.maps[most] == label)
+        x, y = find_inner_point(labels.maps[most] == label)
         share = int(column.sum()) / num_pixels
         rows.append(RegionRow(label, name, share, frames[0], frames[-1], most, x, y))
     return tuple(rows)
 
 
-def inner_point(mask: Tensor) -> tuple[float, float]:
+def find_inner_point(mask: Tensor) -> tuple[float, float]:
     """Return a point of a mask ``(H,W)`` far from its border, (x, y) as fractions of width and height.
 
     It is the center of a pixel; of equally deep ones the middle one in raster order.
@@ -85,7 +85,7 @@ def inner_point(mask: Tensor) -> tuple[float, float]:
     sizes = require_shape("mask", mask, "H W")
     height, width = sizes["H"], sizes["W"]
     stride = -(-max(height, width) // _DEPTH_SIDE)
-    small = reduced_reference(mask, (-(-height // stride), -(-width // stride)))
+    small = reduce_reference(mask, (-(-height // stride), -(-width // stride)))
     if not bool(small.any()):
         small = mask
     depth = distance_transform_cdt(np.pad(small.cpu().numpy(), 1), "taxicab")[1:-1, 1:-1]

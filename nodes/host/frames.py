@@ -62,7 +62,7 @@ def open_source(frames: Tensor | None, video: Any, progress: Progress) -> Iterat
     if video is not None and not isinstance(video, VideoFromFile):
         frames = video.get_components().images  # made of images in memory
     if frames is not None:
-        held = as_frames(frames)
+        held = convert_frames(frames)
         check_frames(held)
         yield HeldFrames(held), (int(held.shape[1]), int(held.shape[2]))
         return
@@ -78,13 +78,13 @@ def _file_of(video: VideoFromFile) -> Iterator[Path]:
     if not isinstance(source, bytes_io.BytesIO) and not any(trimmed):
         yield Path(source)
         return
-    with tempfile.TemporaryDirectory(dir=temporary_folder(), prefix="vidseg-") as folder:
+    with tempfile.TemporaryDirectory(dir=find_temporary_folder(), prefix="vidseg-") as folder:
         path = Path(folder) / f"video.{video.get_container_format().split(',')[0]}"
         video.save_to(str(path))
         yield path
 
 
-def temporary_folder() -> Path:
+def find_temporary_folder() -> Path:
     """Return the folder for temporary files of the host, which clears it."""
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ _EDGE_SHARE = 0.3
 """Part of a mask that soft edges cover at most."""
 
 
-def as_frames(images: Tensor) -> Tensor:
+def convert_frames(images: Tensor) -> Tensor:
     """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: gray becomes RGB, alpha is dropped.
 
     Raises:
@@ -108,7 +108,7 @@ def as_frames(images: Tensor) -> Tensor:
     return colors.float().cpu()
 
 
-def as_label_maps(mask: Tensor) -> Tensor:
+def convert_label_maps(mask: Tensor) -> Tensor:
     """Return a MASK or IMAGE that shows labels as label maps ``(T,H,W)`` uint8.
 
     - black and white: 0 and 1, parted in the middle where edges are soft;
@@ -158,13 +158,13 @@ def _labels_of_colors(levels: Tensor) -> Tensor:
     return indices.to(torch.uint8)
 
 
-def one_label_map(mask: Tensor, which: str) -> Tensor:
+def convert_label_map(mask: Tensor, which: str) -> Tensor:
     """Return the label map ``(H,W)`` uint8 of a single MASK or IMAGE, that of ``which`` frame.
 
     Raises:
         InputError: several pictures, or one that shows a single class.
     """
-    maps = as_label_maps(mask)
+    maps = convert_label_maps(mask)
     if len(maps) != 1:
         raise InputError(
             f"`mask` must be one picture, that of {which}, but got {len(maps)}. Pick it with ImageFromBatch; of a "

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...core.config.settings import Settings
-from ...core.method.enlarging import bilinear
-from ...core.regions.labels import merged, reduced_reference, renamed
-from ...core.types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, Seeds, no_progress
+from ...core.method.enlarging import enlarge_bilinear
+from ...core.regions.labels import merge_labels, reduce_reference, rename_regions
+from ...core.types import AnchorLabels, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Scan:
     Not a tuple: a host that weighs cached outputs by walking tuples must not count the features twice.
 
     Attributes:
-        seeds: their regions stay as they were, so that a replay finds what is new under the same labels.
+        anchor_labels: their regions stay as they were, so that a replay finds what is new under the same labels.
         merges: for each label merged since the scan the label that it became.
     """
 
     features: Features
-    seeds: Seeds
+    anchor_labels: AnchorLabels
     settings: Settings
     merges: Mapping[int, int] = field(default_factory=dict)
 
@@ -62,32 +62,32 @@ class Labels(NamedTuple):
     def full(self, progress: Progress = no_progress) -> LabelMaps:
         """Return the label maps in full resolution; coarse ones are enlarged without the model."""
         if self.coarse:
-            return bilinear(CoarseMaps(self.maps, self.regions), self.frame_size, progress)
+            return enlarge_bilinear(CoarseMaps(self.maps, self.regions), self.frame_size, progress)
         return LabelMaps(self.maps, self.regions)
 
     def on_grid(self, size: tuple[int, int]) -> Tensor:
         """Return the labels ``(T,h,w)`` int64 on a coarse grid of ``size``, by nearest neighbor."""
         if tuple(self.maps.shape[1:]) == size:
             return self.maps.long()
-        return torch.stack([reduced_reference(frame, size) for frame in self.maps]).long()
+        return torch.stack([reduce_reference(frame, size) for frame in self.maps]).long()
 
     def with_names(self, names: Mapping[int, str], merges: Mapping[int, int]) -> Labels:
-        """Return these labels with new names, and some merged; seeds that become one vote as one in refinement.
+        """Return these labels with new names, and some merged; labels that become one vote as one in refinement.
 
         Args:
             names: new name by label, after merging.
             merges: for each merged label the label that it becomes, which is not merged itself.
         """
-        maps, left = merged(self.maps, self.regions, merges)
+        maps, left = merge_labels(self.maps, self.regions, merges)
         scan = self.scan
         if scan is not None:
-            own = dict(scan.seeds.regions)
+            own = dict(scan.anchor_labels.regions)
             seeded = {old: new for old, new in merges.items() if old in own and new in own}
-            cluster_map, _ = merged(scan.seeds.cluster_map, scan.seeds.regions, seeded)
+            cluster_map, _ = merge_labels(scan.anchor_labels.cluster_map, scan.anchor_labels.regions, seeded)
             before = {old: merges.get(new, new) for old, new in scan.merges.items()}
-            seeds = scan.seeds._replace(cluster_map=cluster_map)
-            scan = replace(scan, seeds=seeds, merges={**before, **merges})
-        return self._replace(maps=maps, regions=renamed(left, names), scan=scan)
+            anchor_labels = scan.anchor_labels._replace(cluster_map=cluster_map)
+            scan = replace(scan, anchor_labels=anchor_labels, merges={**before, **merges})
+        return self._replace(maps=maps, regions=rename_regions(left, names), scan=scan)
 
     def named_as(self, other: Labels) -> Labels:
         """Return these labels, replayed from the scan of ``other``, with the names and merges of ``other``."""

@@ -12,7 +12,7 @@ from ...core.files.result_folder import Place
 from ...core.types import InputError
 
 
-def free_place(prefix: str, default: str, suffix: str = "") -> tuple[Path, str]:
+def find_free_place(prefix: str, default: str, suffix: str = "") -> tuple[Path, str]:
     """Return a path below the output folder where nothing lies yet, and the same as text from that folder on.
 
     Args:
@@ -30,7 +30,7 @@ def free_place(prefix: str, default: str, suffix: str = "") -> tuple[Path, str]:
     return path, (Path(subfolder) / path.name).as_posix()
 
 
-def place_of(text: str, is_wanted: Callable[[Path], bool]) -> Path | None:
+def find_place(text: str, is_wanted: Callable[[Path], bool]) -> Path | None:
     """Return the wanted path that ``text`` means below the output or input folder; None if there is none.
 
     Links below these folders are followed, as the host does when it saves; ``..`` does not lead out of them.
@@ -44,12 +44,12 @@ def place_of(text: str, is_wanted: Callable[[Path], bool]) -> Path | None:
 
 
 def require_place(name: str, text: str, is_wanted: Callable[[Path], bool], what: str, shown_by: str) -> Path:
-    """Return `place_of` what the input ``name`` holds.
+    """Return `find_place` what the input ``name`` holds.
 
     Raises:
         InputError: there is none.
     """
-    path = place_of(text, is_wanted)
+    path = find_place(text, is_wanted)
     if path is None:
         raise InputError(
             f"`{name}` must be {what} below ComfyUI's output or input folder, but got {text!r}. Copy the text that "

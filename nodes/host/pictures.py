@@ -10,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ...core.regions.palette import legend
-from ...core.regions.table import inner_point
+from ...core.regions.palette import draw_legend
+from ...core.regions.table import find_inner_point
 from ...core.types import Features, Region
 
 _MARGIN = 8
@@ -24,7 +24,7 @@ _TAGGED_SHARE = 1 / 1000
 """Part of the picture that a region must cover to get a tag."""
 
 
-def with_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tensor:
+def draw_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tensor:
     """Write the id and name of each region on ``frames`` ``(T,H,W,3)``, inside the region if there is room."""
     font = ImageFont.load_default(max(10, frames.shape[1] // 24))
     tagged = []
@@ -33,7 +33,7 @@ def with_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tens
         for label, name in regions:
             inside = labels == label
             if int(inside.sum()) >= max(1, _TAGGED_SHARE * inside.numel()):
-                x, y = inner_point(inside)
+                x, y = find_inner_point(inside)
                 text = str(label) if name in (f"region {label}", f"label {label}") else f"{label} {name}"
                 _write(image, (x * image.width, y * image.height), (text, str(label)), font)
         tagged.append(torch.from_numpy(np.array(image)).float() / 255)
@@ -53,13 +53,13 @@ def _write(image: Image.Image, spot: tuple[float, float], texts: tuple[str, ...]
     draw.text((x, y), text, fill="white", stroke_fill="black", **style)
 
 
-def beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:
+def draw_beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:
     """Return ``frames`` ``(T,H,W,3)`` with the legend of ``regions`` at their right, on white.
 
     It has as many columns as show the frames largest in a node.
     """
     frame_height, frame_width = frames.shape[1:3]
-    tables = [legend(regions, -(-len(regions) // columns)) for columns in range(1, _MOST_COLUMNS + 1)]
+    tables = [draw_legend(regions, -(-len(regions) // columns)) for columns in range(1, _MOST_COLUMNS + 1)]
     sizes = [max(frame_width + table.shape[1], _SHEET_ASPECT * max(frame_height, table.shape[0])) for table in tables]
     picture = tables[sizes.index(min(sizes))].float() / 255
     height = max(frames.shape[1], picture.shape[0])
@@ -71,24 +71,24 @@ def beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:
     return sheet
 
 
-def reduced_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+def reduce_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """Return height and width with the longer one at most ``longest`` pixels."""
     scale = min(1.0, longest / max(size))
     height, width = (max(1, round(side * scale)) for side in size)
     return height, width
 
 
-def reduced(frames: Tensor, longest: int) -> Tensor:
+def reduce_frames(frames: Tensor, longest: int) -> Tensor:
     """Return ``frames`` ``(T,H,W,3)`` with the longer side at most ``longest`` pixels."""
     old = (int(frames.shape[1]), int(frames.shape[2]))
-    size = reduced_size(old, longest)
+    size = reduce_size(old, longest)
     if size == old:
         return frames
     planes = F.interpolate(frames.movedim(-1, 1), size, mode="bilinear", antialias=True, align_corners=False)
     return planes.movedim(1, -1).clamp(0, 1)
 
 
-def principal_colors(features: Features) -> Tensor:
+def project_to_colors(features: Features) -> Tensor:
     """Return the three main directions of the features as RGB ``(T,h,w,3)`` in [0, 1], the same for all frames."""
     tokens = features.queries.float().flatten(0, 1)
     centered = tokens - tokens.mean(0)

@@ -73,7 +73,7 @@ class NodeProgress(RunProgress):
 
 
 @contextmanager
-def logged_peak(name: str) -> Iterator[None]:
+def log_peak(name: str) -> Iterator[None]:
     """Log the peak memory of the host's process when the node ``name`` ends, fails or is stopped.
 
     Torch's statistics are not reset: neither does the host, and other nodes may read them.

@@ -15,7 +15,7 @@ AUTO = -1
 MAX_SEED = 2**32 - 1
 """Largest seed of K-means."""
 Features = io.Custom("VIDSEG_FEATURES")
-Seeds = io.Custom("VIDSEG_SEEDS")
+Seeds = io.Custom("VIDSEG_ANCHOR_LABELS")
 Labels = io.Custom("VIDSEG_LABELS")
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 _Input = TypeVar("_Input", bound=io.Input)
@@ -119,9 +119,9 @@ def quality_input(*, optional: bool = False) -> io.Input:
         options=list(QUALITIES),
         default="exact",
         optional=optional,
-        tooltip="exact: the paper's method, every region pushed by itself; slowest. balanced: regions that lie apart "
-        "share a push of one step. fast: no pushes, borders follow the edges of the picture. draft: likewise, with "
-        "quicker features. The README has measured quality and speed of each.",
+        tooltip="exact: the paper's method, every region modulated by itself; slowest. balanced: regions that lie "
+        "apart share a modulated pass of one step. fast: no modulation, borders follow the edges of the picture. "
+        "draft: likewise, with quicker features. The README has measured quality and speed of each.",
     )
 
 

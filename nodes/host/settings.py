@@ -7,7 +7,7 @@ from functools import wraps
 from inspect import signature
 from typing import Any
 
-from ...core.config.settings import Settings, changed
+from ...core.config.settings import Settings, replace_parts
 from ...core.types import InputError
 from .schema import AUTO
 
@@ -35,7 +35,7 @@ WIDGETS = {
 """Widgets that a setting has, each in other nodes."""
 
 
-def names_widgets(execute: Callable[..., Any]) -> Callable[..., Any]:
+def name_widgets(execute: Callable[..., Any]) -> Callable[..., Any]:
     """Let the errors of a node's ``execute`` name the widgets among its parameters instead of settings."""
     own = signature(execute).parameters
     names = {setting: widget for setting, widgets in WIDGETS.items() for widget in widgets if widget in own}
@@ -50,7 +50,7 @@ def names_widgets(execute: Callable[..., Any]) -> Callable[..., Any]:
     return executed
 
 
-def modulated_step(settings: Settings, step: int, steps: int) -> int:
+def find_modulated_step(settings: Settings, step: int, steps: int) -> int:
     """Return the modulated step that a widget chose, or that of ``settings`` for `AUTO`.
 
     Raises:
@@ -65,7 +65,7 @@ def modulated_step(settings: Settings, step: int, steps: int) -> int:
     return automatic if step == AUTO else step
 
 
-def of_kind(settings: Settings, video_frames: int, layer: str = "spatial") -> Settings:
+def adapt_to_kind(settings: Settings, video_frames: int, layer: str = "spatial") -> Settings:
     """Return ``settings`` with the widgets that concern video models only; an image model has its own.
 
     Args:
@@ -84,4 +84,6 @@ def of_kind(settings: Settings, video_frames: int, layer: str = "spatial") -> Se
             )
         return settings
     windows = {"window": {"length": video_frames}} if video_frames else {}
-    return changed(settings, video={"frames": video_frames or settings.video.frames, "query_layer": layer}, **windows)
+    return replace_parts(
+        settings, video={"frames": video_frames or settings.video.frames, "query_layer": layer}, **windows
+    )

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ...core.types import InputError, Region, region_labels
+from ...core.types import InputError, Region, list_labels
 from .labels import Labels
 
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 
 
-def listed(regions: Sequence[Region]) -> str:
+def join_labels(regions: Sequence[Region]) -> str:
     """Return the regions in words, for messages."""
     return ", ".join(f"{region.label} ({region.name})" for region in regions) or "none"
 
 
-def chosen_labels(text: str, regions: Sequence[Region], field: str = "regions") -> tuple[int, ...]:
+def choose_labels(text: str, regions: Sequence[Region], field: str = "regions") -> tuple[int, ...]:
     """Return the labels of regions chosen by id, range of ids or name, separated by commas or lines of ``field``.
 
-    >>> chosen_labels("sky, 3-5", (Region(1, "Sky"), Region(3, "a"), Region(5, "b")))
+    >>> choose_labels("sky, 3-5", (Region(1, "Sky"), Region(3, "a"), Region(5, "b")))
     (1, 3, 5)
 
     Raises:
@@ -27,7 +27,9 @@ def chosen_labels(text: str, regions: Sequence[Region], field: str = "regions") 
     """
     parts = [part.strip() for part in re.split(r"[,;\n]", text) if part.strip()]
     if not parts:
-        raise InputError(f"`{field}` must name at least one region, but got nothing. There are: {listed(regions)}.")
+        raise InputError(
+            f"`{field}` must name at least one region, but got nothing. There are: {join_labels(regions)}."
+        )
     return tuple(sorted({label for part in parts for label in _labels_of(part, regions, field)}))
 
 
@@ -37,14 +39,14 @@ def _labels_of(part: str, regions: Sequence[Region], field: str) -> list[int]:
     low, high = (int(span[1]), int(span[2])) if span else (int(part), int(part)) if part.isdecimal() else (1, 0)
     found = named or [region.label for region in regions if low <= region.label <= high]
     if not found:
-        raise InputError(f"`{field}` must name regions, but got {part!r}. There are: {listed(regions)}.")
+        raise InputError(f"`{field}` must name regions, but got {part!r}. There are: {join_labels(regions)}.")
     return found
 
 
-def names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[int, str], dict[int, int]]:
+def parse_names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[int, str], dict[int, int]]:
     """Read lines such as ``person: 3, 7``: the regions named after the colon become one with the name before it.
 
-    >>> names_and_merges("person: 3, 7", (Region(3, "region 3"), Region(7, "region 7")))
+    >>> parse_names_and_merges("person: 3, 7", (Region(3, "region 3"), Region(7, "region 7")))
     ({3: 'person'}, {7: 3})
 
     Returns:
@@ -61,7 +63,7 @@ def names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[int, st
             raise InputError(
                 f"`names` must hold lines such as 'person: 3, 7', but got {line!r}. Put a name and a colon."
             )
-        first, *others = chosen_labels(choice, regions, "names")
+        first, *others = choose_labels(choice, regions, "names")
         twice = sorted({first, *others} & (set(names) | set(merges)))
         if twice:
             raise InputError(f"`names` must name each region once, but got {twice} twice. Remove one of the lines.")
@@ -70,7 +72,7 @@ def names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[int, st
     return names, merges
 
 
-def parsed_class_names(text: str) -> dict[int, str]:
+def parse_class_names(text: str) -> dict[int, str]:
     """Read names of classes such as ``0: background, 1: dog``, separated by commas or lines.
 
     Raises:
@@ -87,7 +89,7 @@ def parsed_class_names(text: str) -> dict[int, str]:
     return names
 
 
-def block_numbers(text: str) -> tuple[int, ...]:
+def parse_blocks(text: str) -> tuple[int, ...]:
     """Read numbers of decoder blocks such as ``6, 7, 8``.
 
     Raises:
@@ -102,6 +104,6 @@ def block_numbers(text: str) -> tuple[int, ...]:
 ALL_REGIONS = "Empty: all regions."
 
 
-def chosen_or_all(regions: str, labels: Labels) -> tuple[int, ...]:
+def choose_or_all(regions: str, labels: Labels) -> tuple[int, ...]:
     """Return the labels of the regions that a text lists, of all regions where it is empty."""
-    return chosen_labels(regions, labels.regions) if regions.strip() else region_labels(labels.regions)
+    return choose_labels(regions, labels.regions) if regions.strip() else list_labels(labels.regions)

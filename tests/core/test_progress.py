@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from vidseg.core.progress import LineDisplay, RunProgress, TerminalDisplay, duration, open_display
+from vidseg.core.progress import LineDisplay, RunProgress, TerminalDisplay, format_duration, open_display
 
 
 class Clock:
@@ -146,7 +146,7 @@ def test_the_display_suits_the_stream() -> None:
     ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (60, "1:00 min"), (3599, "59:59 min"), (3660, "1:01 h")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_stages_may_take_turns() -> None:

@@ -36,6 +36,6 @@ def wired(loaded: LoadedModel) -> dict[str, Any]:
 
 def coarse_labels(features: Any, num_clusters: int = 4, **options: Any) -> Any:
     """Return what the second to fourth stage make of features."""
-    seeds = call("KMeansInit", features=features, num_clusters=num_clusters, window_length=2)
-    labels = call("SceneContextKNN", features=features, seeds=seeds, window_length=2, **options)
+    anchor_labels = call("KMeansInit", features=features, num_clusters=num_clusters, window_length=2)
+    labels = call("SceneContextKNN", features=features, anchor_labels=anchor_labels, window_length=2, **options)
     return call("CorrespondenceRefine", labels=labels)

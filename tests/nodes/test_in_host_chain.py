@@ -15,7 +15,7 @@ from comfy_api.input_impl import VideoFromComponents, VideoFromFile
 from comfy_api.util import VideoComponents
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.config.settings import at_quality, changed, preset
+from vidseg.core.config.settings import preset, replace_parts, with_quality
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.video_writer import write_video
 from vidseg.core.method.pipeline import segment
@@ -24,11 +24,11 @@ from vidseg.nodes.demo_model import LoadedModel
 from vidseg.nodes.host import progress
 from vidseg.nodes.host.frames import HeldFrames
 from vidseg.nodes.host.labels import Labels
-from vidseg.nodes.host.pictures import beside_legend, with_tags
+from vidseg.nodes.host.pictures import draw_beside_legend, draw_tags
 
 from .graphs import call, coarse_labels, wired
 
-SETTINGS = changed(preset("default"), cluster={"num_clusters": 4}, window={"length": 2})
+SETTINGS = replace_parts(preset("default"), cluster={"num_clusters": 4}, window={"length": 2})
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_one_box_equals_the_chain(loaded: LoadedModel, frames: Tensor, full: Lab
 
 @pytest.mark.parametrize("quality", ["balanced", "fast", "draft"])
 def test_qualities_equal_the_core(loaded: LoadedModel, model_file: Path, frames: Tensor, quality: str) -> None:
-    settings = at_quality(SETTINGS, quality)
+    settings = with_quality(SETTINGS, quality)
     expected = segment(load_diffusers(model_file, device="cpu"), HeldFrames(frames), settings).maps
     whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=4, window_length=2, quality=quality)
     assert float((whole.maps == expected).float().mean()) > 0.9999
@@ -112,8 +112,8 @@ def test_frames_or_video_must_be_wired(loaded: LoadedModel, frames: Tensor, vide
 
 
 def test_refinement_replays_the_scan_with_its_own_feedback(features: Features) -> None:
-    seeds = call("KMeansInit", features=features, num_clusters=4, window_length=1)
-    unrefined = call("SceneContextKNN", features=features, seeds=seeds, window_length=1)
+    anchor_labels = call("KMeansInit", features=features, num_clusters=4, window_length=1)
+    unrefined = call("SceneContextKNN", features=features, anchor_labels=anchor_labels, window_length=1)
     refined = call("CorrespondenceRefine", labels=unrefined)
     assert torch.equal(refined.maps, unrefined.maps)  # a window of one frame has nothing to vote
     assert refined.scan == unrefined.scan
@@ -149,7 +149,7 @@ def test_bypassed_stages_leave_usable_labels(features: Features, frames: Tensor)
 def test_the_tag_of_a_thin_region_lies_on_it() -> None:
     maps = torch.zeros(1, 480, 854, dtype=torch.uint8)
     maps[:, 473:476] = 1
-    tagged = with_tags(torch.zeros(1, 480, 854, 3), maps, (Region(1, "kerb"),))
+    tagged = draw_tags(torch.zeros(1, 480, 854, 3), maps, (Region(1, "kerb"),))
     rows, columns = tagged[0].sum(-1).nonzero().unbind(1)
     assert 440 < rows.min() < 473 < rows.max()
     assert columns.float().mean() == pytest.approx(427, abs=10)
@@ -160,7 +160,7 @@ def test_tags_stay_inside_the_frame_and_long_names_give_way_to_ids() -> None:
     maps[:, :, :20] = 1
     name = "left edge"
     tags = [
-        with_tags(torch.full((1, 120, 160, 3), 0.5), maps, (Region(1, text),))[0]
+        draw_tags(torch.full((1, 120, 160, 3), 0.5), maps, (Region(1, text),))[0]
         for text in (name, name * 9, "label 1")
     ]
     white = (tags[0] > 0.9).all(-1)
@@ -172,11 +172,11 @@ def test_tags_stay_inside_the_frame_and_long_names_give_way_to_ids() -> None:
 
 def test_the_legend_beside_a_preview_leaves_the_frames_most_of_the_room() -> None:
     frames, regions = torch.zeros(1, 256, 448, 3), tuple(Region(label, f"region {label}") for label in range(20))
-    sheet = beside_legend(frames, regions)
+    sheet = draw_beside_legend(frames, regions)
     assert torch.equal(sheet[:, :256, :448], frames)
     assert sheet.shape[1] < 1.5 * 256
     assert sheet.shape[2] < 1.7 * 448
-    assert beside_legend(frames, regions[:3]).shape[1] == 256
+    assert draw_beside_legend(frames, regions[:3]).shape[1] == 256
 
 
 def test_short_work_shows_no_text_and_a_stop_leaves_no_time_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,8 +218,8 @@ def test_names_and_merges(full: Labels) -> None:
 
 
 def test_names_before_refinement_last(features: Features) -> None:
-    seeds = call("KMeansInit", features=features, num_clusters=4, window_length=2)
-    labels = call("SceneContextKNN", features=features, seeds=seeds, window_length=2)
+    anchor_labels = call("KMeansInit", features=features, num_clusters=4, window_length=2)
+    labels = call("SceneContextKNN", features=features, anchor_labels=anchor_labels, window_length=2)
     first, second, *_ = labels.regions
     named = call("NameRegions", labels=labels, names=f"thing: {first.label}, {second.label}")
     refined = call("CorrespondenceRefine", labels=named)
@@ -235,8 +235,8 @@ def entering() -> Labels:
     tokens[5:, 2:6, 2:6] = torch.eye(16)[5]
     tokens = (tokens + 0.02 * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))).flatten(1, 2)
     features = Features(tokens, tokens, torch.zeros(10, 4, 16, 24), torch.zeros(10, 4, 16, 24), Grid(8, 12), (128, 192))
-    seeds = call("KMeansInit", features=features, num_clusters=2, fit_frames="anchor")
-    result: Labels = call("SceneContextKNN", features=features, seeds=seeds, new_regions=True)
+    anchor_labels = call("KMeansInit", features=features, num_clusters=2, fit_frames="anchor")
+    result: Labels = call("SceneContextKNN", features=features, anchor_labels=anchor_labels, new_regions=True)
     return result
 
 
@@ -260,10 +260,10 @@ def test_a_picked_region_that_was_found_keeps_its_mask_in_refinement(entering: L
 
 def test_mask_of_the_first_frame_names_the_regions(features: Features, frames: Tensor) -> None:
     mask = (frames[:1, ..., 0] > 0.6).float()
-    seeds = call("KMeansInit", features=features, num_clusters=12)
-    assigned = call("AssignRegionsFromMask", seeds=seeds, mask=mask, class_names="0: ground\n1: square")
+    anchor_labels = call("KMeansInit", features=features, num_clusters=12)
+    assigned = call("AssignRegionsFromMask", anchor_labels=anchor_labels, mask=mask, class_names="0: ground\n1: square")
     assert {region.name for region in assigned.regions} <= {"ground", "square"}
-    labels = call("SceneContextKNN", features=features, seeds=assigned)
+    labels = call("SceneContextKNN", features=features, anchor_labels=assigned)
     assert set(labels.maps.unique().tolist()) <= {0, 1}
 
 
@@ -321,7 +321,7 @@ def test_interrupted_upsampling_can_be_repeated(
 
 @pytest.mark.parametrize("name", ["paper", "reference", "emerdiff"])
 def test_presets_equal_the_core(loaded: LoadedModel, model_file: Path, frames: Tensor, name: str) -> None:
-    settings = changed(preset(name), cluster={"num_clusters": 3})
+    settings = replace_parts(preset(name), cluster={"num_clusters": 3})
     clip = frames[:2]
     expected = segment(load_diffusers(model_file, device="cpu"), HeldFrames(clip), settings)
     labels = call("SegmentVideo", **wired(loaded), frames=clip, num_clusters=3, preset=name)

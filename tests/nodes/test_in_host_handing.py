@@ -123,9 +123,9 @@ def test_the_number_of_regions_can_be_chosen(features: Any) -> None:
 def test_unseen_things_and_cuts_are_carried_to_the_refinement(loaded: LoadedModel, frames: Tensor) -> None:
     other = 1 - frames.flip(2)
     features = call("ExtractDiffusionFeatures", **wired(loaded), frames=torch.cat([frames, other]))
-    seeds = call("KMeansInit", features=features, num_clusters=3)
-    labels = call("SceneContextKNN", features=features, seeds=seeds, new_regions=True, scene_cuts=True)
+    anchor_labels = call("KMeansInit", features=features, num_clusters=3)
+    labels = call("SceneContextKNN", features=features, anchor_labels=anchor_labels, new_regions=True, scene_cuts=True)
     refined = call("CorrespondenceRefine", labels=labels)
     assert labels.scan.settings.scene.cuts
     assert refined.regions == labels.regions
-    assert refined.regions[: len(seeds.regions)] == seeds.regions
+    assert refined.regions[: len(anchor_labels.regions)] == anchor_labels.regions

@@ -64,4 +64,4 @@ def test_advanced_inputs_are_marked() -> None:
 
 def test_sockets_have_types_of_their_own() -> None:
     types = {socket.io_type for node in NODE.values() for socket in node.define_schema().outputs}
-    assert {"VIDSEG_FEATURES", "VIDSEG_SEEDS", "VIDSEG_LABELS", io.Mask.io_type} <= types
+    assert {"VIDSEG_FEATURES", "VIDSEG_ANCHOR_LABELS", "VIDSEG_LABELS", io.Mask.io_type} <= types

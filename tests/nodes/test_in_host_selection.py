@@ -9,8 +9,8 @@ import torch
 from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import InputError, Region
 from vidseg.nodes.host import text as selection
-from vidseg.nodes.host.frames import as_frames, as_label_maps
-from vidseg.nodes.host.text import block_numbers, chosen_labels, names_and_merges, parsed_class_names
+from vidseg.nodes.host.frames import convert_frames, convert_label_maps
+from vidseg.nodes.host.text import choose_labels, parse_blocks, parse_class_names, parse_names_and_merges
 
 REGIONS = (Region(1, "sky"), Region(3, "region 3"), Region(4, "a dog"), Region(7, "12"))
 
@@ -24,56 +24,56 @@ def test_examples_in_the_documentation() -> None:
     [("1", (1,)), ("SKY, a Dog", (1, 4)), ("3-7", (3, 4, 7)), ("1\n3;4", (1, 3, 4)), ("12", (7,)), (" 4 - 4 ,", (4,))],
 )
 def test_choice(text: str, labels: tuple[int, ...]) -> None:
-    assert chosen_labels(text, REGIONS) == labels
+    assert choose_labels(text, REGIONS) == labels
 
 
 @pytest.mark.parametrize("text", ["", " , ", "cat", "2", "5-6", "1 3", "-1", "²"])
 def test_choice_of_nothing_lists_the_regions(text: str) -> None:
     with pytest.raises(InputError, match=r"There are: 1 \(sky\), 3 \(region 3\), 4 \(a dog\), 7 \(12\)"):
-        chosen_labels(text, REGIONS)
+        choose_labels(text, REGIONS)
 
 
 def test_names() -> None:
-    assert names_and_merges("animal: a dog, 3\n\nsky: 1", REGIONS) == ({3: "animal", 1: "sky"}, {4: 3})
+    assert parse_names_and_merges("animal: a dog, 3\n\nsky: 1", REGIONS) == ({3: "animal", 1: "sky"}, {4: 3})
 
 
 @pytest.mark.parametrize("text", ["animal 3", ": 3", "a: 3\nb: 3", "a: 1, 3\nb: 3", "a:"])
 def test_wrong_names_are_refused(text: str) -> None:
     with pytest.raises(InputError):
-        names_and_merges(text, REGIONS)
+        parse_names_and_merges(text, REGIONS)
 
 
 def test_class_names() -> None:
-    assert parsed_class_names("0: background, 1: dog") == {0: "background", 1: "dog"}
+    assert parse_class_names("0: background, 1: dog") == {0: "background", 1: "dog"}
     with pytest.raises(InputError, match="number, colon, name"):
-        parsed_class_names("dog")
+        parse_class_names("dog")
     with pytest.raises(InputError, match="number, colon, name"):
-        parsed_class_names("²: dog")
+        parse_class_names("²: dog")
 
 
 @pytest.mark.parametrize("text", ["six", "²"])
 def test_blocks(text: str) -> None:
-    assert block_numbers("6, 7,8") == (6, 7, 8)
+    assert parse_blocks("6, 7,8") == (6, 7, 8)
     with pytest.raises(InputError):
-        block_numbers(text)
+        parse_blocks(text)
 
 
 def test_label_images() -> None:
     black_and_white = torch.tensor([[[0.0, 1.0]]])
-    assert as_label_maps(black_and_white).tolist() == [[[0, 1]]]
-    assert as_label_maps(torch.tensor([[[0, 3, 255]]]) / 255).tolist() == [[[0, 3, 255]]]
+    assert convert_label_maps(black_and_white).tolist() == [[[0, 1]]]
+    assert convert_label_maps(torch.tensor([[[0, 3, 255]]]) / 255).tolist() == [[[0, 3, 255]]]
     soft = torch.tensor([0.0, 0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 1, 1, 1])
-    assert as_label_maps(soft[None, None]).tolist() == [[[0] * 5 + [1] * 9]]
+    assert convert_label_maps(soft[None, None]).tolist() == [[[0] * 5 + [1] * 9]]
     classes = torch.tensor([0, 0, 0, 0, 0, 0, 0, 12, 30, 255, 255, 255, 255, 255])
-    assert as_label_maps(classes[None, None] / 255).tolist() == [[classes.tolist()]]
+    assert convert_label_maps(classes[None, None] / 255).tolist() == [[classes.tolist()]]
     palette = PALETTE[[9, 200]].float()[None, None] / 255
-    assert as_label_maps(palette).tolist() == [[[9, 200]]]
+    assert convert_label_maps(palette).tolist() == [[[9, 200]]]
     colors = torch.tensor([[[[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]]])
-    assert as_label_maps(colors).tolist() == [[[0, 2, 1]]]
+    assert convert_label_maps(colors).tolist() == [[[0, 2, 1]]]
     with pytest.raises(InputError, match="flat colors"):
-        as_label_maps(torch.rand(1, 64, 64, 3))
+        convert_label_maps(torch.rand(1, 64, 64, 3))
 
 
 def test_frames_of_any_kind() -> None:
-    assert as_frames(torch.rand(2, 4, 4, 4)).shape == (2, 4, 4, 3)
-    assert as_frames(torch.rand(2, 4, 4, 1).half()).dtype == torch.float32
+    assert convert_frames(torch.rand(2, 4, 4, 4)).shape == (2, 4, 4, 3)
+    assert convert_frames(torch.rand(2, 4, 4, 1).half()).dtype == torch.float32

@@ -19,7 +19,7 @@ from vidseg.core.backbones.comfy.svd_backbone import ComfySvdBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.protocol import Denoiser, VideoBackbone
 from vidseg.core.config.parts import ModulationConfig, VideoConfig
-from vidseg.core.config.settings import Settings, changed, preset
+from vidseg.core.config.settings import Settings, preset, replace_parts
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import segment
 from vidseg.core.types import InputError
@@ -34,7 +34,7 @@ from .narrow_svd import conditioning as host_conditioning
 
 globals().update({name: test for name, test in vars(contract).items() if name.startswith("test_")})
 conditioning, latents, run = contract.conditioning, contract.latents, contract.run
-SETTINGS = changed(
+SETTINGS = replace_parts(
     preset("default", "svd"),
     cluster={"num_clusters": 3, "num_restarts": 1},
     window={"length": 2},
@@ -144,7 +144,9 @@ def test_model_of_the_user_is_untouched(svd: LoadedSvd, backbone: VideoBackbone,
     model = svd.model
     before = repr(model.model_options), repr(model.object_patches), sorted(model.patches)
     hooks = sum(len(module._forward_hooks) for module in svd.vae.first_stage_model.modules())
-    settings = changed(preset("reference", "svd"), video={"frames": 3}, window={"length": 3}, modulation={"step": 24})
+    settings = replace_parts(
+        preset("reference", "svd"), video={"frames": 3}, window={"length": 3}, modulation={"step": 24}
+    )
     extract_features(backbone, frames, settings)
     assert (repr(model.model_options), repr(model.object_patches), sorted(model.patches)) == before
     assert hooks == sum(len(module._forward_hooks) for module in svd.vae.first_stage_model.modules())
@@ -270,7 +272,8 @@ def test_nodes_take_the_preset_of_the_kind(svd: LoadedSvd, frames: Tensor, monke
         return record
 
     for module, name, result in (
-        ("features", "extract_features", None), ("upsample", "upsample", (None, ())), ("segment_video", "_segmented", (None, ())),
+        ("features", "extract_features", None), ("upsample", "upsample", (None, ())),
+        ("segment_video", "_segmented", (None, ())),
     ):  # fmt: skip
         monkeypatch.setattr(f"vidseg.nodes.{module}.{name}", spy(module, result))
     monkeypatch.setattr("vidseg.nodes.upsample.require_features_of", lambda *_arguments: None)

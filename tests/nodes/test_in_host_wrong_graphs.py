@@ -13,7 +13,7 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
-from vidseg.core.method.scene import scene_of
+from vidseg.core.method.scene import choose_scene
 from vidseg.core.types import Features, InputError, LabelMaps
 from vidseg.nodes import demo_model
 from vidseg.nodes.demo_model import LoadedModel
@@ -109,15 +109,15 @@ def seeds_of(features: Features) -> Any:
 
 
 def knn(features: Features) -> Any:
-    return call("SceneContextKNN", features=features, seeds=seeds_of(features))
+    return call("SceneContextKNN", features=features, anchor_labels=seeds_of(features))
 
 
-def other_seeds(features: Features) -> Any:
+def other_labels(features: Features) -> Any:
     return seeds_of(features)._replace(cluster_map=torch.zeros(2, 2).long())
 
 
 def assigned(features: Features, mask: Tensor) -> Any:
-    return call("AssignRegionsFromMask", seeds=seeds_of(features), mask=mask)
+    return call("AssignRegionsFromMask", anchor_labels=seeds_of(features), mask=mask)
 
 
 def upsampled(loaded: LoadedModel, features: Features, labels: Any) -> Any:
@@ -161,7 +161,7 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
         r"`anchor_frame` must lie in \[0, 2\]",
     ),
     "more neighbors than cells": (
-        lambda _m, _f, x: call("SceneContextKNN", features=x, seeds=seeds_of(x), num_neighbors=999),
+        lambda _m, _f, x: call("SceneContextKNN", features=x, anchor_labels=seeds_of(x), num_neighbors=999),
         r"`num_neighbors` must lie in \[1, ",
     ),
     "negative threshold": (
@@ -174,13 +174,13 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
     ),
     "neighbors of a scene": (
         lambda _m, _f, x: call(
-            "ApplyScene", features=x, scene=scene_of(x, LabelMaps(*knn(x)[:2])), num_neighbors=1001
+            "ApplyScene", features=x, scene=choose_scene(x, LabelMaps(*knn(x)[:2])), num_neighbors=1001
         ),
         r"`num_neighbors` must lie in \[1, 1000\]",
     ),
-    "seeds of another size": (
-        lambda _m, _f, x: call("SceneContextKNN", features=x, seeds=other_seeds(x)),
-        "`seeds` must be of the same frames",
+    "anchor_labels of another size": (
+        lambda _m, _f, x: call("SceneContextKNN", features=x, anchor_labels=other_labels(x)),
+        "`anchor_labels` must be of the same frames",
     ),
     "refinement of loaded labels": (
         lambda _m, _f, x: call("CorrespondenceRefine", labels=knn(x)._replace(scan=None)),

@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from vidseg.core.config.settings import changed, preset
+from vidseg.core.config.settings import preset, replace_parts
 from vidseg.core.files.clip import open_clip
 from vidseg.core.method.pipeline import segment
 
@@ -254,5 +254,7 @@ def test_labels_equal_those_of_the_program_without_the_host(server: Server) -> N
     with open_clip(DEMO_CLIP) as clip:
         frames = clip.read(0, 2)
     chosen = {"cluster": {"num_clusters": 3}, "sampling": {"seed": 7}, "frame": {"max_side": 128}}
-    labels = segment(load_diffusers(DEMO_MODEL, device="cpu"), HeldFrames(frames), changed(preset("default"), **chosen))
+    labels = segment(
+        load_diffusers(DEMO_MODEL, device="cpu"), HeldFrames(frames), replace_parts(preset("default"), **chosen)
+    )
     assert np.array_equal(np.stack(saved), labels.maps.numpy())

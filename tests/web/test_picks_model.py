@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from vidseg.core.regions.points import PointLine, formatted_points, parsed_points, resolved
+from vidseg.core.regions.points import PointLine, format_points, parse_points, resolve_points
 from vidseg.core.types import InputError, LabelMaps, Region
 
 from ..sources import ROOT
@@ -38,8 +38,8 @@ def answers(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def case(text: str, *steps: list[Any]) -> dict[str, Any]:
-    points = parsed_points(text)
-    found = resolved(points, CLIP).found
+    points = parse_points(text)
+    found = resolve_points(points, CLIP).found
     rows = [[point.frame, point.x, point.y, label] for point, label in zip(points, found, strict=True)]
     return {"text": text, "regions": ROWS, "found": rows, "steps": steps}
 
@@ -55,9 +55,9 @@ def test_both_find_the_same_regions() -> None:
             )
             for _ in range(generator.randrange(6))
         ]  # fmt: skip
-        texts.append(formatted_points(points))
+        texts.append(format_points(points))
     for text, answer in zip(texts, answers([case(text) for text in texts]), strict=True):
-        picks = resolved(parsed_points(text), CLIP)
+        picks = resolve_points(parse_points(text), CLIP)
         expected = {(r.label, r.name, r.label in picks.picked, r.label in picks.hidden) for r in picks.labels.regions}
         groups = {(g["leader"], g["name"], g["picked"], g["hidden"]) for g in answer["groups"]}
         assert groups == expected, text
@@ -82,7 +82,7 @@ def test_both_read_the_same_lines() -> None:
 def written_again(line: str) -> str | None:
     """Return what the core makes of a line, or None if it refuses it."""
     try:
-        return formatted_points(parsed_points(line))
+        return format_points(parse_points(line))
     except InputError:
         return None
 
@@ -127,4 +127,4 @@ def test_actions_write_the_text_and_can_be_undone() -> None:
     for (name, (text, _, expected)), answer in zip(ACTIONS.items(), answers(cases), strict=True):
         assert answer["texts"][-1] == expected, name
         assert answer["undone"][-1] == text, name
-        resolved(parsed_points(expected), CLIP)
+        resolve_points(parse_points(expected), CLIP)

@@ -75,7 +75,7 @@ class ComfyBackbone:
     def training_sigmas(self) -> Tensor:
         """Noise levels ``(1000,)`` float64; the exact ones where the host's differ by its float32 only."""
         host = self._model.get_model_object("model_sampling").sigmas.cpu().double()  # MPS has no float64
-        exact = schedule.training_sigmas()
+        exact = schedule.make_training_sigmas()
         return exact if torch.allclose(host, exact, rtol=1e-5, atol=0) else host
 
     def encode(self, frames: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
@@ -133,7 +133,7 @@ class ComfyBackbone:
         """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""
         sampler = Session(job, lambda loaded: HostDenoiser(loaded, guidance_scale))
         blank = self._blank(latent_shape)
-        sigmas = schedule.sampling_sigmas(self.training_sigmas, 25).float()
+        sigmas = schedule.make_sigmas(self.training_sigmas, 25).float()
         with torch.no_grad():
             comfy.sample.sample_custom(
                 self._model, blank, guidance_scale, sampler, sigmas, self._positive, self._negative, blank,

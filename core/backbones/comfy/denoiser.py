@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...config.parts import ATTENTION_BLOCKS, ModulationConfig
 from ...types import InputError
-from ..protocol import Prediction, StepCache, halve_on_out_of_memory, replay_parts
+from ..protocol import Prediction, StepCache, halve_on_out_of_memory, split_replay
 from .attention import (
     AttentionPatch,
     HostCache,
@@ -87,7 +87,7 @@ class HostDenoiser:
             return self._replay(latents[part], sigma, stored, frames[part], None if offset is None else offset[part])
 
         if self._on_cpu:
-            return torch.cat([run(part) for part in replay_parts(frames.tolist())])
+            return torch.cat([run(part) for part in split_replay(frames.tolist())])
         return torch.cat(self._in_parts(run, len(latents)))
 
     @property

@@ -73,7 +73,7 @@ class ComfySvdBackbone(ComfyBackbone):
     @property
     def training_sigmas(self) -> Tensor:
         """Noise levels ``(1000,)`` float64 over the range that SVD is sampled in."""
-        return schedule.edm_training_sigmas()
+        return schedule.make_edm_training_sigmas()
 
     def require_conditioning(self) -> None:
         """Check that windows can be conditioned.
@@ -144,7 +144,7 @@ class ComfySvdBackbone(ComfyBackbone):
 
         session = Session(job, make)
         blank = torch.zeros(tuple(latent_shape))
-        sigmas = schedule.edm_sigmas(25).float()
+        sigmas = schedule.make_edm_sigmas(25).float()
         positive, negative = _host_conditioning(conditioning)
         with torch.no_grad():
             comfy.sample.sample_custom(

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checkpoints.describe import ModelDescription, fingerprint
+from ...checkpoints.describe import ModelDescription, fingerprint_model
 from ...types import PIXELS_PER_LATENT, InputError, require_shape
-from ..memory import budget_bytes, is_out_of_memory
+from ..memory import find_budget, is_out_of_memory
 from ..protocol import KEPT_STEPS, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
-from ..schedule import training_sigmas
+from ..schedule import make_training_sigmas
 from .compiling import compile_networks
 from .denoiser import DiffusersDenoiser
 from .lean import make_lean
@@ -43,7 +43,7 @@ class DiffusersBackbone:
         self._unet: Any = self._make_unet(dtype)
         vae_dtype = torch.bfloat16 if device.type == "cuda" and dtype != torch.float32 else torch.float32
         self._vae: Any = self._make_vae(vae_dtype)
-        self._training_sigmas = training_sigmas()
+        self._training_sigmas = make_training_sigmas()
         make_lean(self._unet)
         make_lean(self._vae)
         if device.type == "cpu":
@@ -56,7 +56,7 @@ class DiffusersBackbone:
     def info(self) -> BackboneInfo:
         """What the model is; the first use reads the file for its fingerprint."""
         model = self.description
-        return BackboneInfo(model.path.name, self.kind, model.sizes.prediction_type, fingerprint(model.path))
+        return BackboneInfo(model.path.name, self.kind, model.sizes.prediction_type, fingerprint_model(model.path))
 
     @property
     def training_sigmas(self) -> Tensor:
@@ -114,7 +114,7 @@ class DiffusersBackbone:
         On the CPU fewer go into one UNet call, but as many may be in work at a time.
         """
         activations = 0 if self.device.type == "cpu" else self._activation_bytes(latent_shape)
-        return _fitting(budget_bytes(self.device), activations + self._cache_bytes(latent_shape))
+        return _fitting(find_budget(self.device), activations + self._cache_bytes(latent_shape))
 
     def _make_unet(self, dtype: torch.dtype) -> Any:  # noqa: ANN401
         return build_unet(self.description, self.device, dtype)
@@ -146,7 +146,7 @@ class DiffusersBackbone:
     def _in_chunks(self, call: Callable[[Tensor], Tensor], inputs: Tensor, pixels: int) -> Tensor:
         """Call the autoencoder on chunks of ``inputs``, of ``pixels`` each, that fit into memory; join the results."""
         each = pixels * self.description.sizes.vae.ch * VAE_ACTIVATION_TENSORS * self._vae.dtype.itemsize
-        size = CPU_COMPUTE_BATCH if self.device.type == "cpu" else _fitting(budget_bytes(self.device), each)
+        size = CPU_COMPUTE_BATCH if self.device.type == "cpu" else _fitting(find_budget(self.device), each)
 
         def run(size: int) -> Tensor:
             return torch.cat([call(part) for part in torch.split(inputs, size)])

@@ -12,20 +12,20 @@ from torch import Tensor
 from ...config.parts import ModulationConfig
 from ...types import InputError, require_shape
 from ..memory import is_out_of_memory
-from ..protocol import Prediction, StepCache, halve_on_out_of_memory, replay_parts
-from .step_cache import DiffusersStepCache, joined_caches, picked
+from ..protocol import Prediction, StepCache, halve_on_out_of_memory, split_replay
+from .step_cache import DiffusersStepCache, join_caches, pick
 from .unet import (
     AttentionRecord,
     DecoderBlock,
-    attention_block_numbers,
-    block_query,
-    decoder_blocks,
     embed_timestep,
-    offset_response,
+    list_attention_blocks,
+    list_decoder_blocks,
+    read_query,
+    respond_to_offset,
     run_block,
     run_encoder,
     run_head,
-    upsampled,
+    upsample_latents,
 )
 
 Part = TypeVar("Part")
@@ -55,8 +55,8 @@ class DiffusersDenoiser:
         compute_batch: int,
     ) -> None:
         self._unet = unet
-        self._blocks: tuple[DecoderBlock, ...] = decoder_blocks(unet)
-        self._attention_blocks = attention_block_numbers(self._blocks)
+        self._blocks: tuple[DecoderBlock, ...] = list_decoder_blocks(unet)
+        self._attention_blocks = list_attention_blocks(self._blocks)
         self._guidance_scale = guidance_scale
         self._context = conditioning if guidance_scale != 1 else conditioning[1:]
         self._training_sigmas = training_sigmas
@@ -100,7 +100,7 @@ class DiffusersDenoiser:
         """Call the UNet again with kept queries and keys; see `Denoiser.replay`.
 
         With ``offset`` only the decoder after the modulated block runs: its output is the kept one plus the offset
-        times `offset_response`. Whether the self- or the cross-attention is modulated makes no difference.
+        times `respond_to_offset`. Whether the self- or the cross-attention is modulated makes no difference.
 
         Raises:
             InputError: shapes that do not fit, or a cache of another noise level.
@@ -119,7 +119,7 @@ class DiffusersDenoiser:
             return torch.cat([self._replay(latents, sigma, cache, frames, offset, part) for part in parts])
 
         if frames.device.type == "cpu":
-            return run(replay_parts(frames.tolist()))
+            return run(split_replay(frames.tolist()))
         count = len(latents)
         return self._in_chunks(lambda size: run(slice(i, i + size) for i in range(0, count, size)), count)
 
@@ -147,7 +147,7 @@ class DiffusersDenoiser:
                 records[number] = record
             if keep is not None and number == keep.block:
                 kept_hidden = hidden
-            hidden = upsampled(block, hidden)
+            hidden = upsample_latents(block, hidden)
         denoised = self._denoised(run_head(self._unet, hidden), latents, sigma)
         cache = self._cache(keep, sigma, records, kept_hidden, skips) if keep is not None else None
         return Prediction(denoised, cache)
@@ -163,8 +163,8 @@ class DiffusersDenoiser:
             hidden, record = run_block(block, hidden, skip, time, context)
             if record is not None and number in blocks:
                 found[number] = record.query.float()
-            hidden = upsampled(block, hidden)
-        found[last] = block_query(self._blocks[last], hidden, skips[last], time).float()
+            hidden = upsample_latents(block, hidden)
+        found[last] = read_query(self._blocks[last], hidden, skips[last], time).float()
         return tuple(found[number] for number in blocks)
 
     def _cache(
@@ -202,21 +202,21 @@ class DiffusersDenoiser:
             hidden, skips = run_encoder(self._unet, model_input, time, context)
         else:
             start = cache.keep.block + 1
-            hidden = self._modulated(cache.keep.block, picked(cache.hidden, chosen), offset[part])
-            skips = tuple(picked(skip, chosen) for skip in cache.skips)
+            hidden = self._modulated(cache.keep.block, pick(cache.hidden, chosen), offset[part])
+            skips = tuple(pick(skip, chosen) for skip in cache.skips)
         for number, skip in zip(range(start, len(self._blocks)), skips, strict=True):
             block = self._blocks[number]
             hidden, _ = run_block(block, hidden, skip, time, context, cache.attention_of(number, chosen))
-            hidden = upsampled(block, hidden)
+            hidden = upsample_latents(block, hidden)
         return self._denoised(run_head(self._unet, hidden), latents, sigma)
 
     def _modulated(self, number: int, hidden: Tensor, offset: Tensor) -> Tensor:
         """Return the output ``(E,C,h,w)`` of the modulated block from its unmodulated one (paper Eq. 2)."""
         grid = tuple(hidden.shape[2:])
         offset = F.interpolate(offset[:, None].to(hidden.device, torch.float32), grid, mode="nearest")
-        change = offset * offset_response(self._blocks[number])[None, :, None, None]
+        change = offset * respond_to_offset(self._blocks[number])[None, :, None, None]
         hidden = (hidden.float() + change.repeat(self._halves, 1, 1, 1)).to(hidden.dtype)
-        return upsampled(self._blocks[number], hidden)
+        return upsample_latents(self._blocks[number], hidden)
 
     def _inputs(self, latents: Tensor, sigma: float, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return latents on the device, and the UNet's input, time embedding and context for the halves given."""
@@ -268,4 +268,4 @@ def _joined(parts: list[Prediction]) -> Prediction:
         return parts[0]
     denoised = torch.cat([part.denoised for part in parts])
     caches = [part.cache for part in parts if isinstance(part.cache, DiffusersStepCache)]
-    return Prediction(denoised, joined_caches(caches) if caches else None)
+    return Prediction(denoised, join_caches(caches) if caches else None)

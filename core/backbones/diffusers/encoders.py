@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ...checkpoints.describe import IMAGE_PREFIX, TEXT_PREFIX, ModelDescription
-from ...checkpoints.folders import part_files
+from ...checkpoints.folders import list_part_files
 from ...checkpoints.sizes import SD1_CONTEXT
 from ...types import InputError
-from .weights import Tensors, filled, moved, read_tensors
+from .weights import Tensors, load_state_dict, move_tensor, read_tensors
 
 IMAGE_HEAD_CHANNELS = 80
 """Channels of an attention head of ViT-H."""
@@ -52,15 +52,17 @@ def build_image_encoder(model: ModelDescription, device: torch.device, dtype: to
     if model.layout == "folder":
         folder = model.path / "image_encoder"
         config = CLIPVisionConfig(**json.loads((folder / "config.json").read_text()))
-        tensors = read_tensors(part_files(folder))
+        tensors = read_tensors(list_part_files(folder))
     else:
         original = read_tensors([model.path], IMAGE_PREFIX)
         tensors = {}
         for name, value in original.items():
-            tensors |= _renamed_image_tensors(name.removeprefix(IMAGE_PREFIX), value)
+            tensors |= _rename_image_tensors(name.removeprefix(IMAGE_PREFIX), value)
         config = _image_config(tensors, model.path.name)
     tensors = {name: value for name, value in tensors.items() if not name.endswith("position_ids")}
-    encoder: Any = filled(lambda: CLIPVisionModelWithProjection(config), moved(tensors, device, dtype), model.path.name)
+    encoder: Any = load_state_dict(
+        lambda: CLIPVisionModelWithProjection(config), move_tensor(tensors, device, dtype), model.path.name
+    )
     count = encoder.vision_model.embeddings.num_positions
     encoder.vision_model.embeddings.position_ids = torch.arange(count, device=device)[None]
     return encoder
@@ -87,7 +89,7 @@ def embed_frame(encoder: Any, frame: Tensor) -> Tensor:  # noqa: ANN401
     return embedding.float().cpu()
 
 
-def _renamed_image_tensors(name: str, value: Tensor) -> Tensors:
+def _rename_image_tensors(name: str, value: Tensor) -> Tensors:
     """Return a tensor of OpenCLIP's layout under the names of transformers."""
     if name in _TOP:
         return {_TOP[name]: value}
@@ -137,7 +139,7 @@ _OPEN_CLIP = f"{TEXT_PREFIX}model."
 _CLIP = f"{TEXT_PREFIX}transformer."
 
 
-def empty_prompt_embedding(model: ModelDescription) -> Tensor:
+def embed_empty_prompt(model: ModelDescription) -> Tensor:
     """Compute the embedding of the empty prompt with the model's own text encoder.
 
     SD 1.x takes CLIP's last layer, SD 2.x the last but one of OpenCLIP; the final norm follows in both.
@@ -162,7 +164,7 @@ def empty_prompt_embedding(model: ModelDescription) -> Tensor:
 
 def _folder_encoder(folder: Path) -> Any:  # noqa: ANN401
     config = CLIPTextConfig(**json.loads((folder / "config.json").read_text()))
-    return _encoder(config, read_tensors(part_files(folder)))
+    return _encoder(config, read_tensors(list_part_files(folder)))
 
 
 def _clip(tensors: Tensors) -> Any:  # noqa: ANN401

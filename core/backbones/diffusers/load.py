@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ...checkpoints.describe import CONDITIONING_KEY, ModelDescription, describe_model
 from ...types import InputError, require_shape
-from ..memory import default_device
+from ..memory import choose_device
 from .backbone import DiffusersBackbone
-from .encoders import NUM_TOKENS, empty_prompt_embedding
+from .encoders import NUM_TOKENS, embed_empty_prompt
 from .weights import read_tensors
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -42,24 +42,24 @@ def load_diffusers(
     """
     if dtype not in DTYPES:
         raise InputError(f"`dtype` must be one of {DTYPES}, but got {dtype}.")
-    target = torch.device(device) if device is not None else default_device()
+    target = torch.device(device) if device is not None else choose_device()
     has_cuda = torch.cuda.is_available() and (target.index or 0) < torch.cuda.device_count()
     if (target.type == "cuda" and not has_cuda) or (target.type == "mps" and not torch.backends.mps.is_available()):
         raise InputError(f"`device` must be one that this machine has, but got {target}. Use cpu.")
     description = describe_model(path)
     if description.sizes.unet.is_video:
-        from .svd_backbone import DiffusersSvdBackbone, video_embeddings  # noqa: PLC0415, it builds on this file
+        from .svd_backbone import DiffusersSvdBackbone, make_video_embeddings  # noqa: PLC0415, it builds on this file
 
-        return DiffusersSvdBackbone(description, video_embeddings(description, conditioning), dtype, target)
-    return DiffusersBackbone(description, _conditioning(description, conditioning), dtype, target)
+        return DiffusersSvdBackbone(description, make_video_embeddings(description, conditioning), dtype, target)
+    return DiffusersBackbone(description, _make_conditioning(description, conditioning), dtype, target)
 
 
-def _conditioning(model: ModelDescription, given: tuple[Tensor, Tensor] | None) -> Tensor:
+def _make_conditioning(model: ModelDescription, given: tuple[Tensor, Tensor] | None) -> Tensor:
     """Return the embeddings ``(2,77,C)`` float32, negative first."""
     if given is not None:
         positive, negative = given
     else:
-        positive = _stored_or_computed(model)
+        positive = _find_embedding(model)
         negative = torch.zeros_like(positive)
     width = model.sizes.unet.context_dim
     pair = []
@@ -70,11 +70,11 @@ def _conditioning(model: ModelDescription, given: tuple[Tensor, Tensor] | None) 
     return torch.stack(pair)
 
 
-def _stored_or_computed(model: ModelDescription) -> Tensor:
+def _find_embedding(model: ModelDescription) -> Tensor:
     if model.conditioning == "tensor":
         return read_tensors([model.path], CONDITIONING_KEY)[CONDITIONING_KEY].float()
     if model.conditioning == "text encoder":
-        return empty_prompt_embedding(model)
+        return embed_empty_prompt(model)
     raise InputError(
         f"`model` must hold the embedding of the empty prompt, but {model.path.name} has neither a text encoder nor a "
         f"tensor {CONDITIONING_KEY}. Use a full checkpoint, or pass `conditioning`."

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...config.parts import ModulationConfig
 from ..attention_weights import AttentionWeights
 from ..protocol import StepCache
-from .unet import AttentionRecord, Injection, mixed_values
+from .unet import AttentionRecord, Injection, mix_values
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ class DiffusersStepCache(StepCache):
             quick = self.weights.mixed(number, frames, value, attention.heads, of_frame)
             if quick is not None:
                 return quick
-            return mixed_values(picked(record.query, frames), picked(record.key, frames), value, attention.heads)
+            return mix_values(pick(record.query, frames), pick(record.key, frames), value, attention.heads)
 
-        return Injection(mixed, picked(record.cross, frames))
+        return Injection(mixed, pick(record.cross, frames))
 
 
-def picked(kept: Tensor, frames: Tensor) -> Tensor:
+def pick(kept: Tensor, frames: Tensor) -> Tensor:
     """Return the elements of ``frames`` ``(B,)`` of a kept tensor, halves merged with them: ``(E, ...)``."""
     return kept.index_select(1, frames).flatten(0, 1)
 
 
-def joined_caches(caches: Sequence[DiffusersStepCache]) -> DiffusersStepCache:
+def join_caches(caches: Sequence[DiffusersStepCache]) -> DiffusersStepCache:
     """Join the caches of chunks of one step along the frames."""
     first = caches[0]
     attention = {

@@ -12,13 +12,13 @@ from torch import Tensor
 from ...checkpoints.describe import CONDITIONING_KEY, ModelDescription
 from ...config.parts import VideoConfig
 from ...types import Conditioning, InputError, require_shape
-from ..memory import budget_bytes
+from ..memory import find_budget
 from ..protocol import Denoiser, Result
-from ..schedule import edm_training_sigmas
+from ..schedule import make_edm_training_sigmas
 from .backbone import DiffusersBackbone
 from .encoders import build_image_encoder, embed_frame
 from .svd_denoiser import Half, SvdDenoiser
-from .svd_weights import build_frame_encoder, build_video_unet, build_video_vae, mode_of
+from .svd_weights import build_frame_encoder, build_video_unet, build_video_vae, take_mode
 from .weights import read_tensors
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         self._encoder = None if embeddings is not None else build_image_encoder(description, device, dtype)
         self._frame_encoder: Any = build_frame_encoder(description, device, self._vae.dtype)
         self._window: tuple[Conditioning, VideoConfig] | None = None
-        self._training_sigmas = edm_training_sigmas()
+        self._training_sigmas = make_edm_training_sigmas()
 
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning:
         """Return the conditioning of a window by its first frame; see `VideoBackbone.condition`."""
@@ -67,7 +67,7 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         if self._frame_encoder is None:
             return self.encode(frame[None])[0] / self.description.sizes.scale_factor
         pixels = (2 * frame.to(self.device, torch.float32) - 1).movedim(-1, 0)[None]
-        return mode_of(self._frame_encoder(pixels.to(self._vae.dtype)))[0].float().cpu()
+        return take_mode(self._frame_encoder(pixels.to(self._vae.dtype)))[0].float().cpu()
 
     def conditioned(self, conditioning: Conditioning, config: VideoConfig) -> DiffusersSvdBackbone:
         """Return this backbone with the conditioning of a window; see `VideoBackbone.conditioned`."""
@@ -101,8 +101,8 @@ class DiffusersSvdBackbone(DiffusersBackbone):
 
     def _cache_device(self, latent_shape: Sequence[int]) -> torch.device:
         """Return where what is kept of one step lies: with the model where it fits, else on the CPU."""
-        kept = kept_bytes(self.description, latent_shape, self._conditioning.element_size())
-        device = self.device if kept <= budget_bytes(self.device) else torch.device("cpu")
+        kept = count_kept_bytes(self.description, latent_shape, self._conditioning.element_size())
+        device = self.device if kept <= find_budget(self.device) else torch.device("cpu")
         logger.info("queries and keys of a step of a window take up to %.2f GB on %s", kept / 1e9, device)
         return device
 
@@ -118,7 +118,7 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         return build_video_vae(self.description, self.device, dtype)
 
 
-def video_embeddings(model: ModelDescription, given: tuple[Tensor, Tensor] | None) -> Tensor | None:
+def make_video_embeddings(model: ModelDescription, given: tuple[Tensor, Tensor] | None) -> Tensor | None:
     """Return embeddings ``(2,1,C)`` float32 for all windows, negative first; None where the image encoder makes them.
 
     Raises:
@@ -141,7 +141,7 @@ def video_embeddings(model: ModelDescription, given: tuple[Tensor, Tensor] | Non
     return torch.stack([negative, positive])
 
 
-def kept_bytes(model: ModelDescription, latent_shape: Sequence[int], element_size: int) -> int:
+def count_kept_bytes(model: ModelDescription, latent_shape: Sequence[int], element_size: int) -> int:
     """Return what one step of a window of ``latent_shape`` ``(T,4,H/8,W/8)`` keeps for its repetitions."""
     pixels = int(latent_shape[-1]) * int(latent_shape[-2]) * 64
     values = sum(pixels // block.grid_divisor**2 * block.channels * KEPT_TENSORS for block in model.blocks)

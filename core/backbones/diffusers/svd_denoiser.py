@@ -15,8 +15,8 @@ from ...config.parts import ModulationConfig, VideoConfig
 from ...types import InputError, require_shape
 from ..memory import require_whole_windows
 from ..protocol import Prediction, StepCache
-from .svd_unet import Injected, VideoRecord, embed_window, run_video_block, run_video_encoder, video_offset_response
-from .unet import DecoderBlock, attention_block_numbers, decoder_blocks, run_head, upsampled
+from .svd_unet import Injected, VideoRecord, embed_window, respond_to_video_offset, run_video_block, run_video_encoder
+from .unet import DecoderBlock, list_attention_blocks, list_decoder_blocks, run_head, upsample_latents
 
 LATENT_MULTIPLE = 8
 """Sides of latents are multiples of this: the UNet halves them three times."""
@@ -76,8 +76,8 @@ class SvdDenoiser:
         cache_device: torch.device,
     ) -> None:
         self._unet = unet
-        self._blocks: tuple[DecoderBlock, ...] = decoder_blocks(unet)
-        self._attention_blocks = attention_block_numbers(self._blocks)
+        self._blocks: tuple[DecoderBlock, ...] = list_decoder_blocks(unet)
+        self._attention_blocks = list_attention_blocks(self._blocks)
         self._halves = tuple(halves)
         self._numbers = numbers
         self._guidance_scale = guidance_scale
@@ -117,7 +117,7 @@ class SvdDenoiser:
             if record is not None and number in blocks:
                 is_temporal = self._config.query_layer == "temporal"
                 found[number] = (record.temporal_query.transpose(0, 1) if is_temporal else record.query).float()
-            hidden = upsampled(self._blocks[number], hidden)
+            hidden = upsample_latents(self._blocks[number], hidden)
         return tuple(found[number] for number in blocks)
 
     @torch.no_grad()
@@ -125,7 +125,7 @@ class SvdDenoiser:
         """Call the UNet again with kept queries and keys; see `Denoiser.replay`.
 
         ``frames`` must be ``0 .. T-1``, once for each window in ``latents``. With ``offset`` only the decoder after the
-        modulated block runs: its output is the kept one plus the offset times `video_offset_response`.
+        modulated block runs: its output is the kept one plus the offset times `respond_to_video_offset`.
 
         Raises:
             InputError: shapes that do not fit, or a cache of another noise level.
@@ -164,7 +164,7 @@ class SvdDenoiser:
                 records[number] = self._kept(record)
             if keep is not None and number == keep.block:
                 kept_hidden = hidden
-            hidden = upsampled(block, hidden)
+            hidden = upsample_latents(block, hidden)
         output = run_head(self._unet, hidden)
         if keep is None:
             return output, None
@@ -200,7 +200,7 @@ class SvdDenoiser:
             block = self._blocks[number]
             injected = self._injected(state.attention.get(number), latents.device)
             hidden, _ = run_video_block(block, hidden, skip.to(latents.device), time, half.context, injected)
-            hidden = upsampled(block, hidden)
+            hidden = upsample_latents(block, hidden)
         return run_head(self._unet, hidden)
 
     def _injected(self, record: VideoRecord | None, device: torch.device) -> Injected:
@@ -213,8 +213,8 @@ class SvdDenoiser:
         """Return the output ``(T,C,h,w)`` of the modulated block from its unmodulated one (paper Eq. 2)."""
         grid = tuple(hidden.shape[2:])
         offset = F.interpolate(offset[:, None].to(hidden.device, torch.float32), grid, mode="nearest")
-        change = offset * video_offset_response(self._blocks[number])[None, :, None, None]
-        return upsampled(self._blocks[number], (hidden.float() + change).to(hidden.dtype))
+        change = offset * respond_to_video_offset(self._blocks[number])[None, :, None, None]
+        return upsample_latents(self._blocks[number], (hidden.float() + change).to(hidden.dtype))
 
     def _on_device(self, latents: Tensor) -> Tensor:
         return latents.to(self._halves[-1].context.device, torch.float32)

@@ -73,7 +73,7 @@ def run_video_encoder(unet: Any, latents: Tensor, time: Tensor, context: Tensor)
         What the decoder starts from.
     """
     count = len(latents)
-    indicator = video_indicator(latents, count)
+    indicator = make_indicator(latents, count)
     contexts = context.expand(count, -1, -1)
     hidden = unet.conv_in(latents)
     skips = (hidden,)
@@ -101,14 +101,14 @@ def run_video_block(
     Returns:
         The output before the upsampler, and what its attention used (None where it has none).
     """
-    indicator = video_indicator(hidden, len(hidden))
+    indicator = make_indicator(hidden, len(hidden))
     hidden = block.resnet(torch.cat([hidden, skip], dim=1), time, image_only_indicator=indicator)
     if block.attention is None:
         return hidden, None
     return _run_attention(block.attention, hidden, context, injected)
 
 
-def video_offset_response(block: DecoderBlock) -> Tensor:
+def respond_to_video_offset(block: DecoderBlock) -> Tensor:
     """Return ``(C,)`` float32: what 1 added to both self-attentions' outputs adds to the block's output.
 
     As `unet_passes.offset_response`; the temporal branch starts from the spatial one and gets the offset once more, and
@@ -121,7 +121,7 @@ def video_offset_response(block: DecoderBlock) -> Tensor:
     return weight.detach().float().sum(1) * (2 - alpha)
 
 
-def video_indicator(like: Tensor, count: int) -> Tensor:
+def make_indicator(like: Tensor, count: int) -> Tensor:
     """Return ``(1,T)`` zeros: the frames are a video, not single images."""
     return like.new_zeros((1, count))
 

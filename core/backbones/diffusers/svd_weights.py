@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...checkpoints.describe import FRAME_ENCODER_PREFIX, ModelDescription
 from ...checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, VIDEO_NUMBER_CHANNELS, UNetSizes, VAESizes
-from .weights import Tensors, filled, from_folder, moved, read_tensors, vae_config
+from .weights import Tensors, load_from_folder, load_state_dict, move_tensor, read_tensors, vae_config
 
 NORM_EPSILON = 1e-5
 """Of the norms of the UNet's residual blocks in training; diffusers sets another in some of them."""
@@ -54,12 +54,12 @@ def build_video_unet(model: ModelDescription, device: torch.device, dtype: torch
         InputError: tensors are missing or of other shapes than the sizes say.
     """
     if model.layout == "folder":
-        make, tensors = from_folder(UNetSpatioTemporalConditionModel, model.path / "unet")
+        make, tensors = load_from_folder(UNetSpatioTemporalConditionModel, model.path / "unet")
     else:
         make = partial(UNetSpatioTemporalConditionModel, **video_unet_config(model.sizes.unet))
         original = read_tensors([model.path], UNET_PREFIX)
-        tensors = {unet_name(name.removeprefix(UNET_PREFIX)): value for name, value in original.items()}
-    unet = filled(make, moved(tensors, device, dtype), model.path.name)
+        tensors = {convert_unet_name(name.removeprefix(UNET_PREFIX)): value for name, value in original.items()}
+    unet = load_state_dict(make, move_tensor(tensors, device, dtype), model.path.name)
     for name, module in unet.named_modules():
         if isinstance(module, nn.GroupNorm) and ".resnets." in name:
             module.eps = NORM_EPSILON
@@ -73,13 +73,13 @@ def build_video_vae(model: ModelDescription, device: torch.device, dtype: torch.
         InputError: tensors are missing or of other shapes than the sizes say.
     """
     if model.layout == "folder":
-        make, tensors = from_folder(AutoencoderKLTemporalDecoder, model.path / "vae")
+        make, tensors = load_from_folder(AutoencoderKLTemporalDecoder, model.path / "vae")
     else:
         config = vae_config(model.sizes.vae)
         del config["up_block_types"]
         make = partial(AutoencoderKLTemporalDecoder, **config)
         tensors = _vae_tensors(read_tensors([model.path], VAE_PREFIX), VAE_PREFIX, model.sizes.vae)
-    return filled(make, moved(tensors, device, dtype), model.path.name)
+    return load_state_dict(make, move_tensor(tensors, device, dtype), model.path.name)
 
 
 def build_frame_encoder(model: ModelDescription, device: torch.device, dtype: torch.dtype) -> nn.Module | None:
@@ -99,7 +99,7 @@ def build_frame_encoder(model: ModelDescription, device: torch.device, dtype: to
     renamed = _vae_tensors(tensors, FRAME_ENCODER_PREFIX, model.sizes.vae)
     weights = {name.replace("encoder.", "0.").replace("quant_conv.", "1."): value for name, value in renamed.items()}
     make = partial(_moments_encoder, model.sizes.vae)
-    return filled(make, moved(weights, device, dtype), model.path.name)
+    return load_state_dict(make, move_tensor(weights, device, dtype), model.path.name)
 
 
 def video_unet_config(sizes: UNetSizes) -> dict[str, Any]:
@@ -122,12 +122,12 @@ def video_unet_config(sizes: UNetSizes) -> dict[str, Any]:
     }
 
 
-def unet_name(name: str) -> str:
+def convert_unet_name(name: str) -> str:
     """Return diffusers' name of a tensor of SVD's UNet in the original layout.
 
-    >>> unet_name("output_blocks.8.1.time_stack.0.attn1.to_q.weight")
+    >>> convert_unet_name("output_blocks.8.1.time_stack.0.attn1.to_q.weight")
     'up_blocks.2.attentions.2.temporal_transformer_blocks.0.attn1.to_q.weight'
-    >>> unet_name("output_blocks.8.2.conv.weight")
+    >>> convert_unet_name("output_blocks.8.2.conv.weight")
     'up_blocks.2.upsamplers.0.conv.weight'
     """
     for old, new in _TOP.items():
@@ -148,7 +148,7 @@ def _inner(name: str, place: str) -> str:
     """Rename within a residual block or a transformer; elsewhere nothing is to be renamed."""
     if "resnets" in place:
         return _in_resnet(name)
-    return _renamed(name, _IN_TRANSFORMER) if "attentions" in place else name
+    return _rename(name, _IN_TRANSFORMER) if "attentions" in place else name
 
 
 def _in_resnet(name: str) -> str:
@@ -156,10 +156,10 @@ def _in_resnet(name: str) -> str:
     if name.endswith("mix_factor"):
         return "time_mixer.mix_factor"
     part = "temporal" if name.startswith("time_stack.") else "spatial"
-    return f"{part}_res_block.{_renamed(name.removeprefix('time_stack.'), _IN_RESNET)}"
+    return f"{part}_res_block.{_rename(name.removeprefix('time_stack.'), _IN_RESNET)}"
 
 
-def _renamed(name: str, table: dict[str, str]) -> str:
+def _rename(name: str, table: dict[str, str]) -> str:
     """Replace the beginning of ``name`` by ``table``."""
     return next((new + name.removeprefix(old) for old, new in table.items() if name.startswith(old)), name)
 
@@ -184,7 +184,7 @@ def _vae_name(name: str, levels: int) -> str:
     if match := re.match(r"mid\.block_(\d)\.(.*)", rest):
         return f"{half}.mid_block.resnets.{int(match[1]) - 1}.{_vae_resnet(match[2], is_temporal)}"
     if match := re.match(r"mid\.attn_1\.(.*)", rest):
-        return f"{half}.mid_block.attentions.0.{_renamed(match[1], _IN_VAE_ATTENTION)}"
+        return f"{half}.mid_block.attentions.0.{_rename(match[1], _IN_VAE_ATTENTION)}"
     if match := re.match(r"(down|up)\.(\d)\.(?:block\.(\d)|(?:up|down)sample)\.(.*)", rest):
         side, level, block, inner = match.groups()
         place = f"{half}.{side}_blocks.{int(level) if side == 'down' else levels - 1 - int(level)}."
@@ -192,11 +192,11 @@ def _vae_name(name: str, levels: int) -> str:
             return f"{place}{side}samplers.0.{inner}"
         return f"{place}resnets.{block}.{_vae_resnet(inner, is_temporal)}"
     table = {"norm_out.": "conv_norm_out.", "conv_out.time_mix_conv.": "time_conv_out."}
-    return f"{half}.{_renamed(rest, table)}"
+    return f"{half}.{_rename(rest, table)}"
 
 
 def _vae_resnet(name: str, is_temporal: bool) -> str:
-    return _in_resnet(name) if is_temporal else _renamed(name, _IN_RESNET)
+    return _in_resnet(name) if is_temporal else _rename(name, _IN_RESNET)
 
 
 def _moments_encoder(sizes: VAESizes) -> nn.Module:
@@ -213,6 +213,6 @@ def _moments_encoder(sizes: VAESizes) -> nn.Module:
     return nn.Sequential(encoder, nn.Conv2d(channels, channels, 1))
 
 
-def mode_of(moments: Tensor) -> Tensor:
+def take_mode(moments: Tensor) -> Tensor:
     """Return the mode ``(B,4,h,w)`` of posteriors with ``moments`` ``(B,8,h,w)``."""
     return moments.chunk(2, dim=1)[0]

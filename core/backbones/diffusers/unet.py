@@ -65,7 +65,7 @@ class EncoderOutput(NamedTuple):
     skips: tuple[Tensor, ...]
 
 
-def decoder_blocks(unet: Any) -> tuple[DecoderBlock, ...]:  # noqa: ANN401
+def list_decoder_blocks(unet: Any) -> tuple[DecoderBlock, ...]:  # noqa: ANN401
     """Return the decoder blocks of a diffusers UNet, numbered as in the paper."""
     blocks = []
     for group in unet.up_blocks:
@@ -144,7 +144,7 @@ def run_block(
     return _run_attention(block.attention, hidden, context, injected)
 
 
-def block_query(block: DecoderBlock, hidden: Tensor, skip: Tensor, time: Tensor) -> Tensor:
+def read_query(block: DecoderBlock, hidden: Tensor, skip: Tensor, time: Tensor) -> Tensor:
     """Return the self-attention queries ``(E,N,C)`` of a block with attention, and compute nothing after them.
 
     Args:
@@ -159,7 +159,7 @@ def block_query(block: DecoderBlock, hidden: Tensor, skip: Tensor, time: Tensor)
     return query
 
 
-def upsampled(block: DecoderBlock, hidden: Tensor) -> Tensor:
+def upsample_latents(block: DecoderBlock, hidden: Tensor) -> Tensor:
     """Run the block's upsampler, if it has one."""
     if block.upsampler is None:
         return hidden
@@ -173,7 +173,7 @@ def run_head(unet: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
     return output
 
 
-def offset_response(block: DecoderBlock) -> Tensor:
+def respond_to_offset(block: DecoderBlock) -> Tensor:
     """Return ``(C,)`` float32: what 1 added to all channels of an attention's output adds to the block's output.
 
     The layer norms of the transformer do not see a constant on all channels of a token, so nothing but the residual
@@ -189,7 +189,7 @@ def offset_response(block: DecoderBlock) -> Tensor:
     return response
 
 
-def attention_block_numbers(blocks: tuple[DecoderBlock, ...]) -> tuple[int, ...]:
+def list_attention_blocks(blocks: tuple[DecoderBlock, ...]) -> tuple[int, ...]:
     """Return the numbers of the blocks with attention; 3..11 for SD 1.x and 2.x."""
     found = tuple(number for number, block in enumerate(blocks) if block.attention is not None)
     if found != ATTENTION_BLOCKS:
@@ -235,11 +235,11 @@ def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         key: ``(E,M,C)``.
         value: ``(E,M,C)``.
     """
-    output: Tensor = attention.to_out[0](mixed_values(query, key, value, attention.heads))
+    output: Tensor = attention.to_out[0](mix_values(query, key, value, attention.heads))
     return output
 
 
-def mixed_values(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+def mix_values(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Return what attention makes of the values, ``(E,N,C)``.
 
     Args:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ...checkpoints.describe import ModelDescription
-from ...checkpoints.folders import part_files
+from ...checkpoints.folders import list_part_files
 from ...checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
 from ...types import InputError
 
@@ -31,13 +31,13 @@ def build_unet(model: ModelDescription, device: torch.device, dtype: torch.dtype
         InputError: tensors are missing or of other shapes than the sizes say.
     """
     if model.layout == "folder":
-        make, tensors = from_folder(UNet2DConditionModel, model.path / "unet")
+        make, tensors = load_from_folder(UNet2DConditionModel, model.path / "unet")
     else:
         config = unet_config(model.sizes.unet)
         make = partial(UNet2DConditionModel, **config)
         convert: Converter = convert_ldm_unet_checkpoint
         tensors = convert(read_tensors([model.path], UNET_PREFIX), config)
-    unet = filled(make, moved(tensors, device, dtype), model.path.name)
+    unet = load_state_dict(make, move_tensor(tensors, device, dtype), model.path.name)
     # On a CPU the gain is small and its group norm less exact.
     return _channels_last(unet) if device.type == "cuda" else unet
 
@@ -49,13 +49,13 @@ def build_vae(model: ModelDescription, device: torch.device, dtype: torch.dtype)
         InputError: tensors are missing or of other shapes than the sizes say.
     """
     if model.layout == "folder":
-        make, tensors = from_folder(AutoencoderKL, model.path / "vae")
+        make, tensors = load_from_folder(AutoencoderKL, model.path / "vae")
     else:
         config = vae_config(model.sizes.vae)
         make = partial(AutoencoderKL, **config)
         convert: Converter = convert_ldm_vae_checkpoint
         tensors = convert(read_tensors([model.path], VAE_PREFIX), config)
-    vae = filled(make, moved(tensors, device, dtype), model.path.name)
+    vae = load_state_dict(make, move_tensor(tensors, device, dtype), model.path.name)
     if device.type in {"cpu", "cuda"}:
         _channels_last(vae.decoder)
     return vae
@@ -113,18 +113,18 @@ def _read_file(path: Path, prefix: str) -> Tensors:
         raise InputError(f"`model` must be readable, but {path.name} is damaged: {error}. Copy it again.") from None
 
 
-def from_folder(kind: Any, folder: Path) -> tuple[Callable[[], nn.Module], Tensors]:  # noqa: ANN401
+def load_from_folder(kind: Any, folder: Path) -> tuple[Callable[[], nn.Module], Tensors]:  # noqa: ANN401
     """Return what makes the module of a folder, and its tensors. ``kind`` is a class of diffusers."""
     config = json.loads((folder / "config.json").read_text())
-    return partial(kind.from_config, config), _renamed(read_tensors(part_files(folder)))
+    return partial(kind.from_config, config), _rename(read_tensors(list_part_files(folder)))
 
 
-def moved(tensors: Tensors, device: torch.device, dtype: torch.dtype) -> Tensors:
+def move_tensor(tensors: Tensors, device: torch.device, dtype: torch.dtype) -> Tensors:
     """Return ``tensors`` on ``device`` as ``dtype``."""
     return {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
 
 
-def _renamed(tensors: Tensors) -> Tensors:
+def _rename(tensors: Tensors) -> Tensors:
     """Translate the names that old diffusers versions gave to the autoencoder's attention."""
     old = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
     renamed = {}
@@ -142,7 +142,7 @@ def _channels_last(module: Any) -> nn.Module:  # noqa: ANN401, torch's own type 
     return cast("nn.Module", module)
 
 
-def filled(make: Callable[[], nn.Module], tensors: Tensors, name: str) -> nn.Module:
+def load_state_dict(make: Callable[[], nn.Module], tensors: Tensors, name: str) -> nn.Module:
     """Make a module without memory of its own and give it ``tensors``.
 
     Raises:

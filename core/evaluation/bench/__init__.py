@@ -3,7 +3,7 @@
 Protocol, the same for all methods:
 
 - K-means makes the clusters; each gets the class that most of its cells have in the ground truth of the first frame,
-  void (255) without a vote. On Cityscapes, whose first frame has no ground truth, clusters are carried without names
+  void (255) without a vote. On Cityscapes, whose first frame has no ground truth, clusters are propagated without names
   and get the class that most of their pixels have in the labeled frame.
 - mIoU: intersection over union of each class, mean over classes. A class counts where it occurs in the ground truth;
   one that is absent there has no value, and its predicted pixels lower the classes they were taken from. ``mIoU`` sums
@@ -19,5 +19,5 @@ Protocol, the same for all methods:
 - beyond the paper: ``matched mIoU`` (per clip, regions matched with classes one to one by the Hungarian method, names
   ignored; regions are what the first frame's naming made of the clusters, so it exceeds ``mIoU per clip`` only where
   another name would have been better for the clip as a whole), ``boundary F`` (DAVIS),
-  ``flips/s`` (changes of a pixel's label in a second, where its ground truth stays).
+  ``label switches/s`` (changes of a pixel's label in a second, where its ground truth stays).
 """

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...files.images import read_image, read_labels
-from ...regions.labels import reduced_reference
+from ...regions.labels import reduce_reference
 from ...types import VOID, InputError
 
 
@@ -62,7 +62,7 @@ class BenchClip(NamedTuple):
             InputError: the file is not there, damaged, or of another kind.
         """
         labels = MASK_READERS[self.reader](self.masks[number])
-        return labels if self.size is None else reduced_reference(labels, self.size)
+        return labels if self.size is None else reduce_reference(labels, self.size)
 
 
 @dataclass(frozen=True)

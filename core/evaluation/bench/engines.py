@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ...backbones.memory import default_device
+from ...backbones.memory import choose_device
 from ...backbones.protocol import Backbone
-from ...progress import Display, duration
+from ...progress import Display, format_duration
 from ...types import InputError, Progress, no_progress
 from .job import Job, JobResult, run_job
 
@@ -47,7 +47,7 @@ class ModelSpec:
             return None
         from ...backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
-        device = torch.device(self.device) if self.device else default_device()
+        device = torch.device(self.device) if self.device else choose_device()
         return load_diffusers(self.path, dtype=self.dtype, device=device)
 
 
@@ -91,7 +91,7 @@ class BenchProgress:
     def _show(self, text: str, *, last: bool) -> None:
         left = "?"
         if self._done:
-            left = duration((time.monotonic() - self._begin) / self._done * (self._total - self._done))
+            left = format_duration((time.monotonic() - self._begin) / self._done * (self._total - self._done))
         counts = f"{self._done} of {self._total} clips, {left} left"
         self._display.show(self._done / max(self._total, 1), f"{counts}; {text}", last=last)
 
@@ -104,10 +104,10 @@ def run_local(jobs: Sequence[Job], model: ModelSpec, progress: BenchProgress) ->
     """Run jobs one after another in this process."""
     backbone = model.load()
     for job in jobs:
-        yield attempted(job, backbone, progress.stage(job))
+        yield attempt(job, backbone, progress.stage(job))
 
 
-def attempted(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> Finished:
+def attempt(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> Finished:
     """Run a job; input that cannot be processed, or a lack of memory, ends this job, not the others."""
     try:
         return Finished(job, run_job(job, backbone, progress), None)
@@ -124,7 +124,7 @@ class _Worker:
 
     def run(self, job: Job) -> Finished:
         """Run one job."""
-        return attempted(job, self._backbone)
+        return attempt(job, self._backbone)
 
 
 def run_on_ray(

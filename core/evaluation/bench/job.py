@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ...backbones.protocol import Backbone
 from ...config.settings import Settings
-from ...files.record import versions
+from ...files.record import list_versions
 from ...regions.labels import assign_clusters
 from ...types import VOID, InputError, Progress, no_progress
 from .dataset import BenchClip, ClipFrames
 from .methods import Method
-from .tally import Tally, scores_of, tally_clip
+from .tally import Tally, compute_scores, tally_clip
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progres
     seconds = time.perf_counter() - start
     prediction = torch.stack([found[number] for number in numbers])
     if reference is None:
-        prediction = named_by_majority(prediction, truth[0])
+        prediction = name_by_majority(prediction, truth[0])
     tally = tally_clip(prediction, truth, numbers, clip.classes, clip.fps)
     return JobResult(_record(job, tally, seconds, done), prediction[len(numbers) // 2])
 
@@ -89,7 +89,7 @@ def _truth(clip: BenchClip, number: int, frame_size: tuple[int, int]) -> Tensor:
     return mask
 
 
-def named_by_majority(prediction: Tensor, truth: Tensor) -> Tensor:
+def name_by_majority(prediction: Tensor, truth: Tensor) -> Tensor:
     """Give each cluster the class that most of its pixels have in the first labeled frame, void without a vote.
 
     Args:
@@ -106,7 +106,7 @@ def named_by_majority(prediction: Tensor, truth: Tensor) -> Tensor:
     return table[prediction.long()]
 
 
-def picture_frame(clip: BenchClip) -> int:
+def choose_picture_frame(clip: BenchClip) -> int:
     """Return the number of the labeled frame that pictures show: the middle one."""
     numbers = sorted(clip.masks)
     return numbers[len(numbers) // 2]
@@ -114,7 +114,7 @@ def picture_frame(clip: BenchClip) -> int:
 
 def _record(job: Job, tally: Tally, seconds: float, num_frames: int) -> dict[str, Any]:
     """Return what the clip's file says beside what made it."""
-    scores = scores_of([tally])
+    scores = compute_scores([tally])
     return {
         "clip": job.clip.name,
         "method": job.method.name,
@@ -126,9 +126,9 @@ def _record(job: Job, tally: Tally, seconds: float, num_frames: int) -> dict[str
             "consistency": dict(scores.consistency),
             "matched mIoU": scores.matched,
             "boundary F": scores.boundary,
-            "flips/s": scores.flips,
+            "label switches/s": scores.switches,
             "IoU": dict(scores.ious),
         },
         "tally": tally.to_json(),
-        "versions": versions(),
+        "versions": list_versions(),
     }

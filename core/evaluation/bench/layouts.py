@@ -9,7 +9,7 @@ from pathlib import Path
 from ...files.clip import natural_key
 from ...files.images import IMAGE_SUFFIXES
 from ...types import InputError
-from ..scoring import json_object
+from ..scoring import read_json_object
 from .dataset import CAMVID_CLASSES, CITYSCAPES_CLASSES, BenchClip, Dataset
 
 VSPW_FPS, CITYSCAPES_FPS, CAMVID_FPS = 15.0, 17.0, 15.0
@@ -107,7 +107,7 @@ def open_folders(root: Path) -> Dataset:
         frames, masks = _images(folder / "frames"), {path.stem: path for path in _images(folder / "masks")}
         labeled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
         _require("folders", bool(labeled), f"{folder / 'masks'} holds no mask named as a frame")
-        meta = json_object(folder / "meta.json")
+        meta = read_json_object(folder / "meta.json")
         names, fps = meta.get("classes"), meta.get("fps")
         classes = dict(enumerate(map(str, names))) if isinstance(names, list) else {}
         rate = float(fps) if isinstance(fps, int | float) else None
@@ -163,7 +163,7 @@ def _in_camvid_clip(stem: str) -> bool:
 def _vspw_classes(path: Path) -> dict[int, str]:
     """Return the names of VSPW's classes from its own file, or numbers where it is not there."""
     names = {label: f"class {label}" for label in range(124)}
-    for name, number in json_object(path).items():
+    for name, number in read_json_object(path).items():
         if str(number).isdecimal() and 1 <= int(str(number)) <= 124:
             names[int(str(number)) - 1] = str(name)
     return names

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ...backbones.protocol import Backbone
 from ...config.overrides import with_overrides
-from ...config.settings import PRESETS, Settings, at_quality, preset, seen_together
+from ...config.settings import PRESETS, Settings, preset, with_quality, with_window_frames
 from ...method.frames import FrameSource
 from ...method.pipeline import segment_windows
 from ...types import InputError, Progress
-from ..baselines import BaselineResult, color_windows, frame_windows
-from ..label_propagation import propagation_windows
+from ..baselines import BaselineResult, segment_by_color, segment_each_frame
+from ..label_propagation import propagate_anchor
 from .dataset import Dataset
 
 Kind = Literal["method", "color", "frame", "propagation"]
@@ -32,7 +32,7 @@ class Method:
 
     Attributes:
         name: of its folder of results, and unique.
-        title: what tables call it, and unique; `titled` gives the ablation's.
+        title: what tables call it, and unique; `title_methods` gives the ablation's.
         kind: ``method`` is the paper's, with any settings; the others are baselines.
         base: preset it starts from.
         overrides: what differs, as ``part.field=value``.
@@ -68,9 +68,9 @@ class Method:
         Raises:
             InputError: an override or the quality is not allowed.
         """
-        base = seen_together(preset(self.base, model), num_frames)
+        base = with_window_frames(preset(self.base, model), num_frames)
         if self.group != "baseline":
-            base = at_quality(base, quality)
+            base = with_quality(base, quality)
         block = self.one_block[model] if self.one_block else ()
         common = (f"cluster.num_clusters={dataset.num_clusters}", f"frame.max_side={dataset.max_side}")
         return with_overrides(base, (*common, *overrides, *self.overrides, *block))
@@ -89,13 +89,13 @@ class Method:
     ) -> Iterator[BaselineResult]:
         """Yield frame numbers and label maps of each window; the color baseline needs no model."""
         if self.kind == "color":
-            yield from color_windows(source, settings, reference=reference, progress=progress)
+            yield from segment_by_color(source, settings, reference=reference, progress=progress)
         elif backbone is None:
             raise InputError("`--model` must name a model, since a row needs one. Give a .safetensors file.")
         elif self.kind == "frame":
-            yield from frame_windows(backbone, source, settings, reference=reference, progress=progress)
+            yield from segment_each_frame(backbone, source, settings, reference=reference, progress=progress)
         elif self.kind == "propagation":
-            yield from propagation_windows(backbone, source, settings, reference=reference, progress=progress)
+            yield from propagate_anchor(backbone, source, settings, reference=reference, progress=progress)
         else:
             for result in segment_windows(backbone, source, settings, reference=reference, progress=progress):
                 yield BaselineResult(result.frames, result.labels)
@@ -143,13 +143,13 @@ class Parts(NamedTuple):
     refinement: bool
 
 
-def parts_of(settings: Settings) -> Parts:
+def list_parts(settings: Settings) -> Parts:
     """Return the parts that run with ``settings``; EmerDiff's modulation without blending counts as none (5.4)."""
     modulation = settings.modulation.enabled and settings.modulation.blending != "none"
     return Parts(settings.window.length, modulation, len(settings.feature.blocks) > 1, settings.refinement.enabled)
 
 
-def methods_of(presets: Sequence[str], *, ablation: bool, baselines: bool) -> tuple[Method, ...]:
+def list_methods(presets: Sequence[str], *, ablation: bool, baselines: bool) -> tuple[Method, ...]:
     """Return the rows that were asked for: presets, the ablation of the first preset, baselines.
 
     Raises:
@@ -179,20 +179,20 @@ def methods_of(presets: Sequence[str], *, ablation: bool, baselines: bool) -> tu
     return (*rows, *(BASELINES if baselines else ()))
 
 
-def titled(methods: Sequence[Method], settings: Sequence[Settings]) -> tuple[Method, ...]:
+def title_methods(methods: Sequence[Method], settings: Sequence[Settings]) -> tuple[Method, ...]:
     """Return the rows, those of the ablation called by the parts that run.
 
     Args:
-        methods: of `methods_of`, or some of them.
+        methods: of `list_methods`, or some of them.
         settings: of each.
 
     Raises:
         InputError: two rows of the ablation, or one and the preset itself, have the same parts.
     """
-    rows = {parts_of(settings[0]): methods[0]}
+    rows = {list_parts(settings[0]): methods[0]}
     for method, used in zip(methods, settings, strict=True):
         if method.group == "ablation":
-            parts = parts_of(used)
+            parts = list_parts(used)
             if parts in rows:
                 raise InputError(
                     f"`--ablation` must have rows that differ, but {rows[parts].name} and {method.name} would both be "

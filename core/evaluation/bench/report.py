@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...files.images import read_labels
-from ...regions.palette import overlay
+from ...regions.palette import draw_overlay
 from .dataset import BenchClip, ClipFrames, Dataset
-from .job import Job, picture_frame
+from .job import Job, choose_picture_frame
 from .methods import ABLATION, Method
 from .store import PICTURES_FOLDER, Store
-from .tables import Table, ablation_table, class_table, clip_table, main_table
-from .tally import Scores, scores_of
+from .tables import Table, make_ablation_table, make_class_table, make_clip_table, make_main_table
+from .tally import Scores, compute_scores
 
 
 def write_report(
@@ -38,15 +38,16 @@ def write_report(
     done = {method.name: [job for job in jobs if job.method.name == method.name] for method in methods}
     complete = [method for method in methods if len(done[method.name]) == len(dataset.clips)]
     clips = {
-        method.title: {job.clip.name: scores_of([store.tally(job)]) for job in done[method.name]} for method in methods
+        method.title: {job.clip.name: compute_scores([store.tally(job)]) for job in done[method.name]}
+        for method in methods
     }
-    scores = {method.name: scores_of(store.tally(job) for job in done[method.name]) for method in complete}
+    scores = {method.name: compute_scores(store.tally(job) for job in done[method.name]) for method in complete}
     titled = {method.title: scores[method.name] for method in complete}
-    tables = {"main": main_table(dataset.title, dataset.name, titled)}
+    tables = {"main": make_main_table(dataset.title, dataset.name, titled)}
     ablated = _ablation(dataset, methods, done, scores, conditions["kind of model"])
     tables.update({"ablation": ablated} if ablated else {})
-    tables["classes"] = class_table(f"{dataset.title}: IoU of each class", titled)
-    tables["clips"] = clip_table(f"{dataset.title}: mIoU of each clip", clips)
+    tables["classes"] = make_class_table(f"{dataset.title}: IoU of each class", titled)
+    tables["clips"] = make_clip_table(f"{dataset.title}: mIoU of each clip", clips)
     for name, table in tables.items():
         (store.path / f"{name}.csv").write_text(table.to_csv(), encoding="utf-8")
         (store.path / f"{name}.tex").write_text(table.to_latex(), encoding="utf-8")
@@ -78,7 +79,7 @@ def _ablation(
         return None
     title = f"{dataset.title}: ablation of {first} (the paper's figures: {model.upper()} on VSPW)"
     settings = [done[name][0].settings for name in names]
-    return ablation_table(title, settings, [scores.get(name) for name in names], model)
+    return make_ablation_table(title, settings, [scores.get(name) for name in names], model)
 
 
 def _write_times(store: Store, methods: Sequence[Method], done: Mapping[str, Sequence[Job]]) -> None:
@@ -104,22 +105,24 @@ def _write_pictures(
         jobs = {job.clip.name: job for job in done[method.name]}
         mious = {name: score.miou for name, score in clips[method.title].items()}
         rows = [
-            clip_row(jobs[name].clip, store.picture(jobs[name]), f"{method.title}, {place}: {name} {mious[name]:.3f}")
-            for place, name in notable(mious).items()
+            draw_clip_row(
+                jobs[name].clip, store.picture(jobs[name]), f"{method.title}, {place}: {name} {mious[name]:.3f}"
+            )
+            for place, name in choose_notable(mious).items()
         ]
-        stacked(rows).save(folder / f"{method.name}.png")
+        stack(rows).save(folder / f"{method.name}.png")
 
 
 _WIDTH, _BAR, _FONT_SIZE = 420, 26, 16
 """Width of a picture, height of its line of text, and size of the text, pixels."""
 
 
-def notable(scores: Mapping[str, float]) -> dict[str, str]:
+def choose_notable(scores: Mapping[str, float]) -> dict[str, str]:
     """Return the clips with the best, median and worst score by what they are, each once; ties by the order given.
 
-    >>> notable({"a": 0.3, "b": 0.9, "c": 0.5})
+    >>> choose_notable({"a": 0.3, "b": 0.9, "c": 0.5})
     {'best': 'b', 'median': 'c', 'worst': 'a'}
-    >>> notable({"a": 0.3, "b": 0.9})
+    >>> choose_notable({"a": 0.3, "b": 0.9})
     {'best': 'b', 'worst': 'a'}
     """
     ranked = sorted(scores, key=lambda name: -scores[name])
@@ -131,7 +134,7 @@ def notable(scores: Mapping[str, float]) -> dict[str, str]:
     return chosen
 
 
-def clip_row(clip: BenchClip, result: Path, text: str) -> Image.Image:
+def draw_clip_row(clip: BenchClip, result: Path, text: str) -> Image.Image:
     """Return one row: the middle labeled frame, with its ground truth, with the result; void is gray.
 
     Args:
@@ -139,10 +142,10 @@ def clip_row(clip: BenchClip, result: Path, text: str) -> Image.Image:
         result: label map of that frame.
         text: what to write above.
     """
-    number = picture_frame(clip)
+    number = choose_picture_frame(clip)
     frame = ClipFrames(clip).read(number, number + 1)
     maps = [None, clip.read_mask(number), read_labels(result, "out")]
-    pictures = [_picture(frame if labels is None else overlay(frame, labels[None], 0.6)) for labels in maps]
+    pictures = [_picture(frame if labels is None else draw_overlay(frame, labels[None], 0.6)) for labels in maps]
     height = pictures[0].height
     row = Image.new("RGB", (3 * _WIDTH, height + _BAR), "white")
     for column, picture in enumerate(pictures):
@@ -152,7 +155,7 @@ def clip_row(clip: BenchClip, result: Path, text: str) -> Image.Image:
     return row
 
 
-def stacked(rows: list[Image.Image]) -> Image.Image:
+def stack(rows: list[Image.Image]) -> Image.Image:
     """Return rows of one width under each other."""
     picture = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
     top = 0

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...files.clip import fingerprint_of
-from ...files.record import flattened, short
-from ...files.result_folder import ResultFolder, label_image
+from ...files.clip import fingerprint_clip
+from ...files.record import flatten, shorten
+from ...files.result_folder import ResultFolder, make_label_image
 from ...types import InputError
 from .dataset import BenchClip
 from .job import Job, JobResult
@@ -52,13 +52,13 @@ class Store:
         """
         if not self._record_path(job).is_file():
             return False
-        before, now = flattened(self._load(job).get("made by", {})), flattened(self._made_by(job))
+        before, now = flatten(self._load(job).get("made by", {})), flatten(self._made_by(job))
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 raise InputError(
                     f"`--out` must hold results of the same run, but `{name}` of {job.name} is "
-                    f"{short(now.get(name))} and was {short(before.get(name))}. Choose another folder, or replace the "
-                    "results with --overwrite."
+                    f"{shorten(now.get(name))} and was {shorten(before.get(name))}. Choose another folder, or replace "
+                    "the results with --overwrite."
                 )
         return True
 
@@ -66,7 +66,7 @@ class Store:
         """Write what a job left; the JSON file, which counts it as finished, comes last."""
         path = self._record_path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
-        label_image(result.picture).save(path.with_suffix(".png"))
+        make_label_image(result.picture).save(path.with_suffix(".png"))
         record = {**result.record, "method": job.method.name, "made by": self._made_by(job)}
         part = path.with_suffix(".part")
         part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -125,5 +125,5 @@ class Store:
         """Return the SHA-256 of the content of frames and masks; files are read once, 1 GB in about a second."""
         if clip.name not in self._content:
             masks = [clip.masks[number] for number in sorted(clip.masks)]
-            self._content[clip.name] = {"frames": fingerprint_of(clip.frames), "masks": fingerprint_of(masks)}
+            self._content[clip.name] = {"frames": fingerprint_clip(clip.frames), "masks": fingerprint_clip(masks)}
         return self._content[clip.name]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ...config.settings import Settings
 from ..metrics import CONSISTENCY
-from .methods import parts_of
+from .methods import list_parts
 from .tally import Scores
 
 
@@ -88,7 +88,7 @@ TABLE_2: dict[str, tuple[_Figures, ...]] = {
 """Ablation on VSPW by kind of model: mIoU, mVC8, mVC16; rows as `methods.ABLATION`, then the whole method."""
 
 
-def table_1(dataset: str) -> tuple[PaperRow, ...]:
+def list_table_1(dataset: str) -> tuple[PaperRow, ...]:
     """Return the rows of Table 1 that give a figure for a data set; none for other data sets."""
     figures = _TABLE_1.get(dataset, ())
     rows = [PaperRow(*method, *values) for method, values in zip(_METHODS, figures, strict=False)]
@@ -102,7 +102,7 @@ _SPECIAL = str.maketrans(
 )
 _MAIN_COLUMNS = (
     *("method", "mIoU", "mIoU per clip", *CONSISTENCY),
-    *("matched mIoU", "boundary F", "flips/s, % of pixels"),
+    *("matched mIoU", "boundary F", "label switches/s, % of pixels"),
 )
 _ABLATION_COLUMNS = (
     *("batch size", "masked modulation", "feature aggregation", "CBR", "mIoU", "mIoU per clip", "mVC8", "mVC16"),
@@ -119,7 +119,11 @@ class Table(NamedTuple):
 
     def to_markdown(self) -> str:
         """Return a Markdown table under its title."""
-        rows = [self.columns, tuple("---" for _ in self.columns), *([shown(cell) for cell in row] for row in self.rows)]
+        rows = [
+            self.columns,
+            tuple("---" for _ in self.columns),
+            *([format_share(cell) for cell in row] for row in self.rows),
+        ]
         return f"## {self.title}\n\n" + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
     def to_csv(self) -> str:
@@ -133,7 +137,8 @@ class Table(NamedTuple):
     def to_latex(self) -> str:
         """Return a table for LaTeX with the package ``booktabs``."""
         head, *body = (
-            " & ".join(shown(cell).translate(_SPECIAL) for cell in row) + r" \\" for row in (self.columns, *self.rows)
+            " & ".join(format_share(cell).translate(_SPECIAL) for cell in row) + r" \\"
+            for row in (self.columns, *self.rows)
         )
         columns = "l" + "r" * (len(self.columns) - 1)
         lines = [r"\begin{table}", rf"\caption{{{self.title.translate(_SPECIAL)}}}", rf"\begin{{tabular}}{{{columns}}}"]
@@ -141,19 +146,19 @@ class Table(NamedTuple):
         return "\n".join(lines) + "\n"
 
 
-def shown(cell: Cell) -> str:
+def format_share(cell: Cell) -> str:
     """Return a cell as tables show it: one decimal, a dash for nothing."""
     if cell is None:
         return "–"
     return cell if isinstance(cell, str) else f"{cell:.1f}"
 
 
-def percent(value: float | None) -> float | None:
+def format_percent(value: float | None) -> float | None:
     """Return a share in percent."""
     return None if value is None else 100 * value
 
 
-def main_table(title: str, dataset: str, scores: Mapping[str, Scores]) -> Table:
+def make_main_table(title: str, dataset: str, scores: Mapping[str, Scores]) -> Table:
     """Return Table 1 for one data set: the paper's rows, then ours.
 
     Args:
@@ -163,25 +168,25 @@ def main_table(title: str, dataset: str, scores: Mapping[str, Scores]) -> Table:
     """
     rows: list[tuple[Cell, ...]] = [
         (f"paper: {row.method}, {row.training}", row.miou, None, row.mvc8, row.mvc16, *(None,) * 5)
-        for row in table_1(dataset)
+        for row in list_table_1(dataset)
     ]
     for name, score in scores.items():
-        mvc = [percent(score.consistency[column]) for column in CONSISTENCY]
+        mvc = [format_percent(score.consistency[column]) for column in CONSISTENCY]
         rows.append(
             (
                 name,
-                percent(score.miou),
-                percent(score.clip_miou),
+                format_percent(score.miou),
+                format_percent(score.clip_miou),
                 *mvc,
-                percent(score.matched),
-                percent(score.boundary),
-                percent(score.flips),
+                format_percent(score.matched),
+                format_percent(score.boundary),
+                format_percent(score.switches),
             )
         )
     return Table(title, _MAIN_COLUMNS, tuple(rows))
 
 
-def ablation_table(
+def make_ablation_table(
     title: str, settings: Sequence[Settings], scores: Sequence[Scores | None], model: str = "sd"
 ) -> Table:
     """Return Table 2: ours beside the paper's, which are on VSPW.
@@ -194,27 +199,27 @@ def ablation_table(
     """
     rows: list[tuple[Cell, ...]] = []
     for used, score, paper in zip(settings, scores, TABLE_2[model], strict=True):
-        window, *parts = parts_of(used)
+        window, *parts = list_parts(used)
         figures: tuple[Cell, ...] = (None,) * 4
         if score is not None:
-            mvc = (percent(score.consistency[column]) for column in ("mVC8", "mVC16"))
-            figures = (percent(score.miou), percent(score.clip_miou), *mvc)
+            mvc = (format_percent(score.consistency[column]) for column in ("mVC8", "mVC16"))
+            figures = (format_percent(score.miou), format_percent(score.clip_miou), *mvc)
         rows.append((str(window), *("✓" if part else "✗" for part in parts), *figures, *paper))
     return Table(title, _ABLATION_COLUMNS, tuple(rows))
 
 
-def class_table(title: str, scores: Mapping[str, Scores]) -> Table:
+def make_class_table(title: str, scores: Mapping[str, Scores]) -> Table:
     """Return the intersection over union of each class by each method, in percent."""
     names = sorted({name for score in scores.values() for name in score.ious})
-    rows = [(name, *(percent(score.ious.get(name)) for score in scores.values())) for name in names]
+    rows = [(name, *(format_percent(score.ious.get(name)) for score in scores.values())) for name in names]
     return Table(title, ("class", *scores), tuple(rows))
 
 
-def clip_table(title: str, scores: Mapping[str, Mapping[str, Scores]]) -> Table:
+def make_clip_table(title: str, scores: Mapping[str, Mapping[str, Scores]]) -> Table:
     """Return mIoU of each clip by each method, in percent; ``scores`` by method, then clip."""
     clips = list(dict.fromkeys(clip for of_method in scores.values() for clip in of_method))
     rows = [
-        (clip, *(percent(of_method[clip].miou) if clip in of_method else None for of_method in scores.values()))
+        (clip, *(format_percent(of_method[clip].miou) if clip in of_method else None for of_method in scores.values()))
         for clip in clips
     ]
     return Table(title, ("clip", *scores), tuple(rows))

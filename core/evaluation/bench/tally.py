@@ -12,12 +12,12 @@ from ...types import VOID, InputError
 from ..metrics import (
     CONSISTENCY,
     Agreement,
-    boundary_f_score,
-    class_ious,
-    confusion_matrix,
-    matched_mean_iou,
-    mean_iou,
-    video_consistency,
+    compute_boundary_f_score,
+    compute_class_ious,
+    compute_matched_mean_iou,
+    compute_mean_iou,
+    compute_video_consistency,
+    count_confusion,
 )
 
 BOUNDARY_STRIDE = 5
@@ -51,13 +51,13 @@ class Tally(NamedTuple):
         confusion: number of pixels by name of the true and of the predicted class, void left out.
         consistency: shares of runs by the names of `metrics.CONSISTENCY`.
         boundary: boundary F of each class in each frame that was looked at.
-        flips: changes of labels; its weight is pixels times seconds. Empty where the frame rate is unknown.
+        switches: changes of labels; its weight is pixels times seconds. Empty where the frame rate is unknown.
     """
 
     confusion: Mapping[tuple[str, str], int]
     consistency: Mapping[str, Mean]
     boundary: Mean
-    flips: Mean
+    switches: Mean
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; `from_json` takes them back."""
@@ -65,7 +65,7 @@ class Tally(NamedTuple):
             "confusion": [[true, predicted, count] for (true, predicted), count in sorted(self.confusion.items())],
             "consistency": {name: list(mean) for name, mean in self.consistency.items()},
             "boundary": list(self.boundary),
-            "flips": list(self.flips),
+            "switches": list(self.switches),
         }
 
     @classmethod
@@ -75,12 +75,12 @@ class Tally(NamedTuple):
             {(true, predicted): count for true, predicted, count in record["confusion"]},
             {name: Mean(*mean) for name, mean in record["consistency"].items()},
             Mean(*record["boundary"]),
-            Mean(*record["flips"]),
+            Mean(*record["switches"]),
         )
 
 
 class Scores(NamedTuple):
-    """Scores of a clip or a data set, in [0, 1] but for ``flips``; None where there is nothing to measure.
+    """Scores of a clip or a data set, in [0, 1] but for ``switches``; None where there is nothing to measure.
 
     Attributes:
         miou: of the summed confusion matrix.
@@ -88,7 +88,7 @@ class Scores(NamedTuple):
         consistency: by the names of `metrics.CONSISTENCY`.
         matched: mean over clips of mIoU with regions matched to classes, names ignored.
         boundary: mean boundary F.
-        flips: changes of a pixel's label in a second where the ground truth stays.
+        switches: changes of a pixel's label in a second where the ground truth stays.
         ious: of each class, by name.
     """
 
@@ -97,7 +97,7 @@ class Scores(NamedTuple):
     consistency: Mapping[str, float | None]
     matched: float
     boundary: float | None
-    flips: float | None
+    switches: float | None
     ious: Mapping[str, float]
 
 
@@ -109,7 +109,7 @@ def tally_clip(
     Args:
         prediction: ``(L,H,W)`` uint8 of the labeled frames.
         truth: ``(L,H,W)`` uint8, 255 = void.
-        numbers: frame number of each, ascending; runs and flips need consecutive ones.
+        numbers: frame number of each, ascending; runs and switches need consecutive ones.
         classes: name of each label; others are called ``class N``.
         fps: frames per second, or None.
 
@@ -120,17 +120,17 @@ def tally_clip(
         InputError: shapes differ.
     """
     names = {label: classes.get(label, f"class {label}") for label in range(VOID)} | {VOID: VOID_NAME}
-    matrix = confusion_matrix(prediction, truth)
+    matrix = count_confusion(prediction, truth)
     confusion = {(names[int(t)], names[int(p)]): int(matrix[t, p]) for t, p in matrix.nonzero()}
     stretches = list(_stretches(numbers))
     consistency = {name: _runs(prediction, truth, stretches, *run) for name, run in CONSISTENCY.items()}
-    flips = Mean()
+    switches = Mean()
     for part in stretches:
-        flips += _flips(prediction[part], truth[part], fps)
-    return Tally(confusion, consistency, _boundaries(prediction, truth), flips)
+        switches += _count_switches(prediction[part], truth[part], fps)
+    return Tally(confusion, consistency, _boundaries(prediction, truth), switches)
 
 
-def scores_of(tallies: Iterable[Tally]) -> Scores:
+def compute_scores(tallies: Iterable[Tally]) -> Scores:
     """Return the scores of clips together.
 
     Raises:
@@ -147,13 +147,13 @@ def scores_of(tallies: Iterable[Tally]) -> Scores:
     matrices = [_matrix(clip.confusion)[0] for clip in clips]
     means = {name: sum((clip.consistency[name] for clip in clips), Mean()) for name in clips[0].consistency}
     return Scores(
-        mean_iou(matrix),
-        sum(mean_iou(own) for own in matrices) / len(matrices),
+        compute_mean_iou(matrix),
+        sum(compute_mean_iou(own) for own in matrices) / len(matrices),
         {name: mean.value for name, mean in means.items()},
-        sum(matched_mean_iou(own) for own in matrices) / len(matrices),
+        sum(compute_matched_mean_iou(own) for own in matrices) / len(matrices),
         sum((clip.boundary for clip in clips), Mean()).value,
-        sum((clip.flips for clip in clips), Mean()).value,
-        {names[label]: iou for label, iou in class_ious(matrix).items()},
+        sum((clip.switches for clip in clips), Mean()).value,
+        {names[label]: iou for label, iou in compute_class_ious(matrix).items()},
     )
 
 
@@ -179,12 +179,14 @@ def _stretches(numbers: Sequence[int]) -> Iterable[slice]:
 def _runs(prediction: Tensor, truth: Tensor, stretches: Iterable[slice], length: int, agreement: Agreement) -> Mean:
     """Gather the consistency of all runs."""
     shares = [
-        share for part in stretches for share in video_consistency(prediction[part], truth[part], length, agreement)
+        share
+        for part in stretches
+        for share in compute_video_consistency(prediction[part], truth[part], length, agreement)
     ]
     return Mean(sum(shares), len(shares))
 
 
-def _flips(prediction: Tensor, truth: Tensor, fps: float | None) -> Mean:
+def _count_switches(prediction: Tensor, truth: Tensor, fps: float | None) -> Mean:
     """Count changes of labels where the truth stays, against pixels times seconds."""
     if fps is None or len(truth) < 2:
         return Mean()
@@ -199,5 +201,5 @@ def _boundaries(prediction: Tensor, truth: Tensor) -> Mean:
     for ours, theirs in zip(prediction[::BOUNDARY_STRIDE], truth[::BOUNDARY_STRIDE], strict=True):
         valid = theirs != VOID
         labels = theirs[valid].unique().tolist()
-        scores += [boundary_f_score((ours == label) & valid, theirs == label) for label in labels]
+        scores += [compute_boundary_f_score((ours == label) & valid, theirs == label) for label in labels]
     return Mean(sum(scores), len(scores))

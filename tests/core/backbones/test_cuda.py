@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.config.settings import Settings, changed
+from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import segment
 
 from .narrow_models import narrow_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-SETTINGS = changed(Settings(), cluster={"num_clusters": 4, "num_restarts": 2}, window={"length": 3})
+SETTINGS = replace_parts(Settings(), cluster={"num_clusters": 4, "num_restarts": 2}, window={"length": 3})
 
 
 class Frames:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from vidseg.core.backbones.memory import peak_bytes, peak_memory
+from vidseg.core.backbones.memory import describe_peak, measure_peak
 
 pytest.importorskip("resource")
 MEASURED = """
@@ -32,5 +32,5 @@ def test_work_that_raises_the_peak_is_told_from_work_that_stays_below() -> None:
 
 
 def test_peak_of_this_process_is_told() -> None:
-    assert peak_bytes()["main memory"] > 10**8
-    assert re.match(r"\d+\.\d GB of main memory", peak_memory())
+    assert measure_peak()["main memory"] > 10**8
+    assert re.match(r"\d+\.\d GB of main memory", describe_peak())

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from vidseg.core.checkpoints.describe import describe_model, fingerprint, model_kind, model_num_frames
-from vidseg.core.checkpoints.folders import part_files
+from vidseg.core.checkpoints.describe import describe_model, find_kind, find_num_frames, fingerprint_model
+from vidseg.core.checkpoints.folders import list_part_files
 from vidseg.core.checkpoints.sizes import METADATA_KEY, ModelSizes, UNetSizes, VAESizes
 from vidseg.core.types import InputError
 
@@ -61,7 +61,7 @@ def test_svd_is_recognized_by_its_shapes(tmp_path: Path) -> None:
     path = sparse_model(tmp_path / "svd.safetensors", shapes, {})
     model = describe_model(path)
     assert model.sizes == SVD_SIZES
-    assert (model.kind, model.conditioning, model_kind(path)) == ("SVD", "image encoder", "svd")
+    assert (model.kind, model.conditioning, find_kind(path)) == ("SVD", "image encoder", "svd")
     assert model.num_parameters == {"unet": 1_524_623_082, "vae": 97_742_775, "image encoder": 2}
     assert model.num_bytes > 3.2e9
 
@@ -73,8 +73,8 @@ def test_svd_is_recognized_by_its_shapes(tmp_path: Path) -> None:
 def test_svd_xt_is_told_by_the_name_of_its_file(tmp_path: Path, name: str, num_frames: int) -> None:
     shapes = [*narrow_checkpoint._unet(SVD_SIZES.unet), *narrow_checkpoint._autoencoder(SVD_SIZES.vae, is_video=True)]
     path = sparse_model(tmp_path / f"{name}.safetensors", shapes, {})
-    assert describe_model(path).num_frames == model_num_frames(path) == num_frames
-    assert model_num_frames(narrow_model(tmp_path / "image_xt.safetensors", SD2)) == 0
+    assert describe_model(path).num_frames == find_num_frames(path) == num_frames
+    assert find_num_frames(narrow_model(tmp_path / "image_xt.safetensors", SD2)) == 0
 
 
 @pytest.mark.parametrize(("channels", "message"), [(1280, "numbers about the window"), (256, "numbers about")])
@@ -99,7 +99,7 @@ def test_metadata_names_the_sizes_of_a_narrow_model(tmp_path: Path, sizes: Model
     assert model.sizes == sizes
     assert model.conditioning == "tensor"
     assert model.layout == "file"
-    assert fingerprint(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert fingerprint_model(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_narrow_model_without_metadata_is_refused(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_folder_is_read_by_its_configuration(tmp_path: Path) -> None:
     assert model.sizes.vae == SD21_SIZES.vae
     assert model.layout == "folder"
     assert model.num_parameters == {"unet": 3, "vae": 3}
-    assert fingerprint(tmp_path) != fingerprint(part_files(tmp_path / "unet")[0])
+    assert fingerprint_model(tmp_path) != fingerprint_model(list_part_files(tmp_path / "unet")[0])
 
 
 @pytest.mark.parametrize(("spread", "prediction"), [(0.05, "epsilon"), (0.2, "v_prediction")])
@@ -316,13 +316,13 @@ def test_plain_weights_are_preferred_to_variants(tmp_path: Path) -> None:
     names = ["m.fp16.safetensors", "m.non_ema.safetensors"]
     for name in names:
         (tmp_path / name).touch()
-    assert [file.name for file in part_files(tmp_path)] == names[:1]
+    assert [file.name for file in list_part_files(tmp_path)] == names[:1]
     (tmp_path / "m.safetensors").touch()
-    assert [file.name for file in part_files(tmp_path)] == ["m.safetensors"]
+    assert [file.name for file in list_part_files(tmp_path)] == ["m.safetensors"]
 
 
 def test_shards_are_taken_together(tmp_path: Path) -> None:
     names = ["m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"]
     for name in names:
         (tmp_path / name).touch()
-    assert [file.name for file in part_files(tmp_path)] == names
+    assert [file.name for file in list_part_files(tmp_path)] == names

@@ -20,7 +20,7 @@ from vidseg.core.command import main as cli
 from vidseg.core.command import options as cli_options
 from vidseg.core.command.main import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
 from vidseg.core.command.segment import SegmentRun
-from vidseg.core.config.overrides import setting_names, with_overrides
+from vidseg.core.config.overrides import list_setting_names, with_overrides
 from vidseg.core.config.settings import PRESETS, Settings
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.result_folder import ResultFolder
@@ -492,7 +492,7 @@ def test_options_change_the_settings() -> None:
             "cluster.num_clusters=9",
         ]
     )
-    settings = cli_options.settings_of(arguments)
+    settings = cli_options.make_settings(arguments)
     assert settings.preset == "paper"
     assert settings.cluster.num_clusters == 9
     assert settings.cluster.fit_frames == PRESETS["paper"].cluster.fit_frames
@@ -526,7 +526,7 @@ def test_bad_overrides(override: str, said: str) -> None:
 
 
 def test_every_setting_can_be_given_as_text() -> None:
-    for name in setting_names(Settings()):
+    for name in list_setting_names(Settings()):
         part, field = name.split(".")
         value = getattr(getattr(Settings(), part), field)
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

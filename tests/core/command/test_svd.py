@@ -38,7 +38,7 @@ def test_svd_runs_with_its_own_preset_and_tells_its_memory(tmp_path: Path, capsy
 
 def settings_of(num_frames: int, *words: str) -> Settings:
     arguments = cli.build_parser().parse_args(["segment", "clip.mp4", "--out", "out", *words])
-    return cli_options.settings_of(arguments, "svd", num_frames)
+    return cli_options.make_settings(arguments, "svd", num_frames)
 
 
 def test_windows_follow_what_the_model_tells_unless_the_user_does() -> None:

@@ -7,22 +7,22 @@ import math
 
 import pytest
 from vidseg.core import types
-from vidseg.core.config.overrides import setting_names
+from vidseg.core.config.overrides import list_setting_names
 from vidseg.core.config.parts import LIMITS
-from vidseg.core.config.settings import Settings, changed, preset
+from vidseg.core.config.settings import Settings, preset, replace_parts
 from vidseg.core.types import InputError
 
 DEFAULT = Settings()
 NUMBERS = [
     name
-    for name in setting_names(DEFAULT)
+    for name in list_setting_names(DEFAULT)
     if type(getattr(getattr(DEFAULT, name.split(".")[0]), name.split(".")[1])) in {int, float}
 ]
 
 
 def with_value(name: str, value: object, settings: Settings = DEFAULT) -> Settings:
     part, field = name.split(".")
-    return changed(settings, **{part: {field: value}})
+    return replace_parts(settings, **{part: {field: value}})
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -34,7 +34,7 @@ def test_every_number_has_limits(name: str) -> None:
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_both_ends_can_be_reached_and_not_passed(name: str) -> None:
-    settings = changed(DEFAULT, feature={"step": 0}, modulation={"step": 0})
+    settings = replace_parts(DEFAULT, feature={"step": 0}, modulation={"step": 0})
     for end, beyond in zip(LIMITS[name], (-1, 1), strict=True):
         with_value(name, end, settings)
         with pytest.raises(InputError, match=name):
@@ -64,7 +64,7 @@ def test_settings_that_cannot_work_are_refused(name: str, value: object, said: s
 
 def test_every_block_with_attention_can_be_modulated() -> None:
     for block in range(3, 12):
-        assert changed(preset("default", "svd"), modulation={"block": block}).modulation.block == block
+        assert replace_parts(preset("default", "svd"), modulation={"block": block}).modulation.block == block
 
 
 def test_doctests() -> None:

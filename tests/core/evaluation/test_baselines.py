@@ -5,15 +5,20 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.config.settings import Settings, changed
+from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.evaluation import baselines
-from vidseg.core.evaluation.baselines import color_features, color_windows, frame_windows, in_order_of_occurrence
-from vidseg.core.method import pipeline
-from vidseg.core.method.clustering import normalized
-from vidseg.core.method.enlarging import bilinear
+from vidseg.core.evaluation.baselines import (
+    make_color_features,
+    number_by_occurrence,
+    segment_by_color,
+    segment_each_frame,
+)
+from vidseg.core.method import features as feature_stage
+from vidseg.core.method.clustering import normalize_tokens
+from vidseg.core.method.enlarging import enlarge_bilinear
 from vidseg.core.types import CoarseMaps, Features, Grid, InputError, LabelMaps
 
-SETTINGS = changed(Settings(), cluster={"num_clusters": 2}, window={"length": 2})
+SETTINGS = replace_parts(Settings(), cluster={"num_clusters": 2}, window={"length": 2})
 
 
 class Tensors:
@@ -40,11 +45,11 @@ def moving_edge(count: int = 5) -> Tensor:
 
 
 def test_tokens_are_color_position_and_a_constant_that_normalizing_keeps() -> None:
-    features = color_features(moving_edge(2), SETTINGS)
+    features = make_color_features(moving_edge(2), SETTINGS)
     assert features.grid == Grid(4, 8)
     assert features.frame_size == (64, 128)
     assert features.queries.shape == (2, 32, 6)
-    assert torch.equal(normalized(features.queries), features.queries)
+    assert torch.equal(normalize_tokens(features.queries), features.queries)
     assert features.queries[0, 0].tolist() == pytest.approx([1, 0, 0, 0.0625, 0.03125, 1])
     assert features.queries[0, 31].tolist() == pytest.approx([0, 0, 1, 0.4375, 0.46875, 1])
 
@@ -55,7 +60,7 @@ def test_color_follows_an_edge_over_windows() -> None:
     reference = truth[0].to(torch.uint8) * 9
     calls: list[Any] = []
     results = list(
-        color_windows(Tensors(frames), SETTINGS, reference=reference, progress=lambda *call: calls.append(call))
+        segment_by_color(Tensors(frames), SETTINGS, reference=reference, progress=lambda *call: calls.append(call))
     )
     assert [list(result.frames) for result in results] == [[0, 1], [2, 3], [4]]
     maps = torch.cat([result.labels.maps for result in results])
@@ -68,25 +73,25 @@ def test_color_follows_an_edge_over_windows() -> None:
 
 def test_color_is_deterministic() -> None:
     noise = torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))
-    first, second = ([r.labels.maps for r in color_windows(Tensors(noise), SETTINGS)] for _ in range(2))
+    first, second = ([r.labels.maps for r in segment_by_color(Tensors(noise), SETTINGS)] for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def test_no_frames_are_refused() -> None:
     with pytest.raises(InputError, match="at least one frame"):
-        next(color_windows(Tensors(torch.zeros(0, 64, 64, 3)), SETTINGS))
+        next(segment_by_color(Tensors(torch.zeros(0, 64, 64, 3)), SETTINGS))
 
 
 def test_more_clusters_than_tokens_are_refused() -> None:
-    many = changed(SETTINGS, cluster={"num_clusters": 40})
+    many = replace_parts(SETTINGS, cluster={"num_clusters": 40})
     with pytest.raises(InputError, match="at most the number of tokens, 32"):
-        next(color_windows(Tensors(torch.rand(2, 64, 64, 3)), many))
+        next(segment_by_color(Tensors(torch.rand(2, 64, 64, 3)), many))
 
 
 def test_numbering_does_not_depend_on_names() -> None:
     maps = torch.randint(0, 6, (5, 7), generator=torch.Generator().manual_seed(1))
     renamed = torch.tensor([4, 2, 5, 0, 1, 3])[maps]
-    assert torch.equal(in_order_of_occurrence(maps), in_order_of_occurrence(renamed))
+    assert torch.equal(number_by_occurrence(maps), number_by_occurrence(renamed))
 
 
 @pytest.fixture
@@ -94,12 +99,12 @@ def color_as_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let colors stand for diffusion features."""
 
     def extract(_backbone: object, frames: Tensor, settings: Settings, **_: object) -> Features:
-        return color_features(frames, settings)
+        return make_color_features(frames, settings)
 
     def upsample(_b: object, features: Features, coarse: CoarseMaps, *_: object, **__: object) -> LabelMaps:
-        return bilinear(coarse, features.frame_size)
+        return enlarge_bilinear(coarse, features.frame_size)
 
-    monkeypatch.setattr(pipeline, "extract_features", extract)
+    monkeypatch.setattr(feature_stage, "extract_features", extract)
     monkeypatch.setattr(baselines, "upsample", upsample)
 
 
@@ -108,10 +113,10 @@ def color_as_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_frame_alone_does_not_depend_on_windows(length: int) -> None:
     frames = moving_edge()
     truth = (frames[..., 2] > 0.5).to(torch.uint8)
-    settings = changed(SETTINGS, window={"length": length})
+    settings = replace_parts(SETTINGS, window={"length": length})
     backbone: Any = None
-    plain = list(frame_windows(backbone, Tensors(frames), settings))
-    named = list(frame_windows(backbone, Tensors(frames), settings, reference=truth[0] * 7 + 1))
+    plain = list(segment_each_frame(backbone, Tensors(frames), settings))
+    named = list(segment_each_frame(backbone, Tensors(frames), settings, reference=truth[0] * 7 + 1))
     assert torch.equal(torch.cat([result.labels.maps for result in plain]), truth)
     assert torch.equal(torch.cat([result.labels.maps for result in named]), truth * 7 + 1)
     assert [region.name for region in plain[0].labels.regions] == ["region 0", "region 1"]
@@ -123,7 +128,7 @@ def test_each_frame_alone_forgets_the_others() -> None:
     swapped = frames.clone()
     swapped[1] = frames[1].flip(1)
     backbone: Any = None
-    one = torch.cat([r.labels.maps for r in frame_windows(backbone, Tensors(frames), SETTINGS)])
-    other = torch.cat([r.labels.maps for r in frame_windows(backbone, Tensors(swapped), SETTINGS)])
+    one = torch.cat([r.labels.maps for r in segment_each_frame(backbone, Tensors(frames), SETTINGS)])
+    other = torch.cat([r.labels.maps for r in segment_each_frame(backbone, Tensors(swapped), SETTINGS)])
     assert torch.equal(one[[0, 2, 3, 4]], other[[0, 2, 3, 4]])
     assert not torch.equal(one[1], other[1])

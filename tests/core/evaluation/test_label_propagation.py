@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.config.settings import Settings, changed
+from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.evaluation.label_propagation import (
-    PropagationConfig,
+    LabelPropagationConfig,
     PropagationMemory,
-    cell_shares,
-    propagation_windows,
+    propagate_anchor,
+    reduce_labels,
 )
-from vidseg.core.method import pipeline
+from vidseg.core.method import features as feature_stage
 from vidseg.core.types import Features, Grid, InputError
 
-SETTINGS = changed(Settings(), window={"length": 2})
+SETTINGS = replace_parts(Settings(), window={"length": 2})
 GRID = Grid(4, 8)
 
 
@@ -44,7 +44,7 @@ def moving_edge(monkeypatch: pytest.MonkeyPatch) -> None:
         nothing = torch.zeros(len(frames), 0)
         return Features(tokens, tokens, nothing, nothing, GRID, (64, 128))
 
-    monkeypatch.setattr(pipeline, "extract_features", features)
+    monkeypatch.setattr(feature_stage, "extract_features", features)
 
 
 def reference() -> Tensor:
@@ -55,7 +55,7 @@ def reference() -> Tensor:
 
 
 def test_labels_follow_the_features_over_windows(moving_edge: None) -> None:
-    results = list(propagation_windows(None, Frames(5), SETTINGS, reference=reference()))  # type: ignore[arg-type]
+    results = list(propagate_anchor(None, Frames(5), SETTINGS, reference=reference()))  # type: ignore[arg-type]
     assert [list(result.frames) for result in results] == [[0, 1], [2, 3], [4]]
     assert [region.label for region in results[0].labels.regions] == [4, 9]
     maps = torch.cat([result.labels.maps for result in results])
@@ -68,19 +68,19 @@ def test_labels_follow_the_features_over_windows(moving_edge: None) -> None:
 
 def test_a_source_beyond_the_radius_does_not_count() -> None:
     shares = torch.eye(2)[(torch.arange(GRID.num_tokens) % GRID.w >= 7).long()]
-    near = PropagationConfig(num_neighbors=1, radius=0)
+    near = LabelPropagationConfig(num_neighbors=1, radius=0)
     tokens = torch.nn.functional.normalize(torch.randn(GRID.num_tokens, 8, generator=torch.manual_seed(1)), dim=1)
     memory = PropagationMemory(-tokens, shares, GRID, near)
     memory.remember(tokens.roll(1, 0), shares)  # the most similar cell is one to the right: out of reach
-    alone = memory.carried(tokens)
+    alone = memory.propagate(tokens)
     assert not torch.equal(alone, shares.roll(-1, 0))
-    wide = PropagationMemory(-tokens, shares, GRID, PropagationConfig(num_neighbors=1, radius=8))
+    wide = PropagationMemory(-tokens, shares, GRID, LabelPropagationConfig(num_neighbors=1, radius=8))
     wide.remember(tokens.roll(1, 0), shares)
-    assert torch.equal(wide.carried(tokens), shares.roll(-1, 0))
+    assert torch.equal(wide.propagate(tokens), shares.roll(-1, 0))
 
 
 def test_the_memory_forgets_all_but_the_first_and_the_recent_frames() -> None:
-    memory = PropagationMemory(edge_tokens(3), torch.ones(32, 1), GRID, PropagationConfig(num_recent=2))
+    memory = PropagationMemory(edge_tokens(3), torch.ones(32, 1), GRID, LabelPropagationConfig(num_recent=2))
     for column in range(5):
         memory.remember(edge_tokens(column), torch.ones(32, 1))
     assert len(memory._recent) == 2
@@ -88,7 +88,7 @@ def test_the_memory_forgets_all_but_the_first_and_the_recent_frames() -> None:
 
 
 def test_shares_of_cells_leave_void_out() -> None:
-    shares = cell_shares(reference(), torch.tensor([4, 9]), GRID)
+    shares = reduce_labels(reference(), torch.tensor([4, 9]), GRID)
     assert shares[0].tolist() == [0, 15 / 16]
     assert shares[GRID.w + 5].tolist() == [1, 0]
 
@@ -96,4 +96,4 @@ def test_shares_of_cells_leave_void_out() -> None:
 @pytest.mark.parametrize("labels", [None, torch.full((64, 128), 255, dtype=torch.uint8)])
 def test_a_first_frame_without_labels_is_refused(labels: Tensor | None) -> None:
     with pytest.raises(InputError, match="`reference` must label the first frame"):
-        list(propagation_windows(None, Frames(2), SETTINGS, reference=labels))  # type: ignore[arg-type]
+        list(propagate_anchor(None, Frames(2), SETTINGS, reference=labels))  # type: ignore[arg-type]

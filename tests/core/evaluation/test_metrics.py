@@ -16,12 +16,12 @@ from vidseg.core.evaluation.metrics import (
     Agreement,
     MeanIoU,
     VideoConsistency,
-    boundary_f_score,
-    class_ious,
-    confusion_matrix,
-    mean_iou,
-    stand_ins,
-    video_consistency,
+    compute_boundary_f_score,
+    compute_class_ious,
+    compute_mean_iou,
+    compute_video_consistency,
+    count_confusion,
+    match_regions,
 )
 from vidseg.core.types import InputError
 
@@ -51,33 +51,33 @@ def test_confusion_matrix_equals_scikit_learn() -> None:
     truth[maps(3, 10, 4, 20, 30) == 0] = 255
     valid = truth != 255
     expected = sklearn_matrix(truth[valid], prediction[valid], labels=list(range(256)))
-    assert np.array_equal(confusion_matrix(prediction, truth).numpy(), expected)
+    assert np.array_equal(count_confusion(prediction, truth).numpy(), expected)
 
 
 def test_ious_equal_scikit_learn() -> None:
     prediction, truth = maps(1, 5, 2000), maps(2, 5, 2000)
     scores = jaccard_score(truth, prediction, average=None)
-    assert class_ious(confusion_matrix(prediction, truth)) == pytest.approx(dict(enumerate(scores)))
-    assert mean_iou(confusion_matrix(prediction, truth)) == pytest.approx(scores.mean())
+    assert compute_class_ious(count_confusion(prediction, truth)) == pytest.approx(dict(enumerate(scores)))
+    assert compute_mean_iou(count_confusion(prediction, truth)) == pytest.approx(scores.mean())
 
 
 def test_classes_absent_from_the_truth_have_no_value_of_their_own() -> None:
     truth = torch.tensor([1, 1, 2, 2, 255, 255])
     prediction = torch.tensor([1, 9, 9, 2, 9, 1])
-    assert class_ious(confusion_matrix(prediction, truth)) == {1: 0.5, 2: 0.5}
+    assert compute_class_ious(count_confusion(prediction, truth)) == {1: 0.5, 2: 0.5}
     never_predicted = torch.tensor([1, 1, 1, 1, 1, 1])
-    assert class_ious(confusion_matrix(never_predicted, truth)) == {1: 0.5, 2: 0.0}
+    assert compute_class_ious(count_confusion(never_predicted, truth)) == {1: 0.5, 2: 0.0}
 
 
 def test_predicted_void_is_a_miss() -> None:
-    assert class_ious(confusion_matrix(torch.tensor([1, 255]), torch.tensor([1, 1]))) == {1: 0.5}
+    assert compute_class_ious(count_confusion(torch.tensor([1, 255]), torch.tensor([1, 1]))) == {1: 0.5}
 
 
 def test_a_perfect_map_scores_one_and_relabeling_both_changes_nothing() -> None:
     prediction, truth = maps(1, 5, 30, 30), maps(2, 5, 30, 30)
-    assert mean_iou(confusion_matrix(truth, truth)) == 1
-    assert mean_iou(confusion_matrix(40 - prediction, 40 - truth)) == pytest.approx(
-        mean_iou(confusion_matrix(prediction, truth))
+    assert compute_mean_iou(count_confusion(truth, truth)) == 1
+    assert compute_mean_iou(count_confusion(40 - prediction, 40 - truth)) == pytest.approx(
+        compute_mean_iou(count_confusion(prediction, truth))
     )
 
 
@@ -87,14 +87,14 @@ def test_mean_iou_is_that_of_the_whole_data_set_not_of_its_clips() -> None:
     for prediction, truth in parts:
         score.update(prediction, truth)
     every = [torch.cat([part[side].flatten() for part in parts]) for side in (0, 1)]
-    assert score.compute() == mean_iou(confusion_matrix(*every))
+    assert score.compute() == compute_mean_iou(count_confusion(*every))
 
 
 def test_void_everywhere_and_other_shapes_are_refused() -> None:
     with pytest.raises(InputError, match="all are void"):
         MeanIoU().compute()
     with pytest.raises(InputError, match="must have the shape of `truth`"):
-        confusion_matrix(torch.zeros(3), torch.zeros(4))
+        count_confusion(torch.zeros(3), torch.zeros(4))
 
 
 # --- video consistency ---
@@ -120,35 +120,35 @@ def consistency_by_loop(prediction: Tensor, truth: Tensor, length: int, agreemen
 def test_consistency_equals_a_loop(length: int, agreement: Agreement) -> None:
     for seed in range(3):
         prediction, truth = flickering(seed)
-        assert list(video_consistency(prediction, truth, length, agreement)) == pytest.approx(
+        assert list(compute_video_consistency(prediction, truth, length, agreement)) == pytest.approx(
             consistency_by_loop(prediction, truth, length, agreement)
         )
 
 
 def test_a_still_video_is_consistent_and_a_flicker_costs_every_run_through_it() -> None:
     truth = maps(1, 4, 1, 5, 5).repeat(20, 1, 1)
-    assert video_consistency(truth, truth, 8, "correct") == (1.0,) * 13
+    assert compute_video_consistency(truth, truth, 8, "correct") == (1.0,) * 13
     prediction = truth.clone()
     prediction[9, 2, 2] = 9
-    assert video_consistency(prediction, truth, 8, "correct") == (1.0,) * 2 + (24 / 25,) * 8 + (1.0,) * 3
+    assert compute_video_consistency(prediction, truth, 8, "correct") == (1.0,) * 2 + (24 / 25,) * 8 + (1.0,) * 3
 
 
 def test_a_constant_wrong_label_is_constant_but_not_correct() -> None:
     truth = torch.zeros(8, 2, 2, dtype=torch.uint8)
     wrong = torch.full_like(truth, 5)
-    assert video_consistency(wrong, truth, 8, "correct") == (0.0,)
-    assert video_consistency(wrong, truth, 8, "constant") == (1.0,)
+    assert compute_video_consistency(wrong, truth, 8, "correct") == (0.0,)
+    assert compute_video_consistency(wrong, truth, 8, "constant") == (1.0,)
 
 
 def test_correct_is_never_above_constant_and_longer_runs_are_harder() -> None:
     for seed in range(5):
         prediction, truth = flickering(seed, num_frames=16)
         for length in (2, 5, 8):
-            correct = video_consistency(prediction, truth, length, "correct")
-            constant = video_consistency(prediction, truth, length, "constant")
+            correct = compute_video_consistency(prediction, truth, length, "correct")
+            constant = compute_video_consistency(prediction, truth, length, "constant")
             assert all(low <= high for low, high in zip(correct, constant, strict=True))
         truth = truth[:1].repeat(16, 1, 1)  # with one set of pixels throughout
-        means = [np.mean(video_consistency(prediction, truth, length, "correct")) for length in (2, 5, 8)]
+        means = [np.mean(compute_video_consistency(prediction, truth, length, "correct")) for length in (2, 5, 8)]
         assert means[0] >= means[1] >= means[2]
 
 
@@ -161,7 +161,7 @@ def test_runs_do_not_cross_clips_and_empty_runs_have_no_value() -> None:
     assert score.compute() is None
     score.update(prediction, truth)
     score.update(truth, torch.full_like(truth, 255))
-    assert score.compute() == pytest.approx(np.mean(video_consistency(prediction, truth, 8, "correct")))
+    assert score.compute() == pytest.approx(np.mean(compute_video_consistency(prediction, truth, 8, "correct")))
 
 
 def test_mean_over_all_runs_of_all_clips() -> None:
@@ -170,16 +170,16 @@ def test_mean_over_all_runs_of_all_clips() -> None:
     for seed, count in enumerate((6, 12)):
         clip = flickering(seed, num_frames=count)
         score.update(*clip)
-        shares += video_consistency(*clip, 4, "constant")
+        shares += compute_video_consistency(*clip, 4, "constant")
     assert len(shares) == 3 + 9
     assert score.compute() == pytest.approx(np.mean(shares))
 
 
 def test_consistency_refuses_short_runs_and_other_shapes() -> None:
     with pytest.raises(InputError, match="`length` must be at least 2, but got 1"):
-        video_consistency(torch.zeros(3, 2, 2), torch.zeros(3, 2, 2), 1, "constant")
+        compute_video_consistency(torch.zeros(3, 2, 2), torch.zeros(3, 2, 2), 1, "constant")
     with pytest.raises(InputError, match="must have the shape"):
-        video_consistency(torch.zeros(3, 2, 2), torch.zeros(4, 2, 2), 2, "constant")
+        compute_video_consistency(torch.zeros(3, 2, 2), torch.zeros(4, 2, 2), 2, "constant")
 
 
 # --- classes of regions without a name, and boundaries ---
@@ -188,8 +188,8 @@ def test_consistency_refuses_short_runs_and_other_shapes() -> None:
 def test_a_region_stands_for_the_class_where_it_first_occurs() -> None:
     maps = torch.tensor([[[1, 1, 2]], [[7, 7, 9]], [[7, 8, 9]]], dtype=torch.uint8)
     truth = torch.tensor([[[3, 4, 4]], [[255, 5, 255]], [[6, 6, 255]]], dtype=torch.uint8)
-    assert stand_ins(maps, truth).tolist() == [[[3, 3, 4]], [[5, 5, 255]], [[5, 6, 255]]]
-    assert stand_ins(maps, truth, {1, 9}).tolist() == [[[1, 1, 4]], [[5, 5, 9]], [[5, 6, 9]]]
+    assert match_regions(maps, truth).tolist() == [[[3, 3, 4]], [[5, 5, 255]], [[5, 6, 255]]]
+    assert match_regions(maps, truth, {1, 9}).tolist() == [[[1, 1, 4]], [[5, 5, 9]], [[5, 6, 9]]]
 
 
 def square(top: int, left: int, size: int = 20) -> Tensor:
@@ -199,19 +199,19 @@ def square(top: int, left: int, size: int = 20) -> Tensor:
 
 
 def test_boundaries_within_the_tolerance_are_perfect() -> None:
-    assert boundary_f_score(square(10, 10), square(10, 10)) == 1
-    assert boundary_f_score(square(11, 10), square(10, 10)) == 1  # tolerance: 0.008 of 100 pixels, rounded up
-    assert 0.4 < boundary_f_score(square(12, 10), square(10, 10)) < 0.9
-    assert boundary_f_score(square(10, 50), square(10, 10)) == 0
+    assert compute_boundary_f_score(square(10, 10), square(10, 10)) == 1
+    assert compute_boundary_f_score(square(11, 10), square(10, 10)) == 1  # tolerance: 0.008 of 100 pixels, rounded up
+    assert 0.4 < compute_boundary_f_score(square(12, 10), square(10, 10)) < 0.9
+    assert compute_boundary_f_score(square(10, 50), square(10, 10)) == 0
 
 
 def test_boundary_f_is_symmetric_and_defined_for_empty_masks() -> None:
     one, other, empty = square(10, 10), square(14, 12, 25), torch.zeros(60, 80, dtype=torch.bool)
-    assert boundary_f_score(one, other) == pytest.approx(boundary_f_score(other, one))
-    assert boundary_f_score(empty, empty) == 1
-    assert boundary_f_score(one, empty) == boundary_f_score(empty, one) == 0
+    assert compute_boundary_f_score(one, other) == pytest.approx(compute_boundary_f_score(other, one))
+    assert compute_boundary_f_score(empty, empty) == 1
+    assert compute_boundary_f_score(one, empty) == compute_boundary_f_score(empty, one) == 0
     with pytest.raises(InputError, match="must have the shape"):
-        boundary_f_score(one[:, :1], one)
+        compute_boundary_f_score(one[:, :1], one)
 
 
 def test_boundary_f_equals_a_loop() -> None:
@@ -231,7 +231,7 @@ def test_boundary_f_equals_a_loop() -> None:
 
     first, second = boundary(ours), boundary(theirs)
     precision, recall = near(first, second), near(second, first)
-    assert boundary_f_score(ours, theirs, 0.02) == pytest.approx(2 * precision * recall / (precision + recall))
+    assert compute_boundary_f_score(ours, theirs, 0.02) == pytest.approx(2 * precision * recall / (precision + recall))
 
 
 def test_doctests() -> None:

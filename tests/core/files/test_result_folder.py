@@ -12,14 +12,21 @@ from PIL import Image
 from safetensors import SafetensorError
 from vidseg.core.backbones.protocol import BackboneInfo
 from vidseg.core.config.parts import ContextConfig
-from vidseg.core.config.settings import Settings, changed
+from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.files.clip import ClipInfo
-from vidseg.core.files.record import AreaList, RunDescription, RunResult, record_lines, require_same_run, versions
-from vidseg.core.files.result_folder import OUT, Place, ResultFolder, areas_of, colors_of, unwritable
+from vidseg.core.files.record import (
+    AreaList,
+    RunDescription,
+    RunResult,
+    list_versions,
+    require_same_run,
+    write_record_lines,
+)
+from vidseg.core.files.result_folder import OUT, Place, ResultFolder, count_areas, describe_unwritable, list_colors
 from vidseg.core.method.context import SceneContext
 from vidseg.core.method.pipeline import ScanState
 from vidseg.core.regions.palette import PALETTE
-from vidseg.core.types import InputError, Region, Seeds
+from vidseg.core.types import AnchorLabels, InputError, Region
 
 CLIP = ClipInfo("clip.mp4", 3, (4, 6), 25.0, None, "f" * 64)
 MODEL = BackboneInfo("model.safetensors", "sd", "epsilon", "a" * 64)
@@ -29,7 +36,7 @@ MAPS = torch.tensor([0, 3, 255], dtype=torch.uint8)[:, None, None].repeat(1, 4, 
 
 
 def result(areas: list[dict[int, int]], *, finished: bool = False) -> RunResult:
-    return RunResult(REGIONS, areas, colors_of(REGIONS), finished)
+    return RunResult(REGIONS, areas, list_colors(REGIONS), finished)
 
 
 def test_label_maps_are_palette_images_whose_index_is_the_label(tmp_path: Path) -> None:
@@ -121,11 +128,13 @@ def test_a_full_disk_is_refused_beforehand(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_names_the_remedy(tmp_path: Path) -> None:
-    assert "may write to" in str(unwritable(tmp_path, PermissionError(errno.EROFS, "Read-only file system"), OUT))
+    assert "may write to" in str(
+        describe_unwritable(tmp_path, PermissionError(errno.EROFS, "Read-only file system"), OUT)
+    )
     full = OSError(errno.EDQUOT, "Quota exceeded")
-    assert "`--out` must be writable" in str(unwritable(tmp_path, full, OUT))
-    assert "--resume" in str(unwritable(tmp_path, full, OUT))
-    elsewhere = str(unwritable(tmp_path, full, Place("prefix", "Free space, then run again.")))
+    assert "`--out` must be writable" in str(describe_unwritable(tmp_path, full, OUT))
+    assert "--resume" in str(describe_unwritable(tmp_path, full, OUT))
+    elsewhere = str(describe_unwritable(tmp_path, full, Place("prefix", "Free space, then run again.")))
     assert elsewhere.startswith("`prefix` must")
     assert elsewhere.endswith("run again.")
 
@@ -134,10 +143,10 @@ def test_the_state_is_written_whole(tmp_path: Path) -> None:
     config = ContextConfig()
     context = SceneContext.from_anchor(torch.rand(8, 3), torch.arange(8), config)
     folder = ResultFolder(tmp_path)
-    folder.write_state(ScanState(2, Seeds(0, torch.zeros(2, 4, dtype=torch.int64), REGIONS), context))
+    folder.write_state(ScanState(2, AnchorLabels(0, torch.zeros(2, 4, dtype=torch.int64), REGIONS), context))
     back = ScanState.load(folder.state, config)
     assert back.next_window == 2
-    assert back.seeds.regions == REGIONS
+    assert back.anchor_labels.regions == REGIONS
     assert torch.equal(back.context.tokens, context.tokens)
     assert [path.name for path in tmp_path.iterdir()] == [folder.state.name]
 
@@ -148,13 +157,13 @@ def test_a_full_disk_while_the_state_is_written(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("vidseg.core.method.pipeline.save_file", fail)
     context = SceneContext.from_anchor(torch.rand(8, 3), torch.arange(8), ContextConfig())
-    state = ScanState(1, Seeds(0, torch.zeros(2, 4, dtype=torch.int64), REGIONS), context)
+    state = ScanState(1, AnchorLabels(0, torch.zeros(2, 4, dtype=torch.int64), REGIONS), context)
     with pytest.raises(InputError, match="Free space"):
         ResultFolder(tmp_path).write_state(state)
 
 
 def test_the_record_is_enough_to_repeat_the_run() -> None:
-    record = json.loads("".join(record_lines(RUN, result([{0: 20, 3: 4}, {0: 24}], finished=True))))
+    record = json.loads("".join(write_record_lines(RUN, result([{0: 20, 3: 4}, {0: 24}], finished=True))))
     assert record["finished"] is True
     assert record["frames_done"] == 2
     assert record["settings"] == json.loads(json.dumps(Settings().to_dict()))
@@ -162,9 +171,9 @@ def test_the_record_is_enough_to_repeat_the_run() -> None:
     assert record["model"]["fingerprint"] == MODEL.fingerprint
     assert record["input"]["fingerprint"] == CLIP.fingerprint
     assert record["fps"] == 25.0
-    assert record["regions"][1] == {"label": 3, "name": "sky", "color": colors_of(REGIONS)[3], "area": 4}
+    assert record["regions"][1] == {"label": 3, "name": "sky", "color": list_colors(REGIONS)[3], "area": 4}
     assert record["areas"] == [{"0": 20, "3": 4}, {"0": 24}]
-    assert {"python", "torch", "av"} <= set(record["versions"]) == set(versions())
+    assert {"python", "torch", "av"} <= set(record["versions"]) == set(list_versions())
 
 
 def test_is_finished_only_after_the_end(tmp_path: Path) -> None:
@@ -181,8 +190,11 @@ def test_is_finished_only_after_the_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed_run", "name"),
     [
-        (RUN._replace(settings=changed(Settings(), cluster={"num_clusters": 7})), "settings.cluster.num_clusters"),
-        (RUN._replace(settings=changed(Settings(), feature={"blocks": (7,)})), "settings.feature.blocks"),
+        (
+            RUN._replace(settings=replace_parts(Settings(), cluster={"num_clusters": 7})),
+            "settings.cluster.num_clusters",
+        ),
+        (RUN._replace(settings=replace_parts(Settings(), feature={"blocks": (7,)})), "settings.feature.blocks"),
         (RUN._replace(model=MODEL._replace(fingerprint="b" * 64)), "model.fingerprint"),
         (RUN._replace(model=None, baseline="color"), "baseline"),
         (RUN._replace(clip=CLIP._replace(fingerprint="0" * 64)), "input.fingerprint"),
@@ -192,20 +204,20 @@ def test_is_finished_only_after_the_end(tmp_path: Path) -> None:
 )
 def test_another_run_may_not_continue(changed_run: RunDescription, name: str) -> None:
     with pytest.raises(InputError, match=f"`{name}` is .* and was .*--overwrite"):
-        require_same_run("".join(record_lines(RUN, result([]))), changed_run)
+        require_same_run("".join(write_record_lines(RUN, result([]))), changed_run)
 
 
 def test_the_same_run_may_continue_under_other_names() -> None:
     renamed = RUN._replace(clip=CLIP._replace(name="moved.mp4"), model=MODEL._replace(name="other.safetensors"))
-    require_same_run("".join(record_lines(RUN, result([]))), renamed)
-    require_same_run("".join(record_lines(RUN, result([]))), RUN._replace(settings=Settings(preset="paper")))
+    require_same_run("".join(write_record_lines(RUN, result([]))), renamed)
+    require_same_run("".join(write_record_lines(RUN, result([]))), RUN._replace(settings=Settings(preset="paper")))
     with pytest.raises(InputError, match="damaged"):
         require_same_run("{ broken", RUN)
 
 
 def test_areas_count_every_pixel() -> None:
     label_map = torch.randint(0, 256, (40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    areas = areas_of(label_map)
+    areas = count_areas(label_map)
     assert sum(areas.values()) == 2000
     assert all(areas[label] == int((label_map == label).sum()) for label in areas)
 

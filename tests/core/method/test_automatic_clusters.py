@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from vidseg.core.config.parts import ClusterConfig
-from vidseg.core.config.settings import changed, preset
-from vidseg.core.method.clustering import automatic_num_clusters, cluster_anchor, normalized
+from vidseg.core.config.settings import preset, replace_parts
+from vidseg.core.method.clustering import choose_num_clusters, cluster_anchor, normalize_tokens
 from vidseg.core.types import Features, Grid, InputError
 
 
@@ -14,17 +14,17 @@ def blobs(count: int, spread: float = 0.02) -> torch.Tensor:
     """240 tokens around ``count`` centers."""
     generator = torch.Generator().manual_seed(count)
     centers = torch.randn(count, 12, generator=generator)
-    return normalized(centers[torch.arange(240) % count] + spread * torch.randn(240, 12, generator=generator))
+    return normalize_tokens(centers[torch.arange(240) % count] + spread * torch.randn(240, 12, generator=generator))
 
 
 @pytest.mark.parametrize("count", [2, 5, 9])
 def test_separate_groups_are_counted(count: int) -> None:
-    assert automatic_num_clusters(blobs(count), 0.97, seed=1) == count
+    assert choose_num_clusters(blobs(count), 0.97, seed=1) == count
 
 
 def test_finer_is_never_fewer() -> None:
     tokens = blobs(12, spread=0.5)
-    counts = [automatic_num_clusters(tokens, share / 10, seed=1) for share in range(11)]
+    counts = [choose_num_clusters(tokens, share / 10, seed=1) for share in range(11)]
     assert counts == sorted(counts)
     assert counts[0] == 2
     assert counts[-1] == 64
@@ -32,8 +32,8 @@ def test_finer_is_never_fewer() -> None:
 
 
 def test_few_and_equal_tokens() -> None:
-    assert automatic_num_clusters(torch.ones(1, 4), 0.5, seed=1) == 1
-    assert automatic_num_clusters(torch.ones(30, 4), 0.5, seed=1) == 2
+    assert choose_num_clusters(torch.ones(1, 4), 0.5, seed=1) == 1
+    assert choose_num_clusters(torch.ones(30, 4), 0.5, seed=1) == 2
 
 
 def test_zero_clusters_ask_for_the_choice() -> None:
@@ -47,6 +47,6 @@ def test_zero_clusters_ask_for_the_choice() -> None:
 
 def test_limits() -> None:
     with pytest.raises(InputError, match=r"cluster\.granularity"):
-        changed(preset("default"), cluster={"granularity": 1.5})
+        replace_parts(preset("default"), cluster={"granularity": 1.5})
     with pytest.raises(InputError, match=r"cluster\.num_clusters"):
-        changed(preset("default"), cluster={"num_clusters": -1})
+        replace_parts(preset("default"), cluster={"num_clusters": -1})

@@ -1,4 +1,4 @@
-"""K-means on tokens and the seeds made of its clusters."""
+"""K-means on tokens and the anchor_labels made of its clusters."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vidseg.core.method import clustering
 from vidseg.core.method.clustering import (
     cluster_anchor,
     cluster_tokens,
-    nearest_center,
-    normalized,
-    seeds_from_clusters,
+    find_nearest_centers,
+    name_clusters_by_number,
+    normalize_tokens,
 )
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError, Region
 
@@ -34,21 +34,21 @@ def random_features(num_frames=6, seed=0):
 
 def test_normalized_equals_a_loop_and_keeps_signs():
     tokens = random_tokens(2, 5, 7)
-    result = normalized(tokens)
+    result = normalize_tokens(tokens)
     for frame in range(2):
         for cell in range(5):
             largest = max(abs(float(value)) for value in tokens[frame, cell])
             torch.testing.assert_close(result[frame, cell], tokens[frame, cell] / largest)
     assert torch.equal(result.sign(), tokens.sign())
-    assert torch.equal(normalized(result), result)
+    assert torch.equal(normalize_tokens(result), result)
 
 
 def test_normalized_keeps_zeros():
-    assert torch.equal(normalized(torch.zeros(2, 3)), torch.zeros(2, 3))
+    assert torch.equal(normalize_tokens(torch.zeros(2, 3)), torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("function", [normalized, lambda tokens: cluster_tokens(tokens, ClusterConfig(2), 0)])
+@pytest.mark.parametrize("function", [normalize_tokens, lambda tokens: cluster_tokens(tokens, ClusterConfig(2), 0)])
 def test_refuses_tokens_that_are_not_finite(function, bad):
     tokens = random_tokens(4, 3)
     tokens[2, 1] = bad
@@ -61,7 +61,7 @@ def test_cluster_tokens_equals_scikit_learn():
     kmeans = KMeans(7, n_init=10, random_state=5).fit(tokens.numpy())
     centers = cluster_tokens(tokens, ClusterConfig(7), 5)
     np.testing.assert_allclose(centers, kmeans.cluster_centers_, atol=1e-6)
-    np.testing.assert_array_equal(nearest_center(tokens, centers), kmeans.labels_)
+    np.testing.assert_array_equal(find_nearest_centers(tokens, centers), kmeans.labels_)
 
 
 def test_cluster_tokens_repeats_and_depends_on_the_seed():
@@ -72,13 +72,13 @@ def test_cluster_tokens_repeats_and_depends_on_the_seed():
 
 
 def test_an_interrupt_stops_the_runs_that_wait(monkeypatch):
-    begun, lloyd = [], clustering._lloyd
+    begun, lloyd = [], clustering._run_lloyd
 
     def interrupt(_stage, done, total):
         if done > total // 2:
             raise InterruptedByUserError
 
-    monkeypatch.setattr(clustering, "_lloyd", lambda *args: (begun.append(1), lloyd(*args))[1])
+    monkeypatch.setattr(clustering, "_run_lloyd", lambda *args: (begun.append(1), lloyd(*args))[1])
     with pytest.raises(InterruptedByUserError):
         cluster_tokens(random_tokens(300, 8), ClusterConfig(7, num_restarts=200), 1, progress=interrupt)
     assert 0 < len(begun) < 200
@@ -93,7 +93,7 @@ def test_cluster_tokens_leaves_global_generators_alone():
 
 def test_as_many_clusters_as_tokens_separates_them_and_one_more_is_refused():
     tokens = random_tokens(12, 4)
-    labels = nearest_center(tokens, cluster_tokens(tokens, ClusterConfig(12), 1))
+    labels = find_nearest_centers(tokens, cluster_tokens(tokens, ClusterConfig(12), 1))
     assert len(labels.unique()) == 12
     with pytest.raises(InputError, match=r"`cluster.num_clusters` must be at most the number of tokens, 12, .* 13"):
         cluster_tokens(tokens, ClusterConfig(13), 1)
@@ -101,13 +101,13 @@ def test_as_many_clusters_as_tokens_separates_them_and_one_more_is_refused():
 
 def test_constant_tokens_are_one_cluster_without_a_warning():
     tokens = torch.ones(9, 4)
-    assert len(nearest_center(tokens, cluster_tokens(tokens, ClusterConfig(3), 1)).unique()) == 1
+    assert len(find_nearest_centers(tokens, cluster_tokens(tokens, ClusterConfig(3), 1)).unique()) == 1
 
 
 def test_nearest_center_equals_a_loop_with_ties_to_the_smallest():
     centers = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 0.0]])
     tokens = torch.tensor([[[1.0, 0.0], [1.5, 1.0]], [[-1.0, 3.0], [2.0, 0.0]]])
-    assert nearest_center(tokens, centers).tolist() == [[0, 1], [0, 1]]
+    assert find_nearest_centers(tokens, centers).tolist() == [[0, 1], [0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_nearest_center_equals_a_loop_with_ties_to_the_smallest():
 def test_cluster_anchor_sees_the_frames_it_says(fit_frames, anchor, seen):
     features = random_features()
     config = ClusterConfig(4, fit_frames=fit_frames)
-    tokens = normalized(features.queries)
+    tokens = normalize_tokens(features.queries)
     kmeans = KMeans(4, n_init=10, random_state=1).fit(tokens[seen].flatten(0, 1).numpy())
     result = cluster_anchor(features, config, 1, anchor=anchor, window_length=4)
     assert result.dtype == torch.int64
@@ -148,11 +148,11 @@ def test_cluster_anchor_refuses_a_wrong_grid():
 
 
 def test_seeds_from_clusters_names_what_occurs():
-    seeds = seeds_from_clusters(torch.tensor([[3, 0], [3, 7]]), 2)
-    assert seeds.anchor == 2
-    assert seeds.regions == (Region(0, "region 0"), Region(3, "region 3"), Region(7, "region 7"))
+    anchor_labels = name_clusters_by_number(torch.tensor([[3, 0], [3, 7]]), 2)
+    assert anchor_labels.anchor == 2
+    assert anchor_labels.regions == (Region(0, "region 0"), Region(3, "region 3"), Region(7, "region 7"))
     with pytest.raises(InputError, match="`cluster_map` must have shape"):
-        seeds_from_clusters(torch.zeros(4, dtype=torch.int64))
+        name_clusters_by_number(torch.zeros(4, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("name", ["sd_default", "sd_windows_0"])
@@ -160,8 +160,8 @@ def test_golden_clusters(name):
     golden = np.load(golden_dir() / f"{name}.npz")
     num_frames, num_clusters = len(golden["latents_clean"]), len(golden["kmeans_centers"])
     raw = torch.from_numpy(golden["features_aggregated_raw"])[num_frames:]
-    np.testing.assert_array_equal(normalized(raw), golden["features_aggregated_normalised"])
-    centers = cluster_tokens(normalized(raw).flatten(0, 1), ClusterConfig(num_clusters), 1)
+    np.testing.assert_array_equal(normalize_tokens(raw), golden["features_aggregated_normalised"])
+    centers = cluster_tokens(normalize_tokens(raw).flatten(0, 1), ClusterConfig(num_clusters), 1)
     np.testing.assert_allclose(centers, golden["kmeans_centers"], atol=2e-6)
     latents = torch.from_numpy(golden["latents_clean"])
     features = Features(raw, raw, latents, latents, Grid(8, 16), (128, 256))

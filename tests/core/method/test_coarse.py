@@ -8,11 +8,11 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from vidseg.core.config.parts import ClusterConfig, ContextConfig, RefinementConfig, WindowConfig
 from vidseg.core.config.settings import Settings, preset
-from vidseg.core.method.clustering import cluster_anchor, normalized, seeds_from_clusters
-from vidseg.core.method.coarse import CoarseScan, anchor_context, segment_coarse
+from vidseg.core.method.clustering import cluster_anchor, name_clusters_by_number, normalize_tokens
+from vidseg.core.method.coarse import CoarseScan, segment_coarse, start_context
 from vidseg.core.method.context import SceneContext
 from vidseg.core.method.correspondence import refine
-from vidseg.core.method.windows import windows
+from vidseg.core.method.windows import split_windows
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError
 
 from ...golden_data import golden_dir
@@ -36,15 +36,15 @@ def settings_of(window, context, refinement=RefinementConfig()):  # noqa: B008, 
     return Settings(window=window, context=context, refinement=refinement)
 
 
-def random_seeds(anchor=0, num_labels=4):
+def random_anchor_labels(anchor=0, num_labels=4):
     labels = torch.randint(0, num_labels, GRID, generator=torch.Generator().manual_seed(5))
-    return seeds_from_clusters(labels, anchor)
+    return name_clusters_by_number(labels, anchor)
 
 
 def test_scan_equals_scikit_learn_with_feedback():
-    features, seeds = random_features(), random_seeds()
-    tokens = normalized(features.queries).numpy()
-    classifier = KNeighborsClassifier(4).fit(tokens[0], seeds.cluster_map.flatten().numpy())
+    features, anchor_labels = random_features(), random_anchor_labels()
+    tokens = normalize_tokens(features.queries).numpy()
+    classifier = KNeighborsClassifier(4).fit(tokens[0], anchor_labels.cluster_map.flatten().numpy())
     expected = []
     for start, stop in ((0, 3), (3, 6), (6, 7)):
         window = tokens[start:stop].reshape(-1, 8)
@@ -53,56 +53,58 @@ def test_scan_equals_scikit_learn_with_feedback():
         maps = refine(maps, features.matching[start:stop], RefinementConfig())
         classifier = KNeighborsClassifier(4).fit(window, maps.flatten().numpy())
         expected.append(maps)
-    result = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(4)))
+    result = segment_coarse(features, anchor_labels, settings_of(WindowConfig(3), ContextConfig(4)))
     assert torch.equal(result.maps, torch.cat(expected))
-    assert result.regions == seeds.regions
+    assert result.regions == anchor_labels.regions
 
 
 @pytest.mark.parametrize("memory", ["previous", "anchor+previous"])
 @pytest.mark.parametrize("refinement", [OFF, RefinementConfig(), REFERENCE.refinement])
 def test_streaming_and_resuming_equal_the_whole(memory, refinement):
-    features, seeds, config = random_features(), random_seeds(), ContextConfig(4, memory)
-    whole = segment_coarse(features, seeds, settings_of(WindowConfig(3), config, refinement)).maps
+    features, anchor_labels, config = random_features(), random_anchor_labels(), ContextConfig(4, memory)
+    whole = segment_coarse(features, anchor_labels, settings_of(WindowConfig(3), config, refinement)).maps
     context = None
-    for frames in windows(7, WindowConfig(3)):
-        scan = CoarseScan(seeds, config, refinement, context)
+    for frames in split_windows(7, WindowConfig(3)):
+        scan = CoarseScan(anchor_labels, config, refinement, context)
         maps = scan.step(features.window(frames.start, frames.stop))
         assert torch.equal(maps, whole[frames.start : frames.stop])
         context = SceneContext.from_tensors(scan.context.to_tensors(), config)
 
 
 def test_refined_labels_feed_the_next_window():
-    features, seeds = random_features(drift=0.9), random_seeds()
-    refined = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(1))).maps
-    plain = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
+    features, anchor_labels = random_features(drift=0.9), random_anchor_labels()
+    refined = segment_coarse(features, anchor_labels, settings_of(WindowConfig(3), ContextConfig(1))).maps
+    plain = segment_coarse(features, anchor_labels, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
     late = refine(plain[3:6], features.matching[3:6], RefinementConfig())
     assert not torch.equal(refined[3:6], late)
 
 
 def test_refinement_reads_the_matching_features():
-    features, seeds = random_features(drift=0.9), random_seeds()
+    features, anchor_labels = random_features(drift=0.9), random_anchor_labels()
     other = features._replace(matching=random_features(seed=9).matching)
-    settings = (seeds, settings_of(WindowConfig(7), ContextConfig(1)))
+    settings = (anchor_labels, settings_of(WindowConfig(7), ContextConfig(1)))
     assert not torch.equal(segment_coarse(features, *settings).maps, segment_coarse(other, *settings).maps)
 
 
 def test_anchor_memory_brings_back_what_the_previous_window_lost():
     first, second = random_features(1).queries, random_features(1, seed=1).queries
     features = random_features(3)._replace(queries=torch.cat([first, second, first]))
-    seeds = random_seeds()
+    anchor_labels = random_anchor_labels()
     maps = {
-        memory: segment_coarse(features, seeds, settings_of(WindowConfig(1), ContextConfig(1, memory), OFF)).maps
+        memory: segment_coarse(
+            features, anchor_labels, settings_of(WindowConfig(1), ContextConfig(1, memory), OFF)
+        ).maps
         for memory in ("previous", "anchor+previous")
     }
     assert torch.equal(maps["previous"][:2], maps["anchor+previous"][:2])
-    assert not torch.equal(maps["previous"][2], seeds.cluster_map)
-    assert torch.equal(maps["anchor+previous"][2], seeds.cluster_map)
+    assert not torch.equal(maps["previous"][2], anchor_labels.cluster_map)
+    assert torch.equal(maps["anchor+previous"][2], anchor_labels.cluster_map)
 
 
 def test_overlapping_windows_overwrite():
-    features, seeds = random_features(drift=0.9), random_seeds()
-    maps = segment_coarse(features, seeds, settings_of(WindowConfig(4, "overlap"), ContextConfig(4))).maps
-    scan = CoarseScan(seeds, ContextConfig(4), RefinementConfig())
+    features, anchor_labels = random_features(drift=0.9), random_anchor_labels()
+    maps = segment_coarse(features, anchor_labels, settings_of(WindowConfig(4, "overlap"), ContextConfig(4))).maps
+    scan = CoarseScan(anchor_labels, ContextConfig(4), RefinementConfig())
     first, second = scan.step(features.window(0, 4)), scan.step(features.window(3, 7))
     assert torch.equal(maps, torch.cat([first[:3], second]))
 
@@ -111,13 +113,13 @@ def test_overlapping_windows_overwrite():
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("length", [1, 3, 14])
 def test_any_number_of_frames(num_frames, length, tail):
-    features, seeds = random_features(num_frames), random_seeds()
+    features, anchor_labels = random_features(num_frames), random_anchor_labels()
     window = WindowConfig(length, tail)
-    result = segment_coarse(features, seeds, settings_of(window, ContextConfig(1)))
+    result = segment_coarse(features, anchor_labels, settings_of(window, ContextConfig(1)))
     assert result.maps.shape == (num_frames, *GRID)
     assert set(result.maps.unique().tolist()) <= {0, 1, 2, 3}
     if num_frames == 1:
-        assert torch.equal(result.maps[0], seeds.cluster_map)
+        assert torch.equal(result.maps[0], anchor_labels.cluster_map)
 
 
 def test_a_still_clip_keeps_the_map_of_the_anchor():
@@ -128,41 +130,41 @@ def test_a_still_clip_keeps_the_map_of_the_anchor():
             for name in ("queries", "matching", "latents", "noise")
         }
     )
-    seeds = random_seeds()
-    maps = segment_coarse(still, seeds, settings_of(WindowConfig(3), ContextConfig(1))).maps
-    assert torch.equal(maps, seeds.cluster_map.expand(7, -1, -1))
+    anchor_labels = random_anchor_labels()
+    maps = segment_coarse(still, anchor_labels, settings_of(WindowConfig(3), ContextConfig(1))).maps
+    assert torch.equal(maps, anchor_labels.cluster_map.expand(7, -1, -1))
 
 
 def test_a_constant_seed_stays_constant():
-    seeds = seeds_from_clusters(torch.full(GRID, 6))
-    maps = segment_coarse(random_features(), seeds, settings_of(WindowConfig(3), ContextConfig())).maps
+    anchor_labels = name_clusters_by_number(torch.full(GRID, 6))
+    maps = segment_coarse(random_features(), anchor_labels, settings_of(WindowConfig(3), ContextConfig())).maps
     assert maps.unique().tolist() == [6]
 
 
 def test_rising_relabeling_commutes():
-    features, seeds, rising = random_features(), random_seeds(), torch.tensor([3, 9, 10, 255])
-    relabeled = seeds_from_clusters(rising[seeds.cluster_map])
+    features, anchor_labels, rising = random_features(), random_anchor_labels(), torch.tensor([3, 9, 10, 255])
+    relabeled = name_clusters_by_number(rising[anchor_labels.cluster_map])
     settings = settings_of(WindowConfig(3), ContextConfig(4))
-    plain = segment_coarse(features, seeds, settings).maps
+    plain = segment_coarse(features, anchor_labels, settings).maps
     assert torch.equal(segment_coarse(features, relabeled, settings).maps, rising[plain])
 
 
 def test_anchor_in_a_later_frame():
-    features, seeds = random_features(), random_seeds(anchor=5)
-    maps = segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
-    tokens = normalized(features.queries)
-    context = SceneContext.from_anchor(tokens[5], seeds.cluster_map.flatten(), ContextConfig(1))
+    features, anchor_labels = random_features(), random_anchor_labels(anchor=5)
+    maps = segment_coarse(features, anchor_labels, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
+    tokens = normalize_tokens(features.queries)
+    context = SceneContext.from_anchor(tokens[5], anchor_labels.cluster_map.flatten(), ContextConfig(1))
     assert torch.equal(maps[:3], context.predict(tokens[:3]).reshape(3, *GRID))
-    started = CoarseScan(seeds, ContextConfig(1), OFF, anchor_context(features, seeds, ContextConfig(1)))
+    started = CoarseScan(anchor_labels, ContextConfig(1), OFF, start_context(features, anchor_labels, ContextConfig(1)))
     assert torch.equal(started.step(features.window(0, 3)), maps[:3])
-    with pytest.raises(InputError, match=r"`seeds.anchor` must lie in \[0, 2\], but got 5"):
-        CoarseScan(seeds, ContextConfig(1), OFF).step(features.window(0, 3))
+    with pytest.raises(InputError, match=r"`anchor_labels.anchor` must lie in \[0, 2\], but got 5"):
+        CoarseScan(anchor_labels, ContextConfig(1), OFF).step(features.window(0, 3))
 
 
 def test_progress_counts_frames_and_may_stop_the_scan():
     calls = []
-    features, seeds = random_features(), random_seeds()
-    settings = (seeds, settings_of(WindowConfig(3), ContextConfig(4), OFF))
+    features, anchor_labels = random_features(), random_anchor_labels()
+    settings = (anchor_labels, settings_of(WindowConfig(3), ContextConfig(4), OFF))
     segment_coarse(features, *settings, progress=lambda *call: calls.append(call))
     assert calls == [("coarse maps", 3, 7), ("coarse maps", 6, 7), ("coarse maps", 7, 7)]
 
@@ -174,23 +176,27 @@ def test_progress_counts_frames_and_may_stop_the_scan():
 
 
 def test_refuses_bad_input():
-    features, seeds = random_features(), random_seeds()
+    features, anchor_labels = random_features(), random_anchor_labels()
     settings = settings_of(WindowConfig(3), ContextConfig(4))
     for name in ("queries", "matching"):
         bad = getattr(features, name).clone()
         bad[1, 2, 3] = float("nan")
         with pytest.raises(InputError, match="must be finite, but got NaN"):
-            segment_coarse(features._replace(**{name: bad}), seeds, settings)
-    with pytest.raises(InputError, match=r"`seeds.anchor` must lie in \[0, 6\], but got 7"):
-        segment_coarse(features, seeds._replace(anchor=7), settings)
-    with pytest.raises(InputError, match=r"`seeds.cluster_map` must hold labels of `seeds.regions`, but got \[3\]"):
-        segment_coarse(features, seeds._replace(regions=seeds.regions[:3]), settings)
-    with pytest.raises(InputError, match=r"`seeds` must be of the same frames as `features`, 4x5 cells, but got 5x4"):
-        segment_coarse(features, seeds._replace(cluster_map=seeds.cluster_map.T), settings)
+            segment_coarse(features._replace(**{name: bad}), anchor_labels, settings)
+    with pytest.raises(InputError, match=r"`anchor_labels.anchor` must lie in \[0, 6\], but got 7"):
+        segment_coarse(features, anchor_labels._replace(anchor=7), settings)
+    with pytest.raises(
+        InputError, match=r"`anchor_labels.cluster_map` must hold labels of `anchor_labels.regions`, but got \[3\]"
+    ):
+        segment_coarse(features, anchor_labels._replace(regions=anchor_labels.regions[:3]), settings)
+    with pytest.raises(
+        InputError, match=r"`anchor_labels` must be of the same frames as `features`, 4x5 cells, but got 5x4"
+    ):
+        segment_coarse(features, anchor_labels._replace(cluster_map=anchor_labels.cluster_map.T), settings)
     with pytest.raises(InputError, match=r"`features.queries` must have shape"):
-        segment_coarse(features._replace(queries=features.queries[:, :9]), seeds, settings)
+        segment_coarse(features._replace(queries=features.queries[:, :9]), anchor_labels, settings)
     with pytest.raises(InputError, match=r"`context.num_neighbors` must lie in \[1, 20\]"):
-        segment_coarse(features, seeds, settings_of(WindowConfig(3), ContextConfig(21)))
+        segment_coarse(features, anchor_labels, settings_of(WindowConfig(3), ContextConfig(21)))
 
 
 def golden_window(index, name="sd_windows"):
@@ -205,17 +211,19 @@ def golden_window(index, name="sd_windows"):
 
 def test_golden_scan_of_one_window_from_the_features_alone():
     features, golden = golden_window(0, "sd_default")
-    seeds = seeds_from_clusters(cluster_anchor(features, ClusterConfig(5), REFERENCE.sampling.seed))
-    result = segment_coarse(features, seeds, settings_of(WindowConfig(14), REFERENCE.context, REFERENCE.refinement))
+    anchor_labels = name_clusters_by_number(cluster_anchor(features, ClusterConfig(5), REFERENCE.sampling.seed))
+    result = segment_coarse(
+        features, anchor_labels, settings_of(WindowConfig(14), REFERENCE.context, REFERENCE.refinement)
+    )
     np.testing.assert_array_equal(result.maps, golden["cbr_labels"])
 
 
 def test_golden_scan_of_three_windows():
     """Windows [0,6) [6,12) [8,14): the tail overlaps, and carries its own noise, hence window by window."""
-    assert windows(14, WindowConfig(6, REFERENCE.window.tail)) == [range(6), range(6, 12), range(8, 14)]
+    assert split_windows(14, WindowConfig(6, REFERENCE.window.tail)) == [range(6), range(6, 12), range(8, 14)]
     _, first = golden_window(0)
-    seeds = seeds_from_clusters(torch.from_numpy(first["knn_fit_y"]).reshape(8, 16))
-    scan = CoarseScan(seeds, REFERENCE.context, REFERENCE.refinement)
+    anchor_labels = name_clusters_by_number(torch.from_numpy(first["knn_fit_y"]).reshape(8, 16))
+    scan = CoarseScan(anchor_labels, REFERENCE.context, REFERENCE.refinement)
     for index in range(3):
         features, golden = golden_window(index)
         if index:

@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from vidseg.core.config.parts import ContextConfig, WindowConfig
 from vidseg.core.method import context as context_module
 from vidseg.core.method.context import SceneContext
-from vidseg.core.method.windows import windows
+from vidseg.core.method.windows import split_windows
 from vidseg.core.types import InputError
 
 from ...golden_data import golden_dir
@@ -40,7 +40,7 @@ def slow_predict(context, tokens):
 @pytest.mark.parametrize("num_frames", range(1, 16))
 @pytest.mark.parametrize("length", [1, 2, 5, 14])
 def test_short_windows_partition_the_frames(num_frames, length):
-    spans = windows(num_frames, WindowConfig(length))
+    spans = split_windows(num_frames, WindowConfig(length))
     assert [frame for span in spans for frame in span] == list(range(num_frames))
     assert all(len(span) == length for span in spans[:-1])
     assert 1 <= len(spans[-1]) <= length
@@ -55,21 +55,21 @@ def test_overlapping_windows_follow_the_reference(num_frames, length):
         if end == num_frames:
             start = max(0, num_frames - length)
         expected.append(range(start, end))
-    assert windows(num_frames, WindowConfig(length, "overlap")) == expected
+    assert split_windows(num_frames, WindowConfig(length, "overlap")) == expected
 
 
 def test_windows_of_the_specification():
-    assert windows(20, WindowConfig(14, "overlap")) == [range(14), range(6, 20)]
-    assert windows(14, WindowConfig(14, "overlap")) == [range(14), range(14)]
-    assert windows(14, WindowConfig(6, "overlap")) == [range(6), range(6, 12), range(8, 14)]
-    assert windows(15, WindowConfig(14)) == [range(14), range(14, 15)]
+    assert split_windows(20, WindowConfig(14, "overlap")) == [range(14), range(6, 20)]
+    assert split_windows(14, WindowConfig(14, "overlap")) == [range(14), range(14)]
+    assert split_windows(14, WindowConfig(6, "overlap")) == [range(6), range(6, 12), range(8, 14)]
+    assert split_windows(15, WindowConfig(14)) == [range(14), range(14, 15)]
 
 
 def test_windows_refuse_no_frames_and_no_length():
     with pytest.raises(InputError, match="`num_frames` must be at least 1, but got 0"):
-        windows(0, WindowConfig())
+        split_windows(0, WindowConfig())
     with pytest.raises(InputError, match=r"`window.length` must be at least 1, but got 0"):
-        windows(3, WindowConfig(0))
+        split_windows(3, WindowConfig(0))
 
 
 @pytest.mark.parametrize("num_neighbors", [1, 2, 3, 4, 7, 60])

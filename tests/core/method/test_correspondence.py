@@ -10,7 +10,7 @@ import torch
 from vidseg.core.config.parts import RefinementConfig
 from vidseg.core.config.settings import preset
 from vidseg.core.method import correspondence
-from vidseg.core.method.correspondence import follow, match_cells, published_starts, refine, within_threshold
+from vidseg.core.method.correspondence import follow_matches, match_cells, published_starts, refine, within_threshold
 from vidseg.core.types import Grid, InputError
 
 from ...golden_data import golden_dir
@@ -147,7 +147,7 @@ def test_matches_and_tracks_equal_slow_loops(matching_kind):
     matches = match_cells(matching, config)
     for frame, cell in product(range(4), range(GRID.num_tokens)):
         assert int(matches[frame, cell]) == slow_match(matching, config, frame, cell)
-    cells = follow(matches)
+    cells = follow_matches(matches)
     for start in range(GRID.num_tokens):
         cell = start
         for frame in range(5):
@@ -284,7 +284,7 @@ def test_refuses_bad_input():
 def test_golden_tracks_and_maps(name):
     golden = np.load(golden_dir() / f"{name}.npz")
     matching = torch.from_numpy(golden["q_block7_t24"])[len(golden["latents_clean"]) :]
-    cells = follow(match_cells(matching, REFERENCE))
+    cells = follow_matches(match_cells(matching, REFERENCE))
     np.testing.assert_array_equal(cells // 16, golden["corr_h"])
     np.testing.assert_array_equal(cells % 16, golden["corr_w"])
     refined = refine(torch.from_numpy(golden["knn_labels"]), matching, REFERENCE)

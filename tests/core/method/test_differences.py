@@ -11,8 +11,8 @@ from torch import Tensor
 from vidseg.core.config.parts import DifferenceConfig
 from vidseg.core.method import differences
 from vidseg.core.method import filters as map_filters
-from vidseg.core.method.differences import RunningArgmax, difference_map, initial_maps, label_scores
-from vidseg.core.method.filters import blurred, enlarged_masks, filtered, normalized_maps
+from vidseg.core.method.differences import RunningArgmax, compute_difference_map, make_initial_maps, score_labels
+from vidseg.core.method.filters import blur_maps, enlarge_masks, filter_maps, normalize_maps
 from vidseg.core.types import CoarseMaps, InputError, Region
 
 FLOAT = DifferenceConfig()
@@ -28,22 +28,22 @@ def pictures(seed: int, *shape: int) -> Tensor:
 
 def test_difference_is_the_distance_of_clamped_colors() -> None:
     plus, minus = pictures(1, 2, 5, 4, 3) * 2 - 0.5, pictures(2, 2, 5, 4, 3) * 2 - 0.5
-    result = difference_map(plus, minus)
+    result = compute_difference_map(plus, minus)
     for place in np.ndindex(2, 5, 4):
         distance = sum(
             (min(max(float(a), 0), 1) - min(max(float(b), 0), 1)) ** 2
             for a, b in zip(plus[place], minus[place], strict=True)
         )
         assert float(result[place]) == pytest.approx(distance**0.5, abs=1e-6)
-    assert torch.equal(result, difference_map(minus, plus))
-    assert not difference_map(plus, plus).any()
+    assert torch.equal(result, compute_difference_map(minus, plus))
+    assert not compute_difference_map(plus, plus).any()
 
 
 @pytest.mark.parametrize(("size", "sigma"), [(5, 3.0), (3, 0.8), (7, 1.5), (1, 3.0)])
 def test_blur_equals_opencv(size: int, sigma: float) -> None:
     cv2 = pytest.importorskip("cv2")
     maps = pictures(3, 2, 17, 9).double() * 20
-    ours = blurred(maps, DifferenceConfig(blur_size=size, blur_sigma=sigma))
+    ours = blur_maps(maps, DifferenceConfig(blur_size=size, blur_sigma=sigma))
     for single, result in zip(maps, ours, strict=True):
         theirs = cv2.GaussianBlur(single.numpy(), (size, size), sigma, borderType=cv2.BORDER_REFLECT_101)
         assert np.abs(result.numpy() - theirs).max() < 1e-12
@@ -51,10 +51,10 @@ def test_blur_equals_opencv(size: int, sigma: float) -> None:
 
 
 def test_blur_keeps_constant_maps_and_moves_nothing_sideways() -> None:
-    assert torch.allclose(blurred(torch.full((1, 8, 8), 0.3), FLOAT), torch.tensor(0.3))
+    assert torch.allclose(blur_maps(torch.full((1, 8, 8), 0.3), FLOAT), torch.tensor(0.3))
     point = torch.zeros(1, 9, 11)
     point[0, 4, 5] = 1
-    spread = blurred(point, FLOAT)
+    spread = blur_maps(point, FLOAT)
     assert torch.allclose(spread, spread.flip(1)) and torch.allclose(spread, spread.flip(2))
     assert float(spread.sum()) == pytest.approx(1)
 
@@ -62,12 +62,12 @@ def test_blur_keeps_constant_maps_and_moves_nothing_sideways() -> None:
 @pytest.mark.parametrize("size", [4, 9])
 def test_a_kernel_that_does_not_fit_is_refused(size: int) -> None:
     with pytest.raises(InputError, match="must be odd and at most 7"):
-        blurred(torch.zeros(1, 4, 9), DifferenceConfig(blur_size=size))
+        blur_maps(torch.zeros(1, 4, 9), DifferenceConfig(blur_size=size))
 
 
 def test_normalizing_divides_each_map_by_its_maximum_unless_that_is_noise() -> None:
     maps = torch.stack([torch.tensor([[0.2, 0.1]]), torch.tensor([[1e-4, 5e-5]]), torch.zeros(1, 2)])
-    result = normalized_maps(maps)
+    result = normalize_maps(maps)
     assert torch.allclose(result[0], torch.tensor([[1.0, 0.5]]))
     assert torch.allclose(result[1], maps[1] * 255)
     assert not result[2].any()
@@ -75,31 +75,31 @@ def test_normalizing_divides_each_map_by_its_maximum_unless_that_is_noise() -> N
 
 def test_filter_is_equation_6() -> None:
     maps, masks = torch.full((1, 1, 3), 2.0), torch.tensor([[[1.0, 0.0, 0.5]]])
-    assert filtered(maps, masks, 0.7).tolist() == [[[2.0, pytest.approx(1.4), pytest.approx(1.7)]]]
-    assert torch.allclose(filtered(maps, masks, 1.0), maps)
-    assert filtered(maps, masks, 0.0).tolist() == [[[2.0, 0.0, 1.0]]]
+    assert filter_maps(maps, masks, 0.7).tolist() == [[[2.0, pytest.approx(1.4), pytest.approx(1.7)]]]
+    assert torch.allclose(filter_maps(maps, masks, 1.0), maps)
+    assert filter_maps(maps, masks, 0.0).tolist() == [[[2.0, 0.0, 1.0]]]
 
 
 def test_enlarged_masks_are_soft_bounded_and_add_up_where_not_clipped() -> None:
     mask = torch.zeros(1, 4, 4, dtype=torch.bool)
     mask[0, :, :2] = True
-    soft = enlarged_masks(mask, (64, 64))
+    soft = enlarge_masks(mask, (64, 64))
     assert float(soft.min()) == 0 and float(soft.max()) == 1
     assert float(soft[0, 30, 31] + soft[0, 30, 32]) == pytest.approx(1, abs=1e-5)
     assert float(soft[0, 30, 0]) == 1 and float(soft[0, 30, 63]) == 0
-    assert torch.equal(enlarged_masks(torch.ones(1, 3, 2, dtype=torch.bool), (48, 32)), torch.ones(1, 48, 32))
+    assert torch.equal(enlarge_masks(torch.ones(1, 3, 2, dtype=torch.bool), (48, 32)), torch.ones(1, 48, 32))
 
 
 def test_scores_are_enlarged_to_the_frame() -> None:
     plus, minus = pictures(1, 2, 32, 48, 3), pictures(2, 2, 32, 48, 3)
     masks = torch.ones(2, 2, 3, dtype=torch.bool)
-    same = label_scores(plus, minus, masks, (32, 48), FLOAT)
-    maps = normalized_maps(blurred(difference_map(plus, minus), FLOAT))
+    same = score_labels(plus, minus, masks, (32, 48), FLOAT)
+    maps = normalize_maps(blur_maps(compute_difference_map(plus, minus), FLOAT))
     assert torch.allclose(same, maps, atol=1e-6)
-    assert label_scores(plus, minus, masks, (37, 51), FLOAT).shape == (2, 37, 51)
-    raw = label_scores(plus, minus, masks, (32, 48), DifferenceConfig(normalize=False))
-    assert torch.allclose(raw, blurred(difference_map(plus, minus), FLOAT), atol=1e-6)
-    outside = label_scores(plus, minus, ~masks, (32, 48), FLOAT)
+    assert score_labels(plus, minus, masks, (37, 51), FLOAT).shape == (2, 37, 51)
+    raw = score_labels(plus, minus, masks, (32, 48), DifferenceConfig(normalize=False))
+    assert torch.allclose(raw, blur_maps(compute_difference_map(plus, minus), FLOAT), atol=1e-6)
+    outside = score_labels(plus, minus, ~masks, (32, 48), FLOAT)
     assert torch.allclose(outside, 0.7 * same, atol=1e-6)
 
 
@@ -107,17 +107,17 @@ def test_scores_are_enlarged_to_the_frame() -> None:
 def test_scores_do_not_depend_on_the_batch(config: DifferenceConfig) -> None:
     plus, minus = pictures(1, 3, 32, 48, 3), pictures(2, 3, 32, 48, 3)
     masks = pictures(3, 3, 2, 3) > 0.5
-    together = label_scores(plus, minus, masks, (40, 48), config)
+    together = score_labels(plus, minus, masks, (40, 48), config)
     for one in range(3):
         part = slice(one, one + 1)
-        torch.testing.assert_close(label_scores(plus[part], minus[part], masks[part], (40, 48), config), together[part])
+        torch.testing.assert_close(score_labels(plus[part], minus[part], masks[part], (40, 48), config), together[part])
 
 
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(InputError, match="`minus` must have shape"):
-        difference_map(torch.zeros(1, 8, 8, 3), torch.zeros(1, 8, 9, 3))
+        compute_difference_map(torch.zeros(1, 8, 8, 3), torch.zeros(1, 8, 9, 3))
     with pytest.raises(InputError, match="`masks` must have shape"):
-        label_scores(torch.zeros(1, 8, 8, 3), torch.zeros(1, 8, 8, 3), torch.ones(2, 1, 1).bool(), (8, 8), FLOAT)
+        score_labels(torch.zeros(1, 8, 8, 3), torch.zeros(1, 8, 8, 3), torch.ones(2, 1, 1).bool(), (8, 8), FLOAT)
 
 
 # --- the choice ---
@@ -151,29 +151,29 @@ def test_the_initial_maps_are_not_written_to() -> None:
 def test_pixels_without_any_difference() -> None:
     maps = coarse([7, 3], [7, 7])
     nearest = [[[7, 7, 3, 3], [7, 7, 3, 3]], [[7] * 4] * 2]
-    assert initial_maps(maps, (2, 4), FLOAT).tolist() == nearest
-    assert initial_maps(maps, (2, 4), EIGHT_BIT).tolist() == [[[3] * 4] * 2] * 2
-    assert initial_maps(maps, (2, 4), FLOAT).dtype == torch.uint8
+    assert make_initial_maps(maps, (2, 4), FLOAT).tolist() == nearest
+    assert make_initial_maps(maps, (2, 4), EIGHT_BIT).tolist() == [[[3] * 4] * 2] * 2
+    assert make_initial_maps(maps, (2, 4), FLOAT).dtype == torch.uint8
 
 
 def test_a_frame_of_one_label_is_that_label_with_and_without_its_differences() -> None:
-    best = RunningArgmax(initial_maps(coarse([5, 5, 5]), (16, 48), FLOAT))
+    best = RunningArgmax(make_initial_maps(coarse([5, 5, 5]), (16, 48), FLOAT))
     untouched = best.maps.clone()
     mask = torch.ones(1, 1, 3, dtype=torch.bool)
-    best.update(0, 5, label_scores(pictures(1, 1, 16, 48, 3), pictures(2, 1, 16, 48, 3), mask, (16, 48), FLOAT)[0])
+    best.update(0, 5, score_labels(pictures(1, 1, 16, 48, 3), pictures(2, 1, 16, 48, 3), mask, (16, 48), FLOAT)[0])
     assert torch.equal(best.maps, untouched)
     assert (untouched == 5).all()
 
 
 def test_strong_differences_move_the_border_off_the_coarse_grid() -> None:
     maps = coarse([1, 2])
-    best = RunningArgmax(initial_maps(maps, (16, 32), FLOAT))
+    best = RunningArgmax(make_initial_maps(maps, (16, 32), FLOAT))
     gray = torch.full((1, 16, 32, 3), 0.5)
     left, right = gray.clone(), gray.clone()
     left[:, :, :20] = 1.0  # the region of label 1 ends at column 20, its coarse cell at 16
     right[:, :, 20:] = 1.0
-    best.update(0, 1, label_scores(left, gray, maps.maps == 1, (16, 32), FLOAT)[0])
-    best.update(0, 2, label_scores(right, gray, maps.maps == 2, (16, 32), FLOAT)[0])
+    best.update(0, 1, score_labels(left, gray, maps.maps == 1, (16, 32), FLOAT)[0])
+    best.update(0, 2, score_labels(right, gray, maps.maps == 2, (16, 32), FLOAT)[0])
     assert (best.maps[0, :, :19] == 1).all() and (best.maps[0, :, 22:] == 2).all()
 
 
@@ -181,10 +181,10 @@ def test_relabeling_commutes_without_ties() -> None:
     chosen = []
     for names in ((1, 2, 3), (8, 7, 6)):
         maps = coarse(list(names))
-        best = RunningArgmax(initial_maps(maps, (16, 48), FLOAT))
+        best = RunningArgmax(make_initial_maps(maps, (16, 48), FLOAT))
         for index, label in enumerate(names):
             plus, minus = pictures(index, 1, 16, 48, 3), pictures(10 + index, 1, 16, 48, 3)
-            best.update(0, label, label_scores(plus, minus, maps.maps == label, (16, 48), FLOAT)[0])
+            best.update(0, label, score_labels(plus, minus, maps.maps == label, (16, 48), FLOAT)[0])
         chosen.append(best.maps)
     assert torch.equal(chosen[0], 9 - chosen[1])
 
@@ -196,9 +196,9 @@ def test_doctests() -> None:
 def test_normalizing_by_owner_equals_normalizing_each_alone() -> None:
     maps = torch.rand(2, 5, 6)
     owners = torch.randint(0, 3, (2, 5, 6)) * 100
-    ours = normalized_maps(maps, owners)
+    ours = normalize_maps(maps, owners)
     for label in (0, 100, 200):
-        alone = normalized_maps(torch.where(owners == label, maps, 0.0))
+        alone = normalize_maps(torch.where(owners == label, maps, 0.0))
         assert torch.equal(ours[owners == label], alone[owners == label])
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from vidseg.core.config.parts import EnlargingConfig
 from vidseg.core.method import enlarging as guided
-from vidseg.core.method.enlarging import bilinear, guided_map
+from vidseg.core.method.enlarging import enlarge_bilinear, enlarge_guided
 from vidseg.core.types import CoarseMaps, InputError, Region
 
 
@@ -21,9 +21,9 @@ def two_colors(edge: int, h: int = 96, w: int = 128) -> Tensor:
 @pytest.mark.parametrize("edge", [59, 64, 69])
 def test_labels_snap_to_the_edge_of_the_picture(edge: int) -> None:
     cells = (torch.arange(8)[None].expand(6, 8) >= 4).long() * 7 + 2  # the coarse edge is at pixel 64
-    maps = guided_map(cells, two_colors(edge), (96, 128), EnlargingConfig(guided_subsample=1))
+    maps = enlarge_guided(cells, two_colors(edge), (96, 128), EnlargingConfig(guided_subsample=1))
     truth = torch.where(torch.arange(128) >= edge, 9, 2).to(torch.uint8).expand(96, 128)
-    coarse = bilinear(CoarseMaps(cells[None], (Region(2, "a"), Region(9, "b"))), (96, 128)).maps[0]
+    coarse = enlarge_bilinear(CoarseMaps(cells[None], (Region(2, "a"), Region(9, "b"))), (96, 128)).maps[0]
     errors = [int((found != truth).sum()) for found in (maps, coarse)]
     assert errors[0] <= 96
     assert errors[0] < errors[1] or edge == 64
@@ -38,7 +38,7 @@ def test_equals_the_filter_written_out() -> None:
     top = scores.topk(2, dim=0).values
     clear = top[0] - top[1] > 1e-4
     assert clear.float().mean() > 0.95
-    found = guided_map(cells, picture, (32, 48), config)
+    found = enlarge_guided(cells, picture, (32, 48), config)
     assert torch.equal(found[clear], scores.argmax(0).to(torch.uint8)[clear])
 
 
@@ -70,13 +70,13 @@ def test_the_result_does_not_depend_on_how_many_labels_are_filtered_at_a_time(mo
     results = []
     for count in (1, 4, 64):
         monkeypatch.setattr(guided, "LABELS_AT_A_TIME", count)
-        results.append(guided_map(cells, picture, (50, 70), EnlargingConfig()))
+        results.append(enlarge_guided(cells, picture, (50, 70), EnlargingConfig()))
     assert all(torch.equal(results[0], other) for other in results[1:])
     assert set(results[0].unique().tolist()) <= set(cells.unique().tolist())
 
 
 def test_one_label_alone_fills_the_frame_and_wrong_pictures_are_refused() -> None:
     cells = torch.full((4, 4), 5)
-    assert guided_map(cells, two_colors(9, 64, 64), (10, 20), EnlargingConfig()).unique().tolist() == [5]
+    assert enlarge_guided(cells, two_colors(9, 64, 64), (10, 20), EnlargingConfig()).unique().tolist() == [5]
     with pytest.raises(InputError, match="`picture` must have shape"):
-        guided_map(cells, torch.zeros(3, 64, 64), (10, 20), EnlargingConfig())
+        enlarge_guided(cells, torch.zeros(3, 64, 64), (10, 20), EnlargingConfig())

@@ -13,12 +13,19 @@ from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone
 from vidseg.core.backbones.diffusers.svd_denoiser import SvdDenoiser
-from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
+from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_parts, with_quality
 from vidseg.core.method import estimate
-from vidseg.core.method.estimate import UnitCosts, announce, frame_seconds, measure_costs, run_seconds, stage_shares
-from vidseg.core.method.features import extract_features, window_features
+from vidseg.core.method.estimate import (
+    UnitCosts,
+    announce,
+    estimate_frame_seconds,
+    estimate_run_seconds,
+    expect_stage_shares,
+    measure_costs,
+)
+from vidseg.core.method.features import extract_features, extract_window_features
 from vidseg.core.method.upsampling import upsample
-from vidseg.core.method.windows import spans
+from vidseg.core.method.windows import split_spans
 from vidseg.core.progress import RunProgress
 from vidseg.core.types import CoarseMaps, Region
 
@@ -26,7 +33,7 @@ from ..backbones.narrow_models import SVD, narrow_model
 from ..test_progress import Recorder
 
 NUM_LABELS = 4
-VIDEO = changed(preset("default", "svd"), window={"length": 2}, video={"frames": 2}, modulation={"step": 23})
+VIDEO = replace_parts(preset("default", "svd"), window={"length": 2}, video={"frames": 2}, modulation={"step": 23})
 VIDEO_FRAMES = 5
 """Windows of frames 0-1, 2-3, and 3-4, of which 3 is finished."""
 
@@ -100,32 +107,32 @@ def counted(backbone: DiffusersBackbone, settings: Settings, monkeypatch: pytest
 def test_equals_the_calls_that_are_made(
     backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch, quality: str
 ) -> None:
-    settings = at_quality(Settings(), quality)
+    settings = with_quality(Settings(), quality)
     made = counted(backbone, settings, monkeypatch)
     for unit in UnitCosts(1, 0, 0), UnitCosts(0, 1, 0), UnitCosts(0, 0, 1):
         expected = sum(cost * calls for cost, calls in zip(unit, made, strict=True))
-        assert frame_seconds(unit, settings, NUM_LABELS) == pytest.approx(expected)
+        assert estimate_frame_seconds(unit, settings, NUM_LABELS) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("quality", ["exact", "balanced", "draft"])
 def test_windows_of_a_video_model_are_counted_whole(
     video_backbone: DiffusersSvdBackbone, monkeypatch: pytest.MonkeyPatch, quality: str
 ) -> None:
-    settings = at_quality(VIDEO, quality)
+    settings = with_quality(VIDEO, quality)
     calls = Calls(monkeypatch)
     shares = estimate.VIDEO_QUERY_SHARE, estimate.VIDEO_TAIL_SHARE, estimate.VIDEO_REPLAY_SHARE
     calls.count_model(DiffusersSvdBackbone, SvdDenoiser, *shares)
     calls.count(DiffusersSvdBackbone, "condition", "condition")
     clip, sums = Clip(torch.rand(VIDEO_FRAMES, 64, 128, 3)), []
-    for span in spans(VIDEO_FRAMES, settings):
-        features = window_features(video_backbone, clip, span, settings)
+    for span in split_spans(VIDEO_FRAMES, settings):
+        features = extract_window_features(video_backbone, clip, span, settings)
         upsample(video_backbone, features, coarse(len(span.kept)), settings)
         # The narrow file encodes the conditioning frame with the same autoencoder.
         sums.append({**calls.made, "encode": calls.made["encode"] - calls.made["condition"]})
     for part, number in sums[-1].items():
         unit = UnitCosts(**{name: float(name == part) for name in UnitCosts._fields})
-        assert run_seconds(unit, settings, NUM_LABELS, VIDEO_FRAMES) == pytest.approx(number)
-        rest = run_seconds(unit, settings, NUM_LABELS, VIDEO_FRAMES, 2)  # continued behind the first window
+        assert estimate_run_seconds(unit, settings, NUM_LABELS, VIDEO_FRAMES) == pytest.approx(number)
+        rest = estimate_run_seconds(unit, settings, NUM_LABELS, VIDEO_FRAMES, 2)  # continued behind the first window
         assert rest == pytest.approx(number - sums[0][part])
 
 
@@ -154,7 +161,9 @@ def test_video_models_are_timed_in_whole_windows_where_they_are_fast(
 
 
 def test_each_quality_is_estimated_cheaper_than_the_one_before() -> None:
-    seconds = [frame_seconds(UnitCosts(0.7, 1.0, 1.5), at_quality(Settings(), name), 20) for name in QUALITIES]
+    seconds = [
+        estimate_frame_seconds(UnitCosts(0.7, 1.0, 1.5), with_quality(Settings(), name), 20) for name in QUALITIES
+    ]
     assert seconds == sorted(seconds, reverse=True)
     assert len(set(seconds)) == len(QUALITIES)
 
@@ -163,18 +172,18 @@ def test_costs_are_measured_on_frames_of_the_size_and_announced(backbone: Diffus
     costs = measure_costs(backbone, (64, 128), Settings())
     assert min(costs[:3]) > 0
     assert costs.condition == 0
-    assert measure_costs(backbone, (64, 128), at_quality(Settings(), "fast")).decode == 0
+    assert measure_costs(backbone, (64, 128), with_quality(Settings(), "fast")).decode == 0
     display = Recorder()
-    announce(RunProgress(display), backbone, changed(Settings(), cluster={"num_clusters": 3}), (64, 128), 9)
+    announce(RunProgress(display), backbone, replace_parts(Settings(), cluster={"num_clusters": 3}), (64, 128), 9)
     (shown,) = display.shown
     assert shown[1].startswith("about ")
     assert shown[1].endswith("for 9 frames at most, with 3 regions in each (exact)")
 
 
 def test_stages_follow_the_settings() -> None:
-    assert set(stage_shares(Settings())) == {"features", "modulation", "decoding"}
-    assert set(stage_shares(at_quality(Settings(), "draft"))) == {"features", "upsampling"}
-    assert set(stage_shares(changed(Settings(), modulation={"enabled": False}))) == {"features"}
+    assert set(expect_stage_shares(Settings())) == {"features", "modulation", "decoding"}
+    assert set(expect_stage_shares(with_quality(Settings(), "draft"))) == {"features", "upsampling"}
+    assert set(expect_stage_shares(replace_parts(Settings(), modulation={"enabled": False}))) == {"features"}
 
 
 def test_doctests(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from vidseg.core.config.parts import FrameConfig
-from vidseg.core.method.frames import check_frames, coarse_grid, fit_frames, model_size
+from vidseg.core.method.frames import check_frames, coarse_grid, fit_frames, fit_size
 from vidseg.core.types import Grid, InputError
 
 
@@ -21,7 +21,7 @@ from vidseg.core.types import Grid, InputError
     ],
 )
 def test_sizes_are_multiples_of_64(size: tuple[int, int], config: FrameConfig, expected: tuple[int, int]) -> None:
-    assert model_size(size, config) == expected
+    assert fit_size(size, config) == expected
     assert coarse_grid(expected) == Grid(expected[0] // 16, expected[1] // 16)
 
 

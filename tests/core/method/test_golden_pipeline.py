@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.config.settings import changed, preset
+from vidseg.core.config.settings import preset, replace_parts
 from vidseg.core.method.pipeline import segment_windows
 
 from ...golden_data import golden_dir
@@ -53,7 +53,7 @@ def test_three_windows_named_by_ground_truth(backbone: DiffusersBackbone) -> Non
     for span, window in zip(spans, golden, strict=True):
         frames[span.start : span.stop] = window["frames"].movedim(1, -1).float() / 255
     reference = torch.from_numpy(np.array(Image.open(golden_dir() / "sd_windows_gt_frame0.png")))
-    settings = changed(preset("reference"), window={"length": 6}, cluster={"num_clusters": 6})
+    settings = replace_parts(preset("reference"), window={"length": 6}, cluster={"num_clusters": 6})
     results = list(segment_windows(backbone, Frames(frames), settings, reference=reference))
     assert [result.frames for result in results] == spans
     for result, window in zip(results, golden, strict=True):
@@ -66,7 +66,7 @@ def test_three_windows_named_by_ground_truth(backbone: DiffusersBackbone) -> Non
 def test_one_window_of_clusters(backbone: DiffusersBackbone) -> None:
     golden = arrays("sd_default")
     frames = golden["frames"].movedim(1, -1).float() / 255
-    settings = changed(preset("reference"), cluster={"num_clusters": 5})
+    settings = replace_parts(preset("reference"), cluster={"num_clusters": 5})
     result = next(segment_windows(backbone, Frames(frames), settings))
     assert torch.equal(result.coarse.maps, golden["cbr_labels"])
     agreement = (result.labels.maps == golden["seg_filtered"]).float().mean()

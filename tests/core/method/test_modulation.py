@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones.protocol import REPLAYED_TOGETHER, Prediction, replay_parts
-from vidseg.core.backbones.schedule import sampling_sigmas, training_sigmas
+from vidseg.core.backbones.protocol import REPLAYED_TOGETHER, Prediction, split_replay
+from vidseg.core.backbones.schedule import make_sigmas, make_training_sigmas
 from vidseg.core.config.parts import ModulationConfig
-from vidseg.core.config.settings import Settings, changed
+from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.method import modulation
-from vidseg.core.method.modulation import blend_latents, mask_offsets, modulate_window
-from vidseg.core.method.modulation_jobs import modulation_jobs
-from vidseg.core.method.sampling import euler_step, plain_pass
+from vidseg.core.method.modulation import blend_latents, make_offsets, modulate_window
+from vidseg.core.method.modulation_jobs import plan_jobs
+from vidseg.core.method.sampling import euler_step, sample_plain
 from vidseg.core.types import CoarseMaps, InputError
 
-SIGMAS = sampling_sigmas(training_sigmas(), 25)
-SETTINGS = changed(Settings(), modulation={"factor": 3.0})
+SIGMAS = make_sigmas(make_training_sigmas(), 25)
+SETTINGS = replace_parts(Settings(), modulation={"factor": 3.0})
 
 
 class Cache(NamedTuple):
@@ -72,7 +72,7 @@ def clip(num_frames: int = 3, h: int = 3, w: int = 4, num_labels: int = 3) -> tu
 
 
 def modulate(toy: ToyDenoiser, latents: Tensor, maps: Tensor, settings: Settings, batch_size: int) -> list[Pair]:
-    plain = plain_pass(toy, latents, SIGMAS, settings)
+    plain = sample_plain(toy, latents, SIGMAS, settings)
     batches = list(modulation.modulate(toy, plain, CoarseMaps(maps, ()), settings, batch_size))
     return [
         Pair(job.frame, job.labels[0], plus, minus)
@@ -133,7 +133,7 @@ def test_equals_the_loop_version_for_any_batch_size(batch_size: int) -> None:
     ],
 )
 def test_equals_the_loop_version_for_other_settings(part: str, values: dict[str, Any]) -> None:
-    settings = changed(SETTINGS, **{part: values})
+    settings = replace_parts(SETTINGS, **{part: values})
     latents, maps = clip()
     expected = by_loop(latents, maps, settings)
     for pair in modulate(ToyDenoiser(), latents, maps, settings, 4):
@@ -143,16 +143,16 @@ def test_equals_the_loop_version_for_other_settings(part: str, values: dict[str,
 
 def test_blending_leaves_the_outside_as_it_was() -> None:
     latents, maps = clip(num_frames=1)
-    plain = plain_pass(ToyDenoiser(), latents, SIGMAS, SETTINGS).steps[-1].latents[0]
+    plain = sample_plain(ToyDenoiser(), latents, SIGMAS, SETTINGS).steps[-1].latents[0]
     for blending, untouched in (("all", True), ("first", False), ("none", False)):
-        settings = changed(SETTINGS, modulation={"blending": blending})
+        settings = replace_parts(SETTINGS, modulation={"blending": blending})
         for pair in modulate(ToyDenoiser(), latents, maps, settings, 8):
             outside = (maps[0] != pair.label).repeat_interleave(2, 0).repeat_interleave(2, 1)
             assert torch.equal(pair.plus[:, outside], plain[:, outside]) == untouched
 
 
 def test_one_step_compares_predictions_of_the_clean_latents() -> None:
-    settings = changed(SETTINGS, modulation={"steps": "first"})
+    settings = replace_parts(SETTINGS, modulation={"steps": "first"})
     latents, maps = clip(num_frames=2)
     toy, sigma = ToyDenoiser(), float(SIGMAS[22])
     pairs = modulate(toy, latents, maps, settings, 3)
@@ -170,7 +170,7 @@ def test_one_step_compares_predictions_of_the_clean_latents() -> None:
 def test_only_the_first_replayed_step_has_an_offset_and_keeps_start_at_the_modulated_step() -> None:
     toy = ToyDenoiser()
     latents, maps = clip(num_frames=1)
-    settings = changed(SETTINGS, feature={"step": 21})
+    settings = replace_parts(SETTINGS, feature={"step": 21})
     pairs = modulate(toy, latents, maps, settings, 64)
     predicted = [(sigma, keep) for kind, _, sigma, keep in toy.calls if kind == "predict"]
     replayed = [(sigma, offset) for kind, _, sigma, offset in toy.calls if kind == "replay"]
@@ -183,10 +183,10 @@ def test_only_the_first_replayed_step_has_an_offset_and_keeps_start_at_the_modul
 def test_a_cpu_repeats_the_same_elements_together_whatever_the_batch(batch_size: int) -> None:
     toy = ToyDenoiser()
     latents, maps = clip(num_frames=4)
-    plain = plain_pass(toy, latents, SIGMAS, SETTINGS)
+    plain = sample_plain(toy, latents, SIGMAS, SETTINGS)
     batches = list(modulation.modulate(toy, plain, CoarseMaps(maps, ()), SETTINGS, batch_size))
     frames = [[job.frame for job in batch.jobs for _sign in (1, -1)] for batch in batches]
-    lengths = [part.stop - part.start for some in frames for part in replay_parts(some)]
+    lengths = [part.stop - part.start for some in frames for part in split_replay(some)]
     assert lengths == [4, 2] * 4  # three labels in each frame
     sizes = [size for kind, size, _, _ in toy.calls if kind == "replay"]
     assert sizes == [len(some) for some in frames for _step in range(3)]
@@ -200,12 +200,12 @@ def test_absent_labels_and_uniform_frames_need_no_modulation() -> None:
         (False, [(1, 1), (1, 2)]),
         (True, [(0, 1), (1, 1), (1, 2), (2, 2)]),
     ):
-        jobs = modulation_jobs(coarse, ModulationConfig(), keep_uniform=keep_uniform)
+        jobs = plan_jobs(coarse, ModulationConfig(), keep_uniform=keep_uniform)
         assert [(job.frame, *job.labels) for job in jobs] == expected
         assert all(torch.equal(job.mask, coarse.maps[job.frame] == job.labels[0]) for job in jobs)
     uniform = torch.zeros(2, 3, 4, dtype=torch.int64)
     assert modulate(ToyDenoiser(), torch.randn(2, 4, 6, 8), uniform, SETTINGS, 4) == []
-    settings = changed(SETTINGS, difference={"precision": "8bit"})
+    settings = replace_parts(SETTINGS, difference={"precision": "8bit"})
     assert len(modulate(ToyDenoiser(), torch.randn(2, 4, 6, 8), uniform, settings, 4)) == 2
 
 
@@ -219,7 +219,7 @@ def test_relabeling_commutes() -> None:
 
 def test_offsets_carry_the_sign() -> None:
     masks = torch.tensor([[[True, False]], [[False, True]]])
-    assert mask_offsets(masks, torch.tensor([1.0, -1.0]), 50.0).tolist() == [[[50.0, 0.0]], [[0.0, -50.0]]]
+    assert make_offsets(masks, torch.tensor([1.0, -1.0]), 50.0).tolist() == [[[50.0, 0.0]], [[0.0, -50.0]]]
 
 
 def test_blending_takes_two_by_two_latents_per_cell() -> None:
@@ -248,7 +248,7 @@ def test_a_video_model_holds_the_cache_of_one_step_at_a_time() -> None:
     toy.predict = predict  # type: ignore[method-assign]
     toy.replay = lambda latents, *_: latents  # type: ignore[method-assign]
     latents, maps = clip()
-    settings = changed(SETTINGS, modulation={"step": 21})
+    settings = replace_parts(SETTINGS, modulation={"step": 21})
     modulate_window(toy, latents, SIGMAS, {10: maps == 10}, settings, lambda: None)
     assert alive == [1, 1, 1, 1]
 
@@ -260,7 +260,7 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(InputError, match=r"`coarse\.maps` must have shape"):
         modulate(ToyDenoiser(), latents, maps[:2], SETTINGS, 1)
     with pytest.raises(InputError, match="`sigmas` must have shape"):
-        plain_pass(ToyDenoiser(), latents, SIGMAS[:-1], SETTINGS)
+        sample_plain(ToyDenoiser(), latents, SIGMAS[:-1], SETTINGS)
 
 
 def test_a_denoiser_without_cache_is_an_error() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.method import modulation_jobs as module
-from vidseg.core.method.modulation_jobs import ModulationJob, modulation_jobs
+from vidseg.core.method.modulation_jobs import ModulationJob, plan_jobs
 from vidseg.core.types import CoarseMaps
 
 SHARED = ModulationConfig(shared=True)
@@ -26,7 +26,7 @@ def smooth_map(seed: int, h: int, w: int, labels: int) -> Tensor:
 
 
 def jobs_of(cells: Tensor, config: ModulationConfig = SHARED) -> tuple[ModulationJob, ...]:
-    return modulation_jobs(CoarseMaps(cells[None], ()), config, keep_uniform=True)
+    return plan_jobs(CoarseMaps(cells[None], ()), config, keep_uniform=True)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 14), st.integers(1, 18), st.integers(1, 12))

@@ -13,16 +13,16 @@ from torch import Tensor
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.config.settings import QUALITIES, Settings, at_quality, changed, preset
+from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_parts, with_quality
 from vidseg.core.method import upsampling
 from vidseg.core.method.features import extract_features
-from vidseg.core.method.pipeline import ScanState, make_seeds, segment, segment_windows
+from vidseg.core.method.pipeline import ScanState, label_anchor, segment, segment_windows
 from vidseg.core.method.upsampling import upsample
 from vidseg.core.types import CoarseMaps, InputError, InterruptedByUserError, Region
 
 from ..backbones.narrow_models import narrow_model
 
-SETTINGS = changed(
+SETTINGS = replace_parts(
     Settings(), cluster={"num_clusters": 3, "num_restarts": 1}, window={"length": 2}, modulation={"step": 23}
 )
 
@@ -81,9 +81,9 @@ def test_more_kept_steps_leave_room_for_fewer_frames(
         lengths.append(len(latents))
         return plain_pass(denoiser, latents, *rest)
 
-    monkeypatch.setattr(upsampling, "plain_pass", spy)
+    monkeypatch.setattr(upsampling, "sample_plain", spy)
     monkeypatch.setattr(DiffusersBackbone, "batch_size", lambda *_: 2)
-    settings = changed(SETTINGS, modulation={"step": step})
+    settings = replace_parts(SETTINGS, modulation={"step": step})
     features = extract_features(backbone, Frames(3).read(0, 3), settings)
     maps = torch.arange(features.grid.w).lt(4).long().expand(3, features.grid.h, -1)
     labels = upsample(backbone, features, CoarseMaps(maps, (Region(0, "a"), Region(1, "b"))), settings)
@@ -105,7 +105,7 @@ def test_regions_found_on_the_way_are_there_in_one_go_and_after_an_interruption(
     backbone: DiffusersBackbone, tmp_path: Path
 ) -> None:
     """The features of the small random model are so unlike each other that every frame is a cut."""
-    settings = changed(SETTINGS, scene={"cuts": True, "new_regions": True}, modulation={"enabled": False})
+    settings = replace_parts(SETTINGS, scene={"cuts": True, "new_regions": True}, modulation={"enabled": False})
     whole = list(segment_windows(backbone, Frames(), settings))
     found = [result.labels.regions for result in whole]
     assert 3 < len(found[0]) < len(found[1]) < len(found[2])
@@ -120,7 +120,7 @@ def test_regions_found_on_the_way_are_there_in_one_go_and_after_an_interruption(
 
 
 def at(quality: str) -> Settings:
-    return at_quality(changed(SETTINGS, modulation={"step": 22}), quality)
+    return with_quality(replace_parts(SETTINGS, modulation={"step": 22}), quality)
 
 
 @pytest.mark.parametrize("quality", list(QUALITIES)[1:])
@@ -156,11 +156,11 @@ def test_qualities_cost_less_and_less(backbone: DiffusersBackbone, monkeypatch: 
 
 def test_an_unknown_quality_is_refused_and_coarse_regions_stay_coarse() -> None:
     with pytest.raises(InputError, match="must be one of exact, balanced, fast, draft"):
-        at_quality(SETTINGS, "best")
-    coarse = changed(SETTINGS, modulation={"enabled": False})
-    assert at_quality(coarse, "balanced").modulation == coarse.modulation
+        with_quality(SETTINGS, "best")
+    coarse = replace_parts(SETTINGS, modulation={"enabled": False})
+    assert with_quality(coarse, "balanced").modulation == coarse.modulation
     with pytest.raises(InputError, match="must be off with 8-bit"):
-        at_quality(preset("reference"), "balanced")
+        with_quality(preset("reference"), "balanced")
 
 
 def test_guided_upsampling_needs_the_pictures(backbone: DiffusersBackbone) -> None:
@@ -183,7 +183,7 @@ def test_a_decode_that_is_not_a_number_stops_the_run(
     decode = DiffusersBackbone.decode
     monkeypatch.setattr(DiffusersBackbone, "decode", broken)
     with pytest.raises(InputError, match=r"`modulated pictures` must be finite, .* --force-fp32"):
-        segment(backbone, Frames(1), changed(SETTINGS, difference={"precision": precision}))
+        segment(backbone, Frames(1), replace_parts(SETTINGS, difference={"precision": precision}))
 
 
 def test_a_progress_callback_can_stop_the_run(backbone: DiffusersBackbone) -> None:
@@ -212,8 +212,8 @@ def test_features_do_not_depend_on_the_other_frames(backbone: DiffusersBackbone)
 def test_a_reference_names_the_clusters(backbone: DiffusersBackbone) -> None:
     features = extract_features(backbone, Frames(1).read(0, 1), SETTINGS)
     reference = torch.full((70, 100), 9, dtype=torch.uint8)
-    seeds = make_seeds(features, SETTINGS, reference)
-    assert [region.label for region in seeds.regions] == [9]
+    anchor_labels = label_anchor(features, SETTINGS, reference)
+    assert [region.label for region in anchor_labels.regions] == [9]
 
 
 def test_no_frames_are_refused(backbone: DiffusersBackbone) -> None:

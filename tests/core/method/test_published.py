@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from vidseg.core.config.parts import DifferenceConfig
-from vidseg.core.method.differences import RunningArgmax, initial_maps, label_scores
-from vidseg.core.method.published import jpeg_difference_maps, quantized, resized, scores_of_jpeg_maps
+from vidseg.core.method.differences import RunningArgmax, make_initial_maps, score_labels
+from vidseg.core.method.published import compute_jpeg_maps, quantize, resize, score_jpeg_maps
 from vidseg.core.types import CoarseMaps, Region
 
 from ...golden_data import golden_dir
@@ -32,7 +32,7 @@ def test_8bit_maps_equal_those_of_the_reference_code(name: str) -> None:
             continue
         plus, minus = (torch.from_numpy(tensors[f"decoded_{sign}_mask{label}"]) for sign in ("plus", "minus"))
         size = (plus.shape[1], plus.shape[2])
-        maps = jpeg_difference_maps(plus.float() / 255, minus.float() / 255, size, EIGHT_BIT)
+        maps = compute_jpeg_maps(plus.float() / 255, minus.float() / 255, size, EIGHT_BIT)
         assert np.array_equal(maps.numpy(), tensors["diff_jpeg_uint8"][index])
         checked += 1
     assert checked > 0
@@ -45,9 +45,9 @@ def test_8bit_label_maps_equal_those_of_the_reference_code(name: str, key: str, 
     config = DifferenceConfig(precision="8bit", filter_strength=strength)
     labels, coarse = tensors["ref_unique_labels"].tolist(), torch.from_numpy(tensors["cbr_labels"])
     regions = tuple(Region(label, "") for label in labels)
-    best = RunningArgmax(initial_maps(CoarseMaps(coarse, regions), tensors[key].shape[1:], config))
+    best = RunningArgmax(make_initial_maps(CoarseMaps(coarse, regions), tensors[key].shape[1:], config))
     for index, label in enumerate(labels):
-        scores = scores_of_jpeg_maps(torch.from_numpy(tensors["diff_jpeg_uint8"][index]), coarse == label, config)
+        scores = score_jpeg_maps(torch.from_numpy(tensors["diff_jpeg_uint8"][index]), coarse == label, config)
         for frame, score in enumerate(scores):
             best.update(frame, label, score)
     assert np.array_equal(best.maps.numpy(), tensors[key])
@@ -57,22 +57,22 @@ def test_8bit_from_decodes_to_scores_in_one_call() -> None:
     tensors = golden("sd_windows_0")
     label, coarse = 3, torch.from_numpy(tensors["cbr_labels"])
     plus, minus = (torch.from_numpy(tensors[f"decoded_{sign}_mask{label}"]).float() / 255 for sign in ("plus", "minus"))
-    scores = label_scores(plus, minus, coarse == label, (128, 256), EIGHT_BIT)
+    scores = score_labels(plus, minus, coarse == label, (128, 256), EIGHT_BIT)
     stored = torch.from_numpy(tensors["diff_jpeg_uint8"][0])
-    assert torch.equal(scores, scores_of_jpeg_maps(stored, coarse == label, EIGHT_BIT))
+    assert torch.equal(scores, score_jpeg_maps(stored, coarse == label, EIGHT_BIT))
     assert scores.dtype == torch.float64
 
 
 def test_squares_wrap_at_256() -> None:
     plus = torch.tensor([16, 10, 3]).view(3, 1, 1, 1).expand(3, 9, 9, 3) / 255
     unblurred = DifferenceConfig(precision="8bit", blur_size=1)
-    maps = jpeg_difference_maps(plus, torch.zeros_like(plus), (9, 9), unblurred)
+    maps = compute_jpeg_maps(plus, torch.zeros_like(plus), (9, 9), unblurred)
     assert [int(values.float().mean().round()) for values in maps] == [0, 17, 5]  # sqrt(0), sqrt(300), sqrt(27)
-    assert torch.equal(maps, jpeg_difference_maps(torch.zeros_like(plus), plus, (9, 9), unblurred))
+    assert torch.equal(maps, compute_jpeg_maps(torch.zeros_like(plus), plus, (9, 9), unblurred))
 
 
 def test_quantizing_truncates_and_clamps() -> None:
-    assert quantized(torch.tensor([-0.5, 0.0, 0.9999, 1.0, 7.0, 100.99 / 255])).tolist() == [0, 0, 254, 255, 255, 100]
+    assert quantize(torch.tensor([-0.5, 0.0, 0.9999, 1.0, 7.0, 100.99 / 255])).tolist() == [0, 0, 254, 255, 255, 100]
 
 
 @pytest.mark.parametrize(
@@ -89,11 +89,11 @@ def test_resizing_equals_opencv(old: tuple[int, int], new: tuple[int, int]) -> N
     cv2 = pytest.importorskip("cv2")
     frame = torch.randint(0, 256, (*old, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     theirs = cv2.resize(frame.numpy(), (new[1], new[0]))
-    assert np.array_equal(resized(frame[None], new)[0].numpy(), theirs)
+    assert np.array_equal(resize(frame[None], new)[0].numpy(), theirs)
 
 
 def test_scores_without_normalizing_are_the_stored_maps() -> None:
     maps = torch.tensor([[[3, 0], [20, 7]]], dtype=torch.uint8)
     config = DifferenceConfig(precision="8bit", normalize=False)
-    assert torch.equal(scores_of_jpeg_maps(maps, torch.ones(1, 1, 1).bool(), config), maps.double())
-    assert torch.allclose(scores_of_jpeg_maps(maps, torch.zeros(1, 1, 1).bool(), config), 0.7 * maps.double())
+    assert torch.equal(score_jpeg_maps(maps, torch.ones(1, 1, 1).bool(), config), maps.double())
+    assert torch.allclose(score_jpeg_maps(maps, torch.zeros(1, 1, 1).bool(), config), 0.7 * maps.double())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from vidseg.core.config.parts import ContextConfig, RefinementConfig, WindowConfig
-from vidseg.core.method.scene import Scene, SceneFileConfig, labeled_by, scene_of
+from vidseg.core.method.scene import Scene, SceneFileConfig, choose_scene, label_by_scene
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
 
 GRID = Grid(6, 8)
@@ -28,9 +28,9 @@ def clip(seed: int, frames: int = 5, column: int = 1) -> tuple[Features, LabelMa
 
 
 def test_another_clip_gets_the_regions(tmp_path: Path) -> None:
-    scene_of(*clip(1)).save(tmp_path / "a.safetensors")
+    choose_scene(*clip(1)).save(tmp_path / "a.safetensors")
     features, truth = clip(2, frames=7, column=5)
-    result = labeled_by(Scene.load(tmp_path / "a.safetensors"), features, *CONFIGS)
+    result = label_by_scene(Scene.load(tmp_path / "a.safetensors"), features, *CONFIGS)
     assert torch.equal(result.maps, truth.maps)
     assert result.regions == REGIONS
 
@@ -39,12 +39,12 @@ def test_a_region_that_was_away_for_a_window_comes_back() -> None:
     features, truth = clip(2, frames=9)
     queries, maps = features.queries.clone(), truth.maps.clone()
     queries[:6, maps[0].flatten() == 4], maps[:6] = queries[:6, :9], 0  # the first row is ground
-    result = labeled_by(scene_of(*clip(1)), features._replace(queries=queries, matching=queries), *CONFIGS)
+    result = label_by_scene(choose_scene(*clip(1)), features._replace(queries=queries, matching=queries), *CONFIGS)
     assert torch.equal(result.maps, maps)
 
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
-    scene = scene_of(*clip(1), SceneFileConfig(tokens_per_region=10))
+    scene = choose_scene(*clip(1), SceneFileConfig(tokens_per_region=10))
     scene.save(tmp_path / "a.safetensors")
     read = Scene.load(tmp_path / "a.safetensors")
     assert torch.equal(read.tokens, scene.tokens)
@@ -57,14 +57,14 @@ def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
 def test_label_maps_in_full_resolution_give_the_same_scene() -> None:
     features, labels = clip(1)
     full = labels.maps.repeat_interleave(16, 1).repeat_interleave(16, 2).to(torch.uint8)
-    assert torch.equal(scene_of(features, LabelMaps(full, REGIONS)).tokens, scene_of(features, labels).tokens)
+    assert torch.equal(choose_scene(features, LabelMaps(full, REGIONS)).tokens, choose_scene(features, labels).tokens)
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(InputError, match="must be a scene file"):
         Scene.load(path)
-    scene_of(*clip(1)).save(path)
+    choose_scene(*clip(1)).save(path)
     whole = path.read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"\x00" * 100, b"no scene at all"):
         path.write_bytes(content)
@@ -91,8 +91,8 @@ def test_contents_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, 
 
 def test_other_models_and_clips_are_refused() -> None:
     features, labels = clip(1)
-    scene = scene_of(features, labels)
+    scene = choose_scene(features, labels)
     with pytest.raises(InputError, match="a model with 8 channels"):
-        labeled_by(scene, features._replace(queries=features.queries[..., :8]), *CONFIGS)
+        label_by_scene(scene, features._replace(queries=features.queries[..., :8]), *CONFIGS)
     with pytest.raises(InputError, match="as many frames"):
-        scene_of(features, LabelMaps(labels.maps[:2], REGIONS))
+        choose_scene(features, LabelMaps(labels.maps[:2], REGIONS))

@@ -10,8 +10,8 @@ from vidseg.core.config.parts import ClusterConfig, ContextConfig, RefinementCon
 from vidseg.core.config.settings import PRESETS, Settings, preset
 from vidseg.core.method.coarse import CoarseScan, SceneChanges, segment_coarse
 from vidseg.core.method.pipeline import ScanState
-from vidseg.core.method.scene_changes import cut_frames
-from vidseg.core.types import CoarseMaps, Features, Grid, Region, Seeds
+from vidseg.core.method.scene_changes import find_cuts
+from vidseg.core.types import AnchorLabels, CoarseMaps, Features, Grid, Region
 
 GRID = Grid(10, 14)
 REGIONS = (Region(0, "ground"), Region(1, "house"))
@@ -52,7 +52,9 @@ def settings_of(config: SceneConfig, window: int, clusters: int = 2) -> Settings
 
 
 def segmented(queries: torch.Tensor, config: SceneConfig, window: int = 6, clusters: int = 2) -> CoarseMaps:
-    return segment_coarse(features(queries), Seeds(0, layout(1)[0], REGIONS), settings_of(config, window, clusters))
+    return segment_coarse(
+        features(queries), AnchorLabels(0, layout(1)[0], REGIONS), settings_of(config, window, clusters)
+    )
 
 
 @pytest.mark.parametrize("entering", [2, 4, 5, 6, 9])
@@ -88,7 +90,7 @@ def test_a_flash_is_not_new() -> None:
 @pytest.mark.parametrize("cut", [4, 6])
 def test_a_cut_is_found_and_starts_anew(cut: int) -> None:
     queries = torch.cat([rendered(layout(cut), kinds(1)), rendered(layout(12 - cut), kinds(2), seed=2)])
-    assert cut_frames(queries, None, ON) == [cut]
+    assert find_cuts(queries, None, ON) == [cut]
     result = segmented(queries, ON)
     assert [region.name for region in result.regions] == ["ground", "house", "new 2", "new 3"]
     assert set(result.maps[cut:].unique().tolist()) == {2, 3}
@@ -113,22 +115,22 @@ def test_names_come_back_with_the_scene() -> None:
 def test_a_stored_scan_goes_on_as_one_in_one_go(tmp_path: Path) -> None:
     queries = torch.cat([rendered(layout(7, 2), kinds(1)), rendered(layout(11), kinds(2), seed=2)])
     whole = segmented(queries, ON)
-    seeds, context, maps = Seeds(0, layout(1)[0], REGIONS), None, []
+    anchor_labels, context, maps = AnchorLabels(0, layout(1)[0], REGIONS), None, []
     for start in range(0, 18, 6):
         changes = SceneChanges(ON, ClusterConfig(2), 1)
-        scan = CoarseScan(seeds, ContextConfig(), PLAIN, context, changes)
+        scan = CoarseScan(anchor_labels, ContextConfig(), PLAIN, context, changes)
         maps.append(scan.step(features(queries[start : start + 6])))
         assert scan.context is not None
-        ScanState(1, seeds._replace(regions=scan.regions), scan.context).save(tmp_path / "state")
+        ScanState(1, anchor_labels._replace(regions=scan.regions), scan.context).save(tmp_path / "state")
         state = ScanState.load(tmp_path / "state", ContextConfig())
-        seeds, context = state.seeds, state.context
+        anchor_labels, context = state.anchor_labels, state.context
     assert torch.equal(torch.cat(maps), whole.maps)
-    assert seeds.regions == whole.regions
+    assert anchor_labels.regions == whole.regions
 
 
 def test_without_free_labels_everything_keeps_an_old_one() -> None:
     full = tuple(Region(label, str(label)) for label in range(255))
     queries = torch.cat([rendered(layout(5, 1), kinds(1)), rendered(layout(5), kinds(2), seed=2)])
-    result = segment_coarse(features(queries), Seeds(0, layout(1)[0], full), settings_of(ON, 4))
+    result = segment_coarse(features(queries), AnchorLabels(0, layout(1)[0], full), settings_of(ON, 4))
     assert set(result.maps.unique().tolist()) <= {0, 1}
     assert len(preset("default").to_dict()["scene"]) == 10

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.protocol import Backbone
-from vidseg.core.config.settings import Settings, at_quality, changed, preset
+from vidseg.core.config.settings import Settings, preset, replace_parts, with_quality
 from vidseg.core.method.coarse import segment_coarse
 from vidseg.core.method.features import extract_features
-from vidseg.core.method.pipeline import ScanState, WindowResult, make_seeds, segment, segment_windows
+from vidseg.core.method.pipeline import ScanState, WindowResult, label_anchor, segment, segment_windows
 from vidseg.core.method.upsampling import upsample
-from vidseg.core.method.windows import spans
+from vidseg.core.method.windows import split_spans
 from vidseg.core.types import InputError, InterruptedByUserError
 
 from ..backbones.narrow_models import SVD, narrow_model
 from .test_pipeline import Frames
 
-SETTINGS = changed(
+SETTINGS = replace_parts(
     preset("default", "svd"),
     cluster={"num_clusters": 2, "num_restarts": 1},
     window={"length": 3},
@@ -49,13 +49,13 @@ def whole(results: list[WindowResult]) -> Tensor:
     [(3, [(0, 0, 3)]), (2, [(0, 0, 2)]), (5, [(0, 0, 3), (2, 3, 5)]), (6, [(0, 0, 3), (3, 3, 6)])],
 )
 def test_a_short_tail_is_seen_in_a_whole_window(num_frames: int, expected: list[tuple[int, int, int]]) -> None:
-    found = spans(num_frames, SETTINGS)
+    found = split_spans(num_frames, SETTINGS)
     assert [(span.frames.start, span.kept.start, span.kept.stop) for span in found] == expected
     assert [span.num_finished for span in found] == [kept - start for start, kept, _ in expected]
 
 
 def test_the_reference_overwrites_instead() -> None:
-    found = spans(20, preset("reference", "svd"))
+    found = split_spans(20, preset("reference", "svd"))
     assert [(span.frames, span.kept) for span in found] == [(range(14), range(14)), (range(6, 20), range(6, 20))]
 
 
@@ -69,8 +69,8 @@ def test_finished_frames_are_kept_and_not_overwritten(results: list[WindowResult
 def test_stage_by_stage_gives_the_same_as_the_stream(backbone: Backbone, whole: Tensor) -> None:
     features = extract_features(backbone, Frames(5).read(0, 5), SETTINGS)
     assert [(window.start, window.stop, window.first_kept) for window in features.video] == [(0, 3, 0), (2, 5, 3)]
-    seeds = make_seeds(features, SETTINGS)
-    coarse = segment_coarse(features, seeds, SETTINGS)
+    anchor_labels = label_anchor(features, SETTINGS)
+    coarse = segment_coarse(features, anchor_labels, SETTINGS)
     assert torch.equal(upsample(backbone, features, coarse, SETTINGS).maps, whole)
 
 
@@ -84,18 +84,18 @@ def test_same_labels_after_an_interruption(
 
 
 def test_coarse_labels_and_one_step_work_too(backbone: Backbone, whole: Tensor) -> None:
-    fast = segment(backbone, Frames(5), at_quality(SETTINGS, "fast")).maps
-    balanced = segment(backbone, Frames(3), at_quality(SETTINGS, "balanced")).maps
+    fast = segment(backbone, Frames(5), with_quality(SETTINGS, "fast")).maps
+    balanced = segment(backbone, Frames(3), with_quality(SETTINGS, "balanced")).maps
     assert fast.shape == whole.shape
     assert float((balanced == whole[:3]).float().mean()) > 0.5
 
 
 def test_windows_of_the_scene_context_may_be_shorter(backbone: Backbone) -> None:
-    settings = changed(at_quality(SETTINGS, "fast"), window={"length": 1})
+    settings = replace_parts(with_quality(SETTINGS, "fast"), window={"length": 1})
     results = list(segment_windows(backbone, Frames(4), settings))
     assert [result.frames for result in results] == [range(3), range(3, 4)]
     with pytest.raises(InputError, match=r"must divide `video\.frames`, 3, but got 2"):
-        segment(backbone, Frames(4), changed(settings, window={"length": 2}))
+        segment(backbone, Frames(4), replace_parts(settings, window={"length": 2}))
 
 
 def test_a_region_is_not_modulated_in_finished_frames(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +139,9 @@ def test_settings_and_features_of_the_other_kind_are_refused(backbone: Backbone,
     image = load_diffusers(narrow_model(tmp_path / "sd.safetensors"), device="cpu")
     with pytest.raises(InputError, match=r"`video\.frames` must be 0"):
         extract_features(image, frames, SETTINGS)
-    features = extract_features(image, frames, changed(Settings(), modulation={"step": 24}))
-    coarse = segment_coarse(features, make_seeds(features, SETTINGS), SETTINGS)
+    features = extract_features(image, frames, replace_parts(Settings(), modulation={"step": 24}))
+    coarse = segment_coarse(features, label_anchor(features, SETTINGS), SETTINGS)
     with pytest.raises(InputError, match="a video model, but got those of an image model"):
         upsample(backbone, features, coarse, SETTINGS)
     with pytest.raises(InputError, match=r"`modulation\.shared`"):
-        changed(SETTINGS, modulation={"shared": True})
+        replace_parts(SETTINGS, modulation={"shared": True})

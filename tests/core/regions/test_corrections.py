@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from vidseg.core.regions import correction_text, corrections
 from vidseg.core.regions import growing as marks
-from vidseg.core.regions.correction_text import parsed_corrections
-from vidseg.core.regions.corrections import Corrected, Painted, corrected
-from vidseg.core.regions.labels import region_masks
-from vidseg.core.regions.propagation import CarryConfig, carried_shares, unit_tokens
+from vidseg.core.regions.correction_text import parse_corrections
+from vidseg.core.regions.corrections import Correction, Painted, correct_labels
+from vidseg.core.regions.labels import mask_labels
+from vidseg.core.regions.propagation import PropagationConfig, propagate_shares, reduce_tokens
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
 
 GRID = Grid(12, 16)
@@ -49,16 +49,16 @@ def labels(request: Any) -> LabelMaps:
     return LabelMaps(maps, REGIONS)
 
 
-def applied(features: Features, labels: LabelMaps, text: str, painted: Painted | None = None) -> Corrected:
-    return corrected(features, labels, parsed_corrections(text), painted=painted)
+def applied(features: Features, labels: LabelMaps, text: str, painted: Painted | None = None) -> Correction:
+    return correct_labels(features, labels, parse_corrections(text), painted=painted)
 
 
-def region(result: Corrected, name: str) -> Tensor:
+def region(result: Correction, name: str) -> Tensor:
     """Return where a region lies, ``(T,h,w)`` bool on the grid."""
     (label,) = (region.label for region in result.labels.regions if region.name == name)
     maps = result.labels.maps
     step = maps.shape[1] // GRID.h
-    return region_masks(maps[:, step // 2 :: step, step // 2 :: step], [label])[0]
+    return mask_labels(maps[:, step // 2 :: step, step // 2 :: step], [label])[0]
 
 
 def overlap(mask: Tensor, number: int, frames: slice = slice(None)) -> float:
@@ -199,7 +199,7 @@ def test_a_split_of_two_regions_is_reported(features: Features, labels: LabelMap
 )
 def test_wrong_lines_are_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        parsed_corrections(text)
+        parse_corrections(text)
 
 
 def test_wrong_inputs_are_refused(features: Features, labels: LabelMaps) -> None:
@@ -228,11 +228,11 @@ def test_the_same_text_gives_the_same_labels(features: Features, labels: LabelMa
 
 
 def test_a_still_clip_keeps_the_part() -> None:
-    tokens = unit_tokens(torch.randn(1, 30, 8, generator=torch.Generator().manual_seed(2)).repeat(4, 1, 1), 32)
+    tokens = reduce_tokens(torch.randn(1, 30, 8, generator=torch.Generator().manual_seed(2)).repeat(4, 1, 1), 32)
     start = (torch.arange(30) % 4 == 0).float()[:, None]
-    shares = carried_shares(tokens, Grid(5, 6), start, 1, CarryConfig(num_neighbors=1), both_ways=True)
+    shares = propagate_shares(tokens, Grid(5, 6), start, 1, PropagationConfig(num_neighbors=1), both_ways=True)
     assert torch.equal(shares, start.expand(4, 30, 1))
-    assert not bool(carried_shares(tokens, Grid(5, 6), start, 1, CarryConfig())[0].any())
+    assert not bool(propagate_shares(tokens, Grid(5, 6), start, 1, PropagationConfig())[0].any())
 
 
 def test_a_hundred_frames_take_less_than_a_second_of_the_processor() -> None:
@@ -246,5 +246,5 @@ def test_a_hundred_frames_take_less_than_a_second_of_the_processor() -> None:
     maps = torch.zeros(100, *grid, dtype=torch.uint8)
     maps[:, 4:10, 8:16] = 1
     start = time.process_time()
-    corrected(clip, LabelMaps(maps, (Region(0, "a"), Region(1, "b"))), parsed_corrections("50 0.4,0.4 road"))
+    correct_labels(clip, LabelMaps(maps, (Region(0, "a"), Region(1, "b"))), parse_corrections("50 0.4,0.4 road"))
     assert time.process_time() - start < 1.0

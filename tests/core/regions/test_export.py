@@ -12,7 +12,7 @@ import pytest
 import torch
 from vidseg.core.files.video_writer import write_id_video
 from vidseg.core.regions import export as handover
-from vidseg.core.regions.export import boxes, coco, first_masks, segments
+from vidseg.core.regions.export import find_boxes, make_coco, make_segs, take_masks
 from vidseg.core.types import InputError, LabelMaps, Region
 
 REGIONS = (Region(0, "ground"), Region(2, "dog"), Region(200, "never"))
@@ -31,30 +31,30 @@ def test_examples_in_the_documentation() -> None:
 
 
 def test_boxes(labels: LabelMaps) -> None:
-    assert boxes(labels, [2]) == [[(10, 4, 4, 5)], [], [(20, 6, 10, 6)]]
-    assert boxes(labels, [0, 2])[1] == [(0, 0, 30, 20)]
+    assert find_boxes(labels, [2]) == [[(10, 4, 4, 5)], [], [(20, 6, 10, 6)]]
+    assert find_boxes(labels, [0, 2])[1] == [(0, 0, 30, 20)]
 
 
 def test_first_masks(labels: LabelMaps) -> None:
-    masks, missing = first_masks(labels, [2, 200, 0], 0)
+    masks, missing = take_masks(labels, [2, 200, 0], 0)
     assert masks.shape == (2, 20, 30)
     assert torch.equal(masks[0] > 0, labels.maps[0] == 2)
     assert missing == [200]
     with pytest.raises(InputError, match="frame 1 has none"):
-        first_masks(labels, [2], 1)
+        take_masks(labels, [2], 1)
     with pytest.raises(InputError, match=r"\[0, 2\]"):
-        first_masks(labels, [2], 3)
+        take_masks(labels, [2], 3)
 
 
 def test_segments_hold_the_masks_of_all_frames(labels: LabelMaps) -> None:
-    size, (dog,) = segments(labels, [2, 200], margin=1.5)
+    size, (dog,) = make_segs(labels, [2, 200], margin=1.5)
     assert size == (20, 30)
     assert (dog.label, dog.bbox, dog.crop_region) == ("dog", (10, 4, 30, 12), (5, 2, 30, 14))
     whole = torch.zeros(3, 20, 30)
     left, top, right, bottom = dog.crop_region
     whole[:, top:bottom, left:right] = dog.cropped_mask
     assert torch.equal(whole > 0, labels.maps == 2)
-    single = segments(LabelMaps(labels.maps[:1], REGIONS), [2])[1][0]
+    single = make_segs(LabelMaps(labels.maps[:1], REGIONS), [2])[1][0]
     assert isinstance(single.cropped_mask, np.ndarray)
     assert single.cropped_mask.ndim == 2
     assert dog._fields == (
@@ -63,7 +63,7 @@ def test_segments_hold_the_masks_of_all_frames(labels: LabelMaps) -> None:
 
 
 def test_run_lengths_give_the_masks_back(labels: LabelMaps) -> None:
-    record = coco(labels)
+    record = make_coco(labels)
     assert [(category["id"], category["name"]) for category in record["categories"]] == list(REGIONS)
     assert [image["file_name"] for image in record["images"]] == [f"labels/0000{n}.png" for n in range(3)]
     assert len({each["id"] for each in record["annotations"]}) == len(record["annotations"]) == 5

@@ -14,13 +14,13 @@ from torch import Tensor
 from vidseg.core.regions import labels
 from vidseg.core.regions.labels import (
     assign_clusters,
-    merged,
-    reduced_reference,
-    region_masks,
-    regions_of,
-    renamed,
-    seeds_from_reference,
-    union_mask,
+    list_regions,
+    mask_labels,
+    mask_union,
+    merge_labels,
+    name_clusters_by_reference,
+    reduce_reference,
+    rename_regions,
 )
 from vidseg.core.types import InputError, Region
 
@@ -36,7 +36,7 @@ def random_map(seed: int, high: int, *shape: int) -> Tensor:
 def test_reducing_equals_pillow(old: tuple[int, int], size: tuple[int, int]) -> None:
     reference = random_map(0, 256, *old).to(torch.uint8)
     expected = Image.fromarray(reference.numpy()).resize((size[1], size[0]), Image.Resampling.NEAREST)
-    assert np.array_equal(reduced_reference(reference, size).numpy(), np.array(expected))
+    assert np.array_equal(reduce_reference(reference, size).numpy(), np.array(expected))
 
 
 def test_majority_equals_a_loop_with_ties_to_the_smallest() -> None:
@@ -79,10 +79,10 @@ def test_labels_equal_those_of_the_reference_code() -> None:
     tensors = np.load(folder / "sd_windows_0.npz")
     reference = torch.from_numpy(np.array(Image.open(folder / "sd_windows_gt_frame0.png")))
     clusters = torch.from_numpy(tensors["kmeans_labels_first_frame"]).long().view(8, 16)
-    seeds = seeds_from_reference(clusters, reference, 0, ignore=None, names={12: "tree"})
-    assert np.array_equal(seeds.cluster_map.flatten().numpy(), tensors["knn_fit_y"])
-    assert seeds.regions == (Region(3, "label 3"), Region(12, "tree"))
-    assert seeds.anchor == 0
+    anchor_labels = name_clusters_by_reference(clusters, reference, 0, ignore=None, names={12: "tree"})
+    assert np.array_equal(anchor_labels.cluster_map.flatten().numpy(), tensors["knn_fit_y"])
+    assert anchor_labels.regions == (Region(3, "label 3"), Region(12, "tree"))
+    assert anchor_labels.anchor == 0
 
 
 def test_bad_references_are_refused() -> None:
@@ -99,34 +99,34 @@ def test_bad_references_are_refused() -> None:
 
 def test_renaming_keeps_the_other_names() -> None:
     regions = (Region(1, "a"), Region(2, "b"))
-    assert renamed(regions, {2: "car"}) == (Region(1, "a"), Region(2, "car"))
+    assert rename_regions(regions, {2: "car"}) == (Region(1, "a"), Region(2, "car"))
     with pytest.raises(InputError, match=r"must hold labels of regions \[1, 2\], but got \[3\]"):
-        renamed(regions, {3: "car"})
+        rename_regions(regions, {3: "car"})
 
 
 def test_merging_and_exchanging() -> None:
     maps = random_map(4, 4, 3, 5, 6).to(torch.uint8)
-    regions = regions_of(maps)
-    result, left = merged(maps, regions, {3: 1, 2: 1})
+    regions = list_regions(maps)
+    result, left = merge_labels(maps, regions, {3: 1, 2: 1})
     assert torch.equal(result, torch.where(maps > 1, 1, maps))
     assert [region.label for region in left] == [0, 1]
     assert result.dtype == torch.uint8
-    swapped, left = merged(maps, regions, {0: 1, 1: 0})
+    swapped, left = merge_labels(maps, regions, {0: 1, 1: 0})
     assert left == regions
-    assert torch.equal(merged(swapped, regions, {0: 1, 1: 0})[0], maps)
+    assert torch.equal(merge_labels(swapped, regions, {0: 1, 1: 0})[0], maps)
     assert torch.equal(swapped == 0, maps == 1)
     for targets in ({9: 1}, {1: 9}):
         with pytest.raises(InputError, match=r"but got \[9\]"):
-            merged(maps, regions, targets)
+            merge_labels(maps, regions, targets)
 
 
 def test_masks_are_a_partition() -> None:
     maps = random_map(4, 4, 3, 5, 6).to(torch.uint8)
-    masks = region_masks(maps, [0, 1, 2, 3, 200])
+    masks = mask_labels(maps, [0, 1, 2, 3, 200])
     assert masks.shape == (5, 3, 5, 6) and masks.dtype == torch.bool
     assert torch.equal(masks.sum(0), torch.ones(3, 5, 6, dtype=torch.int64))
     assert torch.equal(masks[2], maps == 2) and not masks[4].any()
-    assert region_masks(maps, []).shape == (0, 3, 5, 6)
+    assert mask_labels(maps, []).shape == (0, 3, 5, 6)
 
 
 def test_doctests() -> None:
@@ -136,4 +136,4 @@ def test_doctests() -> None:
 def test_the_union_equals_that_of_the_masks() -> None:
     maps = torch.randint(0, 6, (3, 4, 5), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     for chosen in ((), (2,), (0, 3, 5, 255)):
-        assert torch.equal(union_mask(maps, chosen), region_masks(maps, chosen).any(0))
+        assert torch.equal(mask_union(maps, chosen), mask_labels(maps, chosen).any(0))

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from vidseg.core.regions.palette import PALETTE, color_maps, label_borders, legend, overlay
+from vidseg.core.regions.palette import PALETTE, colorize, draw_legend, draw_overlay, find_borders
 from vidseg.core.types import InputError, Region
 
 # Machado, Oliveira and Fernandes 2009, severity 1, in linear RGB.
@@ -55,58 +55,58 @@ def test_overlay_mixes_colors_and_frames() -> None:
     frames = torch.rand(2, 6, 8, 3, generator=torch.Generator().manual_seed(0))
     maps = torch.zeros(2, 6, 8, dtype=torch.uint8)
     maps[:, :, 4:] = 3
-    assert torch.equal(overlay(frames, maps, 0.0), frames)
-    assert torch.allclose(overlay(frames, maps, 1.0, borders=False), color_maps(maps) / 255)
-    mixed = overlay(frames, maps, 0.25, borders=False)
+    assert torch.equal(draw_overlay(frames, maps, 0.0), frames)
+    assert torch.allclose(draw_overlay(frames, maps, 1.0, borders=False), colorize(maps) / 255)
+    mixed = draw_overlay(frames, maps, 0.25, borders=False)
     expected = 0.75 * frames[1, 2, 7] + 0.25 * PALETTE[3] / 255
     assert torch.allclose(mixed[1, 2, 7], expected)
-    lined = overlay(frames, maps, 0.25)
-    assert ((lined != mixed).any(-1) == label_borders(maps)).all()
+    lined = draw_overlay(frames, maps, 0.25)
+    assert ((lined != mixed).any(-1) == find_borders(maps)).all()
     assert (lined <= mixed).all()
 
 
 def test_borders_lie_left_of_and_above_a_change() -> None:
     maps = torch.tensor([[[1, 1, 2], [1, 1, 2], [3, 3, 3]]])
-    assert label_borders(maps).int().tolist() == [[[0, 1, 0], [1, 1, 1], [0, 0, 0]]]
-    assert not label_borders(torch.full((1, 4, 4), 7)).any()
+    assert find_borders(maps).int().tolist() == [[[0, 1, 0], [1, 1, 1], [0, 0, 0]]]
+    assert not find_borders(torch.full((1, 4, 4), 7)).any()
 
 
 def test_overlay_refuses_bad_input() -> None:
     frames, maps = torch.zeros(1, 4, 4, 3), torch.zeros(1, 4, 4, dtype=torch.uint8)
     with pytest.raises(InputError, match=r"`opacity` must lie in \[0, 1\], but got 1.5"):
-        overlay(frames, maps, 1.5)
+        draw_overlay(frames, maps, 1.5)
     with pytest.raises(InputError, match="`maps` must have shape"):
-        overlay(frames, maps[:, :3])
+        draw_overlay(frames, maps[:, :3])
 
 
 def test_legend_shows_every_color() -> None:
     for count in (1, 25):
-        picture = legend([Region(label, f"region {label}") for label in range(count)])
+        picture = draw_legend([Region(label, f"region {label}") for label in range(count)])
         assert picture.dtype == torch.uint8 and picture.ndim == 3 and picture.shape[2] == 3
         shown = {tuple(color) for color in picture.flatten(0, 1).unique(dim=0).tolist()}
         assert {tuple(color) for color in PALETTE[:count].tolist()} <= shown
 
 
 def test_legend_is_as_wide_as_its_longest_name_up_to_a_limit() -> None:
-    short, long = legend([Region(0, "car")]), legend([Region(0, "car"), Region(1, "x" * 40)])
+    short, long = draw_legend([Region(0, "car")]), draw_legend([Region(0, "car"), Region(1, "x" * 40)])
     assert short.shape[1] < long.shape[1]
-    longer = legend([Region(0, "car"), Region(1, "x" * 400)])
+    longer = draw_legend([Region(0, "car"), Region(1, "x" * 400)])
     assert abs(longer.shape[1] - long.shape[1]) < 20
-    assert torch.equal(legend([Region(0, "a b")]), legend([Region(0, " a\n b ")]))
+    assert torch.equal(draw_legend([Region(0, "a b")]), draw_legend([Region(0, " a\n b ")]))
 
 
 def test_legend_writes_what_its_font_has() -> None:
-    assert torch.equal(legend([Region(0, "Würfel\tcafé")]), legend([Region(0, "Wurfel cafe")]))
-    assert torch.equal(legend([Region(0, "\N{CJK UNIFIED IDEOGRAPH-8ECA}")]), legend([Region(0, "?")]))
+    assert torch.equal(draw_legend([Region(0, "Würfel\tcafé")]), draw_legend([Region(0, "Wurfel cafe")]))
+    assert torch.equal(draw_legend([Region(0, "\N{CJK UNIFIED IDEOGRAPH-8ECA}")]), draw_legend([Region(0, "?")]))
 
 
 def test_legend_has_as_many_rows_as_asked() -> None:
     regions = [Region(label, f"region {label}") for label in range(20)]
-    one, two = legend(regions), legend(regions, 10)
+    one, two = draw_legend(regions), draw_legend(regions, 10)
     assert two.shape[0] < 0.6 * one.shape[0]
     assert two.shape[1] == 2 * one.shape[1]
 
 
 def test_legend_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="at least one region"):
-        legend([])
+        draw_legend([])

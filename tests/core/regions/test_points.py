@@ -9,22 +9,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from vidseg.core.regions import points as picks
-from vidseg.core.regions.labels import regions_of
+from vidseg.core.regions.labels import list_regions
 from vidseg.core.regions.points import (
     PointLine,
-    described,
-    formatted_points,
-    label_under,
-    parsed_points,
-    pixel_of,
-    resolved,
+    describe_picks,
+    find_label_under,
+    find_pixel,
+    format_points,
+    parse_points,
+    resolve_points,
 )
 from vidseg.core.types import InputError, LabelMaps, Region
 
 # Quarters of two frames: 1 2 / 3 4, and the same turned around.
 MAPS = torch.tensor([[[1, 2], [3, 4]], [[4, 3], [2, 1]]], dtype=torch.uint8).repeat_interleave(8, 1)
 MAPS = MAPS.repeat_interleave(12, 2)
-CLIP = LabelMaps(MAPS, regions_of(MAPS, {4: "grass"}))
+CLIP = LabelMaps(MAPS, list_regions(MAPS, {4: "grass"}))
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=12)
 COORDINATES = st.integers(0, 10_000).map(lambda number: number / 10_000)
@@ -39,14 +39,14 @@ def test_examples_in_the_documentation() -> None:
 
 @given(st.lists(POINTS, max_size=6))
 def test_what_is_written_is_read_again(points: list[PointLine]) -> None:
-    again = parsed_points(formatted_points(points))
+    again = parse_points(format_points(points))
     assert [point._replace(line=0) for point in again] == points
-    assert formatted_points(again) == formatted_points(points)
+    assert format_points(again) == format_points(points)
 
 
 def test_spaces_comments_and_empty_lines_do_not_matter() -> None:
     text = "  # two points\n\n\tPICK  7 .5 , 1.  a   dog \r\n  name 0 0,0\n"
-    assert parsed_points(text) == (PointLine("pick", 7, 0.5, 1.0, "a dog", 3), PointLine("name", 0, 0.0, 0.0, "", 4))
+    assert parse_points(text) == (PointLine("pick", 7, 0.5, 1.0, "a dog", 3), PointLine("name", 0, 0.0, 0.0, "", 4))
 
 
 @pytest.mark.parametrize(
@@ -65,32 +65,32 @@ def test_spaces_comments_and_empty_lines_do_not_matter() -> None:
 )
 def test_a_wrong_line_is_refused_with_its_number(line: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
-        parsed_points(f"0 0.1,0.1\n{line}")
+        parse_points(f"0 0.1,0.1\n{line}")
     assert "line 2" in str(error.value)
     assert str(error.value).startswith("`picks` must")
 
 
 def test_other_inputs_have_other_actions() -> None:
-    assert parsed_points("0 0,0\nnew 1 1,1", ("move", "new"), field="fixes")[0].action == "move"
+    assert parse_points("0 0,0\nnew 1 1,1", ("move", "new"), field="fixes")[0].action == "move"
     with pytest.raises(InputError, match="`fixes` must start its lines with one of move, new"):
-        parsed_points("pick 0 0,0", ("move", "new"), field="fixes")
+        parse_points("pick 0 0,0", ("move", "new"), field="fixes")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 13), (480, 854)])
 def test_centers_of_pixels_are_found_again(size: tuple[int, int]) -> None:
     for row in range(size[0]):
         for column in {0, size[1] // 3, size[1] - 1}:
-            text = formatted_points([PointLine("pick", 0, (column + 0.5) / size[1], (row + 0.5) / size[0])])
-            assert pixel_of(parsed_points(text)[0], size) == (row, column)
+            text = format_points([PointLine("pick", 0, (column + 0.5) / size[1], (row + 0.5) / size[0])])
+            assert find_pixel(parse_points(text)[0], size) == (row, column)
 
 
 def test_borders_belong_to_the_frame() -> None:
-    assert [label_under(MAPS, PointLine("pick", 0, x, y)) for y in (0, 1) for x in (0, 1)] == [1, 2, 3, 4]
-    assert label_under(MAPS, PointLine("pick", 2, 0, 0)) is None
+    assert [find_label_under(MAPS, PointLine("pick", 0, x, y)) for y in (0, 1) for x in (0, 1)] == [1, 2, 3, 4]
+    assert find_label_under(MAPS, PointLine("pick", 2, 0, 0)) is None
 
 
 def test_points_of_one_name_are_one_region_through_the_clip() -> None:
-    found = resolved(parsed_points("1 0.1,0.1 Dog\n0 0.1,0.9 dog\n0 0.9,0.1"), CLIP)
+    found = resolve_points(parse_points("1 0.1,0.1 Dog\n0 0.1,0.9 dog\n0 0.9,0.1"), CLIP)
     assert found.labels.regions == (Region(1, "label 1"), Region(2, "label 2"), Region(3, "Dog"))
     assert torch.equal(found.labels.maps, torch.where(MAPS == 4, 3, MAPS))
     assert (found.picked, found.hidden, found.found, found.problems) == ((2, 3), (), (4, 3, 2), ())
@@ -98,8 +98,8 @@ def test_points_of_one_name_are_one_region_through_the_clip() -> None:
 
 def test_the_order_of_points_changes_no_region() -> None:
     lines = ["0 0.1,0.1 a", "0 0.9,0.1 b", "1 0.1,0.1 a", "hide 0 0.1,0.9"]
-    first = resolved(parsed_points("\n".join(lines)), CLIP)
-    turned = resolved(parsed_points("\n".join(reversed(lines))), CLIP)
+    first = resolve_points(parse_points("\n".join(lines)), CLIP)
+    turned = resolve_points(parse_points("\n".join(reversed(lines))), CLIP)
     assert torch.equal(first.labels.maps, turned.labels.maps)
     assert (first.picked, first.hidden, first.labels.regions) == (turned.picked, turned.hidden, turned.labels.regions)
 
@@ -108,30 +108,30 @@ def test_the_order_of_points_changes_no_region() -> None:
 def test_other_label_numbers_pick_the_same_pixels(numbers: list[int]) -> None:
     table = torch.tensor([0, *numbers], dtype=torch.uint8)
     maps = table[MAPS.long()]
-    points = parsed_points("0 0.1,0.1 a\n1 0.1,0.1 a\nname 0 0.9,0.1 b")
+    points = parse_points("0 0.1,0.1 a\n1 0.1,0.1 a\nname 0 0.9,0.1 b")
     masks = []
-    for clip in (CLIP, LabelMaps(maps, regions_of(maps))):
-        found = resolved(points, clip)
+    for clip in (CLIP, LabelMaps(maps, list_regions(maps))):
+        found = resolve_points(points, clip)
         masks.append(torch.isin(found.labels.maps, torch.tensor(found.picked, dtype=torch.uint8)))
         assert {region.name for region in found.labels.regions} >= {"a", "b"}
     assert torch.equal(*masks)
 
 
 def test_the_last_action_on_a_region_counts() -> None:
-    found = resolved(parsed_points("0 0.1,0.1\nhide 1 0.9,0.9\nhide 0 0.9,0.1\n0 0.95,0.05"), CLIP)
+    found = resolve_points(parse_points("0 0.1,0.1\nhide 1 0.9,0.9\nhide 0 0.9,0.1\n0 0.95,0.05"), CLIP)
     assert (found.picked, found.hidden) == ((2,), (1,))
 
 
 def test_a_merged_region_is_hidden_only_as_a_whole_and_picked_in_part() -> None:
-    assert resolved(parsed_points("hide 0 0,0 a\nname 0 1,0 a"), CLIP).hidden == ()
-    assert resolved(parsed_points("hide 0 0,0 a\nhide 0 1,0 a"), CLIP).hidden == (1,)
-    assert resolved(parsed_points("hide 0 0,0 a\n0 1,0 a"), CLIP).picked == (1,)
+    assert resolve_points(parse_points("hide 0 0,0 a\nname 0 1,0 a"), CLIP).hidden == ()
+    assert resolve_points(parse_points("hide 0 0,0 a\nhide 0 1,0 a"), CLIP).hidden == (1,)
+    assert resolve_points(parse_points("hide 0 0,0 a\n0 1,0 a"), CLIP).picked == (1,)
 
 
 def test_what_is_not_found_is_said_and_the_rest_holds() -> None:
     void = LabelMaps(CLIP.maps, CLIP.regions[1:])
     text = "9 0.5,0.5 cat\n0 0.1,0.1 sky\n0 0.9,0.1 dog\n1 0.1,0.9 wolf\n0 0.9,0.9"
-    found = resolved(parsed_points(text), void)
+    found = resolve_points(parse_points(text), void)
     assert found.problems == (
         "line 1 (cat): there is no frame 9, the last one is 1.",
         "line 2 (sky): there is no region at this point.",
@@ -139,16 +139,16 @@ def test_what_is_not_found_is_said_and_the_rest_holds() -> None:
     )
     assert found.found == (None, None, 2, 2, 4)
     assert found.picked == (2, 4)
-    words = described(found, lambda label: f"{label} %")
+    words = describe_picks(found, lambda label: f"{label} %")
     assert words.splitlines()[0] == "Picked: dog (id 2, 2 %); grass (id 4, 4 %)"
     assert words.count("Not found: ") == 3
 
 
 def test_nothing_picked_is_no_error() -> None:
-    found = resolved((), CLIP)
+    found = resolve_points((), CLIP)
     assert found.labels.regions == CLIP.regions
     assert torch.equal(found.labels.maps, MAPS)
     assert found.picked == ()
-    assert described(found).startswith("Picked: nothing.")
-    hidden = described(resolved(parsed_points("hide 0 1,1"), CLIP))
+    assert describe_picks(found).startswith("Picked: nothing.")
+    hidden = describe_picks(resolve_points(parse_points("hide 0 1,1"), CLIP))
     assert "Hidden: grass (id 4)" in hidden

@@ -171,7 +171,7 @@ def test_what_says_that_memory_ran_out() -> None:
 
 def test_budget_without_a_number_of_free_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(memory.os, "sysconf", raising=False)
-    assert memory.budget_bytes(torch.device("cpu")) == memory.CPU_BUDGET_BYTES
+    assert memory.find_budget(torch.device("cpu")) == memory.CPU_BUDGET_BYTES
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.backbones.schedule import sampling_sigmas
+from vidseg.core.backbones.schedule import make_sigmas
 from vidseg.core.config.settings import preset
 from vidseg.core.method.modulation import modulate
-from vidseg.core.method.sampling import euler_step, plain_pass, window_noise
+from vidseg.core.method.sampling import draw_window_noise, euler_step, sample_plain
 from vidseg.core.types import CoarseMaps, Region
 
 from ....golden_data import golden_dir
@@ -46,7 +46,7 @@ def backbone(golden: dict[str, Tensor], tmp_path_factory: Any) -> DiffusersBackb
 
 @pytest.fixture(scope="module")
 def sigmas(backbone: DiffusersBackbone) -> Tensor:
-    return sampling_sigmas(backbone.training_sigmas, 25)
+    return make_sigmas(backbone.training_sigmas, 25)
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:
@@ -54,7 +54,7 @@ def relative(actual: Tensor, expected: Tensor) -> float:
 
 
 def test_latents_of_the_posterior_sample(backbone: DiffusersBackbone, golden: dict[str, Tensor]) -> None:
-    posterior_noise, noise = window_noise(1, SHAPE)
+    posterior_noise, noise = draw_window_noise(1, SHAPE)
     frames = golden["frames"].movedim(1, -1).float() / 255
     assert torch.equal(noise, golden["noise_eps"])
     assert relative(backbone.encode(frames[:4], posterior_noise[:4]), golden["latents_clean"][:4]) < 1e-5
@@ -83,7 +83,7 @@ def modulated(
     coarse = CoarseMaps(golden["cbr_labels"][frames], tuple(Region(int(v), str(int(v))) for v in golden["labels"]))
 
     def job(denoiser: Any) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
-        plain = plain_pass(denoiser, golden["latents_noised"][frames], sigmas, REFERENCE)
+        plain = sample_plain(denoiser, golden["latents_noised"][frames], sigmas, REFERENCE)
         return {
             (frames[job.frame], *job.labels): (plus, minus)
             for pairs in modulate(denoiser, plain, coarse, REFERENCE, 8)

@@ -15,13 +15,13 @@ from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone
 from vidseg.core.backbones.protocol import Denoiser
-from vidseg.core.backbones.schedule import edm_sigmas
-from vidseg.core.config.settings import changed, preset
+from vidseg.core.backbones.schedule import make_edm_sigmas
+from vidseg.core.config.settings import preset, replace_parts
 from vidseg.core.method.coarse import segment_coarse
 from vidseg.core.method.features import extract_features
-from vidseg.core.method.modulation import ModulatedWindow, modulate_window, region_masks
-from vidseg.core.method.pipeline import make_seeds
-from vidseg.core.method.sampling import euler_step, video_window_noise
+from vidseg.core.method.modulation import ModulatedWindow, mask_regions, modulate_window
+from vidseg.core.method.pipeline import label_anchor
+from vidseg.core.method.sampling import draw_video_window_noise, euler_step
 
 from ....golden_data import golden_dir
 from ..narrow_models import SVD
@@ -29,7 +29,7 @@ from ..narrow_models import SVD
 GUIDANCE = 2.5
 REFERENCE = preset("reference", "svd")
 SHAPE = (14, 4, 16, 32)
-SIGMAS = edm_sigmas(25)
+SIGMAS = make_edm_sigmas(25)
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,14 @@ def test_noise_levels_and_latents_of_the_posterior_sample(
     backbone: DiffusersSvdBackbone, golden: dict[str, Tensor], frames: Tensor
 ) -> None:
     assert relative(SIGMAS.float(), golden["sigmas"]) < 1e-6
-    posterior_noise, _, noise = video_window_noise(1, SHAPE)
+    posterior_noise, _, noise = draw_video_window_noise(1, SHAPE)
     assert torch.equal(noise, golden["noise_eps"])
     assert relative(backbone.encode(frames[:3], posterior_noise[:3]), golden["latents_clean"][:3]) < 1e-5
 
 
 def test_plain_steps_and_queries(backbone: DiffusersSvdBackbone, golden: dict[str, Tensor], frames: Tensor) -> None:
     """The first step with the conditioning made from the frame, and the last ones with the queries."""
-    conditioning = backbone.condition(frames[0], video_window_noise(1, SHAPE)[1], REFERENCE.video)
+    conditioning = backbone.condition(frames[0], draw_video_window_noise(1, SHAPE)[1], REFERENCE.video)
 
     def job(denoiser: Any) -> None:
         for step, x in ((17, golden["latents_noised"]), (23, golden["xt_time_22"])):
@@ -86,17 +86,17 @@ def test_plain_steps_and_queries(backbone: DiffusersSvdBackbone, golden: dict[st
 @pytest.mark.slow
 def test_coarse_maps_of_the_window(backbone: DiffusersSvdBackbone, golden: dict[str, Tensor], frames: Tensor) -> None:
     features = extract_features(backbone, frames, REFERENCE)
-    seeds = make_seeds(features, changed(REFERENCE, cluster={"num_clusters": 4}))
-    once = changed(REFERENCE, window={"tail": "short"})  # else the code's windows repeat the only one
-    maps = segment_coarse(features, seeds, once).maps
+    anchor_labels = label_anchor(features, replace_parts(REFERENCE, cluster={"num_clusters": 4}))
+    once = replace_parts(REFERENCE, window={"tail": "short"})  # else the code's windows repeat the only one
+    maps = segment_coarse(features, anchor_labels, once).maps
     assert torch.equal(maps, golden["cbr_labels"])
 
 
 @pytest.mark.slow
 def test_a_modulated_region(backbone: DiffusersSvdBackbone, golden: dict[str, Tensor], frames: Tensor) -> None:
     label = 1
-    conditioning = backbone.condition(frames[0], video_window_noise(1, SHAPE)[1], REFERENCE.video)
-    masks = region_masks(golden["cbr_labels"], (label,), 0)
+    conditioning = backbone.condition(frames[0], draw_video_window_noise(1, SHAPE)[1], REFERENCE.video)
+    masks = mask_regions(golden["cbr_labels"], (label,), 0)
 
     def job(denoiser: Denoiser) -> list[ModulatedWindow]:
         return modulate_window(denoiser, golden["latents_noised"], SIGMAS, masks, REFERENCE, lambda: None)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from vidseg.core.backbones.diffusers.encoders import DEVIATION, MEAN
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone, kept_bytes
+from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone, count_kept_bytes
 from vidseg.core.backbones.protocol import Denoiser
 from vidseg.core.checkpoints.describe import CONDITIONING_KEY, FRAME_ENCODER_PREFIX, IMAGE_PREFIX, describe_model
 from vidseg.core.checkpoints.sizes import VAE_PREFIX
@@ -109,7 +109,7 @@ def test_what_is_kept_may_lie_elsewhere_and_its_size_is_known(
         return sum(tensor.nbytes for tensor in tensors)
 
     kept = backbone.conditioned(conditioning, VIDEO).run(job, 2.5, SHAPE)
-    bound = kept_bytes(backbone.description, SHAPE, 4)
+    bound = count_kept_bytes(backbone.description, SHAPE, 4)
     assert 0.6 * bound < kept <= bound
 
 

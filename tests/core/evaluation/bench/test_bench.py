@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from vidseg.core.command.main import EXIT_BAD_INPUT, main
 from vidseg.core.evaluation.bench import report as pictures
-from vidseg.core.evaluation.bench.engines import ModelSpec, attempted
-from vidseg.core.evaluation.bench.job import Job, named_by_majority, run_job
+from vidseg.core.evaluation.bench.engines import ModelSpec, attempt
+from vidseg.core.evaluation.bench.job import Job, name_by_majority, run_job
 from vidseg.core.evaluation.bench.layouts import open_dataset
-from vidseg.core.evaluation.bench.methods import ABLATION, methods_of, titled
-from vidseg.core.evaluation.bench.tables import TABLE_2, table_1
+from vidseg.core.evaluation.bench.methods import ABLATION, list_methods, title_methods
+from vidseg.core.evaluation.bench.tables import TABLE_2, list_table_1
 from vidseg.core.types import InputError
 
 from ....narrow_checkpoint import random_model
@@ -182,9 +182,9 @@ def test_ctrl_c_says_how_to_go_on(
         calls.append(job.name)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return attempted(job, *rest)
+        return attempt(job, *rest)
 
-    monkeypatch.setattr("vidseg.core.evaluation.bench.engines.attempted", stopped)
+    monkeypatch.setattr("vidseg.core.evaluation.bench.engines.attempt", stopped)
     assert bench("folders", write_folders(tmp_path / "data"), tmp_path / "out", model, *COARSE) == 130
     error = capsys.readouterr().err
     assert "1 of 2 clips are done. Continue with: vidseg bench folders" in error
@@ -193,10 +193,10 @@ def test_ctrl_c_says_how_to_go_on(
 def test_cityscapes_clusters_are_named_by_the_labeled_frame(tmp_path: Path) -> None:
     clusters = torch.tensor([[[5, 5, 6, 6, 7]], [[5, 8, 6, 6, 7]]], dtype=torch.uint8)
     truth = torch.tensor([[7, 7, 26, 255, 255]], dtype=torch.uint8)
-    named = named_by_majority(clusters, truth)
+    named = name_by_majority(clusters, truth)
     assert named.tolist() == [[[7, 7, 26, 26, 255]], [[7, 255, 26, 26, 255]]]
     dataset = open_dataset("cityscapes", write_cityscapes(tmp_path))
-    color = methods_of(["default"], ablation=False, baselines=True)[3]
+    color = list_methods(["default"], ablation=False, baselines=True)[3]
     settings = color.settings(dataset, ["frame.max_side=64", "cluster.num_clusters=4"])
     result = run_job(Job(color, dataset.clips[0], settings), None)
     assert result.record["frames"] == 28  # two windows of 14 reach the 20th frame
@@ -206,7 +206,7 @@ def test_cityscapes_clusters_are_named_by_the_labeled_frame(tmp_path: Path) -> N
 
 def test_propagation_needs_the_first_mask(tmp_path: Path) -> None:
     dataset = open_dataset("cityscapes", write_cityscapes(tmp_path))
-    method = methods_of(["default"], ablation=False, baselines=True)[-1]
+    method = list_methods(["default"], ablation=False, baselines=True)[-1]
     job = Job(method, dataset.clips[0], method.settings(dataset, ["frame.max_side=64"]))
     with pytest.raises(InputError, match=r"`--model` must name a model"):
         run_job(job, ModelSpec(None).load())
@@ -214,7 +214,7 @@ def test_propagation_needs_the_first_mask(tmp_path: Path) -> None:
 
 def test_rows_fit_the_kind_of_model_and_the_quality(tmp_path: Path) -> None:
     dataset = open_dataset("folders", write_folders(tmp_path, frames=1))
-    rows = {method.name: method for method in methods_of(["default"], ablation=True, baselines=True)}
+    rows = {method.name: method for method in list_methods(["default"], ablation=True, baselines=True)}
     alone = rows["default-window-1"]
     assert alone.settings(dataset, []).feature.blocks == (7,)
     assert alone.settings(dataset, [], "svd").feature.blocks == (8,)
@@ -225,12 +225,12 @@ def test_rows_fit_the_kind_of_model_and_the_quality(tmp_path: Path) -> None:
 
 
 def test_rows_are_those_of_the_paper() -> None:
-    methods = methods_of(["paper"], ablation=True, baselines=True)
+    methods = list_methods(["paper"], ablation=True, baselines=True)
     assert [method.group for method in methods] == ["ours", *["ablation"] * 5, "extra", *["baseline"] * 4]
     assert len({method.name for method in methods}) == len(methods)
     assert [len(rows) for rows in TABLE_2.values()] == [len(ABLATION) + 1] * 2
     for name, dataset in (("vspw", 7), ("cityscapes", 6), ("camvid", 6), ("folders", 0)):
-        assert len(table_1(name)) == dataset
+        assert len(list_table_1(name)) == dataset
 
 
 def test_rows_with_the_same_settings_are_run_once(
@@ -250,9 +250,9 @@ def test_rows_with_the_same_settings_are_run_once(
 
 def test_rows_of_the_ablation_are_called_by_the_parts_that_run(tmp_path: Path) -> None:
     dataset = open_dataset("folders", write_folders(tmp_path, ("one",), 1))
-    asked = methods_of(["default"], ablation=True, baselines=True)
+    asked = list_methods(["default"], ablation=True, baselines=True)
     settings = [method.settings(dataset, ["window.length=2"], "sd", "balanced") for method in asked]
-    assert [method.title for method in titled(asked, settings) if method.group in {"ours", "ablation"}] == [
+    assert [method.title for method in title_methods(asked, settings) if method.group in {"ours", "ablation"}] == [
         "ours, default",
         "default: window 1",
         "default: window 2",
@@ -288,4 +288,4 @@ def test_records_hold_what_made_them(tmp_path: Path, model: Path) -> None:
 
 def test_pictures_show_each_clip_once() -> None:
     assert doctest.testmod(pictures).failed == 0
-    assert pictures.notable({"a": 0.3}) == {"best": "a"}
+    assert pictures.choose_notable({"a": 0.3}) == {"best": "a"}

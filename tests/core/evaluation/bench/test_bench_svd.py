@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vidseg.core.command.main import main
 from vidseg.core.evaluation.bench.dataset import Dataset
-from vidseg.core.evaluation.bench.methods import BASELINES, methods_of
+from vidseg.core.evaluation.bench.methods import BASELINES, list_methods
 
 from ...backbones.narrow_models import SVD, narrow_model
 from .synthetic import write_vspw
@@ -43,7 +43,7 @@ def test_windows_of_all_rows_follow_svd_xt() -> None:
     dataset = Dataset("folders", "Folders", (), 20, 0)
     lengths = {
         method.name: (settings.video.frames, settings.window.length)
-        for method in methods_of(["default"], ablation=True, baselines=True)
+        for method in list_methods(["default"], ablation=True, baselines=True)
         for settings in [method.settings(dataset, (), "svd", "exact", 25)]
     }
     alone = {"default-window-1", "emerdiff-frame", "emerdiff-knn"}

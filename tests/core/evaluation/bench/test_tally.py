@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
-from vidseg.core.evaluation.bench.tally import Tally, scores_of, tally_clip
-from vidseg.core.evaluation.metrics import confusion_matrix, matched_mean_iou
+from vidseg.core.evaluation.bench.tally import Tally, compute_scores, tally_clip
+from vidseg.core.evaluation.metrics import compute_matched_mean_iou, count_confusion
 from vidseg.core.files.images import read_labels
 from vidseg.core.types import InputError
 
@@ -52,7 +52,7 @@ CASES = cases()
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_mean_iou_is_that_of_torchmetrics(case: int) -> None:
     prediction, truth = CASES[case]
-    scores = scores_of([tally_clip(prediction, truth, range(len(truth)), NAMES, None)])
+    scores = compute_scores([tally_clip(prediction, truth, range(len(truth)), NAMES, None)])
     present = [label for label in truth.unique().tolist() if label != 255]
     num_classes = int(max(prediction.max(), *present)) + 1
     each = MulticlassJaccardIndex(num_classes, average="none", ignore_index=255)(prediction.long(), truth.long())
@@ -67,7 +67,7 @@ def test_classes_of_clips_are_joined_by_name_and_clips_averaged() -> None:
     truth = torch.tensor([[[0, 0, 1, 1]]], dtype=torch.uint8)
     right = tally_clip(truth, truth, [0], {0: "ground", 1: "dog"}, None)
     wrong = tally_clip(torch.zeros_like(truth), truth, [0], {0: "ground", 1: "cat"}, None)
-    scores = scores_of([right, wrong])
+    scores = compute_scores([right, wrong])
     assert scores.ious == {"cat": 0.0, "dog": 1.0, "ground": 4 / 6}
     assert scores.miou == pytest.approx((0 + 1 + 4 / 6) / 3)
     assert scores.clip_miou == pytest.approx((1 + (0.5 + 0) / 2) / 2)
@@ -76,9 +76,9 @@ def test_classes_of_clips_are_joined_by_name_and_clips_averaged() -> None:
 def test_void_does_not_count_and_a_false_class_only_lowers_the_true_ones() -> None:
     truth = torch.tensor([[[1, 1, 255, 255]]], dtype=torch.uint8)
     prediction = torch.tensor([[[1, 7, 3, 3]]], dtype=torch.uint8)
-    assert scores_of([tally_clip(prediction, truth, [0], NAMES, None)]).ious == {"class 1": 0.5}
+    assert compute_scores([tally_clip(prediction, truth, [0], NAMES, None)]).ious == {"class 1": 0.5}
     with pytest.raises(InputError, match="all are void"):
-        scores_of([tally_clip(prediction, torch.full_like(truth, 255), [0], NAMES, None)])
+        compute_scores([tally_clip(prediction, torch.full_like(truth, 255), [0], NAMES, None)])
 
 
 def vspw_script(truth: Tensor, prediction: Tensor, length: int) -> list[float]:
@@ -103,7 +103,7 @@ def test_mvc_is_that_of_vspw_script_on_maps_without_void(case: int, length: int)
     extended = [torch.cat([maps, maps[-1:]]) for maps in (truth, prediction)]
     theirs = vspw_script(*extended, length)  # one frame more: the run that it leaves out is none of ours
     assert theirs
-    got = scores_of([tally_clip(prediction, truth, range(len(truth)), NAMES, None)])
+    got = compute_scores([tally_clip(prediction, truth, range(len(truth)), NAMES, None)])
     assert got.consistency[f"mVC{length}"] == pytest.approx(np.mean(theirs), abs=1e-12)
 
 
@@ -122,7 +122,7 @@ def test_mvc_with_void_is_that_of_a_loop_over_pixels(case: int) -> None:
         if common:
             shares["mVC8"].append(constant / common)
             shares["mVC8 right"].append(correct / common)
-    got = scores_of([tally_clip(prediction, truth, range(len(truth)), NAMES, None)])
+    got = compute_scores([tally_clip(prediction, truth, range(len(truth)), NAMES, None)])
     for name, values in shares.items():
         assert got.consistency[name] == pytest.approx(np.mean(values), abs=1e-12)
 
@@ -135,9 +135,9 @@ def test_matching_is_the_best_of_all_permutations(seed: int) -> None:
         np.mean([jaccard((prediction == ours) & valid, truth == label) for label, ours in enumerate(order)])
         for order in permutations(range(4))
     )
-    assert matched_mean_iou(confusion_matrix(prediction, truth)) == pytest.approx(best, abs=1e-12)
+    assert compute_matched_mean_iou(count_confusion(prediction, truth)) == pytest.approx(best, abs=1e-12)
     renumbered = torch.tensor([9, 4, 200, 1], dtype=torch.uint8)[prediction.long()]
-    assert matched_mean_iou(confusion_matrix(renumbered, truth)) == pytest.approx(best, abs=1e-12)
+    assert compute_matched_mean_iou(count_confusion(renumbered, truth)) == pytest.approx(best, abs=1e-12)
 
 
 def jaccard(ours: Tensor, theirs: Tensor) -> float:
@@ -146,13 +146,13 @@ def jaccard(ours: Tensor, theirs: Tensor) -> float:
 
 def test_matching_gives_nothing_to_classes_without_partner() -> None:
     truth = torch.tensor([0, 1, 2, 3])
-    assert matched_mean_iou(confusion_matrix(torch.tensor([5, 5, 5, 5]), truth)) == pytest.approx(0.25 / 4)
+    assert compute_matched_mean_iou(count_confusion(torch.tensor([5, 5, 5, 5]), truth)) == pytest.approx(0.25 / 4)
     with pytest.raises(InputError, match="all are void"):
-        matched_mean_iou(confusion_matrix(truth, torch.full((4,), 255)))
+        compute_matched_mean_iou(count_confusion(truth, torch.full((4,), 255)))
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))
-def test_flips_per_second_is_that_of_a_loop(case: int) -> None:
+def test_switches_per_second_is_that_of_a_loop(case: int) -> None:
     prediction, truth = (maps[:8, ::7, ::7] for maps in CASES[case])
     changes = chances = 0
     for frame in range(1, len(truth)):
@@ -160,23 +160,23 @@ def test_flips_per_second_is_that_of_a_loop(case: int) -> None:
             if truth[frame, y, x] == truth[frame - 1, y, x] != 255:
                 chances += 1
                 changes += int(prediction[frame, y, x] != prediction[frame - 1, y, x])
-    got = scores_of([tally_clip(prediction, truth, range(8), NAMES, 12.5)])
-    assert got.flips == pytest.approx(changes / chances * 12.5)
-    assert scores_of([tally_clip(prediction, truth, range(8), NAMES, None)]).flips is None
+    got = compute_scores([tally_clip(prediction, truth, range(8), NAMES, 12.5)])
+    assert got.switches == pytest.approx(changes / chances * 12.5)
+    assert compute_scores([tally_clip(prediction, truth, range(8), NAMES, None)]).switches is None
 
 
-def test_runs_and_flips_do_not_cross_frames_without_ground_truth() -> None:
+def test_runs_and_switches_do_not_cross_frames_without_ground_truth() -> None:
     prediction, truth = random_maps(1)
     numbers = [*range(9), *range(30, 41)]
-    whole = scores_of([tally_clip(prediction, truth, numbers, NAMES, 10)])
-    parts = scores_of(
+    whole = compute_scores([tally_clip(prediction, truth, numbers, NAMES, 10)])
+    parts = compute_scores(
         [
             tally_clip(prediction[:9], truth[:9], range(9), NAMES, 10),
             tally_clip(prediction[9:], truth[9:], range(11), NAMES, 10),
         ]
     )
     assert whole.consistency["mVC8"] == pytest.approx(parts.consistency["mVC8"])
-    assert whole.flips == pytest.approx(parts.flips)
+    assert whole.switches == pytest.approx(parts.switches)
     assert whole.consistency["mVC16"] is None
     assert whole.miou == pytest.approx(parts.miou)
 
@@ -184,11 +184,11 @@ def test_runs_and_flips_do_not_cross_frames_without_ground_truth() -> None:
 def test_a_tally_survives_json() -> None:
     prediction, truth = random_maps(2)
     tally = tally_clip(prediction, truth, range(20), NAMES, 10)
-    assert scores_of([Tally.from_json(tally.to_json())]) == scores_of([tally])
+    assert compute_scores([Tally.from_json(tally.to_json())]) == compute_scores([tally])
 
 
 def test_a_perfect_prediction_scores_one() -> None:
     truth = CASES[-1][1]
-    scores = scores_of([tally_clip(torch.where(truth == 255, 3, truth), truth, range(len(truth)), NAMES, 24)])
-    assert (scores.miou, scores.clip_miou, scores.matched, scores.boundary, scores.flips) == (1, 1, 1, 1, 0)
+    scores = compute_scores([tally_clip(torch.where(truth == 255, 3, truth), truth, range(len(truth)), NAMES, 24)])
+    assert (scores.miou, scores.clip_miou, scores.matched, scores.boundary, scores.switches) == (1, 1, 1, 1, 0)
     assert scores.consistency["mVC8 right"] == 1
