@@ -76,7 +76,7 @@ def miou(clip: LabeledClip, new_regions: bool) -> tuple[float, int]:
     settings, features = replace_parts(preset("paper"), scene={"new_regions": new_regions}), clip.features
     anchor_labels = label_anchor(features, settings, clip.truth[0])
     coarse = segment_coarse(features, anchor_labels, settings)
-    maps = enlarge_bilinear(coarse, features.frame_size).maps[clip.numbers]
+    maps = enlarge_bilinear(coarse).maps[clip.numbers]
     known = set(list_labels(anchor_labels.regions))
     return compute_mean_iou(count_confusion(match_regions(maps, clip.truth, known), clip.truth)), len(
         coarse.regions

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 MAX_LABEL = 255
@@ -84,20 +86,20 @@ class Conditioning(NamedTuple):
     numbers: tuple[float, float, float]
 
 
-class VideoWindow(NamedTuple):
-    """Frames that a video model sees as one sample.
+class SeenWindow(NamedTuple):
+    """Frames that a model sees together: a window of a video model, or one frame.
 
     Attributes:
         start: number of the first frame among the features.
         stop: number of the frame after the last.
         first_kept: number of the first frame whose results are kept; those before it are finished already.
-        conditioning: what the model is told about the window.
+        conditioning: what the model is told about the window; None for image models.
     """
 
     start: int
     stop: int
     first_kept: int
-    conditioning: Conditioning
+    conditioning: Conditioning | None
 
 
 class Features(NamedTuple):
@@ -123,7 +125,7 @@ class Features(NamedTuple):
     grid: Grid
     frame_size: tuple[int, int]
     pictures: Tensor | None = None
-    video: tuple[VideoWindow, ...] = ()
+    video: tuple[SeenWindow, ...] = ()
 
     def __repr__(self) -> str:
         """Return sizes, not millions of numbers: hosts put this into reports of errors."""
@@ -141,6 +143,11 @@ class Features(NamedTuple):
         if not self.video:
             return self.num_frames
         return sum(window.stop - window.first_kept for window in self.video)
+
+    @property
+    def units(self) -> tuple[SeenWindow, ...]:
+        """What the model sees together: the windows of a video model, else each frame by itself."""
+        return self.video or tuple(SeenWindow(number, number + 1, number, None) for number in range(self.num_frames))
 
     def kept(self) -> Features:
         """Return the features of the frames that count, the last `num_kept`."""
@@ -176,18 +183,39 @@ class AnchorLabels(NamedTuple):
     regions: tuple[Region, ...]
 
 
-class CoarseMaps(NamedTuple):
-    """Labels on the coarse grid: ``maps`` ``(T,h,w)`` int64, and the regions they may contain."""
+@dataclass(frozen=True, eq=False)
+class LabelMaps:
+    """Labels of a clip, on the coarse grid or in full resolution.
+
+    Attributes:
+        maps: ``(T,h,w)`` int64 on the coarse grid, or ``(T,H,W)`` uint8 in full resolution.
+        regions: every label that may occur.
+        frame_size: ``(H, W)`` of the frames, pixels; left out, that of ``maps``.
+    """
 
     maps: Tensor
     regions: tuple[Region, ...]
+    frame_size: tuple[int, int] = (0, 0)
 
+    def __post_init__(self) -> None:
+        """Take the size of the maps where none is given."""
+        if self.frame_size == (0, 0):
+            object.__setattr__(self, "frame_size", tuple(self.maps.shape[-2:]))
 
-class LabelMaps(NamedTuple):
-    """Labels in full resolution: ``maps`` ``(T,H,W)`` uint8, and the regions they may contain."""
+    def __repr__(self) -> str:
+        """Return sizes and names, not millions of numbers: hosts put this into reports of errors."""
+        size, unit = "x".join(map(str, self.maps.shape[1:])), "cells" if self.is_coarse else "pixels"
+        return f"{type(self).__name__}({self.num_frames} frames, {size} {unit}, {len(self.regions)} regions)"
 
-    maps: Tensor
-    regions: tuple[Region, ...]
+    @property
+    def is_coarse(self) -> bool:
+        """Tell whether the labels are on the coarse grid."""
+        return self.maps.dtype != torch.uint8
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames ``T``."""
+        return int(self.maps.shape[0])
 
 
 def require_shape(name: str, value: Tensor, letters: str, **sizes: int) -> dict[str, int]:

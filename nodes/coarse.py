@@ -214,7 +214,7 @@ class CorrespondenceRefine(io.ComfyNode):
     @name_widgets
     def execute(cls, labels: Labels, spatial_threshold: int, voting: str) -> io.NodeOutput:
         """Repeat the scan with refined feedback."""
-        if labels.scan is None or not labels.coarse:
+        if labels.scan is None or not labels.is_coarse:
             raise InputError(
                 "`labels` must come from Scene Context KNN, but got labels that were loaded or are in full resolution "
                 "already. Put this node right after Scene Context KNN."
@@ -228,4 +228,4 @@ class CorrespondenceRefine(io.ComfyNode):
 def _scanned(scan: Scan, settings: Settings) -> Labels:
     """Return coarse labels of all frames, by the settings of a scan with or without refinement."""
     coarse = segment_coarse(scan.features, scan.anchor_labels, settings, progress=NodeProgress())
-    return Labels(coarse.maps, coarse.regions, scan.features.frame_size, coarse=True, scan=scan)
+    return Labels(coarse.maps, coarse.regions, coarse.frame_size, scan)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..core.regions.correction_text import parse_corrections
 from ..core.regions.corrections import Painted, correct_labels
-from ..core.types import Features, InputError, LabelMaps
+from ..core.types import Features, InputError
 from .host.labels import Labels
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
@@ -73,14 +75,13 @@ class CorrectRegions(io.ComfyNode):
         painted = None if mask is None else Painted(_one_mask(mask), mask_frame, mask_name.strip() or "painted")
         result = correct_labels(
             features,
-            LabelMaps(labels.maps, labels.regions),
+            labels,
             parse_corrections(corrections),
             painted=painted,
             progress=NodeProgress(),
         )
-        maps, regions = result.labels
         report = "\n".join(f"Not applied: {problem}" for problem in result.problems) or "All corrections were applied."
-        fixed = labels._replace(maps=maps, regions=regions, scan=None)
+        fixed = replace(labels, maps=result.labels.maps, regions=result.labels.regions, scan=None)
         return io.NodeOutput(fixed, report, ui=ui.PreviewText(report))
 
 

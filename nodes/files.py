@@ -51,12 +51,12 @@ class SaveRegions(io.ComfyNode):
         path, saved = find_free_place(filename_prefix, "regions")
         folder = ResultFolder(path, OUTPUT_PLACE)
         progress = NodeProgress()
-        maps, regions = labels.full(progress)
-        folder.prepare(maps.numel())
-        folder.write_label_maps(0, maps, progress)
-        text = json.dumps(_record(maps, regions), indent=1)
+        full = labels.full(progress)
+        folder.prepare(full.maps.numel())
+        folder.write_label_maps(0, full.maps, progress)
+        text = json.dumps(_record(full.maps, full.regions), indent=1)
         folder.write_file(RECORD_FILE, lambda path: _write(path, text))
-        return io.NodeOutput(saved, ui=ui.PreviewText(f"{len(maps)} label maps in output/{saved}"))
+        return io.NodeOutput(saved, ui=ui.PreviewText(f"{full.num_frames} label maps in output/{saved}"))
 
 
 def _write(path: Path, text: str) -> None:
@@ -130,7 +130,7 @@ class LoadRegions(io.ComfyNode):
         known = {region.label for region in regions}
         extra = tuple(Region(int(label), f"region {label}") for label in maps.unique() if int(label) not in known)
         size = (int(maps.shape[1]), int(maps.shape[2]))
-        return io.NodeOutput(Labels(maps, tuple(sorted(regions + extra)), size, coarse=False))
+        return io.NodeOutput(Labels(maps, tuple(sorted(regions + extra)), size))
 
 
 def _recorded(path: Path) -> tuple[tuple[Region, ...], int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.regions.instances import InstanceConfig, split_instances
 from ..core.regions.labels import name_clusters_by_reference
-from ..core.types import VOID, AnchorLabels, LabelMaps
+from ..core.types import VOID, AnchorLabels
 from .host.frames import convert_label_map
 from .host.labels import Labels
 from .host.progress import NodeProgress
@@ -146,6 +148,5 @@ class SplitInstances(io.ComfyNode):
     def execute(cls, labels: Labels, regions: str, min_share: float, min_frames: int) -> io.NodeOutput:
         """Split the regions."""
         config = InstanceConfig(min_share, min_frames)
-        whole = LabelMaps(labels.maps, labels.regions)
-        maps, found = split_instances(whole, choose_or_all(regions, labels), config, progress=NodeProgress())
-        return io.NodeOutput(labels._replace(maps=maps, regions=found, scan=None))
+        things = split_instances(labels, choose_or_all(regions, labels), config, progress=NodeProgress())
+        return io.NodeOutput(replace(labels, maps=things.maps, regions=things.regions, scan=None))

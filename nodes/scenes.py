@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..core.config.settings import preset, replace_parts
 from ..core.method.scene import Scene, choose_scene, label_by_scene
-from ..core.types import Features, InputError, LabelMaps
+from ..core.types import Features, InputError
 from .host.labels import Labels
 from .host.paths import find_free_place, require_place
 from .host.progress import NodeProgress
@@ -52,7 +52,7 @@ class SaveScene(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, features: Features, filename_prefix: str) -> io.NodeOutput:
         """Choose cells that stand for the regions, and write them."""
-        scene = choose_scene(features, LabelMaps(labels.maps, labels.regions))
+        scene = choose_scene(features, labels)
         if not filename_prefix.strip():
             return io.NodeOutput(scene, "", ui=ui.PreviewText("kept on the wire alone"))
         path, saved = find_free_place(filename_prefix, "scene", SUFFIX)
@@ -151,10 +151,10 @@ class ApplyScene(io.ComfyNode):
             context={"num_neighbors": num_neighbors},
             refinement={"enabled": refine},
         )
-        maps, regions = label_by_scene(
+        coarse = label_by_scene(
             scene, features, settings.window, settings.context, settings.refinement, progress=NodeProgress()
         )
-        return io.NodeOutput(Labels(maps, regions, features.frame_size, coarse=True))
+        return io.NodeOutput(Labels(coarse.maps, coarse.regions, coarse.frame_size))
 
 
 def _found(file: str) -> Path:

@@ -122,7 +122,7 @@ class SegmentVideo(io.ComfyNode):
         progress = NodeProgress(expect_stage_shares(settings))
         with open_source(frames, video, progress) as (source, size):
             maps, regions = _segmented(backbone, source, size, settings, reference, progress)
-        return io.NodeOutput(Labels(maps, regions, size, coarse=False))
+        return io.NodeOutput(Labels(maps, regions, size))
 
 
 def _segmented(

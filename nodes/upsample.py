@@ -11,7 +11,7 @@ from ..core.config.parts import ATTENTION_BLOCKS
 from ..core.config.settings import preset, replace_parts, with_quality
 from ..core.method.estimate import expect_stage_shares
 from ..core.method.upsampling import upsample
-from ..core.types import CoarseMaps, Features
+from ..core.types import Features
 from .host.labels import Labels, require_features_of
 from .host.progress import NodeProgress, log_peak
 from .host.schema import (
@@ -153,6 +153,5 @@ class MaskedModulationUpsample(io.ComfyNode):
         shares = {stage: share for stage, share in expect_stage_shares(settings).items() if stage != "features"}
         progress = NodeProgress(shares)  # the features are there already
         progress.start(features.num_frames, features.num_frames)
-        coarse = CoarseMaps(labels.maps, labels.regions)
-        maps, regions = upsample(backbone, features, coarse, settings, progress=progress)
-        return io.NodeOutput(Labels(maps, regions, features.frame_size, coarse=False, scan=labels.scan))
+        full = upsample(backbone, features, labels, settings, progress=progress)
+        return io.NodeOutput(Labels(full.maps, full.regions, full.frame_size, labels.scan))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -16,8 +16,6 @@ REPLAYED_TOGETHER = 4
 
 Small maps gain most. Fixed, so that results depend neither on memory nor on what else is in work.
 """
-KEPT_STEPS = 5
-"""Steps whose queries and keys `Backbone.batch_size` leaves memory for: those of the preset with most (paper)."""
 
 
 def split_replay(frames: Sequence[int]) -> list[slice]:
@@ -144,22 +142,14 @@ class Backbone(Protocol):
         ...
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
-        """Return how many latents of shape ``(4,H/8,W/8)`` one UNet call may hold within the free memory.
+        """Return how many units (latents ``(4,H/8,W/8)``, or windows) one UNet call may hold within the free memory.
 
-        Beside it lies what `KEPT_STEPS` steps keep of as many latents.
+        Beside it lies what one step keeps of as many.
         """
         ...
 
-
-@runtime_checkable
-class VideoBackbone(Backbone, Protocol):
-    """A video model, whose frames depend on each other: a UNet call holds one window of consecutive frames.
-
-    `Backbone.run` needs the backbone of a window, made by `conditioned`; its denoiser takes the window's latents.
-    """
-
-    def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning:
-        """Return what the model is told about a window.
+    def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning | None:
+        """Return what a video model is told about a window; None of an image model.
 
         Args:
             frame: ``(H,W,3)`` float32 in [0, 1], the window's first.
@@ -168,8 +158,12 @@ class VideoBackbone(Backbone, Protocol):
         """
         ...
 
-    def conditioned(self, conditioning: Conditioning, config: VideoConfig) -> Backbone:
-        """Return the backbone of a window; ``config`` tells which queries to read and to inject."""
+    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> Backbone:
+        """Return the backbone of a window, which `run` of a video model needs; an image model is its own.
+
+        Frames of a window depend on each other: a UNet call holds whole windows. ``config`` tells which queries to read
+        and to inject.
+        """
         ...
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config.settings import Settings
-from ..evaluation.baselines import Baseline
+from ..evaluation.baselines import Kind
 from ..files.clip import FRAMES_FOLDER, ClipInfo
 from ..files.images import is_black_and_white, read_labels
 from ..files.result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
@@ -36,7 +36,7 @@ def check_apart(source: Path, out: Path) -> None:
         )
 
 
-def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) -> None:
+def check_tokens(clip: ClipInfo, settings: Settings, baseline: Kind | None) -> None:
     """Check that K-means will see at least as many tokens as there are clusters.
 
     Raises:

@@ -15,17 +15,17 @@ from ..backbones.memory import choose_device
 from ..backbones.protocol import Backbone
 from ..checkpoints.describe import describe_model
 from ..config.settings import Settings
-from ..evaluation.baselines import Baseline, segment_by_color, segment_each_frame
+from ..evaluation.baselines import Kind, Start, run_method
 from ..files.clip import Clip, open_clip
 from ..files.record import AreaList, RunDescription, RunResult
 from ..files.result_folder import OVERLAY_FILE, ResultFolder, count_areas, list_colors
 from ..files.video_writer import write_video
 from ..method.estimate import announce
-from ..method.pipeline import ScanState, segment_windows
+from ..method.pipeline import ScanState, WindowResult
 from ..method.windows import split_spans
 from ..progress import RunProgress
 from ..regions.palette import draw_legend, draw_overlay
-from ..types import InputError, InterruptedByUserError, LabelMaps, Region
+from ..types import InputError, InterruptedByUserError, Region
 from .checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
 
 RECORD_GROWTH = 1.5
@@ -57,7 +57,7 @@ class SegmentOptions:
     model: Path | None
     settings: Settings
     anchor_mask: Path | None = None
-    baseline: Baseline | None = None
+    baseline: Kind | None = None
     device: str | None = None
     dtype: torch.dtype = torch.float32
     compiled: bool = False
@@ -71,14 +71,6 @@ class Outcome(NamedTuple):
     num_frames: int
     regions: tuple[Region, ...]
     was_finished: bool
-
-
-class _Window(NamedTuple):
-    """One finished window of whichever method."""
-
-    frames: range
-    labels: LabelMaps
-    state: ScanState | None
 
 
 class SegmentRun:
@@ -124,7 +116,9 @@ class SegmentRun:
                 if backbone is not None:
                     size = clip.info.frame_size
                     announce(self._progress, backbone, options.settings, size, clip.num_frames, self.frames_done)
-                self._segment(run, self._windows(backbone, clip, reference, state))
+                kind, start = options.baseline or "method", Start(reference, state)
+                results = run_method(kind, backbone, clip, options.settings, start, self._progress)
+                self._segment(run, results)
                 self._finish(clip, run)
         return Outcome(self.num_frames, self._regions, was_finished)
 
@@ -181,24 +175,7 @@ class SegmentRun:
         work = split_spans(self.num_frames, self.options.settings)
         return work[state.next_window - 1].kept.stop if state.next_window else 0
 
-    def _windows(
-        self, backbone: Backbone | None, clip: Clip, reference: Tensor | None, state: ScanState | None
-    ) -> Iterator[_Window]:
-        """Yield the windows by the method that was asked for."""
-        settings, progress = self.options.settings, self._progress
-        if backbone is None:
-            for window in segment_by_color(clip, settings, reference=reference, progress=progress):
-                yield _Window(window.frames, window.labels, None)
-        elif self.options.baseline == "frame":
-            for window in segment_each_frame(backbone, clip, settings, reference=reference, progress=progress):
-                yield _Window(window.frames, window.labels, None)
-        else:
-            for result in segment_windows(
-                backbone, clip, settings, reference=reference, state=state, progress=progress
-            ):
-                yield _Window(result.frames, result.labels, result.state)
-
-    def _segment(self, run: RunDescription, results: Iterator[_Window]) -> None:
+    def _segment(self, run: RunDescription, results: Iterator[WindowResult]) -> None:
         """Write each window as it is finished: labels first, then the state that counts them as finished."""
         try:
             self._write_windows(run, results)
@@ -206,7 +183,7 @@ class SegmentRun:
             self._write_record(run, finished=False)
             raise
 
-    def _write_windows(self, run: RunDescription, results: Iterator[_Window]) -> None:
+    def _write_windows(self, run: RunDescription, results: Iterator[WindowResult]) -> None:
         for window in results:
             maps = window.labels.maps
             self._folder.write_label_maps(window.frames.start, maps)

@@ -22,27 +22,51 @@ from ..method.coarse import CoarseScan
 from ..method.enlarging import enlarge_bilinear
 from ..method.features import extract_window_features
 from ..method.frames import FrameSource, check_frames, coarse_grid, fit_frames
-from ..method.pipeline import label_anchor
+from ..method.pipeline import ScanState, WindowResult, label_anchor, segment_windows
 from ..method.upsampling import upsample
 from ..method.windows import split_spans, split_windows
 from ..regions.labels import assign_clusters
-from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
+from ..types import Features, InputError, LabelMaps, Progress, Region, no_progress
+from .label_propagation import propagate_anchor
 
 COLOR_POSITION_WEIGHT = 0.5
 """Length of a frame's sides beside the range of a color channel, in the tokens of the color baseline (chosen)."""
-Baseline = Literal["color", "frame"]
 
 
-class BaselineResult(NamedTuple):
-    """What one window gives: its frame numbers and label maps."""
+Kind = Literal["method", "color", "frame", "propagation"]
+"""What segments a clip: the paper's method, or a baseline."""
 
-    frames: range
-    labels: LabelMaps
+
+class Start(NamedTuple):
+    """What a run starts from: labels ``(H,W)`` of the first frame; of the method alone, the state to go on from."""
+
+    reference: Tensor | None = None
+    state: ScanState | None = None
+
+
+def run_method(
+    kind: Kind,
+    backbone: Backbone | None,
+    source: FrameSource,
+    settings: Settings,
+    start: Start | None = None,
+    progress: Progress = no_progress,
+) -> Iterator[WindowResult]:
+    """Return the windows of a clip, one after the other, by the method or a baseline; color needs no model."""
+    reference, state = start or Start()
+    if kind == "color":
+        return segment_by_color(source, settings, reference=reference, progress=progress)
+    if backbone is None:
+        raise InputError("`model` must be a model, but got none, which only the baseline 'color' can do without.")
+    if kind == "method":
+        return segment_windows(backbone, source, settings, reference=reference, state=state, progress=progress)
+    segment = segment_each_frame if kind == "frame" else propagate_anchor
+    return segment(backbone, source, settings, reference=reference, progress=progress)
 
 
 def segment_by_color(
     source: FrameSource, settings: Settings, *, reference: Tensor | None = None, progress: Progress = no_progress
-) -> Iterator[BaselineResult]:
+) -> Iterator[WindowResult]:
     """Segment a clip by color and position alone: K-means, then the scene context, enlarged without a model.
 
     Windows, clusters and scene context are those of ``settings``; correspondences and modulation are not used.
@@ -67,9 +91,9 @@ def segment_by_color(
             anchor_labels = label_anchor(features, settings, reference)
             regions = anchor_labels.regions
             scan = CoarseScan(anchor_labels, settings.context, RefinementConfig(enabled=False))
-        labels = enlarge_bilinear(CoarseMaps(scan.step(features), regions), features.frame_size)
+        labels = enlarge_bilinear(LabelMaps(scan.step(features), regions, features.frame_size))
         progress("features", len(span), len(span))
-        yield BaselineResult(span, labels)
+        yield WindowResult(span, labels)
 
 
 def segment_each_frame(
@@ -79,7 +103,7 @@ def segment_each_frame(
     *,
     reference: Tensor | None = None,
     progress: Progress = no_progress,
-) -> Iterator[BaselineResult]:
+) -> Iterator[WindowResult]:
     """Segment every frame alone with diffusion features: K-means on its own tokens, no context, no correspondences.
 
     Clusters are numbered in the order in which they first occur in a frame, top to bottom and left to right, the only
@@ -115,8 +139,8 @@ def segment_each_frame(
         )
         if table is None:
             table, regions = _names(clusters[0], reference, settings)
-        coarse = CoarseMaps(table[clusters], regions)
-        yield BaselineResult(span.kept, upsample(backbone, features, coarse, settings, progress=progress))
+        coarse = LabelMaps(table[clusters], regions, features.frame_size)
+        yield WindowResult(span.kept, upsample(backbone, features, coarse, settings, progress=progress))
 
 
 def make_color_features(frames: Tensor, settings: Settings) -> Features:

@@ -19,10 +19,10 @@ from ..backbones.protocol import Backbone
 from ..config.settings import Settings
 from ..method.features import extract_window_features
 from ..method.frames import FrameSource
+from ..method.pipeline import WindowResult
 from ..method.windows import split_spans
 from ..regions.labels import list_regions
 from ..types import VOID, Grid, InputError, LabelMaps, Progress, no_progress
-from .baselines import BaselineResult
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def propagate_anchor(
     *,
     reference: Tensor | None,
     progress: Progress = no_progress,
-) -> Iterator[BaselineResult]:
+) -> Iterator[WindowResult]:
     """Propagate the labels of the first frame: each cell takes the softmax-weighted labels of its most similar cells.
 
     The sources of a frame are the first frame, with its true labels, and the recent frames, with their soft labels.
@@ -82,7 +82,7 @@ def propagate_anchor(
                 soft = memory.propagate(tokens)
                 memory.remember(tokens, soft)
             maps.append(labels[enlarge_shares(soft, features.grid, features.frame_size)].to(torch.uint8))
-        yield BaselineResult(span.kept, LabelMaps(torch.stack(maps), regions))
+        yield WindowResult(span.kept, LabelMaps(torch.stack(maps), regions))
 
 
 def reduce_labels(reference: Tensor, labels: Tensor, grid: Grid) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..config.parts import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, WindowConfig
 from ..config.settings import Settings
-from ..types import AnchorLabels, CoarseMaps, Features, InputError, Progress, list_labels, no_progress, require_shape
+from ..types import AnchorLabels, Features, InputError, LabelMaps, Progress, list_labels, no_progress, require_shape
 from .clustering import normalize_tokens
 from .context import SceneContext
 from .correspondence import refine
@@ -142,7 +142,7 @@ def start_context(features: Features, anchor_labels: AnchorLabels, config: Conte
 
 def segment_coarse(
     features: Features, anchor_labels: AnchorLabels, settings: Settings, *, progress: Progress = no_progress
-) -> CoarseMaps:
+) -> LabelMaps:
     """Label all frames on the coarse grid: predict a window, refine it, update the context, go on (paper 4.1-4.2).
 
     Windows run from the first frame on, wherever the anchor is: its tokens are the context of the first window.
@@ -167,7 +167,7 @@ def segment_coarse(
 
 def scan_clip(
     features: Features, scan: CoarseScan, window: WindowConfig, *, progress: Progress = no_progress
-) -> CoarseMaps:
+) -> LabelMaps:
     """Label all frames of a clip by a scan that has its scene context.
 
     Args:
@@ -187,4 +187,4 @@ def scan_clip(
     for frames in split_windows(num_frames, window):
         maps[frames.start : frames.stop] = scan.step(features.window(frames.start, frames.stop)).cpu()
         progress("coarse maps", frames.stop, num_frames)
-    return CoarseMaps(maps, scan.regions)
+    return LabelMaps(maps, scan.regions, features.frame_size)

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..config.parts import DifferenceConfig
-from ..types import CoarseMaps, list_labels, require_finite, require_shape
+from ..types import LabelMaps, list_labels, require_finite, require_shape
 from .enlarging import enlarge_nearest
 from .filters import blur_maps, enlarge_masks, filter_maps, normalize_maps
 from .published import score_eight_bit
@@ -79,7 +79,7 @@ def compute_difference_map(plus: Tensor, minus: Tensor) -> Tensor:
     return difference.square().sum(-1).sqrt()
 
 
-def make_initial_maps(coarse: CoarseMaps, frame_size: tuple[int, int], config: DifferenceConfig) -> Tensor:
+def make_initial_maps(coarse: LabelMaps, frame_size: tuple[int, int], config: DifferenceConfig) -> Tensor:
     """Return the labels ``(T,*frame_size)`` uint8, on the CPU, of pixels that answer to no modulation at all.
 
     The label of the coarse cell they lie in, so that a frame of one label is that label. Reference code (``8bit``): the

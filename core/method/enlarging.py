@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..config.parts import EnlargingConfig
-from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, list_labels, no_progress, require_shape
+from ..types import Features, InputError, LabelMaps, Progress, list_labels, no_progress, require_shape
 
 LABELS_AT_A_TIME = 4
 """Labels filtered in one call: bounds the memory."""
@@ -54,7 +54,7 @@ def _filter_masks(masks: Tensor, guide: Tensor, frame_size: tuple[int, int], con
 
 
 def enlarge_maps(
-    coarse: CoarseMaps, features: Features, config: EnlargingConfig, progress: Progress = no_progress
+    coarse: LabelMaps, features: Features, config: EnlargingConfig, progress: Progress = no_progress
 ) -> LabelMaps:
     """Return coarse maps enlarged without the model.
 
@@ -68,7 +68,7 @@ def enlarge_maps(
         InputError: the guided filter is asked for and the features came without pictures.
     """
     if config.method == "bilinear":
-        return enlarge_bilinear(coarse, features.frame_size, progress)
+        return enlarge_bilinear(coarse, progress)
     if features.pictures is None:
         raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
     maps = []
@@ -78,18 +78,18 @@ def enlarge_maps(
     return LabelMaps(torch.stack(maps), coarse.regions)
 
 
-def enlarge_bilinear(coarse: CoarseMaps, frame_size: tuple[int, int], progress: Progress = no_progress) -> LabelMaps:
+def enlarge_bilinear(coarse: LabelMaps, progress: Progress = no_progress) -> LabelMaps:
     """Enlarge coarse maps: bilinear per label, the largest wins, ties to the smallest label.
 
     ``progress`` is called with stage ``upsampling`` in frames.
     """
     maps = []
     for frame in coarse.maps.cpu():
-        best = torch.zeros(frame_size)
-        chosen = torch.zeros(frame_size, dtype=torch.uint8)
+        best = torch.zeros(coarse.frame_size)
+        chosen = torch.zeros(coarse.frame_size, dtype=torch.uint8)
         for label in list_labels(coarse.regions):
             mask = (frame == label).float()[None, None]
-            score = F.interpolate(mask, frame_size, mode="bilinear", align_corners=False)[0, 0]
+            score = F.interpolate(mask, coarse.frame_size, mode="bilinear", align_corners=False)[0, 0]
             chosen[score > best] = label
             best = torch.maximum(best, score)
         maps.append(chosen)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import Backbone, Denoiser, VideoBackbone
+from ..backbones.protocol import Backbone, Denoiser
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS
 from ..config.settings import Settings
 from ..progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
@@ -57,15 +57,14 @@ def measure_costs(
     height, width = fit_size(frame_size, settings.frame)
     picture = torch.full((1, height, width, 3), 0.5)
     latents = backbone.encode(picture)
-    condition = 0.0
-    if isinstance(backbone, VideoBackbone):
-        blank, config = torch.zeros(3, height, width), settings.video
-        window = backbone.conditioned(backbone.condition(picture[0], blank, config), config)
-        length = min(config.frames, num_frames or config.frames)
-        predict = _window_call(window, latents.expand(length, -1, -1, -1), settings)
-        condition = _once(lambda: float(backbone.condition(picture[0], blank, config).image.sum()))
-    else:
-        predict = _call(backbone, latents, settings)
+    blank = torch.zeros(3, height, width)
+    conditioning = backbone.condition(picture[0], blank, settings.video)
+    unit = backbone.conditioned(conditioning, settings.video)
+    condition, length = 0.0, 1
+    if conditioning is not None:
+        length = min(settings.video.frames, num_frames or settings.video.frames)
+        condition = _once(lambda: backbone.condition(picture[0], blank, settings.video))
+    predict = _window_call(unit, latents.expand(length, -1, -1, -1), settings)
     encode = _once(lambda: float(backbone.encode(picture).sum()))
     modulated = settings.modulation.enabled
     decode = _second(lambda: float(backbone.decode(latents).sum())) if modulated else 0.0
@@ -190,13 +189,13 @@ def announce(
     progress.announce(seconds, work)
 
 
-def _second(call: Callable[[], float]) -> float:
+def _second(call: Callable[[], object]) -> float:
     """Return the seconds of a second call, whose result must have arrived on the host."""
     call()
     return _once(call)
 
 
-def _once(call: Callable[[], float]) -> float:
+def _once(call: Callable[[], object]) -> float:
     """Return the seconds of a call."""
     start = time.perf_counter()
     call()

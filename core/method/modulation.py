@@ -1,126 +1,149 @@
-"""Masked modulation: sampling repeated with an offset inside some cells (paper 4.3, Eq. 2 and 5)."""
+"""Masked modulation: sampling repeated with an offset inside some cells (paper 4.3, Eq. 2 and 5).
+
+Steps are the outer loop and jobs the inner one: only one step's queries and keys are held at a time, and of each job
+and sign only its latents. What a model sees together is a unit: a frame, or a video model's window. Units are
+independent, so that a call may hold any of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import REPLAYED_TOGETHER, Denoiser
-from ..config.parts import ModulationConfig
+from ..backbones.protocol import Denoiser
 from ..config.settings import Settings
-from ..types import CoarseMaps, InputError, require_shape
-from .modulation_jobs import ModulationJob, plan_jobs
-from .sampling import PlainPass, PlainStep, euler_step, list_modulated_levels, sample_before_modulation, take_plain_step
+from ..types import InputError, require_shape
+from .modulation_jobs import ModulationJob
+from .sampling import EulerStep, list_modulated_levels, sample_euler, step_euler
 
 Blending = Literal["all", "first", "none"]
 CELL_LATENTS = 2
 """Latents along the side of a coarse cell."""
 
 
-class ModulatedPairs(NamedTuple):
-    """Outcome of some jobs: clean latents ``plus`` and ``minus``, ``(B,4,H/8,W/8)`` float32, one of each per job."""
+class UnitJob(NamedTuple):
+    """A job, and the number of the first frame of its unit among those that are sampled together."""
 
-    jobs: tuple[ModulationJob, ...]
+    start: int
+    job: ModulationJob
+
+
+class Noised(NamedTuple):
+    """Where sampling starts: ``(T,4,H/8,W/8)`` float32 with noise of the start step, and ``(S+1,)`` noise levels."""
+
+    latents: Tensor
+    sigmas: Tensor
+
+
+class Batching(NamedTuple):
+    """Units of a UNet call, at least 1, and elements of a unit that share a call whatever that is."""
+
+    size: int
+    together: int = 1
+
+
+class ModulatedPair(NamedTuple):
+    """Outcome of a job: clean latents ``(F,4,H/8,W/8)`` float32 of its frames, modulated up and down."""
+
     plus: Tensor
     minus: Tensor
 
 
+class _Call(NamedTuple):
+    """Elements of one UNet call: how often each frame comes, which cells are modulated, and how strongly."""
+
+    frames: Tensor  # (B,)
+    masks: Tensor  # (B,h,w)
+    offset: Tensor  # (B,h,w)
+
+
 def modulate(
-    denoiser: Denoiser, plain: PlainPass, coarse: CoarseMaps, settings: Settings, batch_size: int
-) -> Iterator[ModulatedPairs]:
-    """Modulate every region of every frame with both signs (paper 4.3).
+    denoiser: Denoiser,
+    start: Noised,
+    jobs: Sequence[UnitJob],
+    settings: Settings,
+    batching: Batching,
+    advance: Callable[[int], None] = lambda _done: None,
+) -> list[ModulatedPair]:
+    """Sample without modulation, and for each job with both signs, step by step (paper 4.3).
 
-    The jobs are those of `list_jobs`, in its order. On a CPU their results do not depend on ``batch_size``,
-    elsewhere not beyond float rounding.
-
-    Args:
-        denoiser: the model.
-        plain: unmodulated steps of ``F`` frames.
-        coarse: maps ``(F,h,w)`` of the same frames.
-        settings: modulation settings, and the precision of differences.
-        batch_size: latents of one UNet call, at least 1; two jobs of a frame share a call even so.
-
-    Yields:
-        One compute batch at a time.
-
-    Raises:
-        InputError: the maps do not fit the latents, or ``batch_size`` is below 1.
+    On a CPU the results do not depend on the size of a batch, elsewhere not beyond float rounding. Jobs of a unit lie
+    next to each other; ``advance`` is called with the number of jobs, each sign by itself, that took another step.
     """
-    if batch_size < 1:
-        raise InputError(f"`batch_size` must be at least 1, but got {batch_size}. Pass 1 to use the least memory.")
-    frames, _, height, width = plain.start.shape
-    require_shape("coarse.maps", coarse.maps, "F h w", F=frames, h=height // CELL_LATENTS, w=width // CELL_LATENTS)
-    jobs = list_jobs(coarse, settings)
-    replays = _Replays(denoiser, plain, settings.modulation)
-    for batch in _batches(jobs, batch_size // 2):
-        yield replays.pairs(batch)
+    if batching.size < 1:
+        raise InputError(f"`size` must be at least 1, but got {batching.size}. Pass 1 to use the least memory.")
+    latents, sigmas = start
+    count = len(jobs[0].job.mask)
+    cells = {axis: CELL_LATENTS * side for axis, side in zip("HW", jobs[0].job.mask.shape[1:], strict=True)}
+    require_shape("latents", latents, "T 4 H W", **cells)
+    require_shape("sigmas", sigmas, "S", S=settings.sampling.num_steps + 1)
+    for step in sample_euler(denoiser, latents, sigmas[settings.start_step : settings.modulation.step + 1].tolist()):
+        latents = step.latents
+    calls = [_join(elements, settings) for elements in _split_calls(jobs, batching)]
+    states = [latents[call.frames.to(latents.device)] for call in calls]
+    levels = list_modulated_levels(sigmas, settings)
+    for step in sample_euler(denoiser, latents, levels, settings.modulation):
+        for number, call in enumerate(calls):
+            states[number] = _replay(denoiser, states[number], step, call, settings)
+            advance(len(call.frames) // count)
+        del step  # with its queries and keys, before the next one is made
+    sampled = torch.split(torch.cat(states), count)
+    return [ModulatedPair(*sampled[first : first + 2]) for first in range(0, len(sampled), 2)]
 
 
-def _batches(jobs: Sequence[ModulationJob], count: int) -> Iterator[list[ModulationJob]]:
-    """Yield jobs in batches of up to ``count``, or of one group: as many of one frame as a CPU repeats in a call.
-
-    Groups start anew with each frame and are never split, whatever the size of a batch.
-    """
-    batch: list[ModulationJob] = []
-    for _, same in groupby(jobs, attrgetter("frame")):
-        frame_jobs = list(same)
-        for first in range(0, len(frame_jobs), REPLAYED_TOGETHER // 2):
-            group = frame_jobs[first : first + REPLAYED_TOGETHER // 2]
-            if batch and len(batch) + len(group) > count:
-                yield batch
-                batch = []
-            batch += group
-    if batch:
-        yield batch
+def _split_calls(jobs: Sequence[UnitJob], batching: Batching) -> Iterator[list[tuple[UnitJob, float]]]:
+    """Yield elements, a job and a sign each, in calls of up to a batch; a group of a unit is never split."""
+    size, together = batching
+    call: list[tuple[UnitJob, float]] = []
+    for _, same in groupby(jobs, lambda job: job.start):
+        elements = [(job, sign) for job in same for sign in (1.0, -1.0)]
+        for first in range(0, len(elements), together):
+            group = elements[first : first + together]
+            if call and len(call) + len(group) > size:
+                yield call
+                call = []
+            call += group
+    if call:
+        yield call
 
 
-def list_jobs(coarse: CoarseMaps, settings: Settings) -> tuple[ModulationJob, ...]:
-    """Return what is modulated.
+def _join(elements: Sequence[tuple[UnitJob, float]], settings: Settings) -> _Call:
+    """Return elements as one call."""
+    count = len(elements[0][0].job.mask)
+    frames = torch.cat([torch.arange(job.start, job.start + count) for job, _ in elements])
+    masks = torch.cat([job.job.mask for job, _ in elements])
+    signs = torch.tensor([sign for _, sign in elements]).repeat_interleave(count)
+    return _Call(frames, masks, make_offsets(masks, signs, settings.modulation.factor))
 
-    With exact differences a frame of one single label is that label everywhere. With 8-bit differences pixels whose
-    difference was truncated to zero get the lowest label of all, so its differences are needed.
 
-    Args:
-        coarse: maps ``(F,h,w)`` int64.
-        settings: modulation settings, and the precision of differences.
-    """
-    return plan_jobs(coarse, settings.modulation, keep_uniform=settings.difference.precision == "8bit")
+def _replay(denoiser: Denoiser, latents: Tensor, step: EulerStep, call: _Call, settings: Settings) -> Tensor:
+    """Return latents ``(B,4,H/8,W/8)`` after a repeated step, modulated only in the first, plain outside the masks."""
+    if step.cache is None:
+        raise RuntimeError("a denoiser returned no cache although `keep` was given")
+    device = step.latents.device
+    frames, masks = call.frames.to(device), call.masks.to(device)
+    offset = call.offset.to(device) if step.number == 0 else None
+    x = latents.to(device)
+    x = step_euler(x, denoiser.replay(x, step.sigma, step.cache, frames, offset), step.sigma, step.next_sigma)
+    blends = blends_after(step.number, settings.modulation.blending)
+    return blend_latents(x, step.latents[frames], masks) if blends else x
 
 
 def make_offsets(masks: Tensor, signs: Tensor, factor: float) -> Tensor:
-    """Return what Eq. 2 adds to the modulated attention's output: ``sign * factor`` inside the masks, zero outside.
+    """Return what Eq. 2 adds to the modulated attention's output, ``(B,h,w)``: ``sign * factor`` inside the masks.
 
     >>> make_offsets(torch.tensor([[[True, False]]]), torch.tensor([-1.0]), 50.0).tolist()
     [[[-50.0, 0.0]]]
-
-    Args:
-        masks: ``(B,h,w)`` boolean.
-        signs: ``(B,)`` float32, 1 or -1.
-        factor: modulation factor, lambda.
-
-    Returns:
-        ``(B,h,w)`` float32.
     """
     return torch.where(masks, (factor * signs)[:, None, None], 0.0)
 
 
 def blend_latents(modulated: Tensor, plain: Tensor, masks: Tensor) -> Tensor:
-    """Keep modulated latents inside the masks and put plain ones outside (paper Eq. 5).
-
-    Args:
-        modulated: ``(B,4,H/8,W/8)``.
-        plain: ``(B,4,H/8,W/8)``, latents of the unmodulated pass after the same step.
-        masks: ``(B,h,w)`` boolean; each cell covers two by two latents.
-
-    Raises:
-        InputError: shapes do not fit.
-    """
+    """Keep modulated latents ``(B,4,H/8,W/8)`` inside the masks ``(B,h,w)``, plain ones outside (paper Eq. 5)."""
     sizes = require_shape("masks", masks, "B h w")
     shape = {"B": sizes["B"], "H": CELL_LATENTS * sizes["h"], "W": CELL_LATENTS * sizes["w"]}
     require_shape("modulated", modulated, "B 4 H W", **shape)
@@ -135,114 +158,3 @@ def blends_after(index: int, blending: Blending) -> bool:
     Paper: after every step. Reference code: after the first two only (``first``).
     """
     return blending == "all" or (blending == "first" and index < 2)
-
-
-@dataclass(frozen=True)
-class _Replays:
-    """Repetitions of a plain pass over ``F`` frames."""
-
-    denoiser: Denoiser
-    plain: PlainPass
-    config: ModulationConfig
-
-    def pairs(self, jobs: Sequence[ModulationJob]) -> ModulatedPairs:
-        """Do the jobs with both signs, plus and minus of a job next to each other."""
-        device = self.plain.start.device
-        frames = torch.tensor([job.frame for job in jobs], device=device).repeat_interleave(2)
-        masks = torch.stack([job.mask for job in jobs]).to(device).repeat_interleave(2, dim=0)
-        signs = torch.tensor([1.0, -1.0], device=device).repeat(len(jobs))
-        sampled = self._sampled(frames, masks, signs)
-        return ModulatedPairs(tuple(jobs), sampled[::2], sampled[1::2])
-
-    def _sampled(self, frames: Tensor, masks: Tensor, signs: Tensor) -> Tensor:
-        """Return clean latents ``(B,4,H/8,W/8)``, modulated in the first step alone, for elements ``(B,)``."""
-        offset: Tensor | None = make_offsets(masks, signs, self.config.factor)
-        latents = self.plain.start[frames]
-        for index, step in enumerate(self.plain.steps):
-            denoised = self.denoiser.replay(latents, step.sigma, step.cache, frames, offset)
-            latents = euler_step(latents, denoised, step.sigma, step.next_sigma)
-            if blends_after(index, self.config.blending):
-                latents = blend_latents(latents, step.latents[frames], masks)
-            offset = None
-        return latents
-
-
-SIGNS = (1.0, -1.0)
-
-
-class ModulatedWindow(NamedTuple):
-    """Clean latents ``(T,4,H/8,W/8)`` of a window, modulated up and down in the region of ``label``."""
-
-    label: int
-    plus: Tensor
-    minus: Tensor
-
-
-def modulate_window(
-    denoiser: Denoiser,
-    latents: Tensor,
-    sigmas: Tensor,
-    masks: dict[int, Tensor],
-    settings: Settings,
-    advance: Callable[[], None],
-) -> list[ModulatedWindow]:
-    """Sample a window without modulation, and with it for each region and both signs, step by step.
-
-    Args:
-        denoiser: the model, conditioned on the window.
-        latents: ``(T,4,H/8,W/8)`` float32, with noise of ``sigmas[settings.start_step]`` added.
-        sigmas: ``(S+1,)`` noise levels, falling to zero.
-        masks: ``(T,h,w)`` boolean by label, the cells to modulate.
-        settings: sampling and modulation settings.
-        advance: called after each step of each region, with both signs.
-
-    Returns:
-        One result for each of ``masks``, in their order, on the CPU.
-
-    Raises:
-        InputError: shapes do not fit.
-    """
-    config = settings.modulation
-    latents = sample_before_modulation(denoiser, latents, sigmas, settings)
-    states = {(label, sign): latents.cpu() for label in masks for sign in SIGNS}
-
-    def repeat(index: int, step: PlainStep) -> Tensor:
-        for label, mask in masks.items():
-            for sign in SIGNS:
-                offset = make_offsets(mask, torch.full((len(mask),), sign), config.factor) if index == 0 else None
-                inside = mask if blends_after(index, config.blending) else None
-                states[label, sign] = _repeated(denoiser, states[label, sign], step, offset, inside)
-            advance()
-        return step.latents
-
-    for index, levels in enumerate(
-        list_modulated_levels(sigmas, settings)
-    ):  # `repeat` alone holds a step, one at a time
-        latents = repeat(index, take_plain_step(denoiser, latents, levels, config))
-    return [ModulatedWindow(label, states[label, 1.0], states[label, -1.0]) for label in masks]
-
-
-def _repeated(
-    denoiser: Denoiser, latents: Tensor, step: PlainStep, offset: Tensor | None, inside: Tensor | None
-) -> Tensor:
-    """Return latents ``(T,4,H/8,W/8)`` on the CPU after a repeated step; plain ones outside the mask ``inside``."""
-    x = latents.to(step.latents.device)
-    denoised = denoiser.replay(x, step.sigma, step.cache, torch.arange(len(x)), offset)
-    x = euler_step(x, denoised, step.sigma, step.next_sigma)
-    return (x if inside is None else blend_latents(x, step.latents, inside.to(x.device))).cpu()
-
-
-def mask_regions(maps: Tensor, labels: Sequence[int], num_finished: int) -> dict[int, Tensor]:
-    """Return the masks ``(T,h,w)`` of regions in a window whose first frames are finished already: no cells there.
-
-    >>> mask_regions(torch.tensor([[[3, 5]]]), (5,), 1)[5].tolist()
-    [[[False, False]], [[False, True]]]
-
-    Args:
-        maps: ``(F,h,w)`` int64 labels of the frames that are not finished.
-        labels: regions to modulate.
-        num_finished: frames before them in the window.
-    """
-    require_shape("maps", maps, "F h w")
-    finished = torch.zeros((num_finished, *maps.shape[1:]), dtype=torch.bool)
-    return {label: torch.cat([finished, (maps == label).cpu()]) for label in labels}

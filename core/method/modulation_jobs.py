@@ -9,58 +9,62 @@ import torch
 from scipy import ndimage  # a dependency of scikit-learn
 from torch import Tensor
 
-from ..config.parts import SHARED_PASS_MARGIN, ModulationConfig
-from ..types import CoarseMaps, require_shape
+from ..config.parts import SHARED_PASS_MARGIN
+from ..config.settings import Settings
+from ..types import require_shape
 
 _NEAR = np.ones((2 * SHARED_PASS_MARGIN + 1,) * 2, dtype=bool)
 
 
 class ModulationJob(NamedTuple):
-    """Cells of a frame that are modulated together, with both signs.
+    """Cells that are modulated together, with both signs, in frames that the model sees together.
 
     Attributes:
-        frame: index of the frame.
-        mask: ``(h,w)`` boolean, the cells.
-        owner: ``(h,w)`` int64, the label that a response in a cell speaks for: that of the nearest modulated cell.
+        mask: ``(F,h,w)`` boolean, the cells.
+        owner: ``(F,h,w)`` int64, the label that a response in a cell speaks for: that of the nearest modulated cell.
+        scored: which of the frames need their differences.
     """
 
-    frame: int
     mask: Tensor
     owner: Tensor
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """Return the labels it speaks for, rising."""
-        return tuple(torch.unique(self.owner).tolist())
+    scored: tuple[int, ...]
 
 
-def plan_jobs(coarse: CoarseMaps, config: ModulationConfig, *, keep_uniform: bool) -> tuple[ModulationJob, ...]:
-    """Return the jobs of all frames in order.
+def plan_jobs(maps: Tensor, settings: Settings, num_finished: int = 0) -> tuple[ModulationJob, ...]:
+    """Return the jobs of one unit, whose first frames may be finished already: in those no cell is modulated.
 
-    A label that a frame lacks has none: modulation with an empty mask changes nothing, so the difference is zero.
+    A frame of one single label is that label everywhere; with 8-bit differences its differences are needed even so,
+    since pixels whose difference was truncated to zero get the lowest label of all. A label that a frame lacks changes
+    nothing in it with latent blending after all steps; with less blending it can, through a video model's temporal
+    layers.
 
-    >>> coarse = CoarseMaps(torch.tensor([[[3, 5]], [[5, 5]]]), ())
-    >>> [(job.frame, job.labels) for job in plan_jobs(coarse, ModulationConfig(), keep_uniform=False)]
-    [(0, (3,)), (0, (5,))]
+    >>> [job.scored for job in plan_jobs(torch.tensor([[[3, 5]], [[5, 5]]]), Settings())]
+    [(0,), (0,)]
 
     Args:
-        coarse: maps ``(F,h,w)`` int64.
-        config: whether regions share passes.
-        keep_uniform: whether to keep frames that hold one label only.
+        maps: ``(K,h,w)`` int64 labels of the frames that are not finished.
+        settings: modulation settings, and the precision of differences.
+        num_finished: frames before them in the unit.
     """
-    require_shape("coarse.maps", coarse.maps, "F h w")
-    jobs: list[ModulationJob] = []
-    for frame, cells in enumerate(coarse.maps.cpu()):
-        labels = torch.unique(cells).tolist()
-        if len(labels) == 1 and not keep_uniform:
-            continue
-        alone = [ModulationJob(frame, cells == label, torch.full_like(cells, label)) for label in labels]
-        shared = _share_passes(frame, cells) if config.shared else alone
-        jobs += shared if len(shared) < len(alone) else alone
-    return tuple(jobs)
+    require_shape("maps", maps, "K h w")
+    maps = maps.cpu()
+    found = [set(torch.unique(cells).tolist()) for cells in maps]
+    keeps_uniform = settings.difference.precision == "8bit"
+    reaches_others = settings.modulation.blending != "all"
+    counted = [frame for frame, labels in enumerate(found) if len(labels) > 1 or keeps_uniform]
+    finished = torch.zeros((num_finished, *maps.shape[1:]), dtype=torch.bool)
+    alone = []
+    for label in sorted({label for frame in counted for label in found[frame]}):
+        mask = torch.cat([finished, maps == label])
+        scored = tuple(num_finished + frame for frame in counted if reaches_others or label in found[frame])
+        alone.append(ModulationJob(mask, torch.full(mask.shape, label), scored))
+    if settings.modulation.shared and counted:
+        shared = _share_passes(maps[0])  # of an image model, whose unit is one frame
+        alone = shared if len(shared) < len(alone) else alone
+    return tuple(alone)
 
 
-def _share_passes(frame: int, cells: Tensor) -> list[ModulationJob]:
+def _share_passes(cells: Tensor) -> list[ModulationJob]:
     """Color the connected parts of all regions greedily, the largest first: parts of one color lie apart.
 
     Ours; the paper modulates each region by itself.
@@ -73,7 +77,7 @@ def _share_passes(frame: int, cells: Tensor) -> list[ModulationJob]:
             masks.append(part)
         else:
             free |= part
-    return [ModulationJob(frame, torch.from_numpy(mask), _find_nearest_label(cells, mask)) for mask in masks]
+    return [ModulationJob(torch.from_numpy(m)[None], _find_nearest_label(cells, m)[None], (0,)) for m in masks]
 
 
 def _find_parts(cells: np.ndarray) -> list[np.ndarray]:

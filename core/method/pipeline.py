@@ -20,7 +20,7 @@ from ..backbones.protocol import Backbone
 from ..config.parts import ContextConfig
 from ..config.settings import Settings
 from ..regions.labels import name_clusters_by_reference
-from ..types import VOID, AnchorLabels, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
+from ..types import VOID, AnchorLabels, Features, InputError, LabelMaps, Progress, Region, no_progress
 from .clustering import cluster_anchor, name_clusters_by_number
 from .coarse import CoarseScan, SceneChanges
 from .context import SceneContext
@@ -31,12 +31,19 @@ from .windows import require_kind, split_context_windows, split_spans
 
 
 class WindowResult(NamedTuple):
-    """What one window gives: its frame numbers, label maps, coarse maps, and the state after it."""
+    """What one window gives, by whichever method.
+
+    Attributes:
+        frames: numbers of its frames in the clip.
+        labels: their label maps, in full resolution.
+        coarse: the same on the coarse grid, where the method has one.
+        state: the scan after the window, where a run can go on from it.
+    """
 
     frames: range
     labels: LabelMaps
-    coarse: CoarseMaps
-    state: ScanState
+    coarse: LabelMaps | None = None
+    state: ScanState | None = None
 
 
 def label_anchor(
@@ -106,7 +113,7 @@ def segment_windows(
         scan = CoarseScan(anchor_labels, settings.context, settings.refinement, context, SceneChanges.of(settings))
         maps = [scan.step(features.window(part.start, part.stop)) for part in split_context_windows(span, settings)]
         anchor_labels = anchor_labels._replace(regions=scan.regions)
-        coarse = CoarseMaps(torch.cat(maps), anchor_labels.regions)
+        coarse = LabelMaps(torch.cat(maps), anchor_labels.regions, features.frame_size)
         labels = upsample(backbone, features, coarse, settings, progress=progress)
         context = scan.context
         if context is None:

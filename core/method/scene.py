@@ -17,7 +17,6 @@ from ..config.parts import ContextConfig, RefinementConfig, WindowConfig
 from ..regions.labels import reduce_reference, spread_indices
 from ..types import (
     AnchorLabels,
-    CoarseMaps,
     Features,
     InputError,
     LabelMaps,
@@ -138,7 +137,7 @@ def label_by_scene(
     refinement: RefinementConfig,
     *,
     progress: Progress = no_progress,
-) -> CoarseMaps:
+) -> LabelMaps:
     """Label a clip by a scene, window by window: each cell takes the label of its nearest known cells (paper 4.1-4.2).
 
     The scene stays in the scene context; the previous window is added to it.

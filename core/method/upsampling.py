@@ -2,207 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import KEPT_STEPS, Backbone, Denoiser, VideoBackbone
-from ..backbones.schedule import make_edm_sigmas, make_sigmas
+from ..backbones.protocol import REPLAYED_TOGETHER, Backbone, Denoiser
 from ..config.settings import Settings
-from ..types import CoarseMaps, Features, LabelMaps, Progress, VideoWindow, no_progress, require_shape
+from ..types import Features, LabelMaps, Progress, SeenWindow, no_progress, require_shape
 from .differences import RunningArgmax, make_initial_maps, score_labels
 from .enlarging import enlarge_maps, enlarge_nearest
-from .features import require_conditioned
-from .modulation import ModulatedPairs, ModulatedWindow, list_jobs, mask_regions, modulate, modulate_window
-from .sampling import add_noise, list_modulated_levels, sample_plain
-
-Advance = Callable[[str, int], None]
-"""Called as ``advance(stage, done)`` with the number of modulation jobs just done."""
+from .features import require_same_kind
+from .modulation import Batching, ModulatedPair, Noised, UnitJob, modulate
+from .modulation_jobs import plan_jobs
+from .sampling import add_noise, list_modulated_levels, list_sigmas
 
 
 def upsample(
     backbone: Backbone,
     features: Features,
-    coarse: CoarseMaps,
+    coarse: LabelMaps,
     settings: Settings,
     *,
     progress: Progress = no_progress,
 ) -> LabelMaps:
     """Return label maps in the size of the input frames (paper 4.3, Eq. 2, 5, 6).
 
-    Frames are processed in chunks; the result does not depend on them. A label absent from a frame's coarse map has
-    an empty difference map there and is skipped, which changes nothing.
+    Units (frames, or a video model's windows) are processed in chunks; the result does not depend on them. In a window
+    that is shifted back, frames that are finished take part as they are: no region is modulated in them. A label absent
+    from a frame's coarse map has an empty difference map there and is skipped, which changes nothing.
 
     Args:
         backbone: the diffusion model.
         features: of the same frames as ``coarse``; their latents and noise are denoised again.
-        coarse: labels on the coarse grid.
+        coarse: labels on the coarse grid, of the frames that are not finished.
         settings: modulation and difference settings; with modulation off, those of `enlarge_maps`.
-        progress: called with stages ``modulation`` and ``decoding`` in modulation jobs, or ``upsampling`` in frames.
+        progress: called with stages ``modulation`` in steps and ``decoding`` in frames of jobs, or ``upsampling`` in
+            frames.
     """
     require_shape("coarse.maps", coarse.maps, "T h w", T=features.num_kept, h=features.grid.h, w=features.grid.w)
     if not settings.modulation.enabled:
         return enlarge_maps(coarse, features.kept(), settings.enlarging, progress)
-    require_conditioned(features, is_video=isinstance(backbone, VideoBackbone))
-    if isinstance(backbone, VideoBackbone):
-        return upsample_video(backbone, features, coarse, settings, progress)
-    batch = backbone.batch_size(tuple(features.latents.shape[1:]))
-    sigmas = make_sigmas(backbone.training_sigmas, settings.sampling.num_steps)
-    num_kept = len(list_modulated_levels(sigmas, settings))
-    length = batch if num_kept <= KEPT_STEPS else max(1, batch * KEPT_STEPS // num_kept)
-    total = len(list_jobs(coarse, settings))
-    counts = {"modulation": 0, "decoding": 0}
+    require_same_kind(features, settings)
+    batch, units = backbone.batch_size(tuple(features.latents.shape[1:])), features.units
+    chunks, first = [], 0
+    for start in range(0, len(units), batch):
+        chunk = _Chunk(backbone, features, units[start : start + batch], settings, batch)
+        count = chunk.num_kept
+        chunk.plan(coarse, first)
+        chunks.append(chunk)
+        first += count
+    report = _Report(progress, {stage: sum(chunk.work[stage] for chunk in chunks) for stage in _Chunk.STAGES})
+    return LabelMaps(torch.cat([chunk.label_maps(report) for chunk in chunks]), coarse.regions, coarse.frame_size)
 
-    def advance(stage: str, done: int) -> None:
-        counts[stage] += done
-        progress(stage, counts[stage], total)
 
-    parts = []
-    for start in range(0, features.num_frames, length):
-        part = coarse._replace(maps=coarse.maps[start : start + length])
-        chunk = _Chunk(backbone, features.window(start, start + length), part, settings, batch)
-        parts.append(chunk.label_maps(advance))
-    return LabelMaps(torch.cat(parts), coarse.regions)
+@dataclass
+class _Report:
+    """Progress of all chunks together."""
+
+    progress: Progress
+    totals: dict[str, int]
+    done: Counter[str] = field(default_factory=Counter)
+
+    def advance(self, stage: str, count: int) -> None:
+        """Report that ``count`` more units of ``stage`` are done."""
+        self.done[stage] += count
+        self.progress(stage, self.done[stage], self.totals[stage])
 
 
 class _Chunk:
-    """Some frames that are modulated together."""
+    """Units that are modulated together."""
+
+    STAGES = ("modulation", "decoding")
 
     def __init__(
-        self, backbone: Backbone, features: Features, coarse: CoarseMaps, settings: Settings, batch: int
+        self, backbone: Backbone, features: Features, units: Sequence[SeenWindow], settings: Settings, batch: int
     ) -> None:
-        self.backbone, self.features, self.coarse = backbone, features, coarse
-        self.settings, self.batch = settings, batch
+        self.settings, self.units, self.batch = settings, units, batch
+        self.backbone = backbone.conditioned(units[0].conditioning, settings.video)
+        self.start = units[0].start
+        frames = slice(units[0].start, units[-1].stop)
+        self.latents, self.noise = features.latents[frames], features.noise[frames]
+        self.num_kept = sum(unit.stop - unit.first_kept for unit in units)
+        self.sigmas = list_sigmas(backbone, settings)
 
-    def label_maps(self, advance: Advance) -> Tensor:
-        """Return ``(T,H,W)`` uint8."""
-        difference, size = self.settings.difference, self.features.frame_size
+    def plan(self, coarse: LabelMaps, first: int) -> None:
+        """Plan the jobs for the coarse maps from number ``first`` on."""
+        self.coarse = LabelMaps(coarse.maps[first : first + self.num_kept], coarse.regions, coarse.frame_size)
+        self.jobs: list[UnitJob] = []
+        self.kept: list[int] = []  # by job: number among the kept frames of the first frame of its unit
+        offset = 0
+        for unit in self.units:
+            finished, count = unit.first_kept - unit.start, unit.stop - unit.first_kept
+            jobs = plan_jobs(self.coarse.maps[offset : offset + count], self.settings, finished)
+            self.jobs += [UnitJob(unit.start - self.start, job) for job in jobs]
+            self.kept += [offset - finished] * len(jobs)
+            offset += count
+        steps = len(list_modulated_levels(self.sigmas, self.settings)) - 1
+        scored = sum(len(job.job.scored) for job in self.jobs)
+        self.work = {"modulation": 2 * steps * len(self.jobs), "decoding": scored}
+
+    def label_maps(self, report: _Report) -> Tensor:
+        """Return ``(T,H,W)`` uint8 of the frames that are kept; decoding waits until the UNet is no longer needed."""
+        difference, size = self.settings.difference, self.coarse.frame_size
         best = RunningArgmax(make_initial_maps(self.coarse, size, difference))
-        for pairs in self._modulated(advance):
-            for index, job in enumerate(pairs.jobs):
-                plus, minus = self.backbone.decode(torch.stack([pairs.plus[index], pairs.minus[index]]))
-                scores = score_labels(plus[None], minus[None], job.mask[None], size, difference, owners=job.owner[None])
-                best.update(job.frame, enlarge_nearest(job.owner, size), scores[0].cpu())
-                advance("decoding", 1)
+        pairs = self._modulate(report) if self.jobs else []
+        for (_, job), kept, pair in zip(self.jobs, self.kept, pairs, strict=True):
+            for frame in job.scored:
+                plus, minus = self.backbone.decode(torch.stack([pair.plus[frame], pair.minus[frame]]))
+                owner = job.owner[frame]
+                scores = score_labels(
+                    plus[None], minus[None], job.mask[frame][None], size, difference, owners=owner[None]
+                )
+                best.update(kept + frame, enlarge_nearest(owner, size), scores[0].cpu())
+                report.advance("decoding", 1)
         return best.maps
 
-    def _modulated(self, advance: Advance) -> list[ModulatedPairs]:
-        """Run all modulated passes; decoding waits until the UNet is no longer needed."""
-        if not list_jobs(self.coarse, self.settings):
-            return []
-        sampling, latents = self.settings.sampling, self.features.latents
-        sigmas = make_sigmas(self.backbone.training_sigmas, sampling.num_steps)
-        noised = add_noise(latents, self.features.noise, float(sigmas[self.settings.start_step]))
+    def _modulate(self, report: _Report) -> list[ModulatedPair]:
+        """Run all modulated passes."""
+        noised = add_noise(self.latents, self.noise, float(self.sigmas[self.settings.start_step]))
+        batching = Batching(self.batch, 1 if self.settings.video.frames else REPLAYED_TOGETHER)
+        advance = partial(report.advance, "modulation")
 
-        def job(denoiser: Denoiser) -> list[ModulatedPairs]:
-            plain = sample_plain(denoiser, noised, sigmas, self.settings)
-            done = []
-            for pairs in modulate(denoiser, plain, self.coarse, self.settings, self.batch):
-                done.append(pairs)
-                advance("modulation", len(pairs.jobs))
-            return done
+        def job(denoiser: Denoiser) -> list[ModulatedPair]:
+            return modulate(denoiser, Noised(noised, self.sigmas), self.jobs, self.settings, batching, advance)
 
-        return self.backbone.run(job, sampling.guidance_scale, (self.batch, *latents.shape[1:]))
-
-
-def upsample_video(
-    backbone: VideoBackbone, features: Features, coarse: CoarseMaps, settings: Settings, progress: Progress
-) -> LabelMaps:
-    """Return label maps of the frames that are not finished already, in the size of the input frames.
-
-    In a window that is shifted back, frames that are finished take part as they are: no region is modulated in them.
-    With latent blending after all steps a region that a frame lacks changes nothing in it and is not decoded there;
-    with less blending it can, through the temporal layers, and is.
-
-    Args:
-        backbone: the video model.
-        features: with their windows; latents and noise are denoised again.
-        coarse: labels on the coarse grid of the frames that are not finished.
-        settings: modulation and difference settings.
-        progress: called with stages ``modulation`` (steps of regions) and ``decoding`` (regions of frames).
-    """
-    parts, first = [], 0
-    for number, window in enumerate(features.video):
-        count = window.stop - window.first_kept
-        part = coarse._replace(maps=coarse.maps[first : first + count])
-        share = _Share(progress, number, len(features.video))
-        parts.append(_Window(backbone, features, window, part, settings).label_maps(share))
-        first += count
-    return LabelMaps(torch.cat(parts), coarse.regions)
-
-
-class _Share:
-    """Progress of one of several windows as a part of all."""
-
-    def __init__(self, progress: Progress, number: int, count: int) -> None:
-        self._progress, self._number, self._count = progress, number, count
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Report ``done`` of ``total`` units of this window; windows count the same."""
-        self._progress(stage, self._number * total + done, self._count * total)
-
-
-class _Window:
-    """One window of a video model, with coarse maps of the frames that count."""
-
-    def __init__(
-        self,
-        backbone: VideoBackbone,
-        features: Features,
-        window: VideoWindow,
-        coarse: CoarseMaps,
-        settings: Settings,
-    ) -> None:
-        self.backbone, self.settings, self.coarse = backbone, settings, coarse
-        self.window, self.frame_size = window, features.frame_size
-        self.num_finished = window.first_kept - window.start
-        self.latents = features.latents[window.start : window.stop]
-        self.noise = features.noise[window.start : window.stop]
-
-    def label_maps(self, progress: Progress) -> Tensor:
-        """Return ``(T,H,W)`` uint8 of the frames that count."""
-        difference = self.settings.difference
-        best = RunningArgmax(make_initial_maps(self.coarse, self.frame_size, difference))
-        pairs = self._pairs()
-        done = 0
-        total = sum(len(frames) for frames in pairs.values())
-        for result in self._modulated(tuple(pairs), progress) if pairs else ():
-            for frame in pairs[result.label]:
-                index = self.num_finished + frame
-                plus, minus = self.backbone.decode(torch.stack([result.plus[index], result.minus[index]]))
-                mask = self.coarse.maps[frame] == result.label
-                scores = score_labels(plus[None], minus[None], mask[None], self.frame_size, difference)
-                best.update(frame, result.label, scores[0].cpu())
-                done += 1
-                progress("decoding", done, total)
-        return best.maps
-
-    def _pairs(self) -> dict[int, list[int]]:
-        """Return the frames whose differences are needed, by label, labels in order."""
-        keeps_uniform = self.settings.difference.precision == "8bit"
-        reaches_others = self.settings.modulation.blending != "all"
-        found = [set(torch.unique(cells).tolist()) for cells in self.coarse.maps]
-        counted = [frame for frame, labels in enumerate(found) if len(labels) > 1 or keeps_uniform]
-        present = sorted({label for frame in counted for label in found[frame]})
-        return {label: [f for f in counted if reaches_others or label in found[f]] for label in present}
-
-    def _modulated(self, labels: tuple[int, ...], progress: Progress) -> list[ModulatedWindow]:
-        """Run all passes; decoding waits until the UNet is no longer needed."""
-        sampling = self.settings.sampling
-        sigmas = make_edm_sigmas(sampling.num_steps)
-        noised = add_noise(self.latents, self.noise, float(sigmas[self.settings.start_step]))
-        masks = mask_regions(self.coarse.maps, labels, self.num_finished)
-        total = len(labels) * len(list_modulated_levels(sigmas, self.settings))
-        done = 0
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            progress("modulation", done, total)
-
-        def job(denoiser: Denoiser) -> list[ModulatedWindow]:
-            return modulate_window(denoiser, noised, sigmas, masks, self.settings, advance)
-
-        backbone = self.backbone.conditioned(self.window.conditioning, self.settings.video)
-        return backbone.run(job, sampling.guidance_scale, tuple(self.latents.shape))
+        unit = self.units[0]
+        shape = (self.batch * (unit.stop - unit.start), *self.latents.shape[1:])
+        return self.backbone.run(job, self.settings.sampling.guidance_scale, shape)

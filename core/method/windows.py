@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..backbones.protocol import Backbone, VideoBackbone
+from ..backbones.protocol import Backbone
 from ..config.parts import WindowConfig
-from ..config.settings import Settings
+from ..config.settings import Settings, replace_parts
 from ..types import InputError
 
 
@@ -87,6 +87,13 @@ def split_spans(num_frames: int, settings: Settings) -> list[Span]:
     ]
 
 
+def split_seen(num_frames: int, settings: Settings) -> list[Span]:
+    """Return what a model sees of some frames: windows of a video model, the last shifted back; else all of them."""
+    if not settings.video.frames:
+        return [Span(range(num_frames), range(num_frames))]
+    return split_spans(num_frames, replace_parts(settings, window={"tail": "short"}))
+
+
 def split_context_windows(span: Span, settings: Settings) -> list[range]:
     """Return the windows of the scene context in the kept frames of ``span``, counted from its first frame seen."""
     first = span.num_finished
@@ -101,8 +108,9 @@ def require_kind(backbone: Backbone, settings: Settings) -> None:
         InputError: they are not, or windows of the scene context do not divide those of a video model.
     """
     length = settings.video.frames
-    if isinstance(backbone, VideoBackbone) != (length > 0):
-        wanted = "1 or more for a video model" if isinstance(backbone, VideoBackbone) else "0 for an image model"
+    is_video = backbone.info.kind == "svd"
+    if is_video != (length > 0):
+        wanted = "1 or more for a video model" if is_video else "0 for an image model"
         raise InputError(
             f"`video.frames` must be {wanted}, but got {length}. Take the settings of `preset(name, kind)` for the "
             "kind of the model."

@@ -6,6 +6,7 @@ Corrections are applied in the order of their lines, each to what the ones befor
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -71,7 +72,7 @@ def correct_labels(
     if painted is not None:
         correction.paint(painted)
     correction.settle()
-    return Correction(LabelMaps(correction.maps, correction.regions), tuple(correction.problems))
+    return Correction(replace(labels, maps=correction.maps, regions=correction.regions), tuple(correction.problems))
 
 
 class _Correction:

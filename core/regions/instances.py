@@ -8,7 +8,7 @@ are finished is what the user asks for: `masks.Finish`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import NamedTuple
 
@@ -97,7 +97,7 @@ def split_instances(
         least = max(1, round(settings.min_share * inside[0].size))
         numbers = _tracked(inside[:, rows, columns], least, settings, lambda: progress("instances", next(steps), total))
         _write_things(maps[:, rows, columns], numbers, region, regions)
-    return LabelMaps(maps, tuple(sorted(Region(spare, name) for spare, name in regions.items())))
+    return replace(labels, maps=maps, regions=tuple(sorted(Region(*pair) for pair in regions.items())))
 
 
 def _write_things(maps: Tensor, numbers: Numbers, region: int, regions: dict[int, str]) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -189,7 +190,7 @@ def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
             names.setdefault(label, point)
     new_names, merges = _groups(names)
     maps, left = merge_labels(labels.maps, labels.regions, merges)
-    named = LabelMaps(maps, rename_regions(left, new_names))
+    named = replace(labels, maps=maps, regions=rename_regions(left, new_names))
     picked = {merges.get(label, label) for label, action in actions.items() if action == PICK}
     seen = {merges.get(region.label, region.label) for region in labels.regions if actions.get(region.label) != HIDE}
     hidden = {merges.get(label, label) for label, action in actions.items() if action == HIDE} - seen

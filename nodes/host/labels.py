@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from ...core.config.settings import Settings
 from ...core.method.enlarging import enlarge_bilinear
 from ...core.regions.labels import merge_labels, reduce_reference, rename_regions
-from ...core.types import AnchorLabels, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
+from ...core.types import AnchorLabels, Features, InputError, LabelMaps, Progress, Region, no_progress
 
 
 @dataclass(frozen=True)
@@ -32,38 +31,15 @@ class Scan:
     merges: Mapping[int, int] = field(default_factory=dict)
 
 
-class Labels(NamedTuple):
-    """Labels of a clip, coarse or in full resolution.
+@dataclass(frozen=True, eq=False, repr=False)
+class Labels(LabelMaps):
+    """Labels of a clip, and where they come from; None after loading, and from the node that does it all."""
 
-    Attributes:
-        maps: ``(T,h,w)`` int64 if coarse, else ``(T,H,W)`` uint8.
-        regions: every label that may occur.
-        frame_size: ``(H, W)`` of the frames, pixels.
-        coarse: which of the two `maps` is.
-        scan: where the labels come from; None after loading from disk or from the node that does it all.
-    """
-
-    maps: Tensor
-    regions: tuple[Region, ...]
-    frame_size: tuple[int, int]
-    coarse: bool
     scan: Scan | None = None
-
-    def __repr__(self) -> str:
-        """Return sizes and names, not millions of numbers: the host puts this into reports of errors."""
-        size, unit = "x".join(map(str, self.maps.shape[1:])), "cells" if self.coarse else "pixels"
-        return f"Labels({self.num_frames} frames, {size} {unit}, {len(self.regions)} regions)"
-
-    @property
-    def num_frames(self) -> int:
-        """Number of frames ``T``."""
-        return int(self.maps.shape[0])
 
     def full(self, progress: Progress = no_progress) -> LabelMaps:
         """Return the label maps in full resolution; coarse ones are enlarged without the model."""
-        if self.coarse:
-            return enlarge_bilinear(CoarseMaps(self.maps, self.regions), self.frame_size, progress)
-        return LabelMaps(self.maps, self.regions)
+        return enlarge_bilinear(self, progress) if self.is_coarse else self
 
     def on_grid(self, size: tuple[int, int]) -> Tensor:
         """Return the labels ``(T,h,w)`` int64 on a coarse grid of ``size``, by nearest neighbor."""
@@ -87,7 +63,7 @@ class Labels(NamedTuple):
             before = {old: merges.get(new, new) for old, new in scan.merges.items()}
             anchor_labels = scan.anchor_labels._replace(cluster_map=cluster_map)
             scan = replace(scan, anchor_labels=anchor_labels, merges={**before, **merges})
-        return self._replace(maps=maps, regions=rename_regions(left, names), scan=scan)
+        return replace(self, maps=maps, regions=rename_regions(left, names), scan=scan)
 
     def named_as(self, other: Labels) -> Labels:
         """Return these labels, replayed from the scan of ``other``, with the names and merges of ``other``."""
@@ -98,7 +74,7 @@ class Labels(NamedTuple):
         for label, target in becomes.items():
             maps[self.maps == label] = target
         regions = tuple(Region(label, names[label]) for label in sorted(set(becomes.values())))
-        return self._replace(maps=maps, regions=regions)
+        return replace(self, maps=maps, regions=regions)
 
     def get_ram_usage(self) -> int:
         """Return the size in bytes, without the features they came from, which their own node holds."""
@@ -111,7 +87,7 @@ def require_features_of(labels: Labels, features: Features) -> None:
     Raises:
         InputError: they do not.
     """
-    if not labels.coarse:
+    if not labels.is_coarse:
         raise InputError(
             "`labels` must be coarse, but got labels that are already in full resolution. Wire the labels of "
             "Correspondence Refine (or Scene Context KNN) here."

@@ -15,9 +15,11 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ... import types
+from ...config.parts import VideoConfig
 from ...types import InputError, require_shape
 from .. import schedule
-from ..protocol import KEPT_STEPS, BackboneInfo, Denoiser, Result
+from ..protocol import BackboneInfo, Denoiser, Result
 from .checks import model_name, require_conditioning, require_readable, require_vae
 from .denoiser import HostDenoiser, Loaded
 
@@ -141,6 +143,14 @@ class ComfyBackbone:
             )  # fmt: skip
         return sampler.result
 
+    def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> types.Conditioning | None:  # noqa: ARG002
+        """Return None: frames are independent, and nothing is told about them."""
+        return None
+
+    def conditioned(self, conditioning: types.Conditioning | None, config: VideoConfig) -> ComfyBackbone:  # noqa: ARG002
+        """Return this backbone, which is that of every frame."""
+        return self
+
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Return how many latents one call may hold besides the queries and keys that are kept for them."""
         host, device = comfy.model_management, self._model.load_device
@@ -157,7 +167,7 @@ class ComfyBackbone:
         item = 4 if self._model.model_dtype() == torch.float32 else 2
         queries = QUERY_WIDTHS * channels * latent_shape[-2] * latent_shape[-1] * item
         call = MEMORY_FACTOR * self._model.memory_required([2, *latent_shape[-3:]])
-        return KEPT_TENSORS * KEPT_STEPS * queries, max(call, 1.0)
+        return KEPT_TENSORS * queries, max(call, 1.0)
 
     def _blank(self, latent_shape: Sequence[int]) -> Tensor:
         """Return zeros whose size makes the host set aside memory for what is kept, too, when it loads the model."""

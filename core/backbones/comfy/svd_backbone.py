@@ -30,7 +30,7 @@ FPS, MOTION_BUCKET, AUGMENTATION = 6, 127, 0.0
 
 
 class ComfySvdBackbone(ComfyBackbone):
-    """`VideoBackbone` over what the host's loader of image-only checkpoints gives.
+    """`Backbone` over what the host's loader of image-only checkpoints gives.
 
     With ``clip_vision`` each window is conditioned on its own first frame (paper), and ``positive`` only gives the
     numbers; without it the frame of ``positive`` conditions all windows. Frames are encoded and decoded one at a time.
@@ -85,7 +85,7 @@ class ComfySvdBackbone(ComfyBackbone):
             raise InputError(f"`clip_vision` must be connected for Stable Video Diffusion, but is not. {REMEDY}.")
 
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> types.Conditioning:
-        """Return the conditioning of a window by its first frame; see `VideoBackbone.condition`."""
+        """Return the conditioning of a window by its first frame; see `Backbone.condition`."""
         self.require_conditioning()
         sizes = require_shape("frame", frame, "H W 3")
         require_shape("noise", noise, "3 H W", H=sizes["H"], W=sizes["W"])
@@ -117,10 +117,10 @@ class ComfySvdBackbone(ComfyBackbone):
             )
         return embedding
 
-    def conditioned(self, conditioning: types.Conditioning, config: VideoConfig) -> ComfySvdBackbone:
-        """Return this backbone with the conditioning of a window; see `VideoBackbone.conditioned`."""
+    def conditioned(self, conditioning: types.Conditioning | None, config: VideoConfig) -> ComfySvdBackbone:
+        """Return this backbone with the conditioning of a window; see `Backbone.conditioned`."""
         other = copy.copy(self)
-        other._window = (conditioning, config)
+        other._window = None if conditioning is None else (conditioning, config)
         return other
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.describe import ModelDescription, fingerprint_model
-from ...types import PIXELS_PER_LATENT, InputError, require_shape
+from ...config.parts import VideoConfig
+from ...types import PIXELS_PER_LATENT, Conditioning, InputError, require_shape
 from ..memory import find_budget, is_out_of_memory
-from ..protocol import KEPT_STEPS, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
+from ..protocol import BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from ..schedule import make_training_sigmas
 from .compiling import compile_networks
 from .denoiser import DiffusersDenoiser
@@ -108,6 +109,14 @@ class DiffusersBackbone:
         """Compile the networks for all later calls; see `compile_networks`."""
         compile_networks(self._unet, self._vae, device=self.device, backend=backend)
 
+    def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning | None:  # noqa: ARG002
+        """Return None: frames are independent, and nothing is told about them."""
+        return None
+
+    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> DiffusersBackbone:  # noqa: ARG002
+        """Return this backbone, which is that of every frame."""
+        return self
+
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Return how many latents of shape ``(4,H/8,W/8)`` fit into the free memory, what is kept of them included.
 
@@ -137,7 +146,7 @@ class DiffusersBackbone:
         """Return what is kept of one latent: three tensors per block with attention, and skips of about another."""
         pixels = int(latent_shape[-1]) * int(latent_shape[-2]) * 64
         values = sum(pixels // block.grid_divisor**2 * block.channels * 4 for block in self.description.blocks)
-        return 2 * values * self._element_size * KEPT_STEPS
+        return 2 * values * self._element_size
 
     @property
     def _element_size(self) -> int:

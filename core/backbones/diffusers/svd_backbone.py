@@ -27,7 +27,7 @@ KEPT_TENSORS = 5
 
 
 class DiffusersSvdBackbone(DiffusersBackbone):
-    """Stable Video Diffusion as a `VideoBackbone`. Use `load_diffusers` to make one.
+    """Stable Video Diffusion as a `Backbone`. Use `load_diffusers` to make one.
 
     Frames are decoded one at a time, as clips of one frame, so that no frame answers to the modulation of another.
     """
@@ -53,7 +53,7 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         self._training_sigmas = make_edm_training_sigmas()
 
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning:
-        """Return the conditioning of a window by its first frame; see `VideoBackbone.condition`."""
+        """Return the conditioning of a window by its first frame; see `Backbone.condition`."""
         sizes = require_shape("frame", frame, "H W 3")
         require_shape("noise", noise, "3 H W", H=sizes["H"], W=sizes["W"])
         noisy = frame + config.augmentation / 2 * noise.movedim(0, -1)
@@ -69,11 +69,11 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         pixels = (2 * frame.to(self.device, torch.float32) - 1).movedim(-1, 0)[None]
         return take_mode(self._frame_encoder(pixels.to(self._vae.dtype)))[0].float().cpu()
 
-    def conditioned(self, conditioning: Conditioning, config: VideoConfig) -> DiffusersSvdBackbone:
-        """Return this backbone with the conditioning of a window; see `VideoBackbone.conditioned`."""
+    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> DiffusersSvdBackbone:
+        """Return this backbone with the conditioning of a window; see `Backbone.conditioned`."""
         other = object.__new__(DiffusersSvdBackbone)
         other.__dict__.update(self.__dict__)
-        other._window = (conditioning, config)
+        other._window = None if conditioning is None else (conditioning, config)
         return other
 
     def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:

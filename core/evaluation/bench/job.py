@@ -14,6 +14,7 @@ from ...config.settings import Settings
 from ...files.record import list_versions
 from ...regions.labels import assign_clusters
 from ...types import VOID, InputError, Progress, no_progress
+from ..baselines import Start, run_method
 from .dataset import BenchClip, ClipFrames
 from .methods import Method
 from .tally import Tally, compute_scores, tally_clip
@@ -63,7 +64,7 @@ def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progres
     reference = truth[0] if numbers[0] == 0 else None
     found: dict[int, Tensor] = {}
     start, done = time.perf_counter(), 0
-    for result in job.method.windows(backbone, frames, settings, reference, progress):
+    for result in run_method(job.method.kind, backbone, frames, settings, Start(reference), progress):
         for number in clip.masks.keys() & set(result.frames):
             found[number] = result.labels.maps[number - result.frames.start].cpu()
         done = max(done, result.frames.stop)

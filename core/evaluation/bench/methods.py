@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from torch import Tensor
-
-from ...backbones.protocol import Backbone
 from ...config.overrides import with_overrides
 from ...config.settings import PRESETS, Settings, preset, with_quality, with_window_frames
-from ...method.frames import FrameSource
-from ...method.pipeline import segment_windows
-from ...types import InputError, Progress
-from ..baselines import BaselineResult, segment_by_color, segment_each_frame
-from ..label_propagation import propagate_anchor
+from ...types import InputError
+from ..baselines import Kind
 from .dataset import Dataset
 
-Kind = Literal["method", "color", "frame", "propagation"]
 _SOFT = ("modulation.blending=none", "modulation.factor=10", "difference.filter_strength=1")
 """Modulation as EmerDiff does it: the ablation's rows without masked modulation (5.4)."""
 _ONE_BLOCK = {"sd": ("feature.blocks=7",), "svd": ("feature.blocks=8",)}
@@ -78,27 +71,6 @@ class Method:
     def fits(self, dataset: Dataset) -> bool:
         """Return whether the row can be computed: propagation starts from a mask of each clip's first frame."""
         return self.kind != "propagation" or all(0 in clip.masks for clip in dataset.clips)
-
-    def windows(
-        self,
-        backbone: Backbone | None,
-        source: FrameSource,
-        settings: Settings,
-        reference: Tensor | None,
-        progress: Progress,
-    ) -> Iterator[BaselineResult]:
-        """Yield frame numbers and label maps of each window; the color baseline needs no model."""
-        if self.kind == "color":
-            yield from segment_by_color(source, settings, reference=reference, progress=progress)
-        elif backbone is None:
-            raise InputError("`--model` must name a model, since a row needs one. Give a .safetensors file.")
-        elif self.kind == "frame":
-            yield from segment_each_frame(backbone, source, settings, reference=reference, progress=progress)
-        elif self.kind == "propagation":
-            yield from propagate_anchor(backbone, source, settings, reference=reference, progress=progress)
-        else:
-            for result in segment_windows(backbone, source, settings, reference=reference, progress=progress):
-                yield BaselineResult(result.frames, result.labels)
 
 
 BASELINES = (

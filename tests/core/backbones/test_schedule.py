@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from vidseg.core.backbones.schedule import make_sigmas, make_timesteps, make_training_sigmas
-from vidseg.core.method.sampling import add_noise, draw_frame_noise, draw_window_noise, euler_step
+from vidseg.core.method.sampling import add_noise, draw_frame_noise, draw_window_noise, step_euler
 from vidseg.core.types import InputError
 
 from ...golden_data import golden_dir
@@ -55,9 +55,9 @@ def test_add_noise_and_euler_step_invert_each_other():
     latents, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
     noised = add_noise(latents, noise, 0.5)
     torch.testing.assert_close(noised, latents + 0.5 * noise)
-    torch.testing.assert_close(euler_step(noised, latents, 0.5, 0.2), add_noise(latents, noise, 0.2))
-    torch.testing.assert_close(euler_step(noised, latents, 0.5, 0.0), latents)
-    assert torch.equal(euler_step(noised, latents, 0.5, 0.5), noised)
+    torch.testing.assert_close(step_euler(noised, latents, 0.5, 0.2), add_noise(latents, noise, 0.2))
+    torch.testing.assert_close(step_euler(noised, latents, 0.5, 0.0), latents)
+    assert torch.equal(step_euler(noised, latents, 0.5, 0.5), noised)
 
 
 def test_add_noise_refuses_other_shapes():
@@ -68,7 +68,7 @@ def test_add_noise_refuses_other_shapes():
 @pytest.mark.parametrize("sigma", [0.0, -1.0])
 def test_euler_step_refuses_a_level_that_is_not_positive(sigma):
     with pytest.raises(InputError, match="`sigma` must be positive"):
-        euler_step(torch.zeros(1), torch.zeros(1), sigma, 0.0)
+        step_euler(torch.zeros(1), torch.zeros(1), sigma, 0.0)
 
 
 def test_frame_noise_depends_on_seed_and_frame_alone():

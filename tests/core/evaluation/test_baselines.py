@@ -16,7 +16,7 @@ from vidseg.core.evaluation.baselines import (
 from vidseg.core.method import features as feature_stage
 from vidseg.core.method.clustering import normalize_tokens
 from vidseg.core.method.enlarging import enlarge_bilinear
-from vidseg.core.types import CoarseMaps, Features, Grid, InputError, LabelMaps
+from vidseg.core.types import Features, Grid, InputError, LabelMaps
 
 SETTINGS = replace_parts(Settings(), cluster={"num_clusters": 2}, window={"length": 2})
 
@@ -101,8 +101,8 @@ def color_as_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def extract(_backbone: object, frames: Tensor, settings: Settings, **_: object) -> Features:
         return make_color_features(frames, settings)
 
-    def upsample(_b: object, features: Features, coarse: CoarseMaps, *_: object, **__: object) -> LabelMaps:
-        return enlarge_bilinear(coarse, features.frame_size)
+    def upsample(_b: object, features: Features, coarse: LabelMaps, *_: object, **__: object) -> LabelMaps:
+        return enlarge_bilinear(coarse)
 
     monkeypatch.setattr(feature_stage, "extract_features", extract)
     monkeypatch.setattr(baselines, "upsample", upsample)

@@ -13,7 +13,7 @@ from vidseg.core.method import differences
 from vidseg.core.method import filters as map_filters
 from vidseg.core.method.differences import RunningArgmax, compute_difference_map, make_initial_maps, score_labels
 from vidseg.core.method.filters import blur_maps, enlarge_masks, filter_maps, normalize_maps
-from vidseg.core.types import CoarseMaps, InputError, Region
+from vidseg.core.types import InputError, LabelMaps, Region
 
 FLOAT = DifferenceConfig()
 EIGHT_BIT = DifferenceConfig(precision="8bit")
@@ -123,9 +123,9 @@ def test_wrong_shapes_are_refused() -> None:
 # --- the choice ---
 
 
-def coarse(*rows: list[int]) -> CoarseMaps:
+def coarse(*rows: list[int]) -> LabelMaps:
     maps = torch.tensor(rows)[:, None]
-    return CoarseMaps(maps, tuple(Region(int(label), "") for label in maps.unique()))
+    return LabelMaps(maps, tuple(Region(int(label), "") for label in maps.unique()))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])

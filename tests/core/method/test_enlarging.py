@@ -9,7 +9,7 @@ from torch import Tensor
 from vidseg.core.config.parts import EnlargingConfig
 from vidseg.core.method import enlarging as guided
 from vidseg.core.method.enlarging import enlarge_bilinear, enlarge_guided
-from vidseg.core.types import CoarseMaps, InputError, Region
+from vidseg.core.types import InputError, LabelMaps, Region
 
 
 def two_colors(edge: int, h: int = 96, w: int = 128) -> Tensor:
@@ -23,7 +23,7 @@ def test_labels_snap_to_the_edge_of_the_picture(edge: int) -> None:
     cells = (torch.arange(8)[None].expand(6, 8) >= 4).long() * 7 + 2  # the coarse edge is at pixel 64
     maps = enlarge_guided(cells, two_colors(edge), (96, 128), EnlargingConfig(guided_subsample=1))
     truth = torch.where(torch.arange(128) >= edge, 9, 2).to(torch.uint8).expand(96, 128)
-    coarse = enlarge_bilinear(CoarseMaps(cells[None], (Region(2, "a"), Region(9, "b"))), (96, 128)).maps[0]
+    coarse = enlarge_bilinear(LabelMaps(cells[None], (Region(2, "a"), Region(9, "b")), (96, 128))).maps[0]
     errors = [int((found != truth).sum()) for found in (maps, coarse)]
     assert errors[0] <= 96
     assert errors[0] < errors[1] or edge == 64

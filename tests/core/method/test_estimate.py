@@ -27,7 +27,7 @@ from vidseg.core.method.features import extract_features, extract_window_feature
 from vidseg.core.method.upsampling import upsample
 from vidseg.core.method.windows import split_spans
 from vidseg.core.progress import RunProgress
-from vidseg.core.types import CoarseMaps, Region
+from vidseg.core.types import LabelMaps, Region
 
 from ..backbones.narrow_models import SVD, narrow_model
 from ..test_progress import Recorder
@@ -88,9 +88,9 @@ class Calls:
         self.count(denoiser, "replay", "predict", lambda rest: replay_share if rest[3] is None else tail_share)
 
 
-def coarse(count: int) -> CoarseMaps:
+def coarse(count: int) -> LabelMaps:
     maps = (torch.arange(8) // 2).expand(count, 4, 8)
-    return CoarseMaps(maps, tuple(Region(index, str(index)) for index in range(NUM_LABELS)))
+    return LabelMaps(maps, tuple(Region(index, str(index)) for index in range(NUM_LABELS)))
 
 
 def counted(backbone: DiffusersBackbone, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> UnitCosts:

@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones.protocol import REPLAYED_TOGETHER, Prediction, split_replay
+from vidseg.core.backbones.protocol import REPLAYED_TOGETHER, Prediction
 from vidseg.core.backbones.schedule import make_sigmas, make_training_sigmas
-from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.method import modulation
-from vidseg.core.method.modulation import blend_latents, make_offsets, modulate_window
+from vidseg.core.method.modulation import Batching, Noised, UnitJob, blend_latents, make_offsets
 from vidseg.core.method.modulation_jobs import plan_jobs
-from vidseg.core.method.sampling import euler_step, sample_plain
-from vidseg.core.types import CoarseMaps, InputError
+from vidseg.core.method.sampling import sample_euler, step_euler
+from vidseg.core.types import InputError
 
 SIGMAS = make_sigmas(make_training_sigmas(), 25)
 SETTINGS = replace_parts(Settings(), modulation={"factor": 3.0})
@@ -72,13 +71,18 @@ def clip(num_frames: int = 3, h: int = 3, w: int = 4, num_labels: int = 3) -> tu
 
 
 def modulate(toy: ToyDenoiser, latents: Tensor, maps: Tensor, settings: Settings, batch_size: int) -> list[Pair]:
-    plain = sample_plain(toy, latents, SIGMAS, settings)
-    batches = list(modulation.modulate(toy, plain, CoarseMaps(maps, ()), settings, batch_size))
+    jobs = [UnitJob(frame, job) for frame, cells in enumerate(maps) for job in plan_jobs(cells[None], settings)]
+    batching = Batching(batch_size, REPLAYED_TOGETHER)
+    pairs = modulation.modulate(toy, Noised(latents, SIGMAS), jobs, settings, batching)
     return [
-        Pair(job.frame, job.labels[0], plus, minus)
-        for batch in batches
-        for job, plus, minus in zip(batch.jobs, batch.plus, batch.minus, strict=True)
+        Pair(frame, int(job.owner.unique()), pair.plus[0], pair.minus[0])
+        for (frame, job), pair in zip(jobs, pairs, strict=True)
     ]
+
+
+def plain_latents(latents: Tensor) -> Tensor:
+    levels = SIGMAS[SETTINGS.start_step :].tolist()
+    return list(sample_euler(ToyDenoiser(), latents, levels))[-1].latents
 
 
 def by_loop(latents: Tensor, maps: Tensor, settings: Settings) -> dict[tuple[int, int, int], Tensor]:
@@ -92,14 +96,14 @@ def by_loop(latents: Tensor, maps: Tensor, settings: Settings) -> dict[tuple[int
                 plain = latents[frame : frame + 1]
                 for step in range(settings.start_step, config.step):
                     denoised = toy.predict(plain, float(SIGMAS[step])).denoised
-                    plain = euler_step(plain, denoised, float(SIGMAS[step]), float(SIGMAS[step + 1]))
+                    plain = step_euler(plain, denoised, float(SIGMAS[step]), float(SIGMAS[step + 1]))
                 x = plain
                 for step in range(config.step, 25):
                     sigma, following = float(SIGMAS[step]), float(SIGMAS[step + 1])
                     prediction = toy.predict(plain, sigma, keep=config)
-                    plain = euler_step(plain, prediction.denoised, sigma, following)
+                    plain = step_euler(plain, prediction.denoised, sigma, following)
                     offset = sign * config.factor * mask if step == config.step else None
-                    x = euler_step(
+                    x = step_euler(
                         x, toy.replay(x, sigma, prediction.cache, torch.tensor([0]), offset), sigma, following
                     )
                     if config.blending == "all" or (config.blending == "first" and step <= config.step + 1):
@@ -143,7 +147,7 @@ def test_equals_the_loop_version_for_other_settings(part: str, values: dict[str,
 
 def test_blending_leaves_the_outside_as_it_was() -> None:
     latents, maps = clip(num_frames=1)
-    plain = sample_plain(ToyDenoiser(), latents, SIGMAS, SETTINGS).steps[-1].latents[0]
+    plain = plain_latents(latents)[0]
     for blending, untouched in (("all", True), ("first", False), ("none", False)):
         settings = replace_parts(SETTINGS, modulation={"blending": blending})
         for pair in modulate(ToyDenoiser(), latents, maps, settings, 8):
@@ -183,30 +187,32 @@ def test_only_the_first_replayed_step_has_an_offset_and_keeps_start_at_the_modul
 def test_a_cpu_repeats_the_same_elements_together_whatever_the_batch(batch_size: int) -> None:
     toy = ToyDenoiser()
     latents, maps = clip(num_frames=4)
-    plain = sample_plain(toy, latents, SIGMAS, SETTINGS)
-    batches = list(modulation.modulate(toy, plain, CoarseMaps(maps, ()), SETTINGS, batch_size))
-    frames = [[job.frame for job in batch.jobs for _sign in (1, -1)] for batch in batches]
-    lengths = [part.stop - part.start for some in frames for part in split_replay(some)]
-    assert lengths == [4, 2] * 4  # three labels in each frame
+    modulate(toy, latents, maps, SETTINGS, batch_size)
     sizes = [size for kind, size, _, _ in toy.calls if kind == "replay"]
-    assert sizes == [len(some) for some in frames for _step in range(3)]
+    expected = {1: [4, 2] * 4, 4: [4, 2] * 4, 9: [6] * 4, 12: [12] * 2, 64: [24]}[batch_size]  # 3 labels in each frame
+    assert sizes == expected * 3  # steps
     assert max(sizes) <= max(batch_size, REPLAYED_TOGETHER)
-    assert len(batches) == {1: 8, 4: 8, 9: 4, 12: 2, 64: 1}[batch_size]
 
 
 def test_absent_labels_and_uniform_frames_need_no_modulation() -> None:
-    coarse = CoarseMaps(torch.tensor([[[1, 1]], [[1, 2]], [[2, 2]]]), ())
-    for keep_uniform, expected in (
-        (False, [(1, 1), (1, 2)]),
-        (True, [(0, 1), (1, 1), (1, 2), (2, 2)]),
-    ):
-        jobs = plan_jobs(coarse, ModulationConfig(), keep_uniform=keep_uniform)
-        assert [(job.frame, *job.labels) for job in jobs] == expected
-        assert all(torch.equal(job.mask, coarse.maps[job.frame] == job.labels[0]) for job in jobs)
-    uniform = torch.zeros(2, 3, 4, dtype=torch.int64)
-    assert modulate(ToyDenoiser(), torch.randn(2, 4, 6, 8), uniform, SETTINGS, 4) == []
-    settings = replace_parts(SETTINGS, difference={"precision": "8bit"})
-    assert len(modulate(ToyDenoiser(), torch.randn(2, 4, 6, 8), uniform, settings, 4)) == 2
+    exact, published = SETTINGS, replace_parts(SETTINGS, difference={"precision": "8bit"})
+    for settings, expected in ((exact, [[], [1, 2], []]), (published, [[1], [1, 2], [2]])):
+        for cells, labels in zip(torch.tensor([[[1, 1]], [[1, 2]], [[2, 2]]]), expected, strict=True):
+            jobs = plan_jobs(cells[None], settings)
+            assert [int(job.owner.unique()) for job in jobs] == labels
+            assert all(torch.equal(job.mask[0], cells == label) for job, label in zip(jobs, labels, strict=True))
+
+
+def test_a_window_is_modulated_as_a_whole_but_for_its_finished_frames() -> None:
+    maps = torch.tensor([[[1, 2]], [[2, 2]]])
+    jobs = plan_jobs(maps, SETTINGS, num_finished=1)
+    assert [job.mask.tolist() for job in jobs] == [
+        [[[False, False]], [[True, False]], [[False, False]]],
+        [[[False, False]], [[False, True]], [[True, True]]],
+    ]
+    assert [job.scored for job in jobs] == [(1,), (1,)]
+    blended_less = replace_parts(SETTINGS, modulation={"blending": "first"}, difference={"precision": "8bit"})
+    assert [job.scored for job in plan_jobs(maps, blended_less)] == [(0, 1), (0, 1)]
 
 
 def test_relabeling_commutes() -> None:
@@ -249,18 +255,20 @@ def test_a_video_model_holds_the_cache_of_one_step_at_a_time() -> None:
     toy.replay = lambda latents, *_: latents  # type: ignore[method-assign]
     latents, maps = clip()
     settings = replace_parts(SETTINGS, modulation={"step": 21})
-    modulate_window(toy, latents, SIGMAS, {10: maps == 10}, settings, lambda: None)
+    jobs = [UnitJob(0, job) for job in plan_jobs(maps, settings)]
+    modulation.modulate(toy, Noised(latents, SIGMAS), jobs, settings, Batching(1))
     assert alive == [1, 1, 1, 1]
 
 
 def test_bad_input_is_refused() -> None:
     latents, maps = clip()
-    with pytest.raises(InputError, match="`batch_size` must be at least 1, but got 0"):
+    with pytest.raises(InputError, match="`size` must be at least 1, but got 0"):
         modulate(ToyDenoiser(), latents, maps, SETTINGS, 0)
-    with pytest.raises(InputError, match=r"`coarse\.maps` must have shape"):
-        modulate(ToyDenoiser(), latents, maps[:2], SETTINGS, 1)
+    with pytest.raises(InputError, match=r"`latents` must have shape"):
+        modulate(ToyDenoiser(), latents[:, :, :4], maps, SETTINGS, 1)
+    start = Noised(latents, SIGMAS[:-1])
     with pytest.raises(InputError, match="`sigmas` must have shape"):
-        sample_plain(ToyDenoiser(), latents, SIGMAS[:-1], SETTINGS)
+        modulation.modulate(ToyDenoiser(), start, [UnitJob(0, plan_jobs(maps, SETTINGS)[0])], SETTINGS, Batching(1))
 
 
 def test_a_denoiser_without_cache_is_an_error() -> None:

@@ -14,11 +14,10 @@ from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_parts, with_quality
-from vidseg.core.method import upsampling
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import ScanState, label_anchor, segment, segment_windows
 from vidseg.core.method.upsampling import upsample
-from vidseg.core.types import CoarseMaps, InputError, InterruptedByUserError, Region
+from vidseg.core.types import InputError, InterruptedByUserError, LabelMaps, Region
 
 from ..backbones.narrow_models import narrow_model
 
@@ -69,26 +68,6 @@ def test_same_labels_with_another_batch_size(
 
     monkeypatch.setattr(DiffusersBackbone, "batch_size", one)
     assert torch.equal(segment(backbone, Frames(), SETTINGS).maps, whole)
-
-
-@pytest.mark.parametrize(("step", "expected"), [(20, [2, 1]), (19, [1, 1, 1])])
-def test_more_kept_steps_leave_room_for_fewer_frames(
-    backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch, step: int, expected: list[int]
-) -> None:
-    lengths, plain_pass = [], upsampling.plain_pass
-
-    def spy(denoiser: Any, latents: Tensor, *rest: Any) -> Any:
-        lengths.append(len(latents))
-        return plain_pass(denoiser, latents, *rest)
-
-    monkeypatch.setattr(upsampling, "sample_plain", spy)
-    monkeypatch.setattr(DiffusersBackbone, "batch_size", lambda *_: 2)
-    settings = replace_parts(SETTINGS, modulation={"step": step})
-    features = extract_features(backbone, Frames(3).read(0, 3), settings)
-    maps = torch.arange(features.grid.w).lt(4).long().expand(3, features.grid.h, -1)
-    labels = upsample(backbone, features, CoarseMaps(maps, (Region(0, "a"), Region(1, "b"))), settings)
-    assert lengths == expected
-    assert len(labels.maps) == 3
 
 
 def test_same_labels_after_an_interruption(backbone: DiffusersBackbone, whole: Tensor, tmp_path: Path) -> None:
@@ -165,7 +144,7 @@ def test_an_unknown_quality_is_refused_and_coarse_regions_stay_coarse() -> None:
 
 def test_guided_upsampling_needs_the_pictures(backbone: DiffusersBackbone) -> None:
     features = extract_features(backbone, Frames(1).read(0, 1), at("fast"))
-    coarse = CoarseMaps(torch.zeros(1, *features.grid, dtype=torch.int64), (Region(0, "region 0"),))
+    coarse = LabelMaps(torch.zeros(1, *features.grid, dtype=torch.int64), (Region(0, "region 0"),))
     assert int(upsample(backbone, features, coarse, at("fast")).maps.max()) == 0
     with pytest.raises(InputError, match="must hold the pictures"):
         upsample(backbone, features._replace(pictures=None), coarse, at("fast"))

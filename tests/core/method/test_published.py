@@ -11,7 +11,7 @@ import torch
 from vidseg.core.config.parts import DifferenceConfig
 from vidseg.core.method.differences import RunningArgmax, make_initial_maps, score_labels
 from vidseg.core.method.published import compute_jpeg_maps, quantize, resize, score_jpeg_maps
-from vidseg.core.types import CoarseMaps, Region
+from vidseg.core.types import LabelMaps, Region
 
 from ...golden_data import golden_dir
 
@@ -45,7 +45,7 @@ def test_8bit_label_maps_equal_those_of_the_reference_code(name: str, key: str, 
     config = DifferenceConfig(precision="8bit", filter_strength=strength)
     labels, coarse = tensors["ref_unique_labels"].tolist(), torch.from_numpy(tensors["cbr_labels"])
     regions = tuple(Region(label, "") for label in labels)
-    best = RunningArgmax(make_initial_maps(CoarseMaps(coarse, regions), tensors[key].shape[1:], config))
+    best = RunningArgmax(make_initial_maps(LabelMaps(coarse, regions), tensors[key].shape[1:], config))
     for index, label in enumerate(labels):
         scores = score_jpeg_maps(torch.from_numpy(tensors["diff_jpeg_uint8"][index]), coarse == label, config)
         for frame, score in enumerate(scores):

@@ -11,7 +11,7 @@ from vidseg.core.config.settings import PRESETS, Settings, preset
 from vidseg.core.method.coarse import CoarseScan, SceneChanges, segment_coarse
 from vidseg.core.method.pipeline import ScanState
 from vidseg.core.method.scene_changes import find_cuts
-from vidseg.core.types import AnchorLabels, CoarseMaps, Features, Grid, Region
+from vidseg.core.types import AnchorLabels, Features, Grid, LabelMaps, Region
 
 GRID = Grid(10, 14)
 REGIONS = (Region(0, "ground"), Region(1, "house"))
@@ -51,7 +51,7 @@ def settings_of(config: SceneConfig, window: int, clusters: int = 2) -> Settings
     return Settings(scene=config, window=WindowConfig(window), cluster=ClusterConfig(clusters), refinement=PLAIN)
 
 
-def segmented(queries: torch.Tensor, config: SceneConfig, window: int = 6, clusters: int = 2) -> CoarseMaps:
+def segmented(queries: torch.Tensor, config: SceneConfig, window: int = 6, clusters: int = 2) -> LabelMaps:
     return segment_coarse(
         features(queries), AnchorLabels(0, layout(1)[0], REGIONS), settings_of(config, window, clusters)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.config.settings import Settings, preset, replace_parts, with_quality
+from vidseg.core.method import upsampling
 from vidseg.core.method.coarse import segment_coarse
 from vidseg.core.method.features import extract_features
+from vidseg.core.method.modulation import UnitJob
 from vidseg.core.method.pipeline import ScanState, WindowResult, label_anchor, segment, segment_windows
 from vidseg.core.method.upsampling import upsample
 from vidseg.core.method.windows import split_spans
@@ -100,19 +103,17 @@ def test_windows_of_the_scene_context_may_be_shorter(backbone: Backbone) -> None
 
 def test_a_region_is_not_modulated_in_finished_frames(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    from vidseg.core.method import upsampling as video_upsampling  # noqa: PLC0415
+    original = upsampling.modulate
 
-    original = video_upsampling.modulate_window
+    def spy(denoiser: object, start: object, jobs: Sequence[UnitJob], *rest: object) -> object:
+        seen.append([job.job.mask.flatten(1).any(1).tolist() for job in jobs])
+        return original(denoiser, start, jobs, *rest)  # type: ignore[arg-type]
 
-    def spy(denoiser: object, latents: Tensor, sigmas: Tensor, masks: dict[int, Tensor], *rest: object) -> object:
-        seen.append({label: mask.flatten(1).any(1).tolist() for label, mask in masks.items()})
-        return original(denoiser, latents, sigmas, masks, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(video_upsampling, "modulate_window", spy)
+    monkeypatch.setattr(upsampling, "modulate", spy)
     segment(backbone, Frames(4), SETTINGS)
     assert len(seen) == 2
-    assert all(frames[:2] == [False, False] for frames in seen[1].values())
-    assert any(frames[2] for frames in seen[1].values())
+    assert all(frames[:2] == [False, False] for frames in seen[1])
+    assert any(frames[2] for frames in seen[1])
 
 
 def test_a_progress_callback_sees_every_step_and_can_stop(backbone: Backbone) -> None:

@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.protocol import REPLAYED_TOGETHER
 from vidseg.core.backbones.schedule import make_sigmas
 from vidseg.core.config.settings import preset
-from vidseg.core.method.modulation import modulate
-from vidseg.core.method.sampling import draw_window_noise, euler_step, sample_plain
-from vidseg.core.types import CoarseMaps, Region
+from vidseg.core.method.modulation import Batching, ModulatedPair, Noised, UnitJob, modulate
+from vidseg.core.method.modulation_jobs import plan_jobs
+from vidseg.core.method.sampling import draw_window_noise, step_euler
 
 from ....golden_data import golden_dir
 from ..narrow_models import SD2
@@ -68,7 +69,7 @@ def test_plain_steps_and_queries(backbone: DiffusersBackbone, golden: dict[str, 
         for step in (22, 23, 24):
             queries = denoiser.queries(x, float(sigmas[step]), (6, 7, 8))
             prediction = denoiser.predict(x, float(sigmas[step]))
-            x = euler_step(x, prediction.denoised, float(sigmas[step]), float(sigmas[step + 1]))
+            x = step_euler(x, prediction.denoised, float(sigmas[step]), float(sigmas[step + 1]))
             assert relative(x, golden[f"xt_time_{step}"][chosen]) < 1e-5
         for block, query in zip((6, 7, 8), queries, strict=True):
             assert relative(query, golden[f"q_block{block}_t24"][14:][chosen]) < 1e-4
@@ -80,17 +81,17 @@ def modulated(
     backbone: DiffusersBackbone, golden: dict[str, Tensor], sigmas: Tensor, frames: list[int]
 ) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
     """Return plus and minus latents by (frame, label), by the reference's settings."""
-    coarse = CoarseMaps(golden["cbr_labels"][frames], tuple(Region(int(v), str(int(v))) for v in golden["labels"]))
+    maps, start = golden["cbr_labels"][frames], Noised(golden["latents_noised"][frames], sigmas)
+    jobs = [UnitJob(unit, job) for unit, cells in enumerate(maps) for job in plan_jobs(cells[None], REFERENCE)]
 
-    def job(denoiser: Any) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
-        plain = sample_plain(denoiser, golden["latents_noised"][frames], sigmas, REFERENCE)
-        return {
-            (frames[job.frame], *job.labels): (plus, minus)
-            for pairs in modulate(denoiser, plain, coarse, REFERENCE, 8)
-            for job, plus, minus in zip(*pairs, strict=True)
-        }
+    def job(denoiser: Any) -> list[ModulatedPair]:
+        return modulate(denoiser, start, jobs, REFERENCE, Batching(8, REPLAYED_TOGETHER))
 
-    return backbone.run(job, GUIDANCE, SHAPE)
+    pairs = backbone.run(job, GUIDANCE, SHAPE)
+    return {
+        (frames[unit], int(job.owner.unique())): (pair.plus[0], pair.minus[0])
+        for (unit, job), pair in zip(jobs, pairs, strict=True)
+    }
 
 
 @pytest.mark.parametrize("frames", [[0, 9], pytest.param(list(range(14)), marks=pytest.mark.slow)], ids=["two", "all"])

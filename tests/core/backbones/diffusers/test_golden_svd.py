@@ -19,9 +19,10 @@ from vidseg.core.backbones.schedule import make_edm_sigmas
 from vidseg.core.config.settings import preset, replace_parts
 from vidseg.core.method.coarse import segment_coarse
 from vidseg.core.method.features import extract_features
-from vidseg.core.method.modulation import ModulatedWindow, mask_regions, modulate_window
+from vidseg.core.method.modulation import Batching, ModulatedPair, Noised, UnitJob, modulate
+from vidseg.core.method.modulation_jobs import plan_jobs
 from vidseg.core.method.pipeline import label_anchor
-from vidseg.core.method.sampling import draw_video_window_noise, euler_step
+from vidseg.core.method.sampling import draw_video_window_noise, step_euler
 
 from ....golden_data import golden_dir
 from ..narrow_models import SVD
@@ -74,7 +75,7 @@ def test_plain_steps_and_queries(backbone: DiffusersSvdBackbone, golden: dict[st
     def job(denoiser: Any) -> None:
         for step, x in ((17, golden["latents_noised"]), (23, golden["xt_time_22"])):
             denoised = denoiser.predict(x, float(SIGMAS[step])).denoised
-            after = euler_step(x, denoised, float(SIGMAS[step]), float(SIGMAS[step + 1]))
+            after = step_euler(x, denoised, float(SIGMAS[step]), float(SIGMAS[step + 1]))
             assert relative(after, golden[f"xt_time_{step}"]) < 1e-5
         queries = denoiser.queries(after, float(SIGMAS[24]), (6, 7, 8))
         for block, query in zip((6, 7, 8), queries, strict=True):
@@ -96,10 +97,11 @@ def test_coarse_maps_of_the_window(backbone: DiffusersSvdBackbone, golden: dict[
 def test_a_modulated_region(backbone: DiffusersSvdBackbone, golden: dict[str, Tensor], frames: Tensor) -> None:
     label = 1
     conditioning = backbone.condition(frames[0], draw_video_window_noise(1, SHAPE)[1], REFERENCE.video)
-    masks = mask_regions(golden["cbr_labels"], (label,), 0)
+    (chosen,) = [job for job in plan_jobs(golden["cbr_labels"], REFERENCE) if int(job.owner.unique()) == label]
+    start = Noised(golden["latents_noised"], SIGMAS)
 
-    def job(denoiser: Denoiser) -> list[ModulatedWindow]:
-        return modulate_window(denoiser, golden["latents_noised"], SIGMAS, masks, REFERENCE, lambda: None)
+    def job(denoiser: Denoiser) -> list[ModulatedPair]:
+        return modulate(denoiser, start, [UnitJob(0, chosen)], REFERENCE, Batching(1))
 
     (ours,) = backbone.conditioned(conditioning, REFERENCE.video).run(job, GUIDANCE, SHAPE)
     for latents, expected in zip((ours.plus, ours.minus), golden["modulated_latents_final"][:, label], strict=True):

@@ -137,9 +137,7 @@ def test_a_mask_of_another_size_is_named_before_the_clip_is_segmented(
 ) -> None:
     root = write_folders(tmp_path / "data", ("one",), 4)
     Image.new("L", (32, 16)).save(root / "one" / "masks" / f"0000{number}.png")
-    monkeypatch.setattr(
-        "vidseg.core.evaluation.bench.methods.Method.windows", lambda *_: pytest.fail("the clip was segmented")
-    )
+    monkeypatch.setattr("vidseg.core.evaluation.bench.job.run_method", lambda *_: pytest.fail("the clip was segmented"))
     assert bench("folders", root, tmp_path / "out", model, *COARSE) == EXIT_BAD_INPUT
     error = capsys.readouterr().err
     assert f"0000{number}.png is 32x16. Write it in the size of the frames" in error
