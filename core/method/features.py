@@ -54,7 +54,9 @@ def extract_features(
         window = SeenWindow(start, span.frames.stop, kept.start, conditioning)
 
         def report(share: float, kept: range = kept) -> None:
-            progress("features", kept.start + int(len(kept) * share), len(sized))
+            done = kept.start + int(len(kept) * share)
+            if done:
+                progress("features", done, len(sized))
 
         read = _read_window(backbone, window, latents, draws.noise, settings, report)
         parts.append([queries[span.num_finished :] for queries in read])
