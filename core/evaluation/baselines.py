@@ -1,9 +1,4 @@
-"""Hyperparameters of what is done with results, and of baselines; each with its source.
-
-What is done: corrections, instances, scene files. "measured" stands for the six DAVIS clips of
-`benchmarks/corrections.py` with the bundled model, "chosen" for a value of ours that no measurement backs. How masks
-are finished is what the user asks for: `masks.Finish`.
-"""
+"""Baselines: segmentation by color, of each frame alone, and label propagation from the first frame."""
 
 from __future__ import annotations
 
@@ -25,11 +20,17 @@ from ..method.frames import FrameSource, check_frames, coarse_grid, fit_frames
 from ..method.pipeline import label_anchor
 from ..method.upsampling import upsample
 from ..method.windows import split_spans, split_windows
-from ..regions.labels import assign_clusters
-from ..types import CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
+from ..regions.growing import reduce_mask
+from ..regions.labels import assign_clusters, list_regions
+from ..regions.propagation import PropagationConfig, PropagationMemory, enlarge_shares
+from ..types import VOID, CoarseMaps, Features, InputError, LabelMaps, Progress, Region, no_progress
 
 COLOR_POSITION_WEIGHT = 0.5
 """Length of a frame's sides beside the range of a color channel, in the tokens of the color baseline (chosen)."""
+DIFT = PropagationConfig(
+    num_neighbors=15, radius=15, num_frames=28, temperature=0.2, anchor_margin=None, keep_agreed=False
+)
+"""Label propagation of DIFT (Tang et al. 2023): settings of its README for DAVIS, Stable Diffusion."""
 Baseline = Literal["color", "frame"]
 
 
@@ -117,6 +118,40 @@ def segment_each_frame(
             table, regions = _names(clusters[0], reference, settings)
         coarse = CoarseMaps(table[clusters], regions)
         yield BaselineResult(span.kept, upsample(backbone, features, coarse, settings, progress=progress))
+
+
+def propagate_anchor(
+    backbone: Backbone,
+    source: FrameSource,
+    settings: Settings,
+    *,
+    reference: Tensor | None,
+    progress: Progress = no_progress,
+) -> Iterator[BaselineResult]:
+    """Propagate labels ``(H,W)`` of the first frame, void left out, to the cells of later frames, as DIFT does.
+
+    The sources of a frame are the first frame, with its true labels, and the recent frames, with their soft labels.
+    This baseline is given the true shapes of the first frame, the paper's protocol only their names. Features are the
+    method's own, so that the two differ in how labels are propagated, not in what they see.
+    """
+    if reference is None or bool((reference == VOID).all()):
+        raise InputError("`reference` must label the first frame, but it does not. Choose a clip with a first mask.")
+    regions = list_regions(reference[reference != VOID])
+    labels = torch.tensor([region.label for region in regions])
+    memory: PropagationMemory | None = None
+    for span in split_spans(source.num_frames, settings):
+        features = extract_window_features(backbone, source, span, settings, progress).kept()
+        grid, maps = features.grid, []
+        for tokens in F.normalize(features.queries, dim=-1):
+            if memory is None:
+                soft = reduce_mask(reference == labels[:, None, None], grid).T  # (N,K)
+                memory = PropagationMemory(tokens, soft, grid, DIFT)
+            else:
+                soft = memory.propagate(tokens)
+                memory.remember(tokens, soft)
+            winner = enlarge_shares(soft.T, grid, features.frame_size).argmax(0)  # ties: the smallest label
+            maps.append(labels[winner].to(torch.uint8))
+        yield BaselineResult(span.kept, LabelMaps(torch.stack(maps), regions))
 
 
 def make_color_features(frames: Tensor, settings: Settings) -> Features:

@@ -63,8 +63,9 @@ def find_piece(label_map: Tensor, row: int, column: int) -> Tensor:
 
 
 def reduce_mask(mask: Tensor, grid: Grid) -> Tensor:
-    """Return which share of each cell a mask ``(H,W)`` covers, ``(N,)`` float32."""
-    return F.adaptive_avg_pool2d(mask.float()[None], (grid.h, grid.w)).flatten()
+    """Return which share of each cell masks ``(...,H,W)`` cover, ``(...,N)`` float32."""
+    planes = mask.float().reshape(-1, *mask.shape[-2:])
+    return F.adaptive_avg_pool2d(planes, (grid.h, grid.w)).reshape(*mask.shape[:-2], -1)
 
 
 class Walker:

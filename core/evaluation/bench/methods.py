@@ -14,8 +14,7 @@ from ...config.settings import PRESETS, Settings, preset, with_quality, with_win
 from ...method.frames import FrameSource
 from ...method.pipeline import segment_windows
 from ...types import InputError, Progress
-from ..baselines import BaselineResult, segment_by_color, segment_each_frame
-from ..label_propagation import propagate_anchor
+from ..baselines import BaselineResult, propagate_anchor, segment_by_color, segment_each_frame
 from .dataset import Dataset
 
 Kind = Literal["method", "color", "frame", "propagation"]
