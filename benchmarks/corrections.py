@@ -22,8 +22,7 @@ from vidseg.core.config.settings import preset, replace_parts
 from vidseg.core.evaluation.baselines import DIFT
 from vidseg.core.method.coarse import segment_coarse
 from vidseg.core.method.pipeline import label_anchor
-from vidseg.core.regions.correction_text import parse_corrections
-from vidseg.core.regions.corrections import Painted, correct_labels
+from vidseg.core.regions.corrections import Painted, correct_labels, parse_corrections
 from vidseg.core.regions.labels import reduce_reference
 from vidseg.core.regions.propagation import PropagationMemory
 from vidseg.core.types import AnchorLabels, LabelMaps, Region

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.regions.correction_text import parse_corrections
+from ..core.regions.corrections import parse_corrections
 from ..core.regions.corrections import Painted, correct_labels
 from ..core.types import Features, InputError, LabelMaps
 from .host.labels import Labels

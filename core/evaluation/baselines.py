@@ -47,18 +47,6 @@ def segment_by_color(
     """Segment a clip by color and position alone: K-means, then the scene context, enlarged without a model.
 
     Windows, clusters and scene context are those of ``settings``; correspondences and modulation are not used.
-
-    Args:
-        source: the frames.
-        settings: frame size, clustering, window and context settings.
-        reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
-        progress: called as ``("features", done, total)`` in frames.
-
-    Yields:
-        The label maps of each window, in order.
-
-    Raises:
-        InputError: no frames, or more clusters than tokens.
     """
     scan: CoarseScan | None = None
     regions: tuple[Region, ...] = ()
@@ -86,19 +74,6 @@ def segment_each_frame(
     Clusters are numbered in the order in which they first occur in a frame, top to bottom and left to right, the only
     order that needs no other frame. With a reference each number gets, in all frames, the label it has in the first
     one; a number that does not occur there gets that of number 0.
-
-    Args:
-        backbone: the diffusion model.
-        source: the frames.
-        settings: all settings; modulation is applied as in the full method.
-        reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
-        progress: called after each unit of work.
-
-    Yields:
-        The label maps of each window, in order.
-
-    Raises:
-        InputError: no frames, or more clusters than tokens of a frame.
     """
     if settings.cluster.num_clusters == 0:
         raise InputError("`cluster.num_clusters` must be at least 1 for this baseline, but got 0. Choose a number.")
@@ -155,23 +130,16 @@ def propagate_anchor(
 
 
 def make_color_features(frames: Tensor, settings: Settings) -> Features:
-    """Return mean color and position of each cell of the coarse grid as tokens ``(T,N,6)``.
+    """Return mean color and position of each cell of the coarse grid as tokens ``(T,N,6)``, of frames ``(T,H,W,3)``.
 
     The last component is 1, the largest of all, so that dividing a token by its largest component changes nothing.
-
-    Args:
-        frames: ``(T,H,W,3)`` floating point in [0, 1].
-        settings: frame size.
-
-    Raises:
-        InputError: frames of a wrong shape or range.
     """
     check_frames(frames)
     sized = fit_frames(frames, settings.frame)
     height, width = (int(side) for side in sized.shape[1:3])
     grid = coarse_grid((height, width))
     colors = F.adaptive_avg_pool2d(sized.movedim(-1, 1), (grid.h, grid.w))  # (T,H,W,3) -> (T,3,h,w)
-    rows, columns = torch.meshgrid(_positions(grid.h), _positions(grid.w), indexing="ij")
+    rows, columns = torch.meshgrid(_place_cells(grid.h), _place_cells(grid.w), indexing="ij")
     constant = torch.stack([rows, columns, torch.ones(grid)]).expand(len(frames), 3, *grid)
     tokens = torch.cat([colors, constant], dim=1).flatten(2).transpose(1, 2).contiguous()  # (T,6,h,w) -> (T,N,6)
     nothing = torch.empty(len(frames), 0)
@@ -190,7 +158,7 @@ def number_by_occurrence(cluster_map: Tensor) -> Tensor:
     return torch.tensor(flat).reshape(cluster_map.shape)
 
 
-def _positions(count: int) -> Tensor:
+def _place_cells(count: int) -> Tensor:
     """Return the centers of ``count`` cells, scaled by `COLOR_POSITION_WEIGHT`."""
     return (torch.arange(count) + 0.5) / count * COLOR_POSITION_WEIGHT
 

@@ -229,15 +229,15 @@ class Layers:
         start = part[:, None]
         propagated = propagate_shares(self._tokens, self._grid, start, frame, self._config, both_ways=both_ways)[..., 0]
         for other in [other for other in self._marks if other != label]:
-            shares = self._all_shares(other)
+            shares = self._stack_shares(other)
             if bool((torch.minimum(shares[frame], part) > 0).any()):
                 self._remember(other, _Mark(frame, torch.minimum(shares, 1 - propagated), both_ways))
         adds = label in self._marks and not whole
-        known = torch.maximum(self._all_shares(label), propagated) if adds else propagated
+        known = torch.maximum(self._stack_shares(label), propagated) if adds else propagated
         self._remember(label, _Mark(frame, known, both_ways))
         self._mark_exact(label, frame, part, exact, whole=whole)
 
-    def shares(self, label: int, frame: int) -> Tensor:
+    def blend_shares(self, label: int, frame: int) -> Tensor:
         """Return the share ``(N,)`` of a region in each cell of a frame."""
         marks = [mark for mark in self._marks[label] if mark.both_ways or mark.frame <= frame]
         before = [mark for mark in marks if mark.frame <= frame]
@@ -248,11 +248,11 @@ class Layers:
         weight = (frame - first.frame) / max(1, last.frame - first.frame)
         return torch.lerp(first.shares[frame], last.shares[frame], weight if first is not last else 0.0)
 
-    def over(self, labels: Tensor, frame: int) -> Tensor:
+    def lay_over(self, labels: Tensor, frame: int) -> Tensor:
         """Return the labels ``(H,W)`` of a frame under the regions; the largest share wins, above half."""
         result, best = labels.clone(), torch.full(labels.shape, _HALF)
         for label in self._marks:
-            shares = self.shares(label, frame)
+            shares = self.blend_shares(label, frame)
             if float(shares.max()) > _HALF:
                 enlarged = enlarge_shares(shares[None], self._grid, (labels.shape[0], labels.shape[1]))[0]
                 result[enlarged > best] = label
@@ -266,9 +266,9 @@ class Layers:
         self._marks, self._exact = {}, {}
         return had
 
-    def _all_shares(self, label: int) -> Tensor:
+    def _stack_shares(self, label: int) -> Tensor:
         """Return the shares ``(T,N)`` of a region in all frames."""
-        return torch.stack([self.shares(label, frame) for frame in range(len(self._tokens))])
+        return torch.stack([self.blend_shares(label, frame) for frame in range(len(self._tokens))])
 
     def _mark_exact(self, label: int, frame: int, part: Tensor, exact: Tensor | None, *, whole: bool) -> None:
         """Take what was marked last from the exact parts of its frame, and keep its own."""

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...core.regions.palette import draw_legend
-from ...core.regions.table import find_inner_point
+from ...core.regions.labels import find_inner_point
 from ...core.types import Features, Region
 
 _MARGIN = 8
