@@ -19,12 +19,12 @@ from clip_features import LabeledClip, inner_pixel, intersection_over_union, lab
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import preset, replace_parts
-from vidseg.core.evaluation.label_propagation import PropagationMemory
+from vidseg.core.evaluation.baselines import DIFT
 from vidseg.core.method.coarse import segment_coarse
 from vidseg.core.method.pipeline import label_anchor
-from vidseg.core.regions.correction_text import parse_corrections
-from vidseg.core.regions.corrections import Painted, correct_labels
+from vidseg.core.regions.corrections import Painted, correct_labels, parse_corrections
 from vidseg.core.regions.labels import reduce_reference
+from vidseg.core.regions.propagation import PropagationMemory
 from vidseg.core.types import AnchorLabels, LabelMaps, Region
 
 ROWS = (
@@ -48,7 +48,7 @@ def propagated(clip: LabeledClip, start: Tensor) -> Tensor:
     """Propagate a coarse mask ``(h,w)`` of the first frame as DIFT does; returns ``(T,h,w)`` bool."""
     unit = F.normalize(clip.features.queries, dim=-1)
     soft = [start.reshape(-1, 1).float()]
-    memory = PropagationMemory(unit[0], soft[0], clip.features.grid)
+    memory = PropagationMemory(unit[0], soft[0], clip.features.grid, DIFT)
     for tokens in unit[1:]:
         soft.append(memory.propagate(tokens))
         memory.remember(tokens, soft[-1])

@@ -126,7 +126,7 @@ def main() -> None:
     arguments = parser.parse_args()
     names = tuple(name for name in arguments.clips.split(",") if name)
     try:
-        clips = open_folders(arguments.root).selected(names).shortened(arguments.max_frames).clips
+        clips = open_folders(arguments.root).select(names).shorten(arguments.max_frames).clips
     except InputError as error:
         parser.error(str(error))
     backbone = CountingBackbone(load_diffusers(arguments.model, device=arguments.device))

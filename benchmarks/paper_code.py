@@ -39,10 +39,10 @@ from vidseg.core.checkpoints.describe import describe_model
 from vidseg.core.checkpoints.sizes import UNET_PREFIX, VAE_PREFIX
 from vidseg.core.config.parts import FrameConfig
 from vidseg.core.evaluation.bench.dataset import BenchClip, ClipFrames
-from vidseg.core.evaluation.bench.job import Job, run_job
 from vidseg.core.evaluation.bench.layouts import open_folders
-from vidseg.core.evaluation.bench.methods import list_methods
-from vidseg.core.evaluation.bench.tables import Table, make_main_table
+from vidseg.core.evaluation.bench.methods import Job, list_methods
+from vidseg.core.evaluation.bench.report import Table, make_main_table
+from vidseg.core.evaluation.bench.run import run_job
 from vidseg.core.evaluation.bench.tally import Tally, compute_scores, tally_clip
 from vidseg.core.files.images import read_labels
 from vidseg.core.files.result_folder import make_label_image
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=20)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    dataset = open_folders(arguments.clip).shortened(arguments.max_frames)
+    dataset = open_folders(arguments.clip).shorten(arguments.max_frames)
     clip = prepared(dataset.clips[0], arguments.out, arguments.max_side)
     backbone = load_diffusers(arguments.model, device=arguments.device)
     tallies: dict[str, Tally] = {}

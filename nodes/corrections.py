@@ -7,8 +7,7 @@ from dataclasses import replace
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..core.regions.correction_text import parse_corrections
-from ..core.regions.corrections import Painted, correct_labels
+from ..core.regions.corrections import Painted, correct_labels, parse_corrections
 from ..core.types import Features, InputError
 from .host.labels import Labels
 from .host.progress import NodeProgress

@@ -16,9 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.files.result_folder import list_colors
-from ..core.regions.labels import mask_union, reduce_reference
+from ..core.regions.labels import count_pixels, mask_union, reduce_reference, tabulate_regions
 from ..core.regions.points import Picks, describe_picks, parse_points, resolve_points
-from ..core.regions.table import count_pixels, tabulate_regions
 from ..core.types import InputError, LabelMaps, Progress
 from .host.frames import convert_frames
 from .host.labels import Labels, require_frames_of

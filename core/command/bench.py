@@ -13,11 +13,10 @@ from ..checkpoints.describe import find_kind, find_num_frames, fingerprint_model
 from ..config.overrides import with_overrides
 from ..config.settings import QUALITIES, Settings
 from ..evaluation.bench.dataset import Dataset
-from ..evaluation.bench.engines import BenchProgress, Engine, ModelSpec, run_local, run_on_ray
-from ..evaluation.bench.job import Job
 from ..evaluation.bench.layouts import LAYOUTS, open_dataset
-from ..evaluation.bench.methods import Method, list_methods, title_methods
+from ..evaluation.bench.methods import Job, Method, list_methods, title_methods
 from ..evaluation.bench.report import write_report
+from ..evaluation.bench.run import BenchProgress, Engine, ModelSpec, run_local, run_on_ray
 from ..evaluation.bench.store import Store
 from ..progress import open_display
 from ..types import InputError
@@ -41,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--preset", default="default", metavar="NAME,...", help="settings of the rows; the first is ablated")
     add("--quality", default="exact", choices=list(QUALITIES), help="of our rows: speed for quality (default: exact)")
     add("--ablation", action="store_true", help="the paper's Table 2, and the preset without modulation")
-    add("--baselines", action="store_true", help="EmerDiff twice, color K-means, nearest-feature propagation")
+    add("--baselines", action="store_true", help="EmerDiff twice, color K-means, label propagation")
     add("--clips", default="", metavar="NAME,...", help="these clips alone")
     add("--max-frames", type=int, default=0, metavar="N", help="the first N frames of each clip; 0 takes all")
     add("--max-side", type=int, metavar="PX", help="process frames at this longer side; scores stay at full size")
@@ -52,58 +51,50 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec) -> int:
-    """Run what is missing and write the tables; return the exit code.
-
-    Args:
-        arguments: of `add_options`.
-        words: the command line, to say how to go on after Ctrl-C.
-        model: how the model is loaded.
-
-    Raises:
-        InputError: data set, model, settings or folder do not fit.
-    """
-    dataset = _dataset(arguments)
+    """Run what is missing and write the tables; return the exit code. ``words`` say how to go on after Ctrl-C."""
+    dataset = _open_dataset(arguments)
     asked = list_methods(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
     methods = tuple(method for method in asked if method.fits(dataset))
     for method in asked:
         if method not in methods:
             sys.stderr.write(f"vidseg: no row {method.title!r}: it needs masks of first frames, and a clip has none.\n")
-    overrides, kind, length = _overrides(arguments), find_kind(model.path), find_num_frames(model.path)
+    overrides, kind, length = _list_overrides(arguments), find_kind(model.path), find_num_frames(model.path)
     settings = [method.settings(dataset, overrides, kind, arguments.quality, length) for method in methods]
     methods = title_methods(methods, settings)
     jobs = [Job(method, clip, used) for method, used in zip(methods, settings, strict=True) for clip in dataset.clips]
-    store = Store(arguments.out, _identity(model, methods))
+    store = Store(arguments.out, _identify_model(model, methods))
     store.prepare()
     waiting = [job for job in jobs if arguments.overwrite or not store.holds(job)]
-    equal = _equal_jobs(waiting, store)
+    equal = _group_equal_jobs(waiting, store)
     progress = BenchProgress(open_display(sys.stderr), len(equal))
     run: Engine = partial(run_on_ray, workers=arguments.workers) if arguments.engine == "ray" else run_local
     try:
-        problems = _run(equal, run, model, progress, store)
+        problems = _run_jobs(equal, run, model, progress, store)
     except KeyboardInterrupt:
         progress.close()
         done = sum(store.holds(job) for job in jobs)
         again = shlex.join(word for word in words if word != "--overwrite")
         sys.stderr.write(f"vidseg: {done} of {len(jobs)} clips are done. Continue with: vidseg {again}\n")
         raise
-    finished = [job for job in jobs if job.name not in problems]
+    finished = [store.load(job) for job in jobs if job.name not in problems]
     if finished:
-        sys.stdout.write(write_report(store, dataset, methods, finished, _conditions(arguments, model)))
+        report = write_report(store.path, dataset, methods, finished, _describe_conditions(arguments, model))
+        sys.stdout.write(report)
     for name, problem in problems.items():
         sys.stderr.write(f"vidseg: {name} failed: {problem}\n")
     return EXIT_INCOMPLETE if problems else EXIT_OK
 
 
-def _dataset(arguments: argparse.Namespace) -> Dataset:
+def _open_dataset(arguments: argparse.Namespace) -> Dataset:
     """Return the clips that were asked for."""
     if arguments.max_frames < 0 or arguments.workers < 0:
         raise InputError("`--max-frames` and `--workers` must be at least 0. Leave them out for all and the default.")
     names = tuple(name for name in arguments.clips.split(",") if name)
-    dataset = open_dataset(arguments.dataset, arguments.root).selected(names)
-    return dataset.shortened(arguments.max_frames)
+    dataset = open_dataset(arguments.dataset, arguments.root).select(names)
+    return dataset.shorten(arguments.max_frames)
 
 
-def _overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
+def _list_overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
     """Return the settings that hold for all rows, checked."""
     sides = () if arguments.max_side is None else (f"frame.max_side={arguments.max_side}",)
     overrides = (*sides, *arguments.overrides)
@@ -111,7 +102,7 @@ def _overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
     return overrides
 
 
-def _identity(model: ModelSpec, methods: Sequence[Method]) -> dict[str, str]:
+def _identify_model(model: ModelSpec, methods: Sequence[Method]) -> dict[str, str]:
     """Return what identifies the model."""
     if model.path is None:
         if any(method.kind != "color" for method in methods):
@@ -120,15 +111,15 @@ def _identity(model: ModelSpec, methods: Sequence[Method]) -> dict[str, str]:
     return {"fingerprint": fingerprint_model(model.path), "dtype": str(model.dtype).removeprefix("torch.")}
 
 
-def _equal_jobs(jobs: Sequence[Job], store: Store) -> list[list[Job]]:
+def _group_equal_jobs(jobs: Sequence[Job], store: Store) -> list[list[Job]]:
     """Return jobs in groups that share a result: the ablation's window of 1 has the settings of EmerDiff's KNN."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
-        groups.setdefault(store.identity(job), []).append(job)
+        groups.setdefault(store.identify(job), []).append(job)
     return list(groups.values())
 
 
-def _run(
+def _run_jobs(
     equal: Sequence[list[Job]], run: Engine, model: ModelSpec, progress: BenchProgress, store: Store
 ) -> dict[str, str]:
     """Run one job of each group, save each result as it comes, and return what was wrong by the name of the job."""
@@ -145,7 +136,7 @@ def _run(
     return problems
 
 
-def _conditions(arguments: argparse.Namespace, model: ModelSpec) -> dict[str, str]:
+def _describe_conditions(arguments: argparse.Namespace, model: ModelSpec) -> dict[str, str]:
     """Return what a reader must know of a run, by name."""
     frames = f"the first {arguments.max_frames} of each clip" if arguments.max_frames else "all"
     return {
@@ -155,5 +146,5 @@ def _conditions(arguments: argparse.Namespace, model: ModelSpec) -> dict[str, st
         "frames": frames,
         "clips": arguments.clips or "all",
         "quality": arguments.quality,
-        "settings for all rows": " ".join(_overrides(arguments)) or "those of preset and data set",
+        "settings for all rows": " ".join(_list_overrides(arguments)) or "those of preset and data set",
     }

@@ -15,7 +15,7 @@ from ..backbones.memory import describe_peak, is_out_of_memory
 from ..checkpoints.describe import describe_model, find_kind, find_num_frames, fingerprint_model
 from ..config.overrides import with_overrides
 from ..config.settings import Settings
-from ..evaluation.bench.engines import ModelSpec
+from ..evaluation.bench.run import ModelSpec
 from ..evaluation.scoring import score_folder
 from ..method.estimate import expect_stage_shares
 from ..progress import RunProgress, open_display

@@ -1,9 +1,4 @@
-"""Hyperparameters of what is done with results, and of baselines; each with its source.
-
-What is done: corrections, instances, scene files. "measured" stands for the six DAVIS clips of
-`benchmarks/corrections.py` with the bundled model, "chosen" for a value of ours that no measurement backs. How masks
-are finished is what the user asks for: `masks.Finish`.
-"""
+"""Baselines: segmentation by color, of each frame alone, and label propagation from the first frame."""
 
 from __future__ import annotations
 
@@ -25,12 +20,17 @@ from ..method.frames import FrameSource, check_frames, coarse_grid, fit_frames
 from ..method.pipeline import ScanState, WindowResult, label_anchor, segment_windows
 from ..method.upsampling import upsample
 from ..method.windows import split_spans, split_windows
-from ..regions.labels import assign_clusters
-from ..types import Features, InputError, LabelMaps, Progress, Region, no_progress
-from .label_propagation import propagate_anchor
+from ..regions.growing import reduce_mask
+from ..regions.labels import assign_clusters, list_regions
+from ..regions.propagation import PropagationConfig, PropagationMemory, enlarge_shares
+from ..types import VOID, Features, InputError, LabelMaps, Progress, Region, no_progress
 
 COLOR_POSITION_WEIGHT = 0.5
 """Length of a frame's sides beside the range of a color channel, in the tokens of the color baseline (chosen)."""
+DIFT = PropagationConfig(
+    num_neighbors=15, radius=15, num_frames=28, temperature=0.2, anchor_margin=None, keep_agreed=False
+)
+"""Label propagation of DIFT (Tang et al. 2023): settings of its README for DAVIS, Stable Diffusion."""
 
 
 Kind = Literal["method", "color", "frame", "propagation"]
@@ -70,18 +70,6 @@ def segment_by_color(
     """Segment a clip by color and position alone: K-means, then the scene context, enlarged without a model.
 
     Windows, clusters and scene context are those of ``settings``; correspondences and modulation are not used.
-
-    Args:
-        source: the frames.
-        settings: frame size, clustering, window and context settings.
-        reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
-        progress: called as ``("features", done, total)`` in frames.
-
-    Yields:
-        The label maps of each window, in order.
-
-    Raises:
-        InputError: no frames, or more clusters than tokens.
     """
     scan: CoarseScan | None = None
     regions: tuple[Region, ...] = ()
@@ -109,19 +97,6 @@ def segment_each_frame(
     Clusters are numbered in the order in which they first occur in a frame, top to bottom and left to right, the only
     order that needs no other frame. With a reference each number gets, in all frames, the label it has in the first
     one; a number that does not occur there gets that of number 0.
-
-    Args:
-        backbone: the diffusion model.
-        source: the frames.
-        settings: all settings; modulation is applied as in the full method.
-        reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
-        progress: called after each unit of work.
-
-    Yields:
-        The label maps of each window, in order.
-
-    Raises:
-        InputError: no frames, or more clusters than tokens of a frame.
     """
     if settings.cluster.num_clusters == 0:
         raise InputError("`cluster.num_clusters` must be at least 1 for this baseline, but got 0. Choose a number.")
@@ -143,24 +118,51 @@ def segment_each_frame(
         yield WindowResult(span.kept, upsample(backbone, features, coarse, settings, progress=progress))
 
 
+def propagate_anchor(
+    backbone: Backbone,
+    source: FrameSource,
+    settings: Settings,
+    *,
+    reference: Tensor | None,
+    progress: Progress = no_progress,
+) -> Iterator[WindowResult]:
+    """Propagate labels ``(H,W)`` of the first frame, void left out, to the cells of later frames, as DIFT does.
+
+    The sources of a frame are the first frame, with its true labels, and the recent frames, with their soft labels.
+    This baseline is given the true shapes of the first frame, the paper's protocol only their names. Features are the
+    method's own, so that the two differ in how labels are propagated, not in what they see.
+    """
+    if reference is None or bool((reference == VOID).all()):
+        raise InputError("`reference` must label the first frame, but it does not. Choose a clip with a first mask.")
+    regions = list_regions(reference[reference != VOID])
+    labels = torch.tensor([region.label for region in regions])
+    memory: PropagationMemory | None = None
+    for span in split_spans(source.num_frames, settings):
+        features = extract_window_features(backbone, source, span, settings, progress).kept()
+        grid, maps = features.grid, []
+        for tokens in F.normalize(features.queries, dim=-1):
+            if memory is None:
+                soft = reduce_mask(reference == labels[:, None, None], grid).T  # (N,K)
+                memory = PropagationMemory(tokens, soft, grid, DIFT)
+            else:
+                soft = memory.propagate(tokens)
+                memory.remember(tokens, soft)
+            winner = enlarge_shares(soft.T, grid, features.frame_size).argmax(0)  # ties: the smallest label
+            maps.append(labels[winner].to(torch.uint8))
+        yield WindowResult(span.kept, LabelMaps(torch.stack(maps), regions))
+
+
 def make_color_features(frames: Tensor, settings: Settings) -> Features:
-    """Return mean color and position of each cell of the coarse grid as tokens ``(T,N,6)``.
+    """Return mean color and position of each cell of the coarse grid as tokens ``(T,N,6)``, of frames ``(T,H,W,3)``.
 
     The last component is 1, the largest of all, so that dividing a token by its largest component changes nothing.
-
-    Args:
-        frames: ``(T,H,W,3)`` floating point in [0, 1].
-        settings: frame size.
-
-    Raises:
-        InputError: frames of a wrong shape or range.
     """
     check_frames(frames)
     sized = fit_frames(frames, settings.frame)
     height, width = (int(side) for side in sized.shape[1:3])
     grid = coarse_grid((height, width))
     colors = F.adaptive_avg_pool2d(sized.movedim(-1, 1), (grid.h, grid.w))  # (T,H,W,3) -> (T,3,h,w)
-    rows, columns = torch.meshgrid(_positions(grid.h), _positions(grid.w), indexing="ij")
+    rows, columns = torch.meshgrid(_place_cells(grid.h), _place_cells(grid.w), indexing="ij")
     constant = torch.stack([rows, columns, torch.ones(grid)]).expand(len(frames), 3, *grid)
     tokens = torch.cat([colors, constant], dim=1).flatten(2).transpose(1, 2).contiguous()  # (T,6,h,w) -> (T,N,6)
     nothing = torch.empty(len(frames), 0)
@@ -179,7 +181,7 @@ def number_by_occurrence(cluster_map: Tensor) -> Tensor:
     return torch.tensor(flat).reshape(cluster_map.shape)
 
 
-def _positions(count: int) -> Tensor:
+def _place_cells(count: int) -> Tensor:
     """Return the centers of ``count`` cells, scaled by `COLOR_POSITION_WEIGHT`."""
     return (torch.arange(count) + 0.5) / count * COLOR_POSITION_WEIGHT
 

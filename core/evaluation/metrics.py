@@ -28,18 +28,7 @@ _BOUNDARY_TOLERANCE = 0.008
 
 
 def count_confusion(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Count pixels by true label (rows) and predicted label (columns), without those whose truth is void.
-
-    Args:
-        prediction: integer labels in [0, 255], any shape.
-        truth: same shape.
-
-    Returns:
-        ``(256,256)`` int64.
-
-    Raises:
-        InputError: shapes differ.
-    """
+    """Count pixels by true (rows) and predicted label, ``(256,256)`` int64, but those whose truth is void."""
     _require_same_shape(prediction, truth)
     valid = truth != VOID
     codes = truth[valid].long() * _NUM_LABELS + prediction[valid].long()
@@ -61,11 +50,7 @@ def compute_class_ious(matrix: Tensor) -> dict[int, float]:
 
 
 def compute_mean_iou(matrix: Tensor) -> float:
-    """Return the mean of `compute_class_ious` of a confusion matrix summed over the whole data set.
-
-    Raises:
-        InputError: the matrix holds no pixel.
-    """
+    """Return the mean of `compute_class_ious` of a confusion matrix summed over the whole data set."""
     ious = compute_class_ious(matrix)
     if not ious:
         raise InputError("`truth` must hold labeled pixels, but all are void (255). Check the folder of masks.")
@@ -80,9 +65,6 @@ def compute_matched_mean_iou(matrix: Tensor) -> float:
 
     >>> compute_matched_mean_iou(count_confusion(torch.tensor([5, 5, 9, 9]), torch.tensor([1, 1, 2, 3])))
     0.5
-
-    Raises:
-        InputError: the matrix holds no pixel.
     """
     true, predicted = matrix.sum(1), matrix.sum(0)
     rows, columns = true.nonzero()[:, 0], predicted.nonzero()[:, 0]
@@ -128,18 +110,6 @@ def compute_video_consistency(
       where it has the true label in all frames (``correct``, the formula read as labeled areas; "mVC right" here);
     - a run without such pixels has no value. VSPW's script also leaves out the last run of each clip and counts void
       as a label.
-
-    Args:
-        prediction: ``(T,H,W)`` integer labels of consecutive frames.
-        truth: ``(T,H,W)``.
-        length: frames of a run, 8 or 16 in the literature; at least 2.
-        agreement: see above.
-
-    Returns:
-        One share in [0, 1] per run; empty for clips shorter than a run.
-
-    Raises:
-        InputError: shapes differ, or ``length`` is below 2.
     """
     _require_same_shape(prediction, truth)
     sizes = require_shape("truth", truth, "T H W")
@@ -183,15 +153,10 @@ class VideoConsistency:
 
 
 def match_regions(maps: Tensor, truth: Tensor, known: Collection[int] = ()) -> Tensor:
-    """Replace each region by the class that most of its pixels have in the frame where it first occurs.
+    """Replace regions ``(T,H,W)`` by the class that most of their pixels have in the frame where they first occur.
 
-    Args:
-        maps: ``(T,H,W)`` uint8 labels.
-        truth: ``(T,H,W)`` uint8 classes; void pixels do not count.
-        known: labels that are classes already and stay.
-
-    Returns:
-        ``(T,H,W)`` uint8; a region that lies on void alone becomes void.
+    Void pixels of ``truth`` do not count, and a region that lies on void alone becomes void; ``known`` labels are
+    classes already and stay.
     """
     table = torch.full((VOID + 1,), VOID)
     table[list(known)] = torch.tensor(list(known), dtype=torch.int64)
@@ -205,37 +170,30 @@ def match_regions(maps: Tensor, truth: Tensor, known: Collection[int] = ()) -> T
 
 
 def compute_boundary_f_score(prediction: Tensor, truth: Tensor, tolerance: float = _BOUNDARY_TOLERANCE) -> float:
-    """Return the F measure of the boundary of one region in one frame (DAVIS, CVPR 2016).
+    """Return the F measure of the boundary of one region in one frame (DAVIS, CVPR 2016), of masks ``(H,W)`` bool.
 
     Precision is the share of the predicted boundary within the tolerance of the true one, recall the reverse, and F
-    their harmonic mean. Both boundaries empty: 1; one empty: 0.
-
-    Args:
-        prediction: ``(H,W)`` boolean mask. Clear void pixels in both masks first.
-        truth: ``(H,W)`` boolean mask.
-        tolerance: share of the diagonal, rounded up to whole pixels.
-
-    Raises:
-        InputError: shapes differ.
+    their harmonic mean. Both boundaries empty: 1; one empty: 0. Clear void pixels in both masks first. The tolerance
+    is a share of the diagonal, rounded up to whole pixels.
     """
     _require_same_shape(prediction, truth)
     sizes = require_shape("truth", truth, "H W")
     radius = math.ceil(tolerance * math.hypot(sizes["H"], sizes["W"]))
-    ours, theirs = _boundary(prediction), _boundary(truth)
+    ours, theirs = _find_boundary(prediction), _find_boundary(truth)
     if not ours.any() or not theirs.any():
         return float(ours.any() == theirs.any())
-    precision = float((ours & _dilated(theirs, radius)).sum() / ours.sum())
-    recall = float((theirs & _dilated(ours, radius)).sum() / theirs.sum())
+    precision = float((ours & _dilate(theirs, radius)).sum() / ours.sum())
+    recall = float((theirs & _dilate(ours, radius)).sum() / theirs.sum())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def _boundary(mask: Tensor) -> Tensor:
+def _find_boundary(mask: Tensor) -> Tensor:
     """Return the pixels ``(H,W)`` of which the right, lower or lower right neighbor has another value."""
     padded = F.pad(mask[None, None].float(), (0, 1, 0, 1), mode="replicate")[0, 0].bool()
     return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
 
 
-def _dilated(mask: Tensor, radius: int) -> Tensor:
+def _dilate(mask: Tensor, radius: int) -> Tensor:
     """Return the pixels ``(H,W)`` within ``radius`` pixels of the mask."""
     places = torch.arange(-radius, radius + 1, device=mask.device)
     disk = (places[:, None].square() + places.square() <= radius**2).float()

@@ -66,19 +66,14 @@ class Scores(NamedTuple):
 
 
 def score_folder(result: Path, masks: Path) -> Scores:
-    """Score the label maps in ``result`` against ``masks``; void (255) pixels do not count.
+    """Score the label maps in ``result``, a result or a folder of ``%05d.png``, against ``masks``; void does not count.
 
-    Args:
-        result: folder of a result, or of label maps ``%05d.png``.
-        masks: folder of masks, or a clip's folder that holds it as ``masks``. They are named as the frames where the
-            result tells the names of these, else by their number.
-
-    Raises:
-        InputError: no masks, a mask without frame or label map, or images of different sizes.
+    Masks may lie in a folder ``masks`` inside the one given. They are named as the frames where the result tells the
+    names of these, else by their number.
     """
     labels = result / LABELS_FOLDER if (result / LABELS_FOLDER).is_dir() else result
     masks = masks / MASKS_FOLDER if (masks / MASKS_FOLDER).is_dir() else masks
-    truth, predicted = _masks_by_number(result, masks), _numbered(labels, "DIR")
+    truth, predicted = _list_masks(result, masks), _list_numbered(labels, "DIR")
     missing = sorted(truth.keys() - predicted.keys())
     if missing:
         raise InputError(
@@ -89,7 +84,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
     miou, mvc = MeanIoU(), {name: VideoConsistency(*run) for name, run in CONSISTENCY.items()}
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=max(length for length, _ in CONSISTENCY.values()))
     previous = -1
-    for number, prediction, mask in _pairs(predicted, truth):
+    for number, prediction, mask in _read_pairs(predicted, truth):
         if number != previous + 1:
             recent.clear()
         previous = number
@@ -100,7 +95,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
                 run = list(recent)[-length:]
                 mvc[name].update(*(torch.stack(maps) for maps in zip(*run, strict=True)))
     ious = compute_class_ious(miou.matrix)
-    named, names = _names(result, masks)
+    named, names = _read_names(result, masks)
     return Scores(
         len(truth),
         miou.compute(),
@@ -111,7 +106,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
     )
 
 
-def _pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _read_pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield number, label map and mask of each labeled frame in order; white is 1 if all are black and white."""
     white = VOID if all(is_black_and_white(read_labels(path, "MASKS")) for path in truth.values()) else 1
     if white == VOID:
@@ -126,11 +121,11 @@ def _pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple
         yield number, prediction, mask
 
 
-def _masks_by_number(result: Path, masks: Path) -> dict[int, Path]:
+def _list_masks(result: Path, masks: Path) -> dict[int, Path]:
     """Return the masks by the number of their frame: the frame of the same name, where the result tells the names."""
     names = read_json_object(result / RECORD_FILE).get(FRAME_NAMES)
     if not isinstance(names, list) or not masks.is_dir():
-        return _numbered(masks, "MASKS")
+        return _list_numbered(masks, "MASKS")
     numbers = {str(name): number for number, name in enumerate(names)}
     files = sorted(masks.glob("[!.]*.png"))
     others = [path.name for path in files if path.stem not in numbers]
@@ -143,7 +138,7 @@ def _masks_by_number(result: Path, masks: Path) -> dict[int, Path]:
     return {numbers[path.stem]: path for path in files}
 
 
-def _numbered(folder: Path, name: str) -> dict[int, Path]:
+def _list_numbered(folder: Path, name: str) -> dict[int, Path]:
     """Return the images of ``folder`` by the number that is their name."""
     files = folder.iterdir() if folder.is_dir() else ()
     found = {int(match[1]): path for path in files if (match := _NUMBERED.fullmatch(path.name))}
@@ -152,7 +147,7 @@ def _numbered(folder: Path, name: str) -> dict[int, Path]:
     return found
 
 
-def _names(result: Path, masks: Path) -> tuple[bool, dict[int, str]]:
+def _read_names(result: Path, masks: Path) -> tuple[bool, dict[int, str]]:
     """Return whether an anchor mask named the clusters, and the names of labels by the clip's ``meta.json``."""
     record, meta = read_json_object(result / RECORD_FILE), read_json_object(masks.parent / "meta.json")
     classes = meta.get("classes", [])

@@ -1,11 +1,24 @@
-"""Corrections on any frame, propagated through the clip by the features: no diffusion is run.
+"""Corrections on any frame, as lines of text, propagated through the clip by the features: no diffusion is run.
 
-Corrections are applied in the order of their lines, each to what the ones before left.
+A correction is a line in the grammar of `points`: an action, a frame, a point, a name::
+
+    50 0.40,0.62 road           # from frame 50 on, the piece of a region at this point is road
+    new 30 0.21,0.35 ball       # the thing at this point is ball, also before; a new region, or more of a known one
+    not 30 0.50,0.90 ball       # and this point is not part of it
+    box 30 0.10,0.10 ball       # a new region in a box: two lines, opposite corners
+    box 30 0.30,0.45 ball
+    split 0 0.30,0.50 left arm  # the region under these points is several, here two, in all frames
+    split 0 0.62,0.50 right arm
+    merge 0 0.10,0.20 trees     # the regions under the points of this name are one, in all frames
+    merge 9 0.90,0.20 trees
+
+Corrections are applied in the order of their lines, each to what the ones before left. Where several claim a pixel, the
+one whose frame is nearest decides, and of one frame the last line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,11 +26,84 @@ import torch
 from torch import Tensor
 
 from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, Region, no_progress, require_shape
-from .correction_text import BOX, IS, MERGE, SPLIT, CorrectionGroup, group_corrections
 from .growing import GrowthConfig, Walker, find_piece, find_thing_in_box, reduce_mask
-from .labels import list_free_labels, merge_labels, reduce_reference, rename_regions
-from .points import PointLine, find_label_under, find_pixel, title_point
+from .labels import find_label_called, list_free_labels, merge_labels, reduce_reference, rename_regions
+from .points import PointLine, find_cells, find_label_under, find_pixel, mark_box, parse_points, title_point
 from .propagation import Layers, PropagationConfig, enlarge_shares, propagate_shares, reduce_tokens
+
+IS, NEW, NOT, BOX, SPLIT, MERGE = "is", "new", "not", "box", "split", "merge"
+ACTIONS = (IS, NEW, NOT, BOX, SPLIT, MERGE)
+"""What a line may do; a line without an action means the first."""
+
+
+class CorrectionGroup(NamedTuple):
+    """Lines that are one correction."""
+
+    action: str
+    frame: int
+    name: str
+    points: tuple[PointLine, ...]
+    outside: tuple[PointLine, ...] = ()
+
+
+def parse_corrections(text: str) -> tuple[PointLine, ...]:
+    """Read the lines of the module's grammar; empty lines and comments are left out.
+
+    >>> parse_corrections("50 0.4,0.62 road")[0].action
+    'is'
+    """
+    points = parse_points(text, ACTIONS, field="corrections")
+    for point in points:
+        if not point.name:
+            raise InputError(
+                f"`corrections` must name the region at the end of each line, but got no name in line {point.line}. "
+                "Write for example '50 0.4,0.6 road'."
+            )
+    for group in group_corrections(points):
+        _require_whole(group, points)
+    return points
+
+
+def _require_whole(group: CorrectionGroup, points: Sequence[PointLine]) -> None:
+    """Check that a group has the points that its action needs."""
+    title = f"{group.name!r} in frame {group.frame}"
+    if group.action == BOX and len(group.points) != 2:
+        raise InputError(
+            f"`corrections` must hold two `box` lines, opposite corners, for {title}, but got {len(group.points)}. "
+            "Add or remove corners."
+        )
+    if group.action == NOT:
+        raise InputError(
+            f"`corrections` must hold a `new` line beside each `not` line, but got none for {title}. Add the line."
+        )
+    parts = {point.name.casefold() for point in points if (point.action, point.frame) == (SPLIT, group.frame)}
+    if group.action == SPLIT and len(parts) < 2:
+        raise InputError(
+            f"`corrections` must hold `split` lines of two names in a frame, but got only {title}. Add a point of the "
+            "other part."
+        )
+
+
+def group_corrections(points: Sequence[PointLine]) -> tuple[CorrectionGroup, ...]:
+    """Join the lines that are one correction, in the order of their first lines."""
+    found: dict[tuple[str, int, str], list[PointLine]] = {}
+    outside: dict[tuple[int, str], list[PointLine]] = {}
+    grown = {(point.frame, point.name.casefold()) for point in points if point.action == NEW}
+    for point in points:
+        name, frame = point.name.casefold(), point.frame
+        if point.action == NOT and (frame, name) in grown:
+            outside.setdefault((frame, name), []).append(point)
+            continue
+        if point.action == SPLIT:
+            name = ""
+        if point.action == MERGE:
+            frame = -1
+        found.setdefault((point.action, frame, name), []).append(point)
+    groups = []
+    for (action, frame, key), lines in found.items():
+        beside = outside.get((frame, key), ()) if action == NEW else ()
+        groups.append(CorrectionGroup(action, lines[0].frame, lines[0].name, tuple(lines), tuple(beside)))
+    return tuple(groups)
 
 
 class Painted(NamedTuple):
@@ -43,20 +129,9 @@ def correct_labels(
     painted: Painted | None = None,
     progress: Progress = no_progress,
 ) -> Correction:
-    """Apply corrections to label maps by nearest neighbors among the features.
+    """Apply corrections, then a painted region, to labels in any resolution, by nearest neighbors among the queries.
 
-    Args:
-        features: of the clip; only the queries are used.
-        labels: ``(T,h,w)`` labels on the coarse grid, or ``(T,H,W)`` in any resolution, and their regions.
-        points: see `correction_text.parse_corrections`.
-        painted: a region that was painted in one frame, applied last; or None.
-        progress: called with stage ``corrections`` after each one.
-
-    Returns:
-        Maps of the same shape and type, on the CPU; regions are never removed but by merging.
-
-    Raises:
-        InputError: features and labels disagree, the painted mask is empty or of no frame, or there is no free label.
+    Maps keep shape and type; regions are never removed but by merging.
     """
     require_shape("labels.maps", labels.maps, "T H W")
     if len(labels.maps) != features.num_frames:
@@ -107,7 +182,7 @@ class _Correction:
 
     def settle(self) -> None:
         """Write all marked regions into the maps."""
-        maps = [self.layers.over(labels, frame) for frame, labels in enumerate(self.maps)]
+        maps = [self.layers.lay_over(labels, frame) for frame, labels in enumerate(self.maps)]
         if self.layers.clear():
             self.maps = torch.stack(maps)
 
@@ -121,37 +196,35 @@ class _Correction:
             )
         if not bool(painted.mask.any()):
             raise InputError("`mask` must mark the new region, but it is empty. Paint it, or disconnect the mask.")
-        label = self._label_called(painted.name)
+        label = self._take_label(painted.name)
         self.layers.mark(label, painted.frame, reduce_mask(painted.mask != 0, self.grid), whole=True)
 
     def _relabel(self, group: CorrectionGroup) -> None:
         """From a frame on, the pieces of regions under the points are another region."""
-        current, pieces = (
-            self.layers.over(self.maps[group.frame], group.frame),
-            torch.zeros(self.size, dtype=torch.bool),
-        )
+        current = self.layers.lay_over(self.maps[group.frame], group.frame)
+        pieces = torch.zeros(self.size, dtype=torch.bool)
         for point in group.points:
             pieces |= find_piece(current, *find_pixel(point, self.size))
-        label = self._label_called(group.name)
+        label = self._take_label(group.name)
         self.layers.mark(label, group.frame, reduce_mask(pieces, self.grid), both_ways=False, exact=pieces)
 
     def _add(self, group: CorrectionGroup) -> None:
         """Label the thing at the points or in the box, in frames before and after too."""
         tokens = self.tokens[group.frame] - self.mean
         if group.action == BOX:
-            marks = find_thing_in_box(tokens, self._box(group), self.growth)
+            marks = find_thing_in_box(tokens, mark_box(group.points, self.grid), self.growth)
         else:
             walker = Walker(tokens, self.grid, self.growth)
-            points = self._cells(group.points)
-            if _label_of(self.regions, group.name) is not None:
-                marks = walker.patch(points, self._around(group))
+            points = find_cells(group.points, self.grid)
+            if find_label_called(self.regions, group.name) is not None:
+                marks = walker.find_patch(points, self._find_around(group))
             else:
-                marks = walker.grown(points, self._cells(group.outside))
-        self.layers.mark(self._label_called(group.name), group.frame, marks.float())
+                marks = walker.grow(points, find_cells(group.outside, self.grid))
+        self.layers.mark(self._take_label(group.name), group.frame, marks.float())
 
-    def _around(self, group: CorrectionGroup) -> Tensor:
+    def _find_around(self, group: CorrectionGroup) -> Tensor:
         """Return the cells ``(N,)`` of the regions that points lie on now."""
-        current = self.layers.over(self.maps[group.frame], group.frame)
+        current = self.layers.lay_over(self.maps[group.frame], group.frame)
         found = {int(current[find_pixel(point, self.size)]) for point in group.points}
         cells = reduce_reference(current, (self.grid.h, self.grid.w)).flatten()
         return torch.isin(cells.long(), torch.tensor(sorted(found)))
@@ -159,7 +232,7 @@ class _Correction:
     def _split(self, group: CorrectionGroup) -> None:
         """Divide the regions under the points among their names, in all frames."""
         self.settle()
-        for label, points in self._by_label(group.points):
+        for label, points in self._group_by_label(group.points).items():
             parts: dict[str, list[PointLine]] = {}
             for point in points:
                 parts.setdefault(point.name.casefold(), []).append(point)
@@ -173,8 +246,8 @@ class _Correction:
         inside = self.maps == label
         walker = Walker(self.tokens[frame] - self.mean, self.grid, self.growth)
         cells = torch.arange(self.grid.num_tokens)
-        starts = [torch.isin(cells, self._cells(points)).float() for points in parts]
-        nearest = torch.stack([walker.visits(start) for start in starts]).argmax(0)
+        starts = [torch.isin(cells, find_cells(points, self.grid)).float() for points in parts]
+        nearest = torch.stack([walker.count_visits(start) for start in starts]).argmax(0)
         covered = reduce_mask(inside[frame], self.grid)
         shares = torch.stack([covered * (nearest == part) for part in range(len(parts))], dim=1)
         propagated = propagate_shares(self.tokens, self.grid, shares, frame, self.config, both_ways=True)
@@ -182,36 +255,36 @@ class _Correction:
         winner = torch.stack(list(enlarged)).argmax(0)
         self._call(label, parts[0][0].name)
         for part, points in enumerate(parts[1:], 1):
-            self.maps[inside & (winner == part)] = self._label_called(points[0].name)
+            self.maps[inside & (winner == part)] = self._take_label(points[0].name)
 
     def _merge(self, group: CorrectionGroup) -> None:
         """Make the regions under the points one."""
         self.settle()
-        first, *others = sorted(label for label, _ in self._by_label(group.points))
+        first, *others = sorted(self._group_by_label(group.points))
         self.maps, self.regions = merge_labels(self.maps, self.regions, dict.fromkeys(others, first))
         self._call(first, group.name)
 
-    def _by_label(self, points: Sequence[PointLine]) -> Iterator[tuple[int, list[PointLine]]]:
-        """Yield the points by the label under them."""
+    def _group_by_label(self, points: Sequence[PointLine]) -> dict[int, list[PointLine]]:
+        """Return the points by the label under them."""
         found: dict[int, list[PointLine]] = {}
         for point in points:
             label = find_label_under(self.maps, point)
             if label is not None:
                 found.setdefault(label, []).append(point)
-        yield from found.items()
+        return found
 
     def _call(self, label: int, name: str) -> None:
         """Call a region ``name``; if another is called so already, it becomes part of that."""
         others = tuple(region for region in self.regions if region.label != label)
-        known = _label_of(others, name)
+        known = find_label_called(others, name)
         if known is None:
             self.regions = rename_regions(self.regions, {label: name})
         else:
             self.maps, self.regions = merge_labels(self.maps, self.regions, {label: known})
 
-    def _label_called(self, name: str) -> int:
+    def _take_label(self, name: str) -> int:
         """Return the label of the region called ``name``; a new one if there is none."""
-        known = _label_of(self.regions, name)
+        known = find_label_called(self.regions, name)
         if known is not None:
             return known
         free = list_free_labels(region.label for region in self.regions)
@@ -221,23 +294,3 @@ class _Correction:
             )
         self.regions = tuple(sorted((*self.regions, Region(free[0], name))))
         return free[0]
-
-    def _places(self, points: Sequence[PointLine]) -> list[tuple[int, int]]:
-        """Return rows and columns of the cells under points."""
-        return [find_pixel(point, (self.grid.h, self.grid.w)) for point in points]
-
-    def _cells(self, points: Sequence[PointLine]) -> Tensor:
-        """Return the cells ``(S,)`` under points."""
-        return torch.tensor(sorted({row * self.grid.w + column for row, column in self._places(points)})).long()
-
-    def _box(self, group: CorrectionGroup) -> Tensor:
-        """Return the cells ``(h,w)`` of a box, at least one."""
-        (top, left), (bottom, right) = self._places(group.points)
-        box = torch.zeros(tuple(self.grid), dtype=torch.bool)
-        box[min(top, bottom) : max(top, bottom) + 1, min(left, right) : max(left, right) + 1] = True
-        return box
-
-
-def _label_of(regions: Sequence[Region], name: str) -> int | None:
-    """Return the first label that is called ``name``, however it is capitalized; None if there is none."""
-    return next((region.label for region in regions if region.name.casefold() == name.casefold()), None)

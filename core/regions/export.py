@@ -59,19 +59,7 @@ def find_boxes(labels: LabelMaps, chosen: Sequence[int], progress: Progress = no
 
 
 def take_masks(labels: LabelMaps, chosen: Sequence[int], frame: int) -> tuple[Tensor, list[int]]:
-    """Return masks of the chosen regions in one frame, one per region, and the regions that it lacks.
-
-    Args:
-        labels: ``(T,H,W)`` labels and their regions.
-        chosen: labels of regions.
-        frame: the frame from which a tracker starts.
-
-    Returns:
-        ``(K,H,W)`` float32 of the regions that the frame holds, in the order of ``chosen``; and the others' labels.
-
-    Raises:
-        InputError: there is no such frame, or it holds none of the regions.
-    """
+    """Return masks ``(K,H,W)`` float32 of the chosen regions that a frame holds, and the labels of those it lacks."""
     if not 0 <= frame < len(labels.maps):
         raise InputError(
             f"`frame` must lie in [0, {len(labels.maps) - 1}], but got {frame}. Choose a frame of the clip."
@@ -86,16 +74,9 @@ def take_masks(labels: LabelMaps, chosen: Sequence[int], frame: int) -> tuple[Te
 def make_segs(
     labels: LabelMaps, chosen: Sequence[int], margin: float = 1.5, progress: Progress = no_progress
 ) -> tuple[tuple[int, int], list[SEG]]:
-    """Return regions as the Impact Pack's SEGS: one segment per region, over all frames.
+    """Return regions as the Impact Pack's SEGS, ``(H, W)`` and one segment per region that occurs, over all frames.
 
-    Args:
-        labels: ``(T,H,W)`` labels and their regions.
-        chosen: labels of regions; those that never occur are left out.
-        margin: size of the crop by that of the box.
-        progress: called with stage ``make_segs`` in regions.
-
-    Returns:
-        ``(H, W)``, and segments with one mask per frame ``(T,h,w)`` float32, or ``(h,w)`` for a single frame.
+    Masks are ``(T,h,w)`` float32, or ``(h,w)`` for a single frame, of crops of ``margin`` times the box.
     """
     height, width = (int(side) for side in labels.maps.shape[1:])
     names = {region.label: region.name for region in labels.regions}
@@ -134,12 +115,7 @@ def encode_run_lengths(mask: Tensor) -> list[int]:
 
 
 def make_coco(labels: LabelMaps, progress: Progress = no_progress) -> dict[str, Any]:
-    """Return label maps in COCO's format, with one category per region; ``track_id`` is the region's label.
-
-    Args:
-        labels: ``(T,H,W)`` labels and their regions.
-        progress: called with stage ``outlines`` in frames.
-    """
+    """Return label maps in COCO's format, with one category per region; ``track_id`` is the region's label."""
     height, width = (int(side) for side in labels.maps.shape[1:])
     annotations: list[dict[str, Any]] = []
     for number, frame in enumerate(labels.maps):

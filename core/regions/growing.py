@@ -63,21 +63,16 @@ def find_piece(label_map: Tensor, row: int, column: int) -> Tensor:
 
 
 def reduce_mask(mask: Tensor, grid: Grid) -> Tensor:
-    """Return which share of each cell a mask ``(H,W)`` covers, ``(N,)`` float32."""
-    return F.adaptive_avg_pool2d(mask.float()[None], (grid.h, grid.w)).flatten()
+    """Return which share of each cell masks ``(...,H,W)`` cover, ``(...,N)`` float32."""
+    planes = mask.float().reshape(-1, *mask.shape[-2:])
+    return F.adaptive_avg_pool2d(planes, (grid.h, grid.w)).reshape(*mask.shape[:-2], -1)
 
 
 class Walker:
     """Walks from cell to adjacent cell of one frame, rather to similar ones, and at times from the start again."""
 
     def __init__(self, tokens: Tensor, grid: Grid, config: GrowthConfig) -> None:
-        """Weigh the connections of adjacent cells.
-
-        Args:
-            tokens: ``(N,C)`` float32, of one frame; less the mean of the clip, so that similarities differ.
-            grid: size of the coarse grid, ``N = h*w``.
-            config: similarity and size.
-        """
+        """Weigh the connections of adjacent cells by tokens ``(N,C)``, less the mean of the clip to tell them apart."""
         self._grid, self._config = grid, config
         self._nearby, outside = list_neighborhoods(grid, 1)
         outside = outside | (self._nearby == torch.arange(grid.num_tokens)[:, None])
@@ -86,15 +81,8 @@ class Walker:
         self._links = ((cosines - 1) / config.temperature).exp().masked_fill(outside, 0).double()
         self._degrees = self._links.sum(1).clamp_min(1e-300)
 
-    def visits(self, start: Tensor) -> Tensor:
-        """Return how often a walk is at each cell, by the cell's connections.
-
-        Args:
-            start: ``(N,)`` weights of the cells where it starts; need not add up to 1.
-
-        Returns:
-            ``(N,)`` float64.
-        """
+    def count_visits(self, start: Tensor) -> Tensor:
+        """Return how often ``(N,)`` a walk from cells of weights ``(N,)`` is at each cell, by its connections."""
         restart, first = self._config.restart, start.double() / start.double().sum()
         steps, visits = self._links / self._degrees[:, None], first
         for _ in range(self._config.num_steps):
@@ -104,50 +92,36 @@ class Walker:
             )
         return visits / self._degrees
 
-    def grown(self, points: Tensor, without: Tensor) -> Tensor:
-        """Grow a part from points: the cells that a walk meets before it leaves the thing.
+    def grow(self, points: Tensor, without: Tensor) -> Tensor:
+        """Grow a part ``(N,)`` bool from points ``(S,)``: the cells that a walk meets before it leaves the thing.
 
         Cells are sorted by how often the walk is there; the part is the beginning of that list with the least
-        conductance, which is the share of the part's connections that lead out of it.
-
-        Args:
-            points: ``(S,)`` int64 cells inside the thing, at least one.
-            without: ``(R,)`` int64 cells outside it, or none: what a walk from them visits more often is not taken.
-
-        Returns:
-            ``(N,)`` bool; holds the points.
+        conductance, which is the share of the part's connections that lead out of it. What a walk from the cells
+        ``without`` ``(R,)`` visits more often is not taken.
         """
         count, config = self._grid.num_tokens, self._config
-        visits = self.visits(_indicator(points, count))
+        visits = self.count_visits(_mark_cells(points, count))
         if len(without):
-            visits = visits * (visits > self.visits(_indicator(without, count)))
+            visits = visits * (visits > self.count_visits(_mark_cells(without, count)))
         visits[points] = torch.inf
         limit = max(config.min_cells, int(config.max_share * count))
         order = visits.argsort(descending=True, stable=True)[: min(limit, int((visits > 0).sum()))]
-        size = self._best_cut(order, min(max(config.min_cells, len(points)), len(order)))
-        return _indicator(order[:size], count) > 0
+        size = self._find_best_cut(order, min(max(config.min_cells, len(points)), len(order)))
+        return _mark_cells(order[:size], count) > 0
 
-    def patch(self, points: Tensor, inside: Tensor) -> Tensor:
-        """Return the spot of a region that goes with points rather than with the rest of the region.
-
-        Args:
-            points: ``(S,)`` int64 cells of the spot, at least one.
-            inside: ``(N,)`` bool, the region.
-
-        Returns:
-            ``(N,)`` bool; holds the points, and otherwise only cells of the region.
-        """
-        spot = _indicator(points, self._grid.num_tokens)
+    def find_patch(self, points: Tensor, inside: Tensor) -> Tensor:
+        """Return the spot ``(N,)`` of a region that goes with points ``(S,)`` rather than with its rest."""
+        spot = _mark_cells(points, self._grid.num_tokens)
         near = F.max_pool2d(spot.reshape(1, 1, *self._grid), 3, stride=1, padding=1).flatten() > 0
         rest = (inside & ~near).float()
         patch = inside.clone()
         if bool(rest.any()):
             weight = self._config.spot_weight * len(points) / float(rest.sum())
-            patch &= self.visits(spot) * weight > self.visits(rest)
+            patch &= self.count_visits(spot) * weight > self.count_visits(rest)
         patch[points] = True
         return patch
 
-    def _best_cut(self, order: Tensor, least: int) -> int:
+    def _find_best_cut(self, order: Tensor, least: int) -> int:
         """Return how many cells from the front of ``order`` have the least conductance; ties: the fewest."""
         place = torch.full((len(self._links),), len(self._links))
         place[order] = torch.arange(len(order))
@@ -159,17 +133,10 @@ class Walker:
 
 
 def find_thing_in_box(tokens: Tensor, box: Tensor, config: GrowthConfig) -> Tensor:
-    """Return the thing in a box: its cells that look more like those of its middle than like what lies around it.
+    """Return the cells ``(N,)`` of a box ``(h,w)`` that look more like its middle than like what lies around it.
 
-    The middle is at first the inner part of the box, then, a few times, the thing itself.
-
-    Args:
-        tokens: ``(N,C)`` float32, of one frame; less the mean of the clip.
-        box: ``(h,w)`` bool, the cells of the box, at least one.
-        config: width of what lies around, neighbors and rounds.
-
-    Returns:
-        ``(N,)`` bool, part of the box; the whole box where it fills the frame or nothing else is left.
+    Tokens ``(N,C)`` are less the mean of the clip. The middle is at first the inner part of the box, then, a few times,
+    the thing itself. It is the whole box where that fills the frame or nothing else is left.
     """
     unit, inside, margin = F.normalize(tokens, dim=-1), box.flatten(), config.box_margin
     near = F.max_pool2d(box[None, None].float(), 2 * margin + 1, stride=1, padding=margin).flatten() > 0
@@ -177,10 +144,10 @@ def find_thing_in_box(tokens: Tensor, box: Tensor, config: GrowthConfig) -> Tens
     if not len(around):
         return inside
     rows, columns = box.any(1).nonzero()[:, 0], box.any(0).nonzero()[:, 0]
-    middle = torch.outer(_tent(rows, box.shape[0]), _tent(columns, box.shape[1])).flatten()
+    middle = torch.outer(_make_tent(rows, box.shape[0]), _make_tent(columns, box.shape[1])).flatten()
     thing = middle > middle.max() / 2
     for _ in range(config.box_rounds):
-        similar, different = (_likeness(unit[inside], of, config) for of in (unit[thing], around))
+        similar, different = (_measure_likeness(unit[inside], of, config) for of in (unit[thing], around))
         kept = torch.zeros_like(inside).masked_scatter_(inside, similar > different)
         if not bool(kept.any()):
             return inside
@@ -188,18 +155,18 @@ def find_thing_in_box(tokens: Tensor, box: Tensor, config: GrowthConfig) -> Tens
     return thing
 
 
-def _likeness(tokens: Tensor, examples: Tensor, config: GrowthConfig) -> Tensor:
+def _measure_likeness(tokens: Tensor, examples: Tensor, config: GrowthConfig) -> Tensor:
     """Return the mean similarity ``(B,)`` of tokens ``(B,C)`` to their nearest examples ``(M,C)``."""
     count = min(config.box_neighbors, len(examples))
     return (tokens @ examples.T).topk(count, dim=1).values.mean(1)
 
 
-def _indicator(cells: Tensor, count: int) -> Tensor:
+def _mark_cells(cells: Tensor, count: int) -> Tensor:
     """Return ``(count,)`` float32 with 1 at the cells ``(S,)``."""
     return torch.zeros(count).index_fill_(0, cells, 1.0)
 
 
-def _tent(places: Tensor, count: int) -> Tensor:
+def _make_tent(places: Tensor, count: int) -> Tensor:
     """Return weights ``(count,)`` that rise from the ends of ``places`` to their middle."""
     weights = torch.zeros(count)
     weights[places] = 1 - (2 * (torch.arange(len(places)) + 0.5) / len(places) - 1).abs()

@@ -64,25 +64,15 @@ def split_instances(
     *,
     progress: Progress = no_progress,
 ) -> LabelMaps:
-    """Give the connected pieces of regions labels of their own, which they keep from frame to frame.
+    """Give the connected pieces of regions labels of their own, which they keep from frame to frame ``(T,H,W)``.
 
     A piece continues the track that it overlaps most with. Where things that were apart touch, the piece is divided by
     distance to where they were; where a thing comes apart, its largest piece goes on and the others are new, if they
     are large and stay apart for long enough. What is too small, or for too short a time a piece of its own, to be a
     thing joins the nearest track of its region.
 
-    Args:
-        labels: ``(T,H,W)`` labels in any resolution, and their regions.
-        chosen: labels of the regions to split.
-        config: what is too small or too short-lived.
-        progress: called with stage ``instances`` after each frame of each region.
-
-    Returns:
-        Maps of the same shape and type. The first thing of a region keeps its label; if there are several, they are
-        called ``name 1``, ``name 2``, ... in the order in which they appear, large ones first.
-
-    Raises:
-        InputError: a label belongs to no region, or there are more things than labels.
+    The first thing of a region keeps its label; if there are several, they are called ``name 1``, ``name 2``, ... in
+    the order in which they appear, large ones first.
     """
     require_shape("labels.maps", labels.maps, "T H W")
     unknown = sorted(set(chosen) - set(list_labels(labels.regions)))
@@ -93,9 +83,11 @@ def split_instances(
     steps, total = count(1), len(chosen) * len(maps)
     for region in chosen:
         inside = (labels.maps == region).cpu().numpy()
-        rows, columns = _extent(inside)
+        rows, columns = _find_extent(inside)
         least = max(1, round(settings.min_share * inside[0].size))
-        numbers = _tracked(inside[:, rows, columns], least, settings, lambda: progress("instances", next(steps), total))
+        numbers = _track_pieces(
+            inside[:, rows, columns], least, settings, lambda: progress("instances", next(steps), total)
+        )
         _write_things(maps[:, rows, columns], numbers, region, regions)
     return replace(labels, maps=maps, regions=tuple(sorted(Region(*pair) for pair in regions.items())))
 
@@ -113,7 +105,7 @@ def _write_things(maps: Tensor, numbers: Numbers, region: int, regions: dict[int
         regions[spare] = f"{name} {number}" if things > 1 else name
 
 
-def _extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
+def _find_extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
     """Return rows and columns that hold a region ``(T,H,W)`` bool; the first of each where there is none."""
     rows, columns = (np.flatnonzero(region.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     if not len(rows):
@@ -121,14 +113,16 @@ def _extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _tracked(region: NDArray[np.bool_], least: int, config: InstanceConfig, advance: Callable[[], None]) -> Numbers:
+def _track_pieces(
+    region: NDArray[np.bool_], least: int, config: InstanceConfig, advance: Callable[[], None]
+) -> Numbers:
     """Return the tracks of a region ``(T,H,W)`` bool, numbered in the order in which they appear."""
     numbers = np.zeros(region.shape, dtype=np.int64)
     last = np.zeros(region.shape[1:], dtype=np.int64)  # where each track was when it was seen last
     tracks: list[_Track] = []
     frames = min(config.min_frames, len(region))
     for seen, inside in zip(numbers, region, strict=True):
-        _continue(tracks, inside, last, seen, least, frames)
+        _continue_tracks(tracks, inside, last, seen, least, frames)
         here = np.zeros(len(tracks) + 1, dtype=np.bool_)
         here[seen] = True
         last[here[last]] = 0
@@ -136,10 +130,10 @@ def _tracked(region: NDArray[np.bool_], least: int, config: InstanceConfig, adva
         advance()
     areas = np.stack([np.bincount(frame.ravel(), minlength=len(tracks) + 1) for frame in numbers]).max(0)
     kept = [number for number, track in enumerate(tracks, 1) if areas[number] >= least and track.alone >= frames]
-    return _absorbed(numbers, region, kept or [1][: len(tracks)])
+    return _absorb(numbers, region, kept or [1][: len(tracks)])
 
 
-def _continue(
+def _continue_tracks(
     tracks: list[_Track], inside: NDArray[np.bool_], last: Numbers, numbers: Numbers, least: int, frames: int
 ) -> None:
     """Number the pieces of a frame, in ``numbers`` ``(H,W)``, by old and new tracks.
@@ -147,7 +141,7 @@ def _continue(
     A track that came off another one ends where they touch again, unless it was a piece of its own in enough frames.
     """
     found, _ = label(inside, _ALL_AROUND)
-    listed = [_piece(box, found[box] == number, last) for number, box in enumerate(find_objects(found), 1)]
+    listed = [_describe_piece(box, found[box] == number, last) for number, box in enumerate(find_objects(found), 1)]
     owned: set[int] = set()
     for piece in sorted(listed, key=lambda piece: (-max(piece.tracks.values(), default=0), -piece.area)):
         near = [t for t, shared in piece.tracks.items() if t not in owned and shared >= _MIN_OVERLAP * least]
@@ -169,12 +163,12 @@ def _continue(
         owned.update(mine)
 
 
-def _piece(box: tuple[slice, slice], inside: NDArray[np.bool_], last: Numbers) -> _Piece:
+def _describe_piece(box: tuple[slice, slice], inside: NDArray[np.bool_], last: Numbers) -> _Piece:
     below, counts = np.unique(last[box][inside], return_counts=True)
     return _Piece(box, inside, int(inside.sum()), {int(t): int(n) for t, n in zip(below, counts, strict=True) if t})
 
 
-def _absorbed(numbers: Numbers, region: NDArray[np.bool_], kept: Sequence[int]) -> Numbers:
+def _absorb(numbers: Numbers, region: NDArray[np.bool_], kept: Sequence[int]) -> Numbers:
     """Return the kept tracks, numbered from 1 on; pixels of others join the nearest one, in space, then in time."""
     table = np.zeros(int(numbers.max()) + 1, dtype=np.int64)
     table[list(kept)] = np.arange(1, len(kept) + 1)

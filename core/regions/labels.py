@@ -1,14 +1,17 @@
-"""Labels and their names: naming of clusters by a reference, merging, renaming, masks (paper 5.1)."""
+"""Labels and their names: named by a reference, merged, renamed, masked, counted (paper 5.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
-from ..types import MAX_LABEL, VOID, AnchorLabels, InputError, Progress, Region, no_progress, require_shape
+from ..types import MAX_LABEL, VOID, AnchorLabels, InputError, LabelMaps, Progress, Region, no_progress, require_shape
 
 
 def default_name(label: int) -> str:
@@ -22,17 +25,10 @@ def list_free_labels(labels: Iterable[int]) -> list[int]:
 
 
 def spread_indices(labels: Tensor, limit: int) -> Tensor:
-    """Return indices of at most ``limit`` elements of each label, spread evenly over those there are.
+    """Return indices of at most ``limit`` elements of each label of ``(M,)``, spread evenly, the smallest label first.
 
     >>> spread_indices(torch.tensor([5, 5, 5, 5, 2]), 2)
     tensor([4, 0, 2])
-
-    Args:
-        labels: ``(M,)`` integers.
-        limit: at least 1.
-
-    Returns:
-        ``(K,)`` int64, label after label from the smallest on.
     """
     parts = []
     for label in torch.unique(labels):
@@ -47,11 +43,11 @@ def reduce_reference(reference: Tensor, size: tuple[int, int]) -> Tensor:
 
     Equal to Pillow's ``NEAREST``, also for centers between two pixels, where its rounding decides.
     """
-    rows, columns = (_nearest(old, new) for old, new in zip(reference.shape, size, strict=True))
+    rows, columns = (_find_nearest(old, new) for old, new in zip(reference.shape, size, strict=True))
     return reference[rows][:, columns]
 
 
-def _nearest(old: int, new: int) -> list[int]:
+def _find_nearest(old: int, new: int) -> list[int]:
     """Return the pixel of ``old`` ones under each of ``new`` centers, adding up distances in double precision."""
     distance = old / new
     centers = accumulate([distance / 2] + [distance] * (new - 1))
@@ -65,7 +61,7 @@ def assign_clusters(
     ignore: int | None = VOID,
     names: Mapping[int, str] | None = None,
 ) -> tuple[Tensor, tuple[Region, ...]]:
-    """Give each cluster the label that most of its cells have in a reference; ties go to the smallest label.
+    """Give clusters ``(h,w)`` the label that most of their cells have in a reference ``(H,W)``; ties: the smallest.
 
     Cells labeled ``ignore`` do not vote; a cluster of nothing else takes that label. Paper 5.1; the reference code
     has no ignored label (``ignore=None``).
@@ -73,18 +69,6 @@ def assign_clusters(
     >>> clusters = torch.tensor([[7, 7, 9]])
     >>> assign_clusters(clusters, torch.tensor([[2, 255, 4]], dtype=torch.uint8))[0]
     tensor([[2, 2, 4]])
-
-    Args:
-        cluster_map: ``(h,w)`` int64 clusters.
-        reference: ``(H,W)`` labels in [0, 255] of any size.
-        ignore: label without a vote, or None.
-        names: names of labels; `default_name` for the others.
-
-    Returns:
-        ``(h,w)`` int64 labels, and the regions that occur, sorted by label.
-
-    Raises:
-        InputError: shapes are wrong, or a label lies outside [0, 255].
     """
     sizes = require_shape("cluster_map", cluster_map, "h w")
     require_shape("reference", reference, "H W")
@@ -97,11 +81,11 @@ def assign_clusters(
     labels = torch.empty_like(cluster_map)
     for cluster in torch.unique(cluster_map):
         inside = cluster_map == cluster
-        labels[inside] = _majority(cells[inside], ignore)
+        labels[inside] = _find_majority(cells[inside], ignore)
     return labels, list_regions(labels, names)
 
 
-def _majority(values: Tensor, ignore: int | None) -> int:
+def _find_majority(values: Tensor, ignore: int | None) -> int:
     """Return the most frequent of labels ``(n,)``; ties: the smallest; ``ignore`` only where there is nothing else."""
     counts = torch.bincount(values, minlength=MAX_LABEL + 1)
     if ignore is not None and int(counts.sum() - counts[ignore]) > 0:
@@ -124,28 +108,18 @@ def name_clusters_by_reference(
     ignore: int | None = VOID,
     names: Mapping[int, str] | None = None,
 ) -> AnchorLabels:
-    """Return anchor labels that are those of a reference label image of the anchor frame (see `assign_clusters`).
-
-    Args:
-        cluster_map: ``(h,w)`` int64 clusters of the anchor frame.
-        reference: ``(H,W)`` labels in [0, 255] of any size.
-        anchor: index of the anchor frame.
-        ignore: label without a vote, or None.
-        names: names of labels.
-
-    Raises:
-        InputError: shapes are wrong, or a label lies outside [0, 255].
-    """
+    """Return anchor labels that are those of a reference label image of the anchor frame (see `assign_clusters`)."""
     labels, regions = assign_clusters(cluster_map, reference, ignore=ignore, names=names)
     return AnchorLabels(anchor, labels, regions)
 
 
-def rename_regions(regions: Iterable[Region], names: Mapping[int, str]) -> tuple[Region, ...]:
-    """Return ``regions`` with the names given for some labels.
+def find_label_called(regions: Iterable[Region], name: str) -> int | None:
+    """Return the first label that is called ``name``, however it is capitalized; None if there is none."""
+    return next((region.label for region in regions if region.name.casefold() == name.casefold()), None)
 
-    Raises:
-        InputError: a name is given for a label that no region has.
-    """
+
+def rename_regions(regions: Iterable[Region], names: Mapping[int, str]) -> tuple[Region, ...]:
+    """Return ``regions`` with the names given for some labels."""
     known = tuple(regions)
     _require_known("names", names, known)
     return tuple(region._replace(name=names.get(region.label, region.name)) for region in known)
@@ -154,21 +128,10 @@ def rename_regions(regions: Iterable[Region], names: Mapping[int, str]) -> tuple
 def merge_labels(
     maps: Tensor, regions: Sequence[Region], targets: Mapping[int, int]
 ) -> tuple[Tensor, tuple[Region, ...]]:
-    """Give some labels the label of another region; all at once, so two labels may also be exchanged.
+    """Give some labels the label of another region, ``targets``; all at once, so two labels may also be exchanged.
 
     >>> merge_labels(torch.tensor([[1, 2, 3]]), [Region(1, "a"), Region(2, "b"), Region(3, "c")], {3: 1})
     (tensor([[1, 2, 1]]), (Region(label=1, name='a'), Region(label=2, name='b')))
-
-    Args:
-        maps: integer labels of any shape.
-        regions: the regions that may occur in them.
-        targets: new label of each label that changes.
-
-    Returns:
-        Maps of the same shape and type, and the regions that are left, which keep their names.
-
-    Raises:
-        InputError: a label or a new label belongs to no region.
     """
     _require_known("targets", targets, regions)
     _require_known("targets", targets.values(), regions)
@@ -188,21 +151,10 @@ def mask_labels(maps: Tensor, labels: Sequence[int]) -> Tensor:
 
 
 def mask_union(maps: Tensor, labels: Sequence[int], progress: Progress = no_progress) -> Tensor:
-    """Return where any of the labels lies, without a mask of each.
+    """Return where any of the labels lies in maps ``(T,H,W)``, without a mask of each.
 
     >>> mask_union(torch.tensor([[[1, 2, 3]]]), [1, 3]).tolist()
     [[[True, False, True]]]
-
-    Args:
-        maps: ``(T,H,W)`` integer labels in [0, 255].
-        labels: any number of them.
-        progress: called with stage ``masks`` in frames.
-
-    Returns:
-        ``(T,H,W)`` bool.
-
-    Raises:
-        InputError: ``maps`` has not three axes.
     """
     require_shape("maps", maps, "T H W")
     inside = torch.zeros(MAX_LABEL + 1, dtype=torch.bool, device=maps.device)
@@ -220,3 +172,82 @@ def _require_known(name: str, labels: Iterable[int], regions: Iterable[Region]) 
     unknown = [label for label in labels if label not in known]
     if unknown:
         raise InputError(f"`{name}` must hold labels of regions {known}, but got {unknown}. Check the legend.")
+
+
+_DEPTH_SIDE = 128
+"""Pixels of the longer side at which the point deepest inside a region is looked for."""
+
+
+class RegionRow(NamedTuple):
+    """A region in numbers.
+
+    Attributes:
+        label: its id.
+        name: its name.
+        share: fraction of all pixels of the clip, in [0, 1].
+        first: number of the first frame that shows it; None if none does.
+        last: number of the last one.
+        frame: number of the frame that shows most of it, the earliest of them.
+        x: of a point on it in that frame, far from its border, as a fraction of the width.
+        y: of that point, as a fraction of the height.
+    """
+
+    label: int
+    name: str
+    share: float
+    first: int | None
+    last: int | None
+    frame: int | None
+    x: float
+    y: float
+
+
+def count_pixels(maps: Tensor, progress: Progress = no_progress) -> Tensor:
+    """Return how many pixels of each frame have each label, ``(T,256)`` int64, of label maps ``(T,H,W)``.
+
+    ``progress`` is called with stage ``areas`` in frames.
+    """
+    require_shape("maps", maps, "T H W")
+    counts = torch.empty(len(maps), MAX_LABEL + 1, dtype=torch.int64, device=maps.device)
+    for number, frame in enumerate(maps):
+        counts[number] = torch.bincount(frame.flatten(), minlength=MAX_LABEL + 1)
+        progress("areas", number + 1, len(maps))
+    return counts
+
+
+def tabulate_regions(labels: LabelMaps, progress: Progress = no_progress) -> tuple[RegionRow, ...]:
+    """Return a row for each region, in their order; those that no frame shows have None and 0 in it.
+
+    ``progress`` is called with stage ``areas`` in frames.
+    """
+    counts = count_pixels(labels.maps, progress).cpu()
+    num_pixels = max(1, labels.maps.numel())
+    rows = []
+    for label, name in labels.regions:
+        column = counts[:, label]
+        frames = column.nonzero().flatten().tolist()
+        if not frames:
+            rows.append(RegionRow(label, name, 0.0, None, None, None, 0.0, 0.0))
+            continue
+        most = int(column.argmax())
+        x, y = find_inner_point(labels.maps[most] == label)
+        share = int(column.sum()) / num_pixels
+        rows.append(RegionRow(label, name, share, frames[0], frames[-1], most, x, y))
+    return tuple(rows)
+
+
+def find_inner_point(mask: Tensor) -> tuple[float, float]:
+    """Return a point of a mask ``(H,W)`` far from its border, (x, y) as fractions of width and height.
+
+    It is the center of a pixel; of equally deep ones the middle one in raster order.
+    """
+    sizes = require_shape("mask", mask, "H W")
+    height, width = sizes["H"], sizes["W"]
+    stride = -(-max(height, width) // _DEPTH_SIDE)
+    small = reduce_reference(mask, (-(-height // stride), -(-width // stride)))
+    if not bool(small.any()):
+        small = mask
+    depth = distance_transform_cdt(np.pad(small.cpu().numpy(), 1), "taxicab")[1:-1, 1:-1]
+    deepest = np.flatnonzero(depth == depth.max())
+    row, column = divmod(int(deepest[len(deepest) // 2]), small.shape[1])
+    return (column + 0.5) / small.shape[1], (row + 0.5) / small.shape[0]

@@ -35,18 +35,9 @@ class Finish(NamedTuple):
 
 
 def finish_masks(masks: Tensor, finish: Finish, progress: Progress = no_progress) -> Tensor:
-    """Finish masks.
+    """Finish masks ``(T,H,W)``, of which above a half is inside: float32 in [0, 1] on the CPU.
 
-    Args:
-        masks: ``(T,H,W)``, 0 to 1; above a half is inside.
-        finish: the steps.
-        progress: called with stage ``masks`` in frames.
-
-    Returns:
-        ``(T,H,W)`` float32 in [0, 1], on the CPU. A frame without mask stays empty but for smoothing in time.
-
-    Raises:
-        InputError: there is no mask, ``smooth_frames`` is even, or a number is negative that may not be.
+    A frame without mask stays empty but for smoothing in time.
     """
     require_shape("masks", masks, "T H W")
     if masks.numel() == 0:
@@ -61,7 +52,7 @@ def finish_masks(masks: Tensor, finish: Finish, progress: Progress = no_progress
     result = torch.empty(masks.shape)
     for number in range(len(masks)):
         frame = _fill_border(_steady_masks(inside, number, finish.smooth_frames), finish.border)
-        result[number] = _feather(_shape(_grow(frame, finish.grow), finish), finish.feather)
+        result[number] = _feather(_apply_shape(_grow(frame, finish.grow), finish), finish.feather)
         progress("masks", number + 1, len(masks))
     return result
 
@@ -90,21 +81,21 @@ def _fill_border(inside: Tensor, width: int) -> Tensor:
     return F.pad(inner, (reach,) * 4, mode="replicate")[0, 0] > 0.5
 
 
-def _shape(inside: Tensor, finish: Finish) -> Tensor:
+def _apply_shape(inside: Tensor, finish: Finish) -> Tensor:
     """Return the mask ``(H,W)`` in the shape that is wanted."""
     if finish.shape == "region":
         return inside
-    return _box(inside) if finish.shape == "box" else _blocks(inside, finish.block_size)
+    return _fill_box(inside) if finish.shape == "box" else _fill_blocks(inside, finish.block_size)
 
 
-def _box(inside: Tensor) -> Tensor:
+def _fill_box(inside: Tensor) -> Tensor:
     """Return the smallest box around a mask ``(H,W)``."""
     rows, columns = inside.any(1), inside.any(0)
     between = [side.cumsum(0).bool() & side.flip(0).cumsum(0).bool().flip(0) for side in (rows, columns)]
     return torch.outer(*between)
 
 
-def _blocks(inside: Tensor, size: int) -> Tensor:
+def _fill_blocks(inside: Tensor, size: int) -> Tensor:
     """Return all blocks of ``size`` pixels that a mask ``(H,W)`` touches."""
     blocks = F.max_pool2d(inside[None].float(), size, ceil_mode=True)[0]
     whole = blocks.repeat_interleave(size, 0).repeat_interleave(size, 1)

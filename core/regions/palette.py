@@ -63,20 +63,7 @@ def find_borders(maps: Tensor) -> Tensor:
 
 
 def draw_overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders: bool = True) -> Tensor:
-    """Lay the colors of labels over frames, with a dark line between regions.
-
-    Args:
-        frames: ``(T,H,W,3)`` float32 in [0, 1].
-        maps: ``(T,H,W)`` integer labels in [0, 255].
-        opacity: weight of the colors, in [0, 1].
-        borders: whether to draw the lines, one pixel wide; their opacity is ``opacity`` too.
-
-    Returns:
-        ``(T,H,W,3)`` float32 in [0, 1].
-
-    Raises:
-        InputError: shapes do not fit, or ``opacity`` lies outside its range.
-    """
+    """Lay the colors of labels ``(T,H,W)`` over frames ``(T,H,W,3)``, with a dark line of one pixel between regions."""
     sizes = require_shape("frames", frames, "T H W 3")
     require_shape("maps", maps, "T H W", T=sizes["T"], H=sizes["H"], W=sizes["W"])
     if not 0 <= opacity <= 1:
@@ -88,25 +75,15 @@ def draw_overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders:
 
 
 def draw_legend(regions: Sequence[Region], rows: int = 24) -> Tensor:
-    """Draw the color, the label and the name of each region, in columns, in the order given.
+    """Draw the color, the label and the name of each region, in columns of ``rows``: ``(H,W,3)`` uint8 on white.
 
     Names beyond 40 characters are cut, line breaks become spaces, letters lose their accents, and characters that are
     not ASCII become question marks.
-
-    Args:
-        regions: at least one.
-        rows: after which it goes on in a further column, at least 1.
-
-    Returns:
-        ``(H,W,3)`` uint8 RGB picture on white.
-
-    Raises:
-        InputError: there is no region.
     """
     if not regions:
         raise InputError("`regions` must hold at least one region, but got none. Pass those of the label maps.")
     font = ImageFont.load_default(_FONT_SIZE)
-    texts = [_legend_text(region) for region in regions]
+    texts = [_format_legend(region) for region in regions]
     text_width = max(int(font.getlength(text)) + 1 for text in texts)
     column_width, row_height = _SWATCH + text_width + 3 * _GAP, _SWATCH + _GAP
     size = (-(-len(texts) // rows) * column_width, min(len(texts), rows) * row_height + _GAP)
@@ -121,7 +98,7 @@ def draw_legend(regions: Sequence[Region], rows: int = 24) -> Tensor:
     return torch.from_numpy(np.array(picture))
 
 
-def _legend_text(region: Region) -> str:
+def _format_legend(region: Region) -> str:
     """Return the line of a region: its label, and its name as far as Pillow's font goes (ASCII)."""
     plain = "".join(char for char in unicodedata.normalize("NFKD", region.name) if not unicodedata.combining(char))
     name = " ".join(plain.encode("ascii", "replace").decode().split())

@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from ..types import InputError, LabelMaps, Region, require_shape
+from ..types import Grid, InputError, LabelMaps, Region, require_shape
 from .labels import merge_labels, rename_regions
 
 PICK, NAME, HIDE = "pick", "name", "hide"
@@ -82,17 +83,6 @@ def parse_points(text: str, actions: Sequence[str] = ACTIONS, *, field: str = "p
 
     >>> parse_points("0 0.5,0.25 black dog")
     (PointLine(action='pick', frame=0, x=0.5, y=0.25, name='black dog', line=1),)
-
-    Args:
-        text: the lines.
-        actions: words that may stand at the start of a line.
-        field: what the input is called in messages.
-
-    Returns:
-        The points in order.
-
-    Raises:
-        InputError: a line is no point, or its point lies outside the frame.
     """
     lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
     return tuple(_parse_line(line, number, actions, field) for number, line in lines if line and line[0] != "#")
@@ -100,7 +90,7 @@ def parse_points(text: str, actions: Sequence[str] = ACTIONS, *, field: str = "p
 
 def _parse_line(line: str, number: int, actions: Sequence[str], field: str) -> PointLine:
     match = _LINE.fullmatch(line)
-    x, y = (_coordinate(match[3]), _coordinate(match[4])) if match else (None, None)
+    x, y = (_parse_coordinate(match[3]), _parse_coordinate(match[4])) if match else (None, None)
     if not match or x is None or y is None:
         raise InputError(
             f"`{field}` must hold lines such as '0 0.5,0.25 dog' (frame, x,y as fractions of width and height, name), "
@@ -120,7 +110,7 @@ def _parse_line(line: str, number: int, actions: Sequence[str], field: str) -> P
     return PointLine(action, int(match[2]), x, y, " ".join((match[5] or "").split()), number)
 
 
-def _coordinate(text: str) -> float | None:
+def _parse_coordinate(text: str) -> float | None:
     """Return a plain decimal number, or None."""
     return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) else None
 
@@ -146,6 +136,20 @@ def find_pixel(point: PointLine, size: tuple[int, int]) -> tuple[int, int]:
     return min(int(point.y * height), height - 1), min(int(point.x * width), width - 1)
 
 
+def find_cells(points: Iterable[PointLine], grid: Grid) -> Tensor:
+    """Return the cells ``(S,)`` int64 of the coarse grid under points, sorted."""
+    places = (find_pixel(point, (grid.h, grid.w)) for point in points)
+    return torch.tensor(sorted({row * grid.w + column for row, column in places})).long()
+
+
+def mark_box(corners: Sequence[PointLine], grid: Grid) -> Tensor:
+    """Return the cells ``(h,w)`` bool of the box between two opposite corners, at least one."""
+    (top, left), (bottom, right) = (find_pixel(corner, (grid.h, grid.w)) for corner in corners)
+    box = torch.zeros(tuple(grid), dtype=torch.bool)
+    box[min(top, bottom) : max(top, bottom) + 1, min(left, right) : max(left, right) + 1] = True
+    return box
+
+
 def title_point(point: PointLine) -> str:
     """Return what a message calls a point: its line and its name."""
     place = f"line {point.line}" if point.line else f"the point {point.x:g},{point.y:g} of frame {point.frame}"
@@ -166,13 +170,6 @@ def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
 
     The first name of a region stays, and a later point that calls it something else is not resolved. Of several
     actions on one region the last counts. A merged region is picked if any of its parts is, and hidden if all are.
-
-    Args:
-        points: in the order of the text.
-        labels: label maps ``(T,H,W)`` in any resolution, and their regions.
-
-    Returns:
-        Names, merges, the picked regions, and a sentence for each point that is not resolved.
     """
     names: dict[int, PointLine] = {}
     actions: dict[int, str] = {}
@@ -180,7 +177,7 @@ def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
     problems, known = [], {region.label for region in labels.regions}
     for point in points:
         label = find_label_under(labels.maps, point)
-        problem = _problem(point, label, labels, names)
+        problem = _find_problem(point, label, labels, names)
         found.append(label if label in known else None)
         if problem or label is None:
             problems.append(problem)
@@ -188,7 +185,7 @@ def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
         actions[label] = point.action
         if point.name:
             names.setdefault(label, point)
-    new_names, merges = _groups(names)
+    new_names, merges = _group_names(names)
     maps, left = merge_labels(labels.maps, labels.regions, merges)
     named = replace(labels, maps=maps, regions=rename_regions(left, new_names))
     picked = {merges.get(label, label) for label, action in actions.items() if action == PICK}
@@ -198,7 +195,7 @@ def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
     return Picks(tuple(points), named, new_names, merges, chosen, unseen, tuple(found), tuple(problems))
 
 
-def _problem(point: PointLine, label: int | None, labels: LabelMaps, names: dict[int, PointLine]) -> str:
+def _find_problem(point: PointLine, label: int | None, labels: LabelMaps, names: dict[int, PointLine]) -> str:
     """Return why a point is not resolved, or nothing."""
     title = title_point(point)
     if label is None:
@@ -212,7 +209,7 @@ def _problem(point: PointLine, label: int | None, labels: LabelMaps, names: dict
     return ""
 
 
-def _groups(names: dict[int, PointLine]) -> tuple[dict[int, str], dict[int, int]]:
+def _group_names(names: dict[int, PointLine]) -> tuple[dict[int, str], dict[int, int]]:
     """Return the name of each region that is named, and for the others of that name the smallest label of them."""
     groups: dict[str, list[int]] = {}
     for label, point in names.items():
@@ -225,24 +222,22 @@ def _groups(names: dict[int, PointLine]) -> tuple[dict[int, str], dict[int, int]
 def describe_picks(picks: Picks, share: Callable[[int], str] = lambda _label: "") -> str:
     """Return the outcome in words, a line each for picked and hidden regions and for every point not resolved.
 
-    Args:
-        picks: what the points found.
-        share: returns what is known of a label after merging, such as its share of the clip; may be empty.
+    ``share`` tells what is known of a label after merging, such as its share of the clip.
     """
-    return "\n".join(_description(picks, share))
+    return "\n".join(_describe(picks, share))
 
 
-def _description(picks: Picks, share: Callable[[int], str]) -> Iterator[str]:
+def _describe(picks: Picks, share: Callable[[int], str]) -> Iterator[str]:
     by_label = {region.label: region for region in picks.labels.regions}
     if picks.picked:
-        yield "Picked: " + "; ".join(_words(by_label[label], share(label)) for label in picks.picked)
+        yield "Picked: " + "; ".join(_format_region(by_label[label], share(label)) for label in picks.picked)
     else:
         yield "Picked: nothing. Click a region in the picker, or write a line such as '0 0.5,0.5 name'."
     if picks.hidden:
-        yield "Hidden: " + "; ".join(_words(by_label[label], "") for label in picks.hidden)
+        yield "Hidden: " + "; ".join(_format_region(by_label[label], "") for label in picks.hidden)
     for problem in picks.problems:
         yield f"Not found: {problem}"
 
 
-def _words(region: Region, known: str) -> str:
+def _format_region(region: Region, known: str) -> str:
     return f"{region.name} ({', '.join(filter(None, (f'id {region.label}', known)))})"

@@ -10,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ...core.regions.labels import find_inner_point
 from ...core.regions.palette import draw_legend
-from ...core.regions.table import find_inner_point
 from ...core.types import Features, Region
 
 _MARGIN = 8

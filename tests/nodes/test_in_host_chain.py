@@ -53,7 +53,7 @@ def full(loaded: LoadedModel, features: Features) -> Labels:
 def test_chain_equals_the_core_without_the_host(full: Labels, headless: Tensor) -> None:
     assert torch.equal(full.maps, headless)
     assert full.maps.dtype == torch.uint8
-    assert not full.coarse
+    assert not full.is_coarse
 
 
 def test_one_box_equals_the_chain(loaded: LoadedModel, frames: Tensor, full: Labels) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_corrections_fit_between_the_other_nodes(features: Any, frames: Tensor) 
     mask = call("RegionsToMask", labels=corrected, regions="square")
     assert mask.shape == frames.shape[:3]
     assert float(mask[0, 24:40, 30:50].mean()) > 0.9
-    full = labels._replace(maps=labels.full().maps, coarse=False)
+    full = replace(labels, maps=labels.full().maps)
     again, _ = call("CorrectRegions", labels=full, features=features, mask=painted, mask_name="square")
     assert again.maps.dtype == torch.uint8
 

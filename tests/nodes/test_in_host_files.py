@@ -27,13 +27,13 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def labels() -> Labels:
     maps = torch.randint(0, 256, (3, 20, 30), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     regions = tuple(Region(int(label), f"Näme {label}") for label in maps.unique())
-    return Labels(maps, regions, (20, 30), coarse=False)
+    return Labels(maps, regions, (20, 30))
 
 
 def test_nothing_is_lost(labels: Labels) -> None:
     again = call("LoadRegions", folder=call("SaveRegions", labels=labels))
     assert torch.equal(again.maps, labels.maps)
-    assert (again.regions, again.frame_size, again.coarse) == (labels.regions, (20, 30), False)
+    assert (again.regions, again.frame_size, again.is_coarse) == (labels.regions, (20, 30), False)
 
 
 def test_saving_twice_keeps_both(labels: Labels, output: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_prefix_without_a_name_overwrites_nothing(labels: Labels, output: Path
 
 
 def test_coarse_labels_are_enlarged(labels: Labels) -> None:
-    coarse = Labels(torch.tensor([[[0, 1], [2, 3]]]), tuple(Region(n, str(n)) for n in range(4)), (32, 32), coarse=True)
+    coarse = Labels(torch.tensor([[[0, 1], [2, 3]]]), tuple(Region(n, str(n)) for n in range(4)), (32, 32))
     again = call("LoadRegions", folder=call("SaveRegions", labels=coarse))
     assert again.maps.shape == (1, 32, 32)
     assert again.maps[0, [0, 0, -1, -1], [0, -1, 0, -1]].tolist() == [0, 1, 2, 3]

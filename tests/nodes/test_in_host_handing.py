@@ -35,7 +35,7 @@ def dogs() -> Labels:
     maps = torch.zeros(3, 64, 128, dtype=torch.uint8)
     maps[:, 20:40, 10:30] = 2
     maps[:, 20:40, 90:110] = 2
-    return Labels(maps, (Region(0, "ground"), Region(2, "dog")), (64, 128), coarse=False)
+    return Labels(maps, (Region(0, "ground"), Region(2, "dog")), (64, 128))
 
 
 def test_a_saved_scene_labels_the_clip_again(features: Any, output: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def columns() -> Labels:
     """One region for each column of the frame."""
     maps = torch.arange(NUM_REGIONS, dtype=torch.uint8).expand(NUM_FRAMES, *SIZE).contiguous()
-    return Labels(maps, tuple(Region(label, f"region {label}") for label in range(NUM_REGIONS)), SIZE, coarse=False)
+    return Labels(maps, tuple(Region(label, f"region {label}") for label in range(NUM_REGIONS)), SIZE)
 
 
 def features() -> Features:
@@ -46,7 +47,7 @@ def features() -> Features:
 def jobs() -> dict[str, Job]:
     """Return what is to be run, by name."""
     labels, frames, everything = columns(), torch.rand(NUM_FRAMES, *SIZE, 3), f"0-{NUM_REGIONS - 1}"
-    coarse = labels._replace(maps=labels.maps.long(), coarse=True)
+    coarse = replace(labels, maps=labels.maps.long())
     points = "\n".join(f"0 {(label + 0.5) / NUM_REGIONS:.4f},0.5" for label in range(NUM_REGIONS))
     return {
         "KMeansInit": lambda: call("KMeansInit", features=features(), num_clusters=4),

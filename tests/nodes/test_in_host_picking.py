@@ -33,7 +33,7 @@ def square_clip(frames: int = 4, size: tuple[int, int] = (60, 90)) -> tuple[torc
         maps[number, height // 4 : height // 2, 3 * number : 3 * number + width // 3] = 2
     maps[:2, -height // 6 :] = 5
     regions = (Region(0, "region 0"), Region(2, "region 2"), Region(5, "sky"))
-    return (maps[..., None] / 5).expand(-1, -1, -1, 3), Labels(maps, regions, size, coarse=False)
+    return (maps[..., None] / 5).expand(-1, -1, -1, 3), Labels(maps, regions, size)
 
 
 def pick(frames: torch.Tensor, labels: Labels, picks: str = "", **options: Any) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 from vidseg.core.method.scene import choose_scene
-from vidseg.core.types import Features, InputError, LabelMaps
+from vidseg.core.types import Features, InputError
 from vidseg.nodes import demo_model
 from vidseg.nodes.demo_model import LoadedModel
 
@@ -174,7 +174,7 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
     ),
     "neighbors of a scene": (
         lambda _m, _f, x: call(
-            "ApplyScene", features=x, scene=choose_scene(x, LabelMaps(*knn(x)[:2])), num_neighbors=1001
+            "ApplyScene", features=x, scene=choose_scene(x, knn(x)), num_neighbors=1001
         ),
         r"`num_neighbors` must lie in \[1, 1000\]",
     ),

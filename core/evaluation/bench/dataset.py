@@ -39,12 +39,13 @@ class BenchClip(NamedTuple):
     classes: Mapping[int, str]
     size: tuple[int, int] | None = None
 
-    def shortened(self, max_frames: int) -> BenchClip:
-        """Return the first ``max_frames`` frames; 0 keeps all.
+    @property
+    def middle(self) -> int:
+        """Number of the labeled frame that pictures show: the middle one."""
+        return sorted(self.masks)[len(self.masks) // 2]
 
-        Raises:
-            InputError: none of them is labeled.
-        """
+    def shorten(self, max_frames: int) -> BenchClip:
+        """Return the first ``max_frames`` frames; 0 keeps all."""
         if not max_frames or max_frames >= len(self.frames):
             return self
         masks = {number: path for number, path in self.masks.items() if number < max_frames}
@@ -56,11 +57,7 @@ class BenchClip(NamedTuple):
         return self._replace(frames=self.frames[:max_frames], masks=masks)
 
     def read_mask(self, number: int) -> Tensor:
-        """Return the ground truth of a labeled frame, ``(H,W)`` uint8, 255 = void.
-
-        Raises:
-            InputError: the file is not there, damaged, or of another kind.
-        """
+        """Return the ground truth of a labeled frame, ``(H,W)`` uint8, 255 = void."""
         labels = MASK_READERS[self.reader](self.masks[number])
         return labels if self.size is None else reduce_reference(labels, self.size)
 
@@ -83,25 +80,17 @@ class Dataset:
     num_clusters: int = 20
     max_side: int = 0
 
-    def selected(self, names: tuple[str, ...]) -> Dataset:
-        """Return the data set with the clips called ``names`` alone; no name keeps all.
-
-        Raises:
-            InputError: there is no such clip.
-        """
+    def select(self, names: tuple[str, ...]) -> Dataset:
+        """Return the data set with the clips called ``names`` alone; no name keeps all."""
         known = {clip.name for clip in self.clips}
         unknown = [name for name in names if name not in known]
         if unknown:
             raise InputError(f"`--clips` must name clips of {self.title}, but got {unknown}. Known: {sorted(known)}.")
         return replace(self, clips=tuple(clip for clip in self.clips if clip.name in names)) if names else self
 
-    def shortened(self, max_frames: int) -> Dataset:
-        """Return the data set with the first ``max_frames`` frames of each clip; 0 keeps all.
-
-        Raises:
-            InputError: none of them is labeled.
-        """
-        return replace(self, clips=tuple(clip.shortened(max_frames) for clip in self.clips))
+    def shorten(self, max_frames: int) -> Dataset:
+        """Return the data set with the first ``max_frames`` frames of each clip; 0 keeps all."""
+        return replace(self, clips=tuple(clip.shorten(max_frames) for clip in self.clips))
 
 
 class ClipFrames:
@@ -109,7 +98,7 @@ class ClipFrames:
 
     def __init__(self, clip: BenchClip) -> None:
         self._clip = clip
-        self.frame_size = clip.size or (int(read_image(clip.frames[0]).shape[0]), int(_width(clip.frames[0])))
+        self.frame_size = clip.size or (int(read_image(clip.frames[0]).shape[0]), int(_read_width(clip.frames[0])))
 
     @property
     def num_frames(self) -> int:
@@ -117,14 +106,10 @@ class ClipFrames:
         return len(self._clip.frames)
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1].
+        """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
+        return torch.stack([self._read_frame(path) for path in self._clip.frames[start:stop]])
 
-        Raises:
-            InputError: a frame is damaged or has another size than the first.
-        """
-        return torch.stack([self._frame(path) for path in self._clip.frames[start:stop]])
-
-    def _frame(self, path: Path) -> Tensor:
+    def _read_frame(self, path: Path) -> Tensor:
         frame = torch.from_numpy(read_image(path))
         if self._clip.size is not None and tuple(frame.shape[:2]) != self.frame_size:
             planes = frame.movedim(-1, 0)[None]  # (H,W,3) -> (1,3,H,W)
@@ -139,7 +124,7 @@ class ClipFrames:
         return frame
 
 
-def _width(path: Path) -> int:
+def _read_width(path: Path) -> int:
     """Return the width of an image, pixels."""
     with Image.open(path) as image:
         return int(image.width)
@@ -195,20 +180,16 @@ def read_vspw(path: Path) -> Tensor:
 
 def read_cityscapes(path: Path) -> Tensor:
     """Read ``labelIds.png``: ids of `CITYSCAPES_CLASSES` stay, the others are void."""
-    return _kept(read_labels(path, "masks"), CITYSCAPES_CLASSES)
+    return _keep_classes(read_labels(path, "masks"), CITYSCAPES_CLASSES)
 
 
 def read_camvid_copy(path: Path) -> Tensor:
     """Read a mask of the 480x360 copy: 0 to 10 are `CAMVID_CLASSES`, 11 is void."""
-    return _kept(read_labels(path, "masks"), CAMVID_CLASSES)
+    return _keep_classes(read_labels(path, "masks"), CAMVID_CLASSES)
 
 
 def read_camvid(path: Path) -> Tensor:
-    """Read an official mask of CamVid, whose colors are classes.
-
-    Raises:
-        InputError: most colors are none of CamVid's.
-    """
+    """Read an official mask of CamVid, whose colors are classes."""
     levels = torch.from_numpy((read_image(path) * np.float32(255)).round().astype(np.int64))
     codes = (levels * torch.tensor([1 << 16, 1 << 8, 1])).sum(-1)
     labels = torch.full(codes.shape, VOID, dtype=torch.uint8)
@@ -222,7 +203,7 @@ def read_camvid(path: Path) -> Tensor:
     return labels
 
 
-def _kept(labels: Tensor, classes: Mapping[int, str]) -> Tensor:
+def _keep_classes(labels: Tensor, classes: Mapping[int, str]) -> Tensor:
     """Return ``labels`` with those that are no class made void."""
     table = torch.full((256,), VOID, dtype=torch.uint8)
     for label in classes:

@@ -35,16 +35,16 @@ def open_vspw(root: Path) -> Dataset:
     """Find the validation clips of VSPW: ``data/CLIP/{origin,mask}`` by ``val.txt``; 480p, 124 classes, K = 20."""
     listing = root / "val.txt"
     _require("vspw", listing.is_file() and (root / "data").is_dir(), f"{root} holds no val.txt or no folder data")
-    names = _vspw_classes(root / "label_num_dic_final.json")
+    names = _read_vspw_classes(root / "label_num_dic_final.json")
     clips = []
     for name in listing.read_text(encoding="utf-8").split():
         folder = root / "data" / name
-        frames, masks = _images(folder / "origin"), {path.stem: path for path in _images(folder / "mask")}
+        frames, masks = _list_images(folder / "origin"), {path.stem: path for path in _list_images(folder / "mask")}
         _require("vspw", bool(frames), f"{folder / 'origin'} of val.txt holds no frame")
         labeled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
         _require("vspw", bool(labeled), f"{folder / 'mask'} holds no mask named as a frame")
         clips.append(BenchClip(name, frames, labeled, VSPW_FPS, "vspw", names))
-    return _dataset("vspw", "VSPW", clips)
+    return _make_dataset("vspw", "VSPW", clips)
 
 
 def open_cityscapes(root: Path) -> Dataset:
@@ -70,7 +70,7 @@ def open_cityscapes(root: Path) -> Dataset:
         clips.append(
             BenchClip(name, frames, {CITYSCAPES_LABELED: mask}, CITYSCAPES_FPS, "cityscapes", CITYSCAPES_CLASSES)
         )
-    return _dataset("cityscapes", "Cityscapes", clips, num_clusters=30, max_side=CITYSCAPES_MAX_SIDE)
+    return _make_dataset("cityscapes", "Cityscapes", clips, num_clusters=30, max_side=CITYSCAPES_MAX_SIDE)
 
 
 def open_camvid(root: Path) -> Dataset:
@@ -80,18 +80,18 @@ def open_camvid(root: Path) -> Dataset:
     raw, official = root / "701_StillsRaw_full", root / "LabeledApproved_full"
     copy, annotated = root / "val", root / "valannot"
     if raw.is_dir() or official.is_dir():
-        frames, masks = _images(raw), {path.stem.removesuffix("_L"): path for path in _images(official)}
+        frames, masks = _list_images(raw), {path.stem.removesuffix("_L"): path for path in _list_images(official)}
         reader, size = "camvid", CAMVID_SIZE
     else:
         _require("camvid", copy.is_dir() and annotated.is_dir(), f"{root} holds neither {raw.name} nor val, valannot")
-        frames, masks = _images(copy), {path.stem: path for path in _images(annotated)}
+        frames, masks = _list_images(copy), {path.stem: path for path in _list_images(annotated)}
         reader, size = "camvid copy", None
-    frames = tuple(frame for frame in frames if _in_camvid_clip(frame.stem))
+    frames = tuple(frame for frame in frames if _is_in_camvid_clip(frame.stem))
     _require("camvid", bool(frames), f"{root} holds no frame {CAMVID_CLIP}_{CAMVID_FIRST:05d} to {CAMVID_LAST:05d}")
     missing = [frame.stem for frame in frames if frame.stem not in masks]
     _require("camvid", not missing, f"{len(missing)} frames have no mask, the first is {missing[:1]}")
     labeled = {index: masks[frame.stem] for index, frame in enumerate(frames)}
-    return _dataset(
+    return _make_dataset(
         "camvid", "CamVid", [BenchClip(CAMVID_CLIP, frames, labeled, CAMVID_FPS, reader, CAMVID_CLASSES, size)]
     )
 
@@ -104,7 +104,7 @@ def open_folders(root: Path) -> Dataset:
     folders = [root] if (root / "frames").is_dir() else sorted(root.iterdir(), key=lambda path: natural_key(path.name))
     clips = []
     for folder in [folder for folder in folders if (folder / "frames").is_dir()]:
-        frames, masks = _images(folder / "frames"), {path.stem: path for path in _images(folder / "masks")}
+        frames, masks = _list_images(folder / "frames"), {path.stem: path for path in _list_images(folder / "masks")}
         labeled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
         _require("folders", bool(labeled), f"{folder / 'masks'} holds no mask named as a frame")
         meta = read_json_object(folder / "meta.json")
@@ -112,7 +112,7 @@ def open_folders(root: Path) -> Dataset:
         classes = dict(enumerate(map(str, names))) if isinstance(names, list) else {}
         rate = float(fps) if isinstance(fps, int | float) else None
         clips.append(BenchClip(folder.name, frames, labeled, rate, "plain", classes))
-    return _dataset("folders", root.resolve().name, clips)
+    return _make_dataset("folders", root.resolve().name, clips)
 
 
 LAYOUTS: Mapping[str, Callable[[Path], Dataset]] = {
@@ -125,18 +125,14 @@ LAYOUTS: Mapping[str, Callable[[Path], Dataset]] = {
 
 
 def open_dataset(name: str, root: Path) -> Dataset:
-    """Return the data set ``name`` that lies in ``root``.
-
-    Raises:
-        InputError: there is no such data set, or something of it is missing; the message says what, and its source.
-    """
+    """Return the data set ``name`` that lies in ``root``."""
     if name not in LAYOUTS:
         raise InputError(f"`DATASET` must be one of {', '.join(LAYOUTS)}, but got {name!r}.")
     _require(name, root.is_dir(), f"{root} is no folder")
     return LAYOUTS[name](root)
 
 
-def _dataset(name: str, title: str, clips: list[BenchClip], num_clusters: int = 20, max_side: int = 0) -> Dataset:
+def _make_dataset(name: str, title: str, clips: list[BenchClip], num_clusters: int = 20, max_side: int = 0) -> Dataset:
     _require(name, bool(clips), "there is no clip")
     return Dataset(name, title, tuple(clips), num_clusters, max_side)
 
@@ -147,20 +143,20 @@ def _require(name: str, condition: bool, problem: str) -> None:
         raise InputError(f"`ROOT` must hold {name} as published, but {problem}. Get {_SOURCES[name]}.")
 
 
-def _images(folder: Path) -> tuple[Path, ...]:
+def _list_images(folder: Path) -> tuple[Path, ...]:
     """Return the images of a folder in natural order; none where there is no folder."""
     paths = folder.iterdir() if folder.is_dir() else ()
     found = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
     return tuple(sorted(found, key=lambda path: natural_key(path.name)))
 
 
-def _in_camvid_clip(stem: str) -> bool:
+def _is_in_camvid_clip(stem: str) -> bool:
     """Tell whether a frame's name is one of the validation clip."""
     match = re.fullmatch(rf"{CAMVID_CLIP}_(\d+)", stem)
     return match is not None and CAMVID_FIRST <= int(match[1]) <= CAMVID_LAST
 
 
-def _vspw_classes(path: Path) -> dict[int, str]:
+def _read_vspw_classes(path: Path) -> dict[int, str]:
     """Return the names of VSPW's classes from its own file, or numbers where it is not there."""
     names = {label: f"class {label}" for label in range(124)}
     for name, number in read_json_object(path).items():

@@ -1,16 +1,20 @@
-"""What is compared: the method by preset, the rows of the paper's ablation, the baselines."""
+"""What is compared: the method by preset, the rows of the paper's ablation, the baselines; and jobs of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from ...config.overrides import with_overrides
 from ...config.settings import PRESETS, Settings, preset, with_quality, with_window_frames
 from ...types import InputError
 from ..baselines import Kind
-from .dataset import Dataset
+from .dataset import BenchClip, Dataset
+from .tally import Tally
 
 _SOFT = ("modulation.blending=none", "modulation.factor=10", "difference.filter_strength=1")
 """Modulation as EmerDiff does it: the ablation's rows without masked modulation (5.4)."""
@@ -51,15 +55,7 @@ class Method:
     ) -> Settings:
         """Return all settings on a data set: preset, quality, the data set's, then ``overrides``, then the row's.
 
-        Args:
-            dataset: the data set.
-            overrides: those of all rows, as ``part.field=value``.
-            model: kind of model, ``sd`` or ``svd``.
-            quality: of the rows that are ours; baselines are exact.
-            num_frames: that a video model sees together, where the model tells, else 0.
-
-        Raises:
-            InputError: an override or the quality is not allowed.
+        ``num_frames`` is what a video model sees together, where the model tells, else 0. Baselines are exact.
         """
         base = with_window_frames(preset(self.base, model), num_frames)
         if self.group != "baseline":
@@ -77,7 +73,7 @@ BASELINES = (
     Method("emerdiff-frame", "EmerDiff, each frame alone", "frame", "emerdiff", group="baseline"),
     Method("emerdiff-knn", "EmerDiff, autoregressive KNN", "method", "emerdiff", group="baseline"),
     Method("color", "color and position, K-means", "color", "default", group="baseline"),
-    Method("propagation", "first-frame masks by nearest features", "propagation", "default", group="baseline"),
+    Method("propagation", "label propagation of first-frame masks", "propagation", "default", group="baseline"),
 )
 """The paper's comparison, and simpler ones. `propagation` is given the first frame's masks, not only their names."""
 
@@ -122,11 +118,7 @@ def list_parts(settings: Settings) -> Parts:
 
 
 def list_methods(presets: Sequence[str], *, ablation: bool, baselines: bool) -> tuple[Method, ...]:
-    """Return the rows that were asked for: presets, the ablation of the first preset, baselines.
-
-    Raises:
-        InputError: there is no such preset, or one occurs twice.
-    """
+    """Return the rows that were asked for: presets, the ablation of the first preset, baselines."""
     for name in presets:
         preset(name)
     if not presets or len(set(presets)) < len(presets):
@@ -152,15 +144,7 @@ def list_methods(presets: Sequence[str], *, ablation: bool, baselines: bool) -> 
 
 
 def title_methods(methods: Sequence[Method], settings: Sequence[Settings]) -> tuple[Method, ...]:
-    """Return the rows, those of the ablation called by the parts that run.
-
-    Args:
-        methods: of `list_methods`, or some of them.
-        settings: of each.
-
-    Raises:
-        InputError: two rows of the ablation, or one and the preset itself, have the same parts.
-    """
+    """Return the rows, those of the ablation called by the parts that run; no two may have the same parts."""
     rows = {list_parts(settings[0]): methods[0]}
     for method, used in zip(methods, settings, strict=True):
         if method.group == "ablation":
@@ -168,14 +152,49 @@ def title_methods(methods: Sequence[Method], settings: Sequence[Settings]) -> tu
             if parts in rows:
                 raise InputError(
                     f"`--ablation` must have rows that differ, but {rows[parts].name} and {method.name} would both be "
-                    f"{_title(parts)}. Leave it out, or the quality, preset or setting that turns parts off."
+                    f"{_title_parts(parts)}. Leave it out, or the quality, preset or setting that turns parts off."
                 )
-            rows[parts] = replace(method, title=f"{method.base}: {_title(parts)}")
+            rows[parts] = replace(method, title=f"{method.base}: {_title_parts(parts)}")
     changed = {method.name: method for method in rows.values()}
     return tuple(changed.get(method.name, method) for method in methods)
 
 
-def _title(parts: Parts) -> str:
+def _title_parts(parts: Parts) -> str:
     """Return what a row of the ablation is called."""
     on = [name for name, is_on in parts._asdict().items() if is_on and name != "window"]
     return ", ".join([f"window {parts.window}", *on])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip by one method, with all settings. It can be sent to another process."""
+
+    method: Method
+    clip: BenchClip
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.method.name}/{self.clip.name}"
+
+
+class JobResult(NamedTuple):
+    """What a job leaves.
+
+    Attributes:
+        record: plain values for the clip's JSON file.
+        picture: ``(H,W)`` uint8 label map of the frame that pictures show.
+    """
+
+    record: dict[str, Any]
+    picture: Tensor
+
+
+class StoredResult(NamedTuple):
+    """What a finished job left on disk: its counts, its time, and the label map of the middle labeled frame."""
+
+    job: Job
+    tally: Tally
+    seconds_per_frame: float
+    picture: Path

@@ -12,21 +12,16 @@ from ...files.record import flatten, shorten
 from ...files.result_folder import ResultFolder, make_label_image
 from ...types import InputError
 from .dataset import BenchClip
-from .job import Job, JobResult
+from .methods import Job, JobResult, StoredResult
 from .tally import Tally
 
-CLIPS_FOLDER, PICTURES_FOLDER = "clips", "pictures"
+CLIPS_FOLDER = "clips"
 _FORMAT = 2
 """Version of the clip's files."""
 
 
 class Store:
-    """Results of one data set with one model.
-
-    Args:
-        path: the folder.
-        model: what identifies the model, such as its fingerprint and type; compared before anything is reused.
-    """
+    """Results of one data set with one model, which is known by facts such as its fingerprint and type."""
 
     def __init__(self, path: Path, model: Mapping[str, Any]) -> None:
         self.path = path
@@ -35,24 +30,16 @@ class Store:
         self._content: dict[str, dict[str, str]] = {}
 
     def prepare(self) -> None:
-        """Make the folder and check that it can be written.
-
-        Raises:
-            InputError: it cannot.
-        """
+        """Make the folder and check that it can be written."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"`--out` must be a folder, but {self.path} is a file. Choose another name.")
         self._folder.prepare(0)
 
     def holds(self, job: Job) -> bool:
-        """Tell whether a job is finished.
-
-        Raises:
-            InputError: it is, but with other settings, model, frames or masks; the message says which.
-        """
+        """Tell whether a job is finished; refuse one with other settings, model, frames or masks."""
         if not self._record_path(job).is_file():
             return False
-        before, now = flatten(self._load(job).get("made by", {})), flatten(self._made_by(job))
+        before, now = flatten(self._read(job).get("made by", {})), flatten(self._describe_origin(job))
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 raise InputError(
@@ -67,34 +54,27 @@ class Store:
         path = self._record_path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         make_label_image(result.picture).save(path.with_suffix(".png"))
-        record = {**result.record, "method": job.method.name, "made by": self._made_by(job)}
+        record = {**result.record, "method": job.method.name, "made by": self._describe_origin(job)}
         part = path.with_suffix(".part")
         part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         part.replace(path)
 
-    def identity(self, job: Job) -> str:
+    def identify(self, job: Job) -> str:
         """Return a text that is the same for jobs with the same result: all that decides it, and no names of rows."""
-        made_by = self._made_by(job)
+        made_by = self._describe_origin(job)
         made_by["settings"].pop("preset")
         return json.dumps([job.clip.name, made_by], sort_keys=True)
 
-    def tally(self, job: Job) -> Tally:
-        """Return what a finished job counted."""
-        return Tally.from_json(self._load(job)["tally"])
-
-    def seconds_per_frame(self, job: Job) -> float:
-        """Return the time a finished job took, seconds per frame."""
-        record = self._load(job)
-        return float(record["seconds"]) / int(record["frames"])
-
-    def picture(self, job: Job) -> Path:
-        """Return the label map of a finished job's middle labeled frame."""
-        return self._record_path(job).with_suffix(".png")
+    def load(self, job: Job) -> StoredResult:
+        """Return what a finished job left."""
+        record = self._read(job)
+        seconds = float(record["seconds"]) / int(record["frames"])
+        return StoredResult(job, Tally.from_json(record["tally"]), seconds, self._record_path(job).with_suffix(".png"))
 
     def _record_path(self, job: Job) -> Path:
         return self.path / CLIPS_FOLDER / job.method.name / f"{job.clip.name}.json"
 
-    def _load(self, job: Job) -> dict[str, Any]:
+    def _read(self, job: Job) -> dict[str, Any]:
         path = self._record_path(job)
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -104,7 +84,7 @@ class Store:
             raise InputError(f"`--out` must hold readable results, but {path} is damaged. Remove it to run it again.")
         return record
 
-    def _made_by(self, job: Job) -> dict[str, Any]:
+    def _describe_origin(self, job: Job) -> dict[str, Any]:
         """Return what decides the result of a job, as JSON gives it back."""
         made_by = {
             "format": _FORMAT,
@@ -112,7 +92,7 @@ class Store:
             "model": None if job.method.kind == "color" else self._model,
             "frames": [len(job.clip.frames), job.clip.frames[0].name, job.clip.frames[-1].name],
             "masks": sorted(job.clip.masks),
-            "content": self._content_of(job.clip),
+            "content": self._hash_content(job.clip),
             "kind of masks": job.clip.reader,
             "size": job.clip.size,
             "classes": {str(label): name for label, name in job.clip.classes.items()},
@@ -121,7 +101,7 @@ class Store:
         }
         return dict(json.loads(json.dumps(made_by)))
 
-    def _content_of(self, clip: BenchClip) -> dict[str, str]:
+    def _hash_content(self, clip: BenchClip) -> dict[str, str]:
         """Return the SHA-256 of the content of frames and masks; files are read once, 1 GB in about a second."""
         if clip.name not in self._content:
             masks = [clip.masks[number] for number in sorted(clip.masks)]

@@ -104,38 +104,23 @@ class Scores(NamedTuple):
 def tally_clip(
     prediction: Tensor, truth: Tensor, numbers: Sequence[int], classes: Mapping[int, str], fps: float | None
 ) -> Tally:
-    """Compare label maps with the ground truth of a clip's labeled frames.
+    """Compare label maps ``(L,H,W)`` uint8 with the ground truth of a clip's labeled frames, 255 = void.
 
-    Args:
-        prediction: ``(L,H,W)`` uint8 of the labeled frames.
-        truth: ``(L,H,W)`` uint8, 255 = void.
-        numbers: frame number of each, ascending; runs and switches need consecutive ones.
-        classes: name of each label; others are called ``class N``.
-        fps: frames per second, or None.
-
-    Returns:
-        Counts that add up with those of other clips.
-
-    Raises:
-        InputError: shapes differ.
+    Runs and switches need consecutive ``numbers`` of frames; a label without a name is called ``class N``.
     """
     names = {label: classes.get(label, f"class {label}") for label in range(VOID)} | {VOID: VOID_NAME}
     matrix = count_confusion(prediction, truth)
     confusion = {(names[int(t)], names[int(p)]): int(matrix[t, p]) for t, p in matrix.nonzero()}
-    stretches = list(_stretches(numbers))
-    consistency = {name: _runs(prediction, truth, stretches, *run) for name, run in CONSISTENCY.items()}
+    stretches = list(_split_stretches(numbers))
+    consistency = {name: _average_runs(prediction, truth, stretches, *run) for name, run in CONSISTENCY.items()}
     switches = Mean()
     for part in stretches:
         switches += _count_switches(prediction[part], truth[part], fps)
-    return Tally(confusion, consistency, _boundaries(prediction, truth), switches)
+    return Tally(confusion, consistency, _score_boundaries(prediction, truth), switches)
 
 
 def compute_scores(tallies: Iterable[Tally]) -> Scores:
-    """Return the scores of clips together.
-
-    Raises:
-        InputError: there is no clip, or its ground truth is void.
-    """
+    """Return the scores of clips together."""
     clips = list(tallies)
     if not clips:
         raise InputError("`tallies` must hold at least one clip, but got none. Finish a clip first.")
@@ -143,8 +128,8 @@ def compute_scores(tallies: Iterable[Tally]) -> Scores:
     for clip in clips:
         for pair, count in clip.confusion.items():
             whole[pair] = whole.get(pair, 0) + count
-    matrix, names = _matrix(whole)
-    matrices = [_matrix(clip.confusion)[0] for clip in clips]
+    matrix, names = _make_matrix(whole)
+    matrices = [_make_matrix(clip.confusion)[0] for clip in clips]
     means = {name: sum((clip.consistency[name] for clip in clips), Mean()) for name in clips[0].consistency}
     return Scores(
         compute_mean_iou(matrix),
@@ -157,7 +142,7 @@ def compute_scores(tallies: Iterable[Tally]) -> Scores:
     )
 
 
-def _matrix(confusion: Mapping[tuple[str, str], int]) -> tuple[Tensor, list[str]]:
+def _make_matrix(confusion: Mapping[tuple[str, str], int]) -> tuple[Tensor, list[str]]:
     """Return counts as ``(n,n)`` int64, rows the true class, and the names of the classes."""
     names = sorted({name for pair in confusion for name in pair})
     index = {name: number for number, name in enumerate(names)}
@@ -167,7 +152,7 @@ def _matrix(confusion: Mapping[tuple[str, str], int]) -> tuple[Tensor, list[str]
     return matrix, names
 
 
-def _stretches(numbers: Sequence[int]) -> Iterable[slice]:
+def _split_stretches(numbers: Sequence[int]) -> Iterable[slice]:
     """Yield the parts of ascending frame numbers in which each follows the one before."""
     start = 0
     for index in range(1, len(numbers) + 1):
@@ -176,7 +161,9 @@ def _stretches(numbers: Sequence[int]) -> Iterable[slice]:
             start = index
 
 
-def _runs(prediction: Tensor, truth: Tensor, stretches: Iterable[slice], length: int, agreement: Agreement) -> Mean:
+def _average_runs(
+    prediction: Tensor, truth: Tensor, stretches: Iterable[slice], length: int, agreement: Agreement
+) -> Mean:
     """Gather the consistency of all runs."""
     shares = [
         share
@@ -195,7 +182,7 @@ def _count_switches(prediction: Tensor, truth: Tensor, fps: float | None) -> Mea
     return Mean(int(changed.sum()), int(still.sum()) / fps)
 
 
-def _boundaries(prediction: Tensor, truth: Tensor) -> Mean:
+def _score_boundaries(prediction: Tensor, truth: Tensor) -> Mean:
     """Gather the boundary F of each class that a frame holds, in every fifth labeled frame."""
     scores = []
     for ours, theirs in zip(prediction[::BOUNDARY_STRIDE], truth[::BOUNDARY_STRIDE], strict=True):

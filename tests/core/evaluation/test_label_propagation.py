@@ -1,18 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from vidseg.core.config.settings import Settings, replace_parts
-from vidseg.core.evaluation.label_propagation import (
-    LabelPropagationConfig,
-    PropagationMemory,
-    propagate_anchor,
-    reduce_labels,
-)
+from vidseg.core.evaluation.baselines import DIFT, propagate_anchor
 from vidseg.core.method import features as feature_stage
+from vidseg.core.regions.growing import reduce_mask
+from vidseg.core.regions.propagation import PropagationMemory
 from vidseg.core.types import Features, Grid, InputError
 
 SETTINGS = replace_parts(Settings(), window={"length": 2})
@@ -68,19 +66,19 @@ def test_labels_follow_the_features_over_windows(moving_edge: None) -> None:
 
 def test_a_source_beyond_the_radius_does_not_count() -> None:
     shares = torch.eye(2)[(torch.arange(GRID.num_tokens) % GRID.w >= 7).long()]
-    near = LabelPropagationConfig(num_neighbors=1, radius=0)
+    near = replace(DIFT, num_neighbors=1, radius=0)
     tokens = torch.nn.functional.normalize(torch.randn(GRID.num_tokens, 8, generator=torch.manual_seed(1)), dim=1)
     memory = PropagationMemory(-tokens, shares, GRID, near)
     memory.remember(tokens.roll(1, 0), shares)  # the most similar cell is one to the right: out of reach
     alone = memory.propagate(tokens)
     assert not torch.equal(alone, shares.roll(-1, 0))
-    wide = PropagationMemory(-tokens, shares, GRID, LabelPropagationConfig(num_neighbors=1, radius=8))
+    wide = PropagationMemory(-tokens, shares, GRID, replace(DIFT, num_neighbors=1, radius=8))
     wide.remember(tokens.roll(1, 0), shares)
     assert torch.equal(wide.propagate(tokens), shares.roll(-1, 0))
 
 
 def test_the_memory_forgets_all_but_the_first_and_the_recent_frames() -> None:
-    memory = PropagationMemory(edge_tokens(3), torch.ones(32, 1), GRID, LabelPropagationConfig(num_recent=2))
+    memory = PropagationMemory(edge_tokens(3), torch.ones(32, 1), GRID, replace(DIFT, num_frames=2))
     for column in range(5):
         memory.remember(edge_tokens(column), torch.ones(32, 1))
     assert len(memory._recent) == 2
@@ -88,7 +86,7 @@ def test_the_memory_forgets_all_but_the_first_and_the_recent_frames() -> None:
 
 
 def test_shares_of_cells_leave_void_out() -> None:
-    shares = reduce_labels(reference(), torch.tensor([4, 9]), GRID)
+    shares = reduce_mask(reference() == torch.tensor([4, 9])[:, None, None], GRID).T
     assert shares[0].tolist() == [0, 15 / 16]
     assert shares[GRID.w + 5].tolist() == [1, 0]
 

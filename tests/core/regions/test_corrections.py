@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.regions import correction_text, corrections
+from vidseg.core.regions import corrections
 from vidseg.core.regions import growing as marks
-from vidseg.core.regions.correction_text import parse_corrections
-from vidseg.core.regions.corrections import Correction, Painted, correct_labels
+from vidseg.core.regions.corrections import Correction, Painted, correct_labels, parse_corrections
 from vidseg.core.regions.labels import mask_labels
 from vidseg.core.regions.propagation import PropagationConfig, propagate_shares, reduce_tokens
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
@@ -67,7 +66,7 @@ def overlap(mask: Tensor, number: int, frames: slice = slice(None)) -> float:
 
 
 def test_examples_in_the_documentation() -> None:
-    assert [doctest.testmod(module).failed for module in (correction_text, corrections, marks)] == [0, 0, 0]
+    assert [doctest.testmod(module).failed for module in (corrections, marks)] == [0, 0]
 
 
 def test_a_point_in_a_middle_frame_finds_the_thing_in_all_frames(features: Features, labels: LabelMaps) -> None:

@@ -13,11 +13,10 @@ import torch
 from PIL import Image
 from vidseg.core.command.main import EXIT_BAD_INPUT, main
 from vidseg.core.evaluation.bench import report as pictures
-from vidseg.core.evaluation.bench.engines import ModelSpec, attempt
-from vidseg.core.evaluation.bench.job import Job, name_by_majority, run_job
 from vidseg.core.evaluation.bench.layouts import open_dataset
-from vidseg.core.evaluation.bench.methods import ABLATION, list_methods, title_methods
-from vidseg.core.evaluation.bench.tables import TABLE_2, list_table_1
+from vidseg.core.evaluation.bench.methods import ABLATION, Job, list_methods, title_methods
+from vidseg.core.evaluation.bench.report import TABLE_2, list_table_1
+from vidseg.core.evaluation.bench.run import ModelSpec, attempt, name_by_majority, run_job
 from vidseg.core.types import InputError
 
 from ....narrow_checkpoint import random_model
@@ -137,7 +136,7 @@ def test_a_mask_of_another_size_is_named_before_the_clip_is_segmented(
 ) -> None:
     root = write_folders(tmp_path / "data", ("one",), 4)
     Image.new("L", (32, 16)).save(root / "one" / "masks" / f"0000{number}.png")
-    monkeypatch.setattr("vidseg.core.evaluation.bench.job.run_method", lambda *_: pytest.fail("the clip was segmented"))
+    monkeypatch.setattr("vidseg.core.evaluation.bench.run.run_method", lambda *_: pytest.fail("the clip was segmented"))
     assert bench("folders", root, tmp_path / "out", model, *COARSE) == EXIT_BAD_INPUT
     error = capsys.readouterr().err
     assert f"0000{number}.png is 32x16. Write it in the size of the frames" in error
@@ -182,7 +181,7 @@ def test_ctrl_c_says_how_to_go_on(
             raise KeyboardInterrupt
         return attempt(job, *rest)
 
-    monkeypatch.setattr("vidseg.core.evaluation.bench.engines.attempt", stopped)
+    monkeypatch.setattr("vidseg.core.evaluation.bench.run.attempt", stopped)
     assert bench("folders", write_folders(tmp_path / "data"), tmp_path / "out", model, *COARSE) == 130
     error = capsys.readouterr().err
     assert "1 of 2 clips are done. Continue with: vidseg bench folders" in error
@@ -268,7 +267,7 @@ def test_a_lack_of_memory_ends_one_clip(
             raise torch.OutOfMemoryError("out of memory")
         return run_job(job, *rest)
 
-    monkeypatch.setattr("vidseg.core.evaluation.bench.engines.run_job", full)
+    monkeypatch.setattr("vidseg.core.evaluation.bench.run.run_job", full)
     assert bench("folders", write_folders(tmp_path / "data"), tmp_path / "out", model, *COARSE) == 2
     assert "default/one failed: out of memory" in capsys.readouterr().err
     assert (tmp_path / "out" / "clips" / "default" / "two.json").exists()

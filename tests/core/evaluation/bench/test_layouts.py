@@ -114,10 +114,10 @@ def test_an_empty_folder_is_refused(tmp_path: Path, name: str) -> None:
 def test_clips_and_frames_can_be_chosen(tmp_path: Path) -> None:
     dataset = open_dataset("cityscapes", write_cityscapes(tmp_path))
     with pytest.raises(InputError, match=r"first labeled frame of town_000001_000295, number 20, but got 10"):
-        dataset.shortened(10)
-    assert len(dataset.shortened(25).clips[0].frames) == 25
+        dataset.shorten(10)
+    assert len(dataset.shorten(25).clips[0].frames) == 25
     with pytest.raises(InputError, match=r"`--clips` must name clips.*\['x'\]"):
-        dataset.selected(("x",))
+        dataset.select(("x",))
 
 
 def test_a_frame_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from vidseg.core.command.main import main
-from vidseg.core.evaluation.bench import engines
-from vidseg.core.evaluation.bench.engines import BenchProgress, ModelSpec, run_on_ray
+from vidseg.core.evaluation.bench import run
+from vidseg.core.evaluation.bench.run import BenchProgress, ModelSpec, run_on_ray
 from vidseg.core.evaluation.bench.store import Store
 from vidseg.core.progress import LineDisplay
 from vidseg.core.types import InputError
@@ -94,6 +94,6 @@ def test_a_killed_workers_clip_is_run_again(
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    progress = engines.BenchProgress(LineDisplay(sys.stderr), 0)
+    progress = run.BenchProgress(LineDisplay(sys.stderr), 0)
     with pytest.raises(InputError, match=r"`--engine ray` must find Ray.*pip install 'ray>=2\.40'"):
         list(run_on_ray([], ModelSpec(None), progress))

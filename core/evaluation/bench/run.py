@@ -1,4 +1,4 @@
-"""Where jobs run: in this process, or on the workers of a Ray cluster. Results do not depend on it."""
+"""Run jobs, here or on the workers of a Ray cluster: segment a clip by a method, name, score."""
 
 from __future__ import annotations
 
@@ -11,12 +11,88 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ...backbones.memory import choose_device
 from ...backbones.protocol import Backbone
+from ...files.record import list_versions
 from ...progress import Display, format_duration
-from ...types import InputError, Progress, no_progress
-from .job import Job, JobResult, run_job
+from ...regions.labels import assign_clusters
+from ...types import VOID, InputError, Progress, no_progress
+from ..baselines import Start, run_method
+from .dataset import BenchClip, ClipFrames
+from .methods import Job, JobResult
+from .tally import Tally, compute_scores, tally_clip
+
+
+def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> JobResult:
+    """Segment the clip as far as its last labeled frame, name the clusters, and score."""
+    clip, settings = job.clip, job.settings
+    numbers = sorted(clip.masks)
+    frames = ClipFrames(clip)
+    truth = torch.stack([_read_truth(clip, number, frames.frame_size) for number in numbers])
+    reference = truth[0] if numbers[0] == 0 else None
+    found: dict[int, Tensor] = {}
+    start, done = time.perf_counter(), 0
+    for result in run_method(job.method.kind, backbone, frames, settings, Start(reference), progress):
+        for number in clip.masks.keys() & set(result.frames):
+            found[number] = result.labels.maps[number - result.frames.start].cpu()
+        done = max(done, result.frames.stop)
+        if done > numbers[-1] and settings.window.tail == "short":
+            break
+    seconds = time.perf_counter() - start
+    prediction = torch.stack([found[number] for number in numbers])
+    if reference is None:
+        prediction = name_by_majority(prediction, truth[0])
+    tally = tally_clip(prediction, truth, numbers, clip.classes, clip.fps)
+    return JobResult(_make_record(job, tally, seconds, done), prediction[numbers.index(clip.middle)])
+
+
+def _read_truth(clip: BenchClip, number: int, frame_size: tuple[int, int]) -> Tensor:
+    """Return the mask ``(H,W)`` uint8 of a labeled frame, of the size of the frames."""
+    mask = clip.read_mask(number)
+    if tuple(mask.shape) != frame_size:
+        (height, width), path = frame_size, clip.masks[number]
+        raise InputError(
+            f"`ROOT` must hold masks of the size of their frames, {width}x{height}, but {path} is "
+            f"{mask.shape[1]}x{mask.shape[0]}. Write it in the size of the frames."
+        )
+    return mask
+
+
+def name_by_majority(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Give clusters ``(L,H,W)`` the class that most of their pixels have in ``truth`` ``(H,W)`` of the first frame.
+
+    Clusters without a vote, or that do not occur in that frame, become void.
+    """
+    clusters = prediction[0].long()
+    labels, _ = assign_clusters(clusters, truth)
+    table = torch.full((256,), VOID, dtype=torch.uint8)
+    table[clusters.flatten()] = labels.flatten().to(torch.uint8)
+    return table[prediction.long()]
+
+
+def _make_record(job: Job, tally: Tally, seconds: float, num_frames: int) -> dict[str, Any]:
+    """Return what the clip's file says beside what made it."""
+    scores = compute_scores([tally])
+    return {
+        "clip": job.clip.name,
+        "method": job.method.name,
+        "frames": num_frames,
+        "labeled": len(job.clip.masks),
+        "seconds": seconds,
+        "scores": {
+            "mIoU": scores.miou,
+            "consistency": dict(scores.consistency),
+            "matched mIoU": scores.matched,
+            "boundary F": scores.boundary,
+            "label switches/s": scores.switches,
+            "IoU": dict(scores.ious),
+        },
+        "tally": tally.to_json(),
+        "versions": list_versions(),
+    }
+
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -60,12 +136,7 @@ class Finished(NamedTuple):
 
 
 class BenchProgress:
-    """Shows how many jobs are done, and the time left.
-
-    Args:
-        display: where to show it.
-        total: number of jobs to run.
-    """
+    """Shows how many of ``total`` jobs are done, and the time left."""
 
     def __init__(self, display: Display, total: int) -> None:
         self._display, self._total, self._done = display, total, 0
@@ -133,21 +204,9 @@ def run_on_ray(
     """Run jobs on actors of a Ray cluster, each with its own model; the job of a lost worker is run again.
 
     The cluster is the one of ``RAY_ADDRESS``, or one that is started on this machine. Data set and model must lie
-    under the same paths on all machines.
-
-    Args:
-        jobs: what to run.
-        model: how each worker loads the model.
-        progress: counts finished jobs.
-        workers: number of actors; 0 is one per GPU of the cluster, or one where there is none.
-
-    Yields:
-        Each job as it ends.
-
-    Raises:
-        InputError: Ray is not installed, no cluster answers, or there are more workers than GPUs.
+    under the same paths on all machines. No number of workers is one per GPU, or one where there is none.
     """
-    ray = _connected()
+    ray = _connect_ray()
     gpus = int(ray.cluster_resources().get("GPU", 0))
     uses_gpu = gpus > 0 and (model.device or "cuda").startswith("cuda") and model.path is not None
     if uses_gpu and workers > gpus:
@@ -172,12 +231,8 @@ def run_on_ray(
             yield Finished(job, None, f"its worker was lost, after {RETRIES} retries or at its start: {reason}")
 
 
-def _connected() -> Any:  # noqa: ANN401, an optional package
-    """Return the module ``ray`` with a cluster at hand.
-
-    Raises:
-        InputError: it is not installed, or no cluster answers.
-    """
+def _connect_ray() -> Any:  # noqa: ANN401, an optional package
+    """Return the module ``ray`` with a cluster at hand."""
     try:
         import ray  # noqa: PLC0415, an optional package
     except ImportError as error:
