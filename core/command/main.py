@@ -97,7 +97,6 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
         baseline=arguments.baseline,
         device=_device(arguments.device),
         dtype=DTYPES[arguments.dtype],
-        compiled=arguments.compile,
         overwrite=arguments.overwrite,
         resume=arguments.resume,
     )

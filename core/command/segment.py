@@ -47,7 +47,6 @@ class SegmentOptions:
         baseline: run a baseline instead.
         device: where the model runs, or None for the best there is.
         dtype: floating-point type of the model.
-        compiled: use torch.compile.
         overwrite: replace an earlier result.
         resume: continue it.
     """
@@ -60,7 +59,6 @@ class SegmentOptions:
     baseline: Baseline | None = None
     device: str | None = None
     dtype: torch.dtype = torch.float32
-    compiled: bool = False
     overwrite: bool = False
     resume: bool = False
 
@@ -113,7 +111,6 @@ class SegmentRun:
                 model=backbone.info if backbone else None,
                 device=device,
                 dtype=str(options.dtype).removeprefix("torch."),
-                compiled=options.compiled,
                 settings=options.settings,
                 baseline=options.baseline,
                 anchor_mask=mask_hash,
@@ -151,10 +148,7 @@ class SegmentRun:
         from ..backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
         device = torch.device(options.device) if options.device else choose_device()
-        backbone = load_diffusers(options.model, dtype=options.dtype, device=device)
-        if options.compiled:
-            backbone.compile()
-        return backbone, device.type
+        return load_diffusers(options.model, dtype=options.dtype, device=device), device.type
 
     def _begin(self, run: RunDescription) -> ScanState | None:
         """Make the folder ready; return the state to go on from, if there is one."""

@@ -14,7 +14,6 @@ from ...types import PIXELS_PER_LATENT, InputError, require_shape
 from ..memory import find_budget, is_out_of_memory
 from ..protocol import KEPT_STEPS, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from ..schedule import make_training_sigmas
-from .compiling import compile_networks
 from .denoiser import DiffusersDenoiser
 from .lean import make_lean
 from .modules import align, use_contiguous_tokens, use_plain_attention
@@ -103,10 +102,6 @@ class DiffusersBackbone:
             self._compute_batch(latent_shape[-3:]),
         )
         return job(denoiser)
-
-    def compile(self, backend: str = "inductor") -> None:
-        """Compile the networks for all later calls; see `compile_networks`."""
-        compile_networks(self._unet, self._vae, device=self.device, backend=backend)
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Return how many latents of shape ``(4,H/8,W/8)`` fit into the free memory, what is kept of them included.
