@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..backbones.memory import choose_device
 from ..backbones.protocol import Backbone
-from ..checkpoints.describe import describe_model
+from ..checkpoints.describe import ModelDescription
 from ..config.settings import Settings
 from ..evaluation.baselines import Baseline, segment_by_color, segment_each_frame
 from ..files.clip import Clip, open_clip
@@ -41,7 +41,7 @@ class SegmentOptions:
     Attributes:
         input: video file or folder of frames.
         out: folder of the result.
-        model: model file or folder; unused by the color baseline.
+        model: unused by the color baseline.
         settings: all settings.
         anchor_mask: label image of the first frame, or None.
         baseline: run a baseline instead.
@@ -53,7 +53,7 @@ class SegmentOptions:
 
     input: Path
     out: Path
-    model: Path | None
+    model: ModelDescription | None
     settings: Settings
     anchor_mask: Path | None = None
     baseline: Baseline | None = None
@@ -134,10 +134,8 @@ class SegmentRun:
             raise InputError("`--resume` must not be combined with --baseline. Start it anew with --overwrite.")
         check_apart(options.input, options.out)
         self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
-        if options.baseline != "color":
-            if options.model is None:
-                raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
-            describe_model(options.model)
+        if options.baseline != "color" and options.model is None:
+            raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
         self._folder.require_writable()
 
     def _load(self) -> tuple[Backbone | None, str]:

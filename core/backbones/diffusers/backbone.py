@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checkpoints.describe import ModelDescription, fingerprint_model
+from ...checkpoints.describe import ModelDescription
 from ...types import PIXELS_PER_LATENT, InputError, require_shape
 from ..memory import find_budget, is_out_of_memory
 from ..protocol import KEPT_STEPS, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
@@ -30,8 +30,6 @@ VAE_ACTIVATION_TENSORS = 10
 
 class DiffusersBackbone:
     """A diffusers model as a `Backbone`. Use `load_diffusers` to make one."""
-
-    kind = "sd"
 
     def __init__(
         self, description: ModelDescription, conditioning: Tensor, dtype: torch.dtype, device: torch.device
@@ -55,7 +53,7 @@ class DiffusersBackbone:
     def info(self) -> BackboneInfo:
         """What the model is; the first use reads the file for its fingerprint."""
         model = self.description
-        return BackboneInfo(model.path.name, self.kind, model.sizes.prediction_type, fingerprint_model(model.path))
+        return BackboneInfo(model.path.name, model.kind, model.sizes.prediction_type, model.fingerprint)
 
     @property
     def training_sigmas(self) -> Tensor:

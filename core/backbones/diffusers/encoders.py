@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ...checkpoints.describe import IMAGE_PREFIX, TEXT_PREFIX, ModelDescription
-from ...checkpoints.folders import list_part_files
+from ...checkpoints.files import list_part_files
 from ...checkpoints.sizes import SD1_CONTEXT
 from ...types import InputError
 from .weights import Tensors, load_state_dict, move_tensor, read_tensors

@@ -32,8 +32,6 @@ class DiffusersSvdBackbone(DiffusersBackbone):
     Frames are decoded one at a time, as clips of one frame, so that no frame answers to the modulation of another.
     """
 
-    kind = "svd"
-
     def __init__(
         self, description: ModelDescription, embeddings: Tensor | None, dtype: torch.dtype, device: torch.device
     ) -> None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ...checkpoints.describe import ModelDescription
-from ...checkpoints.folders import list_part_files
+from ...checkpoints.files import list_part_files
 from ...checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
 from ...types import InputError
 
