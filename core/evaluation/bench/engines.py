@@ -154,7 +154,7 @@ def run_on_ray(
     """
     ray = _connected()
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    uses_gpu = gpus > 0 and (model.device or "cuda").startswith("cuda") and model.path is not None
+    uses_gpu = gpus > 0 and (model.device or "cuda").startswith("cuda") and model.description is not None
     if uses_gpu and workers > gpus:
         raise InputError(f"`--workers` must be at most the cluster's GPUs, {gpus}, but got {workers}. Leave it out.")
     count = min(workers or max(gpus, 1), max(len(jobs), 1))
