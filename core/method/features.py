@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import Backbone, Denoiser, VideoBackbone
+from ..backbones.protocol import FeatureBackbone, FeatureDenoiser, VideoBackbone
 from ..backbones.schedule import make_edm_sigmas, make_sigmas
 from ..config.parts import SamplingConfig
 from ..config.settings import Settings, replace_parts
@@ -18,7 +18,7 @@ from .windows import Span, require_kind, split_spans
 
 
 def extract_features(
-    backbone: Backbone,
+    backbone: FeatureBackbone,
     frames: Tensor,
     settings: Settings,
     *,
@@ -56,7 +56,7 @@ def extract_features(
     count, batch = len(latents), backbone.batch_size(shape)
     sigmas = make_sigmas(backbone.training_sigmas, settings.sampling.num_steps)
 
-    def job(denoiser: Denoiser) -> list[tuple[Tensor, Tensor]]:
+    def job(denoiser: FeatureDenoiser) -> list[tuple[Tensor, Tensor]]:
         parts = []
         for start in range(0, count, batch):
             part = slice(start, start + batch)
@@ -70,7 +70,7 @@ def extract_features(
 
 
 def _latents_and_noise(
-    backbone: Backbone, frames: Tensor, config: SamplingConfig, first_frame: int
+    backbone: FeatureBackbone, frames: Tensor, config: SamplingConfig, first_frame: int
 ) -> tuple[Tensor, Tensor]:
     """Return clean latents and the noise to add, both ``(T,4,H/8,W/8)``."""
     shape = (4, frames.shape[1] // PIXELS_PER_LATENT, frames.shape[2] // PIXELS_PER_LATENT)
@@ -84,7 +84,7 @@ def _latents_and_noise(
 
 
 def extract_window_features(
-    backbone: Backbone, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
+    backbone: FeatureBackbone, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
 ) -> Features:
     """Return the features of the frames of ``span``; `Features.kept` are those whose results count.
 
@@ -101,7 +101,7 @@ def extract_window_features(
 
 
 def read_queries(
-    denoiser: Denoiser,
+    denoiser: FeatureDenoiser,
     latents: Tensor,
     noise: Tensor,
     sigmas: Tensor,
@@ -186,12 +186,16 @@ def mark_finished(features: Features, span: Span) -> Features:
 
 
 def _queries(
-    backbone: Backbone, latents: Tensor, noise: Tensor, settings: Settings, after_step: Callable[[int, int], None]
+    backbone: FeatureBackbone,
+    latents: Tensor,
+    noise: Tensor,
+    settings: Settings,
+    after_step: Callable[[int, int], None],
 ) -> tuple[Tensor, Tensor]:
     """Return aggregated and matching queries ``(T,N,C)`` of a window."""
     sigmas = make_edm_sigmas(settings.sampling.num_steps)
 
-    def job(denoiser: Denoiser) -> tuple[Tensor, Tensor]:
+    def job(denoiser: FeatureDenoiser) -> tuple[Tensor, Tensor]:
         return read_queries(denoiser, latents, noise, sigmas, settings, after_step)
 
     return backbone.run(job, settings.sampling.guidance_scale, tuple(latents.shape))

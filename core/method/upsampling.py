@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import KEPT_STEPS, Backbone, Denoiser, VideoBackbone
+from ..backbones.protocol import KEPT_STEPS, Backbone, Denoiser, FeatureBackbone, VideoBackbone, require_modulation
 from ..backbones.schedule import make_edm_sigmas, make_sigmas
 from ..config.settings import Settings
 from ..types import CoarseMaps, Features, LabelMaps, Progress, VideoWindow, no_progress, require_shape
@@ -22,7 +22,7 @@ Advance = Callable[[str, int], None]
 
 
 def upsample(
-    backbone: Backbone,
+    backbone: FeatureBackbone,
     features: Features,
     coarse: CoarseMaps,
     settings: Settings,
@@ -44,6 +44,7 @@ def upsample(
     require_shape("coarse.maps", coarse.maps, "T h w", T=features.num_kept, h=features.grid.h, w=features.grid.w)
     if not settings.modulation.enabled:
         return enlarge_maps(coarse, features.kept(), settings.enlarging, progress)
+    backbone = require_modulation(backbone)
     require_conditioned(features, is_video=isinstance(backbone, VideoBackbone))
     if isinstance(backbone, VideoBackbone):
         return upsample_video(backbone, features, coarse, settings, progress)

@@ -15,9 +15,8 @@ from ..memory import find_budget, is_out_of_memory
 from ..protocol import KEPT_STEPS, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from ..schedule import make_training_sigmas
 from .denoiser import DiffusersDenoiser
-from .lean import make_lean
-from .modules import align, use_contiguous_tokens, use_plain_attention
-from .weights import build_unet, build_vae
+from .unet import run_decoder
+from .weights import align, build_unet, build_vae, use_contiguous_tokens, use_plain_attention
 
 MAX_BATCH = 64
 CPU_COMPUTE_BATCH = 1
@@ -41,8 +40,6 @@ class DiffusersBackbone:
         vae_dtype = torch.bfloat16 if device.type == "cuda" and dtype != torch.float32 else torch.float32
         self._vae: Any = self._make_vae(vae_dtype)
         self._training_sigmas = make_training_sigmas()
-        make_lean(self._unet)
-        make_lean(self._vae)
         if device.type == "cpu":
             align(self._unet)
             align(self._vae)
@@ -62,11 +59,7 @@ class DiffusersBackbone:
 
     @torch.no_grad()
     def encode(self, frames: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
-        """Return scaled latents of ``frames`` ``(T,H,W,3)``; see `Backbone.encode`.
-
-        Raises:
-            InputError: wrong shape, or sides that are no multiples of 8.
-        """
+        """Return scaled latents of ``(T,H,W,3)``, with sides that are multiples of 8; see `FeatureBackbone.encode`."""
         sizes = require_shape("frames", frames, "T H W 3")
         if sizes["T"] < 1 or sizes["H"] % PIXELS_PER_LATENT or sizes["W"] % PIXELS_PER_LATENT:
             raise InputError(
@@ -156,7 +149,7 @@ class DiffusersBackbone:
         scaled = latents.to(self.device, torch.float32) / self.description.sizes.scale_factor
         if self.device.type in {"cpu", "cuda"}:  # as the decoder's weights lie
             scaled = scaled.contiguous(memory_format=torch.channels_last)
-        pixels: Tensor = self._vae.decode(scaled.to(self._vae.dtype)).sample
+        pixels = run_decoder(self._vae, scaled.to(self._vae.dtype))
         return (pixels.float().movedim(1, -1) + 1) / 2
 
 
