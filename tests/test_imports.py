@@ -30,7 +30,9 @@ MAY_IMPORT = {
     "regions": {"config", "types"},
     "method": {"backbones", "config", "progress", "regions", "types"},
     "files": {"backbones", "config", "method", "regions", "types"},
-    "evaluation": {"backbones", "backbones.diffusers", "config", "files", "method", "progress", "regions", "types"},
+    "evaluation": {
+        "backbones", "backbones.diffusers", "checkpoints", "config", "files", "method", "progress", "regions", "types",
+    },
     "command": {
         "backbones", "backbones.diffusers", "checkpoints", "config", "evaluation", "files", "method", "progress",
         "regions", "types",

@@ -30,17 +30,11 @@ class AttentionWeights:
         heads: int,
         recorded: Callable[[int], tuple[Tensor, Tensor]],
     ) -> Tensor | None:
-        """Return the attention's output before its projection, or None where keeping weights does not pay.
+        """Return the attention's output ``(G*B,N,C)`` before its projection, or None where keeping does not pay.
 
-        Args:
-            layer: name of the layer.
-            frames: ``(B,)`` int64, the frame that each element repeats.
-            value: ``(G*B,N,C)``, heads merged; ``G`` groups with queries and keys of their own: halves of guidance.
-            heads: number of heads.
-            recorded: returns queries and keys ``(G,N,C)`` of a frame.
-
-        Returns:
-            ``(G*B,N,C)``, or None: the elements repeat different frames, do not lie on a CPU as float32, or are large.
+        It does not where the elements repeat different frames, do not lie on a CPU as float32, or are large. ``frames``
+        ``(B,)`` names the frame that each element repeats, ``value`` ``(G*B,N,C)`` has heads merged and ``G`` groups
+        with queries and keys of their own (halves of guidance), and ``recorded`` gives those ``(G,N,C)`` of a frame.
         """
         groups, tokens = len(value) // len(frames), value.shape[1]
         fits = groups * heads * tokens**2 * value.element_size() <= MAX_BYTES
@@ -56,13 +50,7 @@ class AttentionWeights:
 
 
 def compute_attention_weights(query: Tensor, key: Tensor, heads: int) -> Tensor:
-    """Return ``softmax(q k' / sqrt(d))``, ``(G,heads,N,N)``.
-
-    Args:
-        query: ``(G,N,C)``, heads merged.
-        key: ``(G,N,C)``.
-        heads: number of heads.
-    """
+    """Return ``softmax(q k' / sqrt(d))``, ``(G,heads,N,N)``, of queries and keys ``(G,N,C)``, heads merged."""
     q, k = (torch.unflatten(x, -1, (heads, -1)).transpose(1, 2) for x in (query, key))
     scores = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(2, 3))
     return scores.softmax(-1)

@@ -1,4 +1,4 @@
-"""How much memory a device has for a batch, what was used at most, and whole windows of a video model."""
+"""How much memory a device has for a batch, and what was used at most."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
-
-from ..types import InputError
 
 try:
     import resource
@@ -65,13 +62,8 @@ def choose_device() -> torch.device:
 def measure_peak(device: torch.device | None = None) -> dict[str, int]:
     """Return the most memory that this process has held since its start, in bytes by what it is.
 
-    Statistics are read and never reset, since they belong to the whole process, a host's other work included.
-
-    Args:
-        device: of the model; None is torch's current one.
-
-    Returns:
-        `main memory` where the system tells, and `GPU memory allocated by torch` where CUDA was in use.
+    `main memory` where the system tells, and `GPU memory allocated by torch` where CUDA was in use. Statistics are read
+    and never reset, since they belong to the whole process, a host's other work included.
     """
     peaks = {"main memory": _peak_main_memory()}
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
@@ -110,16 +102,3 @@ class PeakMemory:
 def describe_peak() -> str:
     """Return in words how much memory this program has taken at most, as far as the system tells."""
     return ", ".join(f"{size / 1e9:.1f} GB of {what}" for what, size in measure_peak().items()) or NOT_TOLD
-
-
-def require_whole_windows(frames: Tensor, count: int, total: int) -> None:
-    """Check that ``frames`` are ``0 .. count - 1`` in order, once or more, for ``total`` latents.
-
-    Raises:
-        InputError: they are not.
-    """
-    whole = torch.arange(count).repeat(max(1, total // count))
-    if len(frames) != total or not torch.equal(frames.cpu(), whole):
-        raise InputError(
-            f"`frames` must be whole windows of {count} frames in order for a video model, but got {frames.tolist()}."
-        )

@@ -1,14 +1,19 @@
-"""The one convention by which the core talks to a diffusion model; adapters translate foreign models to it."""
+"""The one convention by which the core talks to a diffusion model; adapters translate foreign models to it.
+
+It has two steps. A `FeatureBackbone` gives features, which is all that qualities without modulation need. A `Backbone`
+also decodes latents and repeats UNet calls with a modulation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, cast
 
+import torch
 from torch import Tensor
 
-from ..config.parts import ModulationConfig, VideoConfig
-from ..types import Conditioning
+from ..config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
+from ..types import Conditioning, InputError, require_shape
 
 Result = TypeVar("Result")
 REPLAYED_TOGETHER = 4
@@ -16,25 +21,8 @@ REPLAYED_TOGETHER = 4
 
 Small maps gain most. Fixed, so that results depend neither on memory nor on what else is in work.
 """
-
-
-def split_replay(frames: Sequence[int]) -> list[slice]:
-    """Return the parts in which a CPU repeats elements: each of one frame, of `REPLAYED_TOGETHER` elements at most.
-
-    >>> split_replay([0, 0, 0, 0, 0, 0, 1, 1])
-    [slice(0, 4, None), slice(4, 6, None), slice(6, 8, None)]
-
-    Args:
-        frames: the frame that each element repeats; equal ones lie next to each other.
-    """
-    parts: list[slice] = []
-    for index, frame in enumerate(frames):
-        last = parts[-1] if parts else None
-        if last is not None and frame == frames[last.start] and index - last.start < REPLAYED_TOGETHER:
-            parts[-1] = slice(last.start, index + 1)
-        else:
-            parts.append(slice(index, index + 1))
-    return parts
+LATENT_MULTIPLE = 8
+"""Sides of latents are multiples of this: UNets halve them three times."""
 
 
 class BackboneInfo(NamedTuple):
@@ -58,27 +46,26 @@ class StepCache(Protocol):
 
 
 class Prediction(NamedTuple):
-    """Outcome of one unmodulated UNet call.
+    """Outcome of an unmodulated UNet call.
 
-    Attributes:
-        denoised: ``(T,4,H/8,W/8)`` float32, guided prediction of the clean latents.
-        cache: for `Denoiser.replay`; None unless asked for.
+    ``denoised`` ``(T,4,H/8,W/8)`` float32 is the guided prediction of the clean latents, ``cache`` is for
+    `Denoiser.replay` and None unless asked for.
     """
 
     denoised: Tensor
     cache: StepCache | None
 
 
-class Denoiser(Protocol):
+class FeatureDenoiser(Protocol):
     """A model made ready for a number of UNet calls.
 
     Latents go in as ``x = clean + sigma * noise`` (not yet divided by ``sqrt(1 + sigma**2)``); ``sigma`` is one of
-    `Backbone.training_sigmas`, or between them for video models. Guidance is applied inside: the negative half is the
-    zero embedding.
+    `FeatureBackbone.training_sigmas`, or between them for video models. Guidance is applied inside: the negative half
+    is the zero embedding.
     """
 
-    def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
-        """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; with ``keep``, also return what `replay` needs."""
+    def predict(self, latents: Tensor, sigma: float) -> Prediction:
+        """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``."""
         ...
 
     def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
@@ -86,6 +73,14 @@ class Denoiser(Protocol):
 
         Adapters compute no more than what leads to them: one half of guidance, and nothing after the last block.
         """
+        ...
+
+
+class Denoiser(FeatureDenoiser, Protocol):
+    """A `FeatureDenoiser` whose UNet calls can be repeated with a modulation."""
+
+    def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
+        """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; with ``keep``, also return what `replay` needs."""
         ...
 
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
@@ -107,8 +102,8 @@ class Denoiser(Protocol):
         ...
 
 
-class Backbone(Protocol):
-    """A diffusion model with its autoencoder and its conditioning."""
+class FeatureBackbone(Protocol):
+    """A diffusion model whose features can be read: all that qualities without modulation need."""
 
     @property
     def info(self) -> BackboneInfo:
@@ -130,11 +125,9 @@ class Backbone(Protocol):
         """
         ...
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return frames ``(T,H,W,3)`` float32, nominally in [0, 1] but not clamped, on the model's device."""
-        ...
-
-    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
+    def run(
+        self, job: Callable[[FeatureDenoiser], Result], guidance_scale: float, latent_shape: Sequence[int]
+    ) -> Result:
         """Load the model, call ``job`` with a denoiser that is valid during the call, and leave the model unchanged.
 
         ``latent_shape`` is the largest batch that the job will pass, for the estimate of memory.
@@ -151,20 +144,88 @@ class Backbone(Protocol):
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning | None:
         """Return what a video model is told about a window; None of an image model.
 
-        Args:
-            frame: ``(H,W,3)`` float32 in [0, 1], the window's first.
-            noise: ``(3,H,W)`` float32, standard normal.
-            config: numbers, the strength of the noise among them.
+        Its first frame ``(H,W,3)`` float32 in [0, 1], with standard normal ``noise`` ``(3,H,W)`` float32, and the
+        numbers of ``config``, the strength of the noise among them.
         """
         ...
 
-    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> Backbone:
+    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> FeatureBackbone:
         """Return the backbone of a window, which `run` of a video model needs; an image model is its own.
 
         Frames of a window depend on each other: a UNet call holds whole windows. ``config`` tells which queries to read
         and to inject.
         """
         ...
+
+
+class Backbone(FeatureBackbone, Protocol):
+    """A `FeatureBackbone` that can also be modulated: it decodes, and its denoiser repeats calls."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return frames ``(T,H,W,3)`` float32, nominally in [0, 1] but not clamped, on the model's device."""
+        ...
+
+    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
+        """Call ``job`` with a denoiser that can also repeat; see `FeatureBackbone.run`."""
+        ...
+
+    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> Backbone:
+        """Return the backbone of a window; see `FeatureBackbone.conditioned`."""
+        ...
+
+
+def require_modulation(backbone: FeatureBackbone) -> Backbone:
+    """Return ``backbone`` as one that can be modulated; one that gives features only is refused."""
+    if not hasattr(backbone, "decode"):
+        raise InputError(
+            f"`backbone` must decode and repeat calls to be modulated, but got {type(backbone).__name__}, which gives "
+            "features only. Choose a quality without modulation, `fast` or `draft`."
+        )
+    return cast("Backbone", backbone)
+
+
+def require_latents(latents: Tensor) -> None:
+    """Check that there are latents ``(T,4,h,w)`` with sides that a UNet can halve."""
+    sizes = require_shape("latents", latents, "T 4 h w")
+    if sizes["T"] < 1 or sizes["h"] % LATENT_MULTIPLE or sizes["w"] % LATENT_MULTIPLE:
+        raise InputError(
+            f"`latents` must have sides that are multiples of {LATENT_MULTIPLE}, but got {tuple(latents.shape)}. "
+            "Resize the frames to multiples of 64 pixels."
+        )
+
+
+def require_attention(name: str, blocks: Sequence[int | None]) -> None:
+    """Check that all ``blocks`` hold attention."""
+    unknown = [block for block in blocks if block not in ATTENTION_BLOCKS]
+    if unknown:
+        raise InputError(f"`{name}` must name decoder blocks with attention, {ATTENTION_BLOCKS}, but got {unknown}.")
+
+
+def require_whole_windows(frames: Tensor, count: int, total: int) -> None:
+    """Check that ``frames`` are ``0 .. count - 1`` in order, once or more, for ``total`` latents."""
+    whole = torch.arange(count).repeat(max(1, total // count))
+    if len(frames) != total or not torch.equal(frames.cpu(), whole):
+        raise InputError(
+            f"`frames` must be whole windows of {count} frames in order for a video model, but got {frames.tolist()}."
+        )
+
+
+def split_replay(frames: Sequence[int]) -> list[slice]:
+    """Return the parts in which a CPU repeats elements: each of one frame, of `REPLAYED_TOGETHER` elements at most.
+
+    ``frames`` names the frame that each element repeats; equal ones lie next to each other.
+
+    >>> split_replay([0, 0, 0, 0, 0, 0, 1, 1])
+    [slice(0, 4, None), slice(4, 6, None), slice(6, 8, None)]
+    """
+    parts: list[slice] = []
+    for index, frame in enumerate(frames):
+        last = parts[-1] if parts else None
+        if last is not None and frame == frames[last.start] and index - last.start < REPLAYED_TOGETHER:
+            parts[-1] = slice(last.start, index + 1)
+        else:
+            parts.append(slice(index, index + 1))
+    return parts
 
 
 def halve_on_out_of_memory(

@@ -16,11 +16,9 @@ _EDM_RHO = 7.0
 
 
 def make_training_sigmas() -> Tensor:
-    """Return the noise levels ``sqrt((1 - acp) / acp)`` of the training schedule of SD 1.x and 2.x.
+    """Return the noise levels ``sqrt((1 - acp) / acp)``, ``(1000,)`` float64, rising, of SD 1.x and 2.x.
 
-    Returns:
-        ``(1000,)`` float64, rising from 0.0292 to 14.6146. ``acp`` is the running product of ``1 - beta``, and the
-        square root of ``beta`` rises linearly.
+    ``acp`` is the running product of ``1 - beta``, and the square root of ``beta`` rises linearly.
 
     >>> round(float(make_training_sigmas()[-1]), 4)
     14.6146
@@ -31,17 +29,7 @@ def make_training_sigmas() -> Tensor:
 
 
 def make_timesteps(num_steps: int, num_training_steps: int = NUM_TRAINING_STEPS) -> tuple[int, ...]:
-    """Return the training step of each sampling step, falling from the noisiest.
-
-    Args:
-        num_steps: sampling steps ``S``, in [1, ``num_training_steps``].
-        num_training_steps: length of the training schedule.
-
-    Returns:
-        ``S`` integers: step ``k`` is ``floor(last * (1 - k/S))``, which is ``999 - 40 k`` for 25 of 1000 steps.
-
-    Raises:
-        InputError: ``num_steps`` lies outside its range.
+    """Return the training step of each sampling step ``k``, falling: ``floor(last * (1 - k/S))``.
 
     >>> make_timesteps(25)[22:]
     (119, 79, 39)
@@ -55,17 +43,9 @@ def make_timesteps(num_steps: int, num_training_steps: int = NUM_TRAINING_STEPS)
 
 
 def make_sigmas(training_sigmas: Tensor, num_steps: int) -> Tensor:
-    """Return the noise level before each sampling step, and the final 0.
+    """Return the noise level before each sampling step, and the final 0: ``(S+1,)`` float64, falling.
 
-    Args:
-        training_sigmas: ``(n,)`` float64, rising.
-        num_steps: sampling steps ``S``, in [1, n].
-
-    Returns:
-        ``(S+1,)`` float64, falling. Latents have level ``k`` before step ``k`` and level ``k+1`` after it.
-
-    Raises:
-        InputError: ``num_steps`` lies outside its range, or the shape of ``make_training_sigmas`` is wrong.
+    ``training_sigmas`` ``(n,)`` float64 rise. Latents have level ``k`` before step ``k`` and level ``k+1`` after it.
 
     >>> [round(float(sigma), 4) for sigma in make_sigmas(make_training_sigmas(), 25)[22:]]
     [0.3866, 0.2959, 0.1963, 0.0]
@@ -76,16 +56,7 @@ def make_sigmas(training_sigmas: Tensor, num_steps: int) -> Tensor:
 
 
 def make_edm_sigmas(num_steps: int) -> Tensor:
-    """Return the noise levels of Stable Video Diffusion: Karras' schedule from 700 to 0.002 with rho 7, and 0 (code).
-
-    Args:
-        num_steps: sampling steps ``S``, at least 1.
-
-    Returns:
-        ``(S+1,)`` float64, falling.
-
-    Raises:
-        InputError: ``num_steps`` is below 1.
+    """Return the ``(S+1,)`` float64 noise levels of SVD: Karras' schedule from 700 to 0.002 with rho 7, and 0 (code).
 
     >>> [round(float(sigma), 3) for sigma in make_edm_sigmas(25)[17:]]
     [1.273, 0.678, 0.339, 0.157, 0.066, 0.025, 0.008, 0.002, 0.0]

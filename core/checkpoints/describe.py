@@ -6,14 +6,14 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from ..config.parts import ATTENTION_BLOCKS
 from ..types import InputError
-from .folders import find_prediction, list_weight_files, read_folder
-from .header import TensorInfo, find_common_dtype, read_header
-from .sizes import METADATA_KEY, SD2_CONTEXT, SUPPORTED, UNET_PREFIX, VAE_PREFIX, ModelSizes, Shapes
+from .files import Header, TensorInfo, find_common_dtype, read_folder, read_header
+from .sizes import METADATA_KEY, SD2_CONTEXT, SUPPORTED, UNET_PREFIX, VAE_PREFIX, ModelSizes
 
 CONDITIONING_KEY = "conditioning.positive"
 """Tensor of a file with the embedding of the empty prompt, ``(77, context)``; for SVD of a frame, ``(1, context)``."""
@@ -46,36 +46,56 @@ class BlockInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What a model file or folder holds.
+    """What a model file or folder holds, read once for a run.
 
     Attributes:
         path: the file or folder.
         layout: ``file`` (original layout) or ``folder`` (diffusers).
+        files: all weight files, in order.
         sizes: widths, prediction type and scale.
         conditioning: where the embedding of the empty prompt, or that of a frame for SVD, comes from: ``tensor``,
             ``text encoder``, ``image encoder`` or ``none``.
         num_parameters: of ``unet``, ``vae``, ``text encoder`` and ``image encoder``, those that there are.
         dtype: most frequent type of the UNet's values, such as ``F16``.
-        num_bytes: size of the files.
         num_frames: frames that a video model sees together, where the folder's configuration or the file's name tells;
             0 where neither does, and for image models.
     """
 
     path: Path
     layout: str
+    files: tuple[Path, ...]
     sizes: ModelSizes
     conditioning: str
     num_parameters: dict[str, int]
     dtype: str
-    num_bytes: int
     num_frames: int = 0
 
     @property
     def kind(self) -> str:
-        """Family, by the width of the context and the form of the projections."""
+        """``svd`` for Stable Video Diffusion, else ``sd``."""
+        return "svd" if self.sizes.unet.is_video else "sd"
+
+    @property
+    def family(self) -> str:
+        """Name of the family, by the width of the context and the form of the projections."""
         if self.sizes.unet.is_video:
             return "SVD"
         return "SD 2.x" if self.sizes.unet.use_linear_in_transformer else "SD 1.x"
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weight files, one after the other, hexadecimal; the first use reads them."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 22):
+                    digest.update(chunk)
+        return digest.hexdigest()
 
     @property
     def blocks(self) -> tuple[BlockInfo, ...]:
@@ -86,10 +106,7 @@ class ModelDescription:
 
 
 def describe_model(path: str | Path) -> ModelDescription:
-    """Describe a model without loading its weights.
-
-    Args:
-        path: single `.safetensors` file in the original layout, or a diffusers folder.
+    """Describe a `.safetensors` file in the original layout, or a diffusers folder, without loading its weights.
 
     Raises:
         InputError: missing, unreadable, truncated or not a Stable Diffusion 1.x/2.x or Stable Video Diffusion model.
@@ -102,42 +119,13 @@ def describe_model(path: str | Path) -> ModelDescription:
     return description
 
 
-def find_kind(path: str | Path | None) -> str:
-    """Return ``svd`` for Stable Video Diffusion, else ``sd``; also ``sd`` without a model.
-
-    Raises:
-        InputError: as `describe_model`.
-    """
-    return "svd" if path is not None and describe_model(path).sizes.unet.is_video else "sd"
-
-
-def find_num_frames(path: str | Path | None) -> int:
-    """Return `ModelDescription.num_frames`, and 0 without a model.
-
-    Raises:
-        InputError: as `describe_model`.
-    """
-    return 0 if path is None else describe_model(path).num_frames
-
-
-def fingerprint_model(path: str | Path) -> str:
-    """Return the SHA-256 of a model file, or of a folder's weight files in the order of their paths, hexadecimal."""
-    path = Path(path)
-    digest = hashlib.sha256()
-    for file in list_weight_files(path) if path.is_dir() else [path]:
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _describe_file(path: Path) -> ModelDescription:
     header = read_header(path)
     _refuse_foreign(path.name, header.tensors)
     if METADATA_KEY in header.metadata:
         sizes = ModelSizes.from_metadata(header.metadata[METADATA_KEY])
     else:
-        sizes = ModelSizes.from_shapes(header.shapes, _prediction(path, header.shapes))
+        sizes = ModelSizes.from_shapes(header.shapes, _prediction(header))
     encoder, prefix = ("image encoder", IMAGE_PREFIX) if sizes.unet.is_video else ("text encoder", TEXT_PREFIX)
     has_encoder = any(name.startswith(prefix) for name in header.tensors)
     conditioning = "tensor" if CONDITIONING_KEY in header.tensors else encoder if has_encoder else "none"
@@ -147,7 +135,7 @@ def _describe_file(path: Path) -> ModelDescription:
     }
     dtype = find_common_dtype(info for name, info in header.tensors.items() if name.startswith(UNET_PREFIX))
     num_frames = XT_FRAMES if sizes.unet.is_video and XT_NAME.search(path.stem) else 0
-    return ModelDescription(path, "file", sizes, conditioning, counts, dtype, path.stat().st_size, num_frames)
+    return ModelDescription(path, "file", (path,), sizes, conditioning, counts, dtype, num_frames)
 
 
 def _refuse_foreign(name: str, tensors: Mapping[str, TensorInfo]) -> None:
@@ -174,20 +162,21 @@ def _refuse_foreign(name: str, tensors: Mapping[str, TensorInfo]) -> None:
 
 def _describe_folder(path: Path) -> ModelDescription:
     folder = read_folder(path)
+    files = tuple(header.path for headers in folder.headers.values() for header in headers)
     counts = {
         part: sum(t.size for h in headers for t in h.tensors.values()) for part, headers in folder.headers.items()
     }
     dtype = find_common_dtype(info for header in folder.headers["unet"] for info in header.tensors.values())
-    num_bytes = sum(file.stat().st_size for file in list_weight_files(path))
     encoders = [part for part in ("text encoder", "image encoder") if part in folder.headers]
     conditioning = encoders[0] if encoders else "none"
-    return ModelDescription(path, "folder", folder.sizes, conditioning, counts, dtype, num_bytes, folder.num_frames)
+    return ModelDescription(path, "folder", files, folder.sizes, conditioning, counts, dtype, folder.num_frames)
 
 
-def _prediction(path: Path, shapes: Shapes) -> str:
+def _prediction(header: Header) -> str:
     """Return the prediction type of a single file: only SD 2.x comes in both, SVD predicts velocity."""
+    shapes = header.shapes
     if f"{UNET_PREFIX}label_emb.0.0.weight" in shapes:
         return "v_prediction"
     context = shapes.get(f"{UNET_PREFIX}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", (0, 0))[1]
     is_told = context == SD2_CONTEXT and PREDICTION_PROBE in shapes
-    return find_prediction(path, PREDICTION_PROBE) if is_told else "epsilon"
+    return header.tell_prediction(PREDICTION_PROBE) if is_told else "epsilon"

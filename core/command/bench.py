@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ..checkpoints.describe import find_kind, find_num_frames, fingerprint_model
 from ..config.overrides import with_overrides
 from ..config.settings import QUALITIES, Settings
 from ..evaluation.bench.dataset import Dataset
@@ -58,8 +57,8 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
     for method in asked:
         if method not in methods:
             sys.stderr.write(f"vidseg: no row {method.title!r}: it needs masks of first frames, and a clip has none.\n")
-    overrides, kind, length = _list_overrides(arguments), find_kind(model.path), find_num_frames(model.path)
-    settings = [method.settings(dataset, overrides, kind, arguments.quality, length) for method in methods]
+    overrides, length = _list_overrides(arguments), model.description.num_frames if model.description else 0
+    settings = [method.settings(dataset, overrides, model.kind, arguments.quality, length) for method in methods]
     methods = title_methods(methods, settings)
     jobs = [Job(method, clip, used) for method, used in zip(methods, settings, strict=True) for clip in dataset.clips]
     store = Store(arguments.out, _identify_model(model, methods))
@@ -104,11 +103,11 @@ def _list_overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 def _identify_model(model: ModelSpec, methods: Sequence[Method]) -> dict[str, str]:
     """Return what identifies the model."""
-    if model.path is None:
+    if model.description is None:
         if any(method.kind != "color" for method in methods):
             raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
         return {}
-    return {"fingerprint": fingerprint_model(model.path), "dtype": str(model.dtype).removeprefix("torch.")}
+    return {"fingerprint": model.description.fingerprint, "dtype": str(model.dtype).removeprefix("torch.")}
 
 
 def _group_equal_jobs(jobs: Sequence[Job], store: Store) -> list[list[Job]]:
@@ -140,8 +139,8 @@ def _describe_conditions(arguments: argparse.Namespace, model: ModelSpec) -> dic
     """Return what a reader must know of a run, by name."""
     frames = f"the first {arguments.max_frames} of each clip" if arguments.max_frames else "all"
     return {
-        "model": model.path.name if model.path else "none",
-        "kind of model": find_kind(model.path),
+        "model": model.description.path.name if model.description else "none",
+        "kind of model": model.kind,
         "type": str(model.dtype).removeprefix("torch."),
         "frames": frames,
         "clips": arguments.clips or "all",

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..backbones.memory import describe_peak, is_out_of_memory
-from ..checkpoints.describe import describe_model, find_kind, find_num_frames, fingerprint_model
+from ..checkpoints.describe import describe_model
 from ..config.overrides import with_overrides
 from ..config.settings import Settings
 from ..evaluation.bench.run import ModelSpec
@@ -84,20 +84,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
-    bundled = ASSETS / DEMO_MODEL
-    told = ("sd", 0)
-    if arguments.baseline != "color":
-        told = (find_kind(arguments.model), find_num_frames(arguments.model))
+    path = None if arguments.baseline == "color" else arguments.model or _bundled_model()
+    model = describe_model(path) if path else None
+    told = (model.kind, model.num_frames) if model else ("sd", 0)
     options = SegmentOptions(
         input=arguments.input,
         out=arguments.out,
-        model=arguments.model or (bundled if bundled.exists() else None),
+        model=model,
         settings=make_settings(arguments, *told),
         anchor_mask=arguments.anchor_mask,
         baseline=arguments.baseline,
         device=_device(arguments.device),
         dtype=DTYPES[arguments.dtype],
-        compiled=arguments.compile,
         overwrite=arguments.overwrite,
         resume=arguments.resume,
     )
@@ -113,7 +111,7 @@ def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
     options = SegmentOptions(
         input=ASSETS / DEMO_CLIP,
         out=arguments.out,
-        model=ASSETS / DEMO_MODEL,
+        model=describe_model(ASSETS / DEMO_MODEL),
         settings=with_overrides(Settings(), DEMO_OVERRIDES),
         overwrite=arguments.overwrite,
     )
@@ -142,9 +140,14 @@ def _execute(options: SegmentOptions, again: list[str]) -> int:
 
 
 def _bench(arguments: argparse.Namespace, words: list[str]) -> int:
+    path = arguments.model or _bundled_model()
+    model = describe_model(path) if path else None
+    return bench(arguments, words, ModelSpec(model, _device(arguments.device), DTYPES[arguments.dtype]))
+
+
+def _bundled_model() -> Path | None:
     bundled = ASSETS / DEMO_MODEL
-    path = arguments.model or (bundled if bundled.exists() else None)
-    return bench(arguments, words, ModelSpec(path, _device(arguments.device), DTYPES[arguments.dtype]))
+    return bundled if bundled.exists() else None
 
 
 def _score(arguments: argparse.Namespace, _words: list[str]) -> int:
@@ -159,7 +162,7 @@ def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
     model = describe_model(arguments.model)
     facts = {
         "name": model.path.name,
-        "family": model.kind,
+        "family": model.family,
         "layout": model.layout,
         "prediction": model.sizes.prediction_type,
         "empty prompt": model.conditioning,
@@ -167,7 +170,7 @@ def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
         **({"frames seen together": model.num_frames or "not told: 14"} if model.sizes.unet.is_video else {}),
         "parameters": model.num_parameters,
         "bytes": model.num_bytes,
-        "fingerprint": fingerprint_model(model.path),
+        "fingerprint": model.fingerprint,
         "blocks": {str(block.block): f"{block.channels} channels, 1/{block.grid_divisor}" for block in model.blocks},
     }
     if arguments.json:

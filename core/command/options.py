@@ -67,7 +67,6 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--baseline", choices=["color", "frame"], help="run a baseline to compare with instead of the method")
     add_device_options(parser)
-    add("--compile", action="store_true", help="fuse layers with torch.compile: for long runs on a GPU")
     add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
     add("--overwrite", action="store_true", help="replace an earlier result")
     parser.epilog = "Settings of --set: " + ", ".join(list_setting_names(Settings()))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..backbones.memory import choose_device
 from ..backbones.protocol import Backbone
-from ..checkpoints.describe import describe_model
+from ..checkpoints.describe import ModelDescription
 from ..config.settings import Settings
 from ..evaluation.baselines import Kind, Start, run_method
 from ..files.clip import Clip, open_clip
@@ -41,26 +41,24 @@ class SegmentOptions:
     Attributes:
         input: video file or folder of frames.
         out: folder of the result.
-        model: model file or folder; unused by the color baseline.
+        model: unused by the color baseline.
         settings: all settings.
         anchor_mask: label image of the first frame, or None.
         baseline: run a baseline instead.
         device: where the model runs, or None for the best there is.
         dtype: floating-point type of the model.
-        compiled: use torch.compile.
         overwrite: replace an earlier result.
         resume: continue it.
     """
 
     input: Path
     out: Path
-    model: Path | None
+    model: ModelDescription | None
     settings: Settings
     anchor_mask: Path | None = None
     baseline: Kind | None = None
     device: str | None = None
     dtype: torch.dtype = torch.float32
-    compiled: bool = False
     overwrite: bool = False
     resume: bool = False
 
@@ -105,7 +103,6 @@ class SegmentRun:
                 model=backbone.info if backbone else None,
                 device=device,
                 dtype=str(options.dtype).removeprefix("torch."),
-                compiled=options.compiled,
                 settings=options.settings,
                 baseline=options.baseline,
                 anchor_mask=mask_hash,
@@ -131,10 +128,8 @@ class SegmentRun:
             raise InputError("`--resume` must not be combined with --baseline. Start it anew with --overwrite.")
         check_apart(options.input, options.out)
         self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
-        if options.baseline != "color":
-            if options.model is None:
-                raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
-            describe_model(options.model)
+        if options.baseline != "color" and options.model is None:
+            raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
         self._folder.require_writable()
 
     def _load(self) -> tuple[Backbone | None, str]:
@@ -145,10 +140,7 @@ class SegmentRun:
         from ..backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
         device = torch.device(options.device) if options.device else choose_device()
-        backbone = load_diffusers(options.model, dtype=options.dtype, device=device)
-        if options.compiled:
-            backbone.compile()
-        return backbone, device.type
+        return load_diffusers(options.model, dtype=options.dtype, device=device), device.type
 
     def _begin(self, run: RunDescription) -> ScanState | None:
         """Make the folder ready; return the state to go on from, if there is one."""

@@ -33,7 +33,6 @@ class RunDescription(NamedTuple):
         model: the diffusion model; None where a baseline needs none.
         device: device of the model.
         dtype: its floating-point type.
-        compiled: whether torch.compile changed its rounding.
         settings: all settings.
         baseline: ``color``, ``frame`` or None.
         anchor_mask: SHA-256 of the label image that names the clusters, or None.
@@ -43,7 +42,6 @@ class RunDescription(NamedTuple):
     model: BackboneInfo | None
     device: str
     dtype: str
-    compiled: bool
     settings: Settings
     baseline: str | None
     anchor_mask: str | None
@@ -165,9 +163,7 @@ def _decisive(run: RunDescription) -> dict[str, Any]:
             "height": clip.frame_size[0],
             "width": clip.frame_size[1],
         },
-        "model": None
-        if model is None
-        else {**model._asdict(), "device": run.device, "dtype": run.dtype, "compiled": run.compiled},
+        "model": None if model is None else {**model._asdict(), "device": run.device, "dtype": run.dtype},
         "baseline": run.baseline,
         "anchor_mask": run.anchor_mask,
         "settings": run.settings.to_dict(),

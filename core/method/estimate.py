@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import Backbone, Denoiser
+from ..backbones.protocol import FeatureBackbone, FeatureDenoiser, require_modulation
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS
 from ..config.settings import Settings
 from ..progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
@@ -41,7 +41,7 @@ class UnitCosts(NamedTuple):
 
 
 def measure_costs(
-    backbone: Backbone, frame_size: tuple[int, int], settings: Settings, num_frames: int | None = None
+    backbone: FeatureBackbone, frame_size: tuple[int, int], settings: Settings, num_frames: int | None = None
 ) -> UnitCosts:
     """Time one call of each part that ``settings`` need, after a first call that warms up.
 
@@ -66,22 +66,24 @@ def measure_costs(
         condition = _once(lambda: backbone.condition(picture[0], blank, settings.video))
     predict = _window_call(unit, latents.expand(length, -1, -1, -1), settings)
     encode = _once(lambda: float(backbone.encode(picture).sum()))
-    modulated = settings.modulation.enabled
-    decode = _second(lambda: float(backbone.decode(latents).sum())) if modulated else 0.0
+    decode = 0.0
+    if settings.modulation.enabled:
+        decoder = require_modulation(backbone)
+        decode = _second(lambda: float(decoder.decode(latents).sum()))
     return UnitCosts(encode, predict, decode, condition)
 
 
-def _call(backbone: Backbone, latents: Tensor, settings: Settings) -> float:
+def _call(backbone: FeatureBackbone, latents: Tensor, settings: Settings) -> float:
     """Return the seconds of a UNet call with guidance on ``latents`` ``(T,4,H/8,W/8)``."""
     sigma = float(backbone.training_sigmas[100])
 
-    def job(denoiser: Denoiser) -> float:
+    def job(denoiser: FeatureDenoiser) -> float:
         return _second(lambda: float(denoiser.predict(latents, sigma).denoised.sum()))
 
     return backbone.run(job, settings.sampling.guidance_scale, tuple(latents.shape))
 
 
-def _window_call(window: Backbone, latents: Tensor, settings: Settings) -> float:
+def _window_call(window: FeatureBackbone, latents: Tensor, settings: Settings) -> float:
     """Return the seconds per frame of a UNet call on a window ``(T,4,H/8,W/8)``.
 
     Where a call on one frame is slow, as on a CPU, it tells them; a fast device does several frames in less.
@@ -166,7 +168,7 @@ def expect_stage_shares(settings: Settings) -> Mapping[str, float]:
 
 def announce(
     progress: RunProgress,
-    backbone: Backbone,
+    backbone: FeatureBackbone,
     settings: Settings,
     frame_size: tuple[int, int],
     num_frames: int,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import Backbone, Denoiser
+from ..backbones.protocol import FeatureBackbone, FeatureDenoiser
 from ..config.settings import Settings
 from ..types import PIXELS_PER_LATENT, Features, InputError, Progress, SeenWindow, no_progress
 from .frames import FrameSource, check_frames, coarse_grid, fit_frames
@@ -22,7 +22,7 @@ from .windows import Span, require_kind, split_seen
 
 
 def extract_features(
-    backbone: Backbone,
+    backbone: FeatureBackbone,
     frames: Tensor,
     settings: Settings,
     *,
@@ -69,7 +69,7 @@ def extract_features(
 
 
 def _read_window(
-    backbone: Backbone,
+    backbone: FeatureBackbone,
     window: SeenWindow,
     latents: Tensor,
     noise: Tensor,
@@ -81,7 +81,7 @@ def _read_window(
     count, sigmas = window.stop - window.start, list_sigmas(backbone, settings)
     batch = count if settings.video.frames else min(count, backbone.batch_size(tuple(latents.shape[1:])))
 
-    def job(denoiser: Denoiser) -> list[tuple[Tensor, Tensor]]:
+    def job(denoiser: FeatureDenoiser) -> list[tuple[Tensor, Tensor]]:
         parts = []
         for first in range(0, count, batch):
             part = slice(window.start + first, min(window.start + first + batch, window.stop))
@@ -98,7 +98,7 @@ def _read_window(
 
 
 def extract_window_features(
-    backbone: Backbone, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
+    backbone: FeatureBackbone, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
 ) -> Features:
     """Return the features of the frames of ``span``; `Features.kept` are those whose results count."""
     frames = source.read(span.frames.start, span.frames.stop)
@@ -107,7 +107,7 @@ def extract_window_features(
 
 
 def read_queries(
-    denoiser: Denoiser,
+    denoiser: FeatureDenoiser,
     latents: Tensor,
     noise: Tensor,
     sigmas: Tensor,
@@ -122,7 +122,7 @@ def read_queries(
     total = feature.step - settings.start_step + 1
     x = add_noise(latents, noise, float(sigmas[settings.start_step]))
     levels = sigmas[settings.start_step : feature.step + 1].tolist()
-    for done, step in enumerate(sample_euler(denoiser, x, levels), 1):
+    for done, step in enumerate(sample_euler(denoiser.predict, x, levels), 1):
         x = step.latents
         after_step(done, total)
     blocks = (*feature.blocks, feature.matching_block)

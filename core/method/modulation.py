@@ -8,6 +8,7 @@ independent, so that a call may hold any of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Literal, NamedTuple
 
@@ -81,12 +82,13 @@ def modulate(
     cells = {axis: CELL_LATENTS * side for axis, side in zip("HW", jobs[0].job.mask.shape[1:], strict=True)}
     require_shape("latents", latents, "T 4 H W", **cells)
     require_shape("sigmas", sigmas, "S", S=settings.sampling.num_steps + 1)
-    for step in sample_euler(denoiser, latents, sigmas[settings.start_step : settings.modulation.step + 1].tolist()):
+    before = sigmas[settings.start_step : settings.modulation.step + 1].tolist()
+    for step in sample_euler(denoiser.predict, latents, before):
         latents = step.latents
     calls = [_join(elements, settings) for elements in _split_calls(jobs, batching)]
     states = [latents[call.frames.to(latents.device)] for call in calls]
     levels = list_modulated_levels(sigmas, settings)
-    for step in sample_euler(denoiser, latents, levels, settings.modulation):
+    for step in sample_euler(partial(denoiser.predict, keep=settings.modulation), latents, levels):
         for number, call in enumerate(calls):
             states[number] = _replay(denoiser, states[number], step, call, settings)
             advance(len(call.frames) // count)

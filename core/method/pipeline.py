@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..backbones.protocol import Backbone
+from ..backbones.protocol import FeatureBackbone, require_modulation
 from ..config.parts import ContextConfig
 from ..config.settings import Settings
 from ..regions.labels import name_clusters_by_reference
@@ -80,7 +80,7 @@ def label_anchor(
 
 
 def segment_windows(
-    backbone: Backbone,
+    backbone: FeatureBackbone,
     source: FrameSource,
     settings: Settings,
     *,
@@ -104,6 +104,8 @@ def segment_windows(
     if source.num_frames < 1:
         raise InputError("`source` must hold at least one frame, but got none.")
     require_kind(backbone, settings)
+    if settings.modulation.enabled:  # before long work
+        require_modulation(backbone)
     anchor_labels, context = (state.anchor_labels, state.context) if state else (None, None)
     work = split_spans(source.num_frames, settings)
     for index in range(state.next_window if state else 0, len(work)):
@@ -122,7 +124,7 @@ def segment_windows(
 
 
 def segment(
-    backbone: Backbone,
+    backbone: FeatureBackbone,
     source: FrameSource,
     settings: Settings,
     *,

@@ -5,7 +5,7 @@ Latents live in "sigma space": ``x = clean + sigma * noise``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import Backbone, Denoiser, StepCache
+from ..backbones.protocol import FeatureBackbone, Prediction, StepCache
 from ..backbones.schedule import make_edm_sigmas, make_sigmas
-from ..config.parts import ModulationConfig
 from ..config.settings import Settings
 from ..types import InputError
 
@@ -31,15 +30,15 @@ class EulerStep(NamedTuple):
 
 
 def sample_euler(
-    denoiser: Denoiser, latents: Tensor, levels: Sequence[float], keep: ModulationConfig | None = None
+    predict: Callable[[Tensor, float], Prediction], latents: Tensor, levels: Sequence[float]
 ) -> Iterator[EulerStep]:
     """Sample ``(T,4,H/8,W/8)`` latents from each noise level to the next, without modulation; yield each step.
 
-    With ``keep`` a step holds the queries and keys that its replay needs. They take the most memory of all: whoever
-    drops a step before the next one has those of one step at a time.
+    ``predict`` is a denoiser's. Where it keeps the queries and keys that a replay needs, they take the most memory of
+    all: whoever drops a step before the next one has those of one step at a time.
     """
     for index, pair in enumerate(pairwise(levels)):
-        denoised, cache = denoiser.predict(latents, pair[0], keep=keep)
+        denoised, cache = predict(latents, pair[0])
         step = EulerStep(index, *pair, step_euler(latents, denoised, *pair), cache)
         del cache
         latents = step.latents
@@ -47,7 +46,7 @@ def sample_euler(
         del step  # before the next one is made
 
 
-def list_sigmas(backbone: Backbone, settings: Settings) -> Tensor:
+def list_sigmas(backbone: FeatureBackbone, settings: Settings) -> Tensor:
     """Return the noise level before each sampling step and the final 0, ``(S+1,)`` float64, of the model's schedule."""
     if settings.video.frames:
         return make_edm_sigmas(settings.sampling.num_steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..backbones.protocol import Backbone
+from ..backbones.protocol import FeatureBackbone
 from ..config.parts import WindowConfig
 from ..config.settings import Settings, replace_parts
 from ..types import InputError
@@ -101,7 +101,7 @@ def split_context_windows(span: Span, settings: Settings) -> list[range]:
     return [range(first + window.start, first + window.stop) for window in inner]
 
 
-def require_kind(backbone: Backbone, settings: Settings) -> None:
+def require_kind(backbone: FeatureBackbone, settings: Settings) -> None:
     """Check that model and settings are both of an image model, or both of a video model.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -275,7 +276,7 @@ def test_score_with_and_without_ground_truth(full: Labels, features: Features) -
     assert 0 <= agreement <= 1
     assert all(name in report for name in ("mIoU", "mVC8", "mVC16 right"))
     assert "agreement" in report
-    loose = full._replace(scan=None)
+    loose = replace(full, scan=None)
     report, *values = call("ScoreRegions", labels=loose, features=features)
     assert values == [-1, -1, -1, agreement]
 

@@ -42,6 +42,11 @@ def backbone(both: tuple[Path, LoadedModel]) -> ComfyBackbone:
     return ComfyBackbone(*both[1])
 
 
+@pytest.fixture(scope="module")
+def feature_backbone(backbone: ComfyBackbone) -> ComfyBackbone:
+    return backbone
+
+
 @pytest.fixture
 def modulated(backbone: ComfyBackbone, latents: Tensor, sigma: float) -> Callable[..., Tensor]:
     """Return a modulated prediction; ``change`` may alter the denoiser before."""

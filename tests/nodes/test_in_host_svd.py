@@ -17,7 +17,7 @@ from vidseg.core.backbones.comfy.attention import host_attention
 from vidseg.core.backbones.comfy.load import model_kind, open_backbone
 from vidseg.core.backbones.comfy.svd_backbone import ComfySvdBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.backbones.protocol import Denoiser, VideoBackbone
+from vidseg.core.backbones.protocol import Backbone, Denoiser
 from vidseg.core.config.parts import ModulationConfig, VideoConfig
 from vidseg.core.config.settings import Settings, preset, replace_parts
 from vidseg.core.method.features import extract_features
@@ -54,13 +54,11 @@ def svd(path: Path) -> LoadedSvd:
 
 
 @pytest.fixture(scope="module")
-def backbone(svd: LoadedSvd) -> VideoBackbone:
+def backbone(svd: LoadedSvd) -> Backbone:
     return ComfySvdBackbone(svd.model, svd.vae, clip_vision=svd.clip_vision)
 
 
-def modulated(
-    backbone: VideoBackbone, conditioning: Any, latents: Tensor, keep: ModulationConfig
-) -> tuple[Tensor, Any]:
+def modulated(backbone: Backbone, conditioning: Any, latents: Tensor, keep: ModulationConfig) -> tuple[Tensor, Any]:
     """Return a modulated prediction and the denoiser."""
     offset = torch.zeros(len(latents), 4, 8)
     offset[:, 1:3, 2:6] = 50.0
@@ -73,7 +71,7 @@ def modulated(
     return backbone.conditioned(conditioning, contract.VIDEO).run(job, contract.GUIDANCE, latents.shape)
 
 
-def test_same_features_and_labels_as_diffusers(path: Path, backbone: VideoBackbone, frames: Tensor) -> None:
+def test_same_features_and_labels_as_diffusers(path: Path, backbone: Backbone, frames: Tensor) -> None:
     other = load_diffusers(path, device="cpu")
     close(backbone.encode(frames), other.encode(frames), 1e-4)
     ours, theirs = (extract_features(model, frames, SETTINGS) for model in (backbone, other))
@@ -90,17 +88,17 @@ def test_same_features_and_labels_as_diffusers(path: Path, backbone: VideoBackbo
 
 @pytest.mark.parametrize("block", [4, 5, 8, 10])
 def test_short_call_equals_the_whole_one(
-    backbone: VideoBackbone, conditioning: Any, latents: Tensor, block: int, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, conditioning: Any, latents: Tensor, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = ModulationConfig(block=block, attention="cross" if block == 5 else "self")
+    keep = ModulationConfig(block=block)
     short, denoiser = modulated(backbone, conditioning, latents, keep)
     assert denoiser._short_calls
-    monkeypatch.setattr("vidseg.core.backbones.comfy.svd_denoiser.agree", lambda *_predictions: False)
+    monkeypatch.setattr("vidseg.core.backbones.comfy.denoiser.agree", lambda *_predictions: False)
     close(short, modulated(backbone, conditioning, latents, keep)[0], 1e-4)
 
 
 def test_wrong_short_call_is_found_and_replaced(
-    backbone: VideoBackbone, conditioning: Any, latents: Tensor, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    backbone: Backbone, conditioning: Any, latents: Tensor, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     right, _ = modulated(backbone, conditioning, latents, contract.KEEP)
     monkeypatch.setattr(comfy_tail, "_row_sums", lambda _transformer, like: like.new_ones(like.shape[1]) * 7)
@@ -109,7 +107,7 @@ def test_wrong_short_call_is_found_and_replaced(
     assert "full calls" in caplog.text
 
 
-def test_as_many_frames_as_cells_are_told_apart(path: Path, backbone: VideoBackbone) -> None:
+def test_as_many_frames_as_cells_are_told_apart(path: Path, backbone: Backbone) -> None:
     """Block 4 of 8 frames of 64x128 has 8 cells: spatial and temporal queries have the same shape there."""
     latents = torch.randn((8, 4, 8, 16), generator=torch.Generator().manual_seed(3))
     frame, noise = torch.rand(64, 128, 3), torch.randn(3, 64, 128)
@@ -140,7 +138,7 @@ def test_what_is_kept_may_lie_elsewhere(
     close(modulated(backbone, conditioning, latents, contract.KEEP)[0], together)
 
 
-def test_model_of_the_user_is_untouched(svd: LoadedSvd, backbone: VideoBackbone, frames: Tensor) -> None:
+def test_model_of_the_user_is_untouched(svd: LoadedSvd, backbone: Backbone, frames: Tensor) -> None:
     model = svd.model
     before = repr(model.model_options), repr(model.object_patches), sorted(model.patches)
     hooks = sum(len(module._forward_hooks) for module in svd.vae.first_stage_model.modules())
@@ -153,7 +151,7 @@ def test_model_of_the_user_is_untouched(svd: LoadedSvd, backbone: VideoBackbone,
 
 
 def test_patches_of_other_nodes_stay_in_force(
-    svd: LoadedSvd, backbone: VideoBackbone, conditioning: Any, latents: Tensor
+    svd: LoadedSvd, backbone: Backbone, conditioning: Any, latents: Tensor
 ) -> None:
     called = []
 
@@ -188,7 +186,7 @@ def test_merged_tokens_are_refused(svd: LoadedSvd, conditioning: Any, latents: T
         )
 
 
-def test_interrupt_stops_within_a_window(backbone: VideoBackbone, conditioning: Any, latents: Tensor) -> None:
+def test_interrupt_stops_within_a_window(backbone: Backbone, conditioning: Any, latents: Tensor) -> None:
     def job(denoiser: Denoiser) -> None:
         denoiser.predict(latents, contract.SIGMA)
         comfy.model_management.interrupt_current_processing()
@@ -198,7 +196,7 @@ def test_interrupt_stops_within_a_window(backbone: VideoBackbone, conditioning: 
         backbone.conditioned(conditioning, contract.VIDEO).run(job, 2.5, latents.shape)
 
 
-def test_conditioning_of_the_host_serves_all_windows(svd: LoadedSvd, backbone: VideoBackbone, frames: Tensor) -> None:
+def test_conditioning_of_the_host_serves_all_windows(svd: LoadedSvd, backbone: Backbone, frames: Tensor) -> None:
     latent = svd.vae.encode(frames[:1])
     positive, negative = host_conditioning(svd, latent, fps=7, augmentation_level=0.1)
     other = ComfySvdBackbone(svd.model, svd.vae, positive, negative)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -183,11 +184,11 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
         "`anchor_labels` must be of the same frames",
     ),
     "refinement of loaded labels": (
-        lambda _m, _f, x: call("CorrespondenceRefine", labels=knn(x)._replace(scan=None)),
+        lambda _m, _f, x: call("CorrespondenceRefine", labels=replace(knn(x), scan=None)),
         "right after Scene Context KNN",
     ),
     "upsampling twice": (
-        lambda m, _f, x: upsampled(m, x, knn(x)._replace(coarse=False)),
+        lambda m, _f, x: upsampled(m, x, replace(knn(x), maps=knn(x).maps.to(torch.uint8))),
         "already in full resolution",
     ),
     "another number of frames": (lambda m, _f, x: upsampled(m, x.window(0, 2), knn(x)), "as many frames"),
@@ -211,7 +212,7 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
         lambda m, f, _x: call("SegmentVideo", **wired(m), frames=f, mask=torch.rand(1, 64, 64, 3)),
         "not a photo",
     ),
-    "score of nothing": (lambda _m, _f, x: call("ScoreRegions", labels=knn(x)._replace(scan=None)), "got neither"),
+    "score of nothing": (lambda _m, _f, x: call("ScoreRegions", labels=replace(knn(x), scan=None)), "got neither"),
     "score with too few masks": (
         lambda _m, f, x: call("ScoreRegions", labels=knn(x), masks=f[:2, ..., 0]),
         "each of the 3 frames",

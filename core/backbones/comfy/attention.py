@@ -1,4 +1,9 @@
-"""Patches of the host's attention that capture queries, keys and outputs, or inject captured ones."""
+"""Patches of the host's attention that capture queries, keys and outputs, or inject captured ones.
+
+In Stable Video Diffusion the host calls the same patch for the spatial and the temporal layer of a block, the spatial
+one first, so that calls of a block take turns; their shapes must agree with that. They alone would not do: with as many
+frames as cells both have the same.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +18,12 @@ from torch import Tensor
 from ...config.parts import ModulationConfig
 from ...types import InputError
 from ..attention_weights import AttentionWeights
-from .tail import TailState
+from .tail import TailState, fit_offset
 
 AttentionPatch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+SPATIAL, TEMPORAL = ("q", "k"), ("temporal q", "temporal k")
+"""Kinds of captured queries and keys: spatial ones ``(T,N,C)``, temporal ones ``(N,T,C)``."""
+REMEDY = "Remove the node that merges or tiles tokens (ToMe, HyperTile) before this one."
 
 
 class Slot(NamedTuple):
@@ -28,14 +36,7 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class HostCache:
-    """What an unmodulated step leaves: queries, keys and cross-attention outputs, and the state for `TailCall`.
-
-    Attributes:
-        keep: what the step was asked to keep.
-        tensors: what attention used.
-        tail: what the end of the UNet starts from.
-        weights: of self-attention, of the frame that was repeated last.
-    """
+    """What an unmodulated step leaves: what attention used, the state for `TailCall`, and weights of one frame."""
 
     keep: ModulationConfig
     tensors: dict[Slot, Tensor] = field(default_factory=dict)
@@ -54,17 +55,7 @@ class HostCache:
 
 
 def capture_self(attention: AttentionPatch, block: int, into: dict[Slot, Tensor], *, keys: bool) -> AttentionPatch:
-    """Return a patch of self-attention that captures queries, and keys if wanted, and changes nothing.
-
-    Args:
-        attention: what computes attention: `host_attention`, or the patch of another node.
-        block: decoder block.
-        into: where captured tensors ``(T,N,C)`` go.
-        keys: whether keys are wanted too.
-
-    Returns:
-        The patch, for the host's ``attn1`` replacements.
-    """
+    """Return a patch of self-attention that captures queries ``(T,N,C)``, and keys if wanted, and changes nothing."""
 
     def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         _require_all_tokens(q, extra)
@@ -87,17 +78,7 @@ def capture_cross(attention: AttentionPatch, block: int, into: dict[Slot, Tensor
 
 
 def inject_self(attention: AttentionPatch, block: int, cache: HostCache, frames: Tensor) -> AttentionPatch:
-    """Return a patch of self-attention with captured queries and keys.
-
-    Args:
-        attention: what computes attention: `host_attention`, or the patch of another node.
-        block: decoder block.
-        cache: of the unmodulated step.
-        frames: ``(B,)`` int64, for each element the frame of the cache that it repeats.
-
-    Returns:
-        The patch, for the host's ``attn1`` replacements.
-    """
+    """Return a patch of self-attention with the queries and keys that were captured of ``frames`` ``(B,)``."""
 
     def inject(_q: Tensor, _k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         def of_frame(frame: int) -> tuple[Tensor, Tensor]:
@@ -124,18 +105,87 @@ def inject_cross(block: int, cache: HostCache, frames: Tensor) -> AttentionPatch
     return inject
 
 
-def host_attention(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-    """Compute attention as the host does where nothing is patched.
+def add_offset(block: int, offset: Tensor) -> Callable[[Tensor, dict[str, Any]], Tensor]:
+    """Return a patch of attention outputs that adds ``offset`` ``(B,h,w)`` in ``block`` (Eq. 2)."""
 
-    Args:
-        q: queries ``(B,N,C)``, heads merged.
-        k: keys ``(B,M,C)``.
-        v: values ``(B,M,C)``.
-        extra: the host's options of the block.
+    def add(output: Tensor, extra: dict[str, Any]) -> Tensor:
+        if extra["block"] != ("output", block):
+            return output
+        grid = fit_offset(offset, tuple(extra["activations_shape"][2:]))
+        return output + grid.to(output).flatten(1).repeat(len(extra["uuids"]), 1)[..., None]
 
-    Returns:
-        ``(B,N,C)``, before the output projection.
+    return add
+
+
+class Turns:
+    """Tells whether a call of one block's attention is that of the spatial layer; one instance per patch and call."""
+
+    def __init__(self) -> None:
+        self._next_is_spatial = True
+
+    def is_spatial(self, tokens: Tensor, extra: dict[str, Any]) -> bool:
+        """Return whether the call with ``tokens`` is the spatial one, and take turns; other shapes are refused."""
+        spatial, self._next_is_spatial = self._next_is_spatial, not self._next_is_spatial
+        elements, _, height, width = extra["activations_shape"]
+        halves, cells = len(extra["uuids"]), height * width
+        expected = (elements, cells) if spatial else (halves * cells, elements // halves)
+        if tuple(tokens.shape[:2]) != expected:
+            raise InputError(
+                f"`model` must attend over all {cells} cells of a frame and all {elements // halves} frames of the "
+                f"window, but its {'spatial' if spatial else 'temporal'} layer got {tuple(tokens.shape[:2])} tokens. "
+                f"{REMEDY}"
+            )
+        return spatial
+
+
+def capture_both(
+    attention: AttentionPatch, block: int, into: dict[Slot, Tensor], kinds: tuple[str, ...], device: torch.device | None
+) -> AttentionPatch:
+    """Return a patch of SVD's self-attentions that captures those of ``kinds`` and changes nothing.
+
+    With ``device`` captured tensors are moved there.
     """
+    turns = Turns()
+
+    def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        names = SPATIAL if turns.is_spatial(q, extra) else TEMPORAL
+        for kind, tensor in zip(names, (q, k), strict=True):
+            if kind in kinds:
+                _store(kind, block, tensor, extra, into, device)
+        return attention(q, k, v, extra)
+
+    return capture
+
+
+def inject_both(attention: AttentionPatch, block: int, stored: dict[Slot, Tensor]) -> AttentionPatch:
+    """Return a patch of SVD's self-attentions with captured queries and keys, of those layers that have any."""
+    turns = Turns()
+
+    def inject(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        names, halves = SPATIAL if turns.is_spatial(q, extra) else TEMPORAL, extra["uuids"]
+        if Slot(names[0], block, halves[0]) in stored:
+            q, k = (torch.cat([stored[Slot(kind, block, half)].to(v) for half in halves]) for kind in names)
+        return attention(q, k, v, extra)
+
+    return inject
+
+
+def add_to_both(block: int, offset: Tensor) -> Callable[[Tensor, dict[str, Any]], Tensor]:
+    """Return a patch of attention outputs that adds ``offset`` ``(T,h,w)`` in both layers of ``block`` (Eq. 2)."""
+    turns = Turns()
+
+    def add(output: Tensor, extra: dict[str, Any]) -> Tensor:
+        if extra["block"] != ("output", block):
+            return output
+        is_spatial = turns.is_spatial(output, extra)
+        cells = fit_offset(offset, tuple(extra["activations_shape"][2:])).to(output).flatten(1)  # (T,N)
+        return output + (cells if is_spatial else cells.T).repeat(len(extra["uuids"]), 1)[..., None]
+
+    return add
+
+
+def host_attention(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+    """Return ``(B,N,C)``, before the output projection, as the host computes it where nothing is patched."""
     precision = extra["attn_precision"]
     out: Tensor = optimized_attention(q, k, v, extra["n_heads"], attn_precision=precision, transformer_options=extra)
     return out
@@ -144,20 +194,20 @@ def host_attention(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Te
 def cpu_attention(usual: Callable[..., Tensor], query: Tensor, *rest: Any, **options: Any) -> Tensor:
     """Compute attention on a CPU by torch's own function, as the program outside the host does; it is faster, too.
 
-    Args:
-        usual: the host's choice, which keeps numbers of half precision.
-        query: first of the arguments of ``usual``.
-        rest: the others.
-        options: likewise.
+    ``usual``, the host's choice, keeps numbers of half precision.
     """
     chosen = attention_pytorch if query.dtype == torch.float32 else usual
     out: Tensor = chosen(query, *rest, **options)
     return out
 
 
-def _store(kind: str, block: int, tensor: Tensor, extra: dict[str, Any], into: dict[Slot, Tensor]) -> None:
+def _store(
+    kind: str, block: int, tensor: Tensor, extra: dict[str, Any], into: dict[Slot, Tensor],
+    device: torch.device | None = None,
+) -> None:  # fmt: skip
     halves = extra["uuids"]
-    into.update((Slot(kind, block, half), part) for half, part in zip(halves, tensor.chunk(len(halves)), strict=True))
+    for half, part in zip(halves, tensor.chunk(len(halves)), strict=True):
+        into[Slot(kind, block, half)] = part if device is None else part.to(device)
 
 
 def _stored(kind: str, block: int, cache: HostCache, frames: Tensor, extra: dict[str, Any]) -> Tensor:
@@ -168,6 +218,5 @@ def _require_all_tokens(queries: Tensor, extra: dict[str, Any]) -> None:
     height, width = extra["activations_shape"][2:]
     if queries.shape[1] != height * width:
         raise InputError(
-            f"`model` must attend over all {height * width} cells of the frame, but got {queries.shape[1]}. "
-            "Remove the node that merges or tiles tokens (ToMe, HyperTile) before this one."
+            f"`model` must attend over all {height * width} cells of the frame, but got {queries.shape[1]}. {REMEDY}"
         )

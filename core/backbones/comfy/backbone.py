@@ -11,6 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
+import comfy.model_management
+import comfy.model_sampling
+import comfy.sample
 import comfy.samplers
 import torch
 from torch import Tensor
@@ -48,14 +51,7 @@ class ComfyBackbone:
         positive: Conditioning | None = None,
         negative: Conditioning | None = None,
     ) -> None:
-        """Check the parts before any long work.
-
-        Args:
-            model: the host's MODEL.
-            vae: the host's VAE.
-            positive: conditioning of the conditional half; None: zeros.
-            negative: conditioning of the unconditional half; None: zeros, as the paper's code has it.
-        """
+        """Check the parts before any long work; halves without conditioning are zeros, as in the paper's code."""
         require_readable(model)
         require_vae(vae)
         width = model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
@@ -133,15 +129,25 @@ class ComfyBackbone:
 
     def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
         """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""
-        sampler = Session(job, lambda loaded: HostDenoiser(loaded, guidance_scale))
-        blank = self._blank(latent_shape)
-        sigmas = schedule.make_sigmas(self.training_sigmas, 25).float()
-        with torch.no_grad():
-            comfy.sample.sample_custom(
-                self._model, blank, guidance_scale, sampler, sigmas, self._positive, self._negative, blank,
-                disable_pbar=True, seed=0,
-            )  # fmt: skip
-        return sampler.result
+        session = Session(job, lambda loaded: HostDenoiser(loaded, guidance_scale))
+        sigmas = schedule.make_sigmas(self.training_sigmas, 25)
+        conditioning = (self._positive, self._negative)
+        return self._sample(session, guidance_scale, self._blank(latent_shape), sigmas, conditioning)
+
+    @torch.no_grad()
+    def _sample(
+        self,
+        session: Session[Result],
+        guidance_scale: float,
+        blank: Tensor,
+        sigmas: Tensor,
+        conditioning: tuple[Conditioning, Conditioning],
+    ) -> Result:
+        """Return what the session's job returns within the host's sampling of latents as ``blank``."""
+        comfy.sample.sample_custom(
+            self._model, blank, guidance_scale, session, sigmas.float(), *conditioning, blank, disable_pbar=True, seed=0
+        )
+        return session.result
 
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> types.Conditioning | None:  # noqa: ARG002
         """Return None: frames are independent, and nothing is told about them."""

@@ -8,17 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.samplers
 import torch
 from torch import Tensor
 
 from ...config.parts import ATTENTION_BLOCKS, ModulationConfig
 from ...types import InputError
-from ..protocol import Prediction, StepCache, halve_on_out_of_memory, split_replay
+from ..protocol import Prediction, StepCache, halve_on_out_of_memory, require_attention, split_replay
 from .attention import (
     AttentionPatch,
     HostCache,
     Slot,
+    add_offset,
     capture_cross,
     capture_self,
     cpu_attention,
@@ -26,7 +30,7 @@ from .attention import (
     inject_cross,
     inject_self,
 )
-from .tail import TailCall, TailRecorder, fit_offset
+from .tail import TailCall, TailRecorder, TailState, fit_offset
 
 logger = logging.getLogger(__name__)
 MAX_TAIL_ERROR = 0.05
@@ -59,14 +63,14 @@ class HostDenoiser:
     def __init__(self, loaded: Loaded, guidance_scale: float) -> None:
         self._loaded = loaded
         self._guidance_scale = guidance_scale
-        self._compute_batch = 1 if self._on_cpu else sys.maxsize  # smaller once memory ran out
+        self._compute_batch = 1 if self._on_cpu else sys.maxsize  # 1 is as fast there, and results cannot depend on it
         self._highest_kept_sigma = 0.0
         self._short_calls: bool | None = None  # unknown until the first modulated call has checked them
 
     def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
         """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`."""
         if keep is not None:
-            check_blocks("keep.block", (keep.block,))
+            require_attention("keep.block", (keep.block,))
         parts = self._in_parts(lambda part: self._predict(latents[part], sigma, keep), len(latents))
         cache = parts[0].cache
         for part in parts[1:]:
@@ -75,7 +79,7 @@ class HostDenoiser:
 
     def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
         """Return self-attention queries of the conditional half, the only one that runs; see `Denoiser.queries`."""
-        check_blocks("blocks", blocks or (None,))
+        require_attention("blocks", blocks or (None,))
         parts = self._in_parts(lambda part: self._queries(latents[part], sigma, blocks), len(latents))
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
@@ -95,10 +99,7 @@ class HostDenoiser:
         return bool(comfy.model_management.is_device_cpu(self._loaded.device))
 
     def _in_parts(self, run: Callable[[slice], Any], count: int) -> list[Any]:
-        """Return ``run`` of all elements, in one part or, once memory ran out, in as many as needed.
-
-        On a CPU always one by one: as fast, and results cannot depend on the batch.
-        """
+        """Return ``run`` of all elements, on a CPU one by one, else in one part or, once memory ran out, in several."""
         largest = min(count, self._compute_batch)
 
         def attempt(size: int) -> list[Any]:
@@ -123,58 +124,65 @@ class HostDenoiser:
         for block in ATTENTION_BLOCKS if keep and keep.inject else ():
             call.replace["attn1", block] = capture_self(self._attention("attn1", block), block, captured, keys=True)
             call.replace["attn2", block] = capture_cross(self._attention("attn2", block), block, captured)
+        return self._kept_call(latents, sigma, keep, call, captured)
+
+    def _kept_call(
+        self, latents: Tensor, sigma: float, keep: ModulationConfig | None, call: Call, captured: dict[Slot, Tensor]
+    ) -> Prediction:
+        """Call the UNet; with ``keep`` also record where a short call starts from."""
         recorder = None
         if keep and keep.block + 1 in ATTENTION_BLOCKS and sigma >= self._highest_kept_sigma:
             self._highest_kept_sigma = sigma  # the modulated step comes first: later steps need no tail
             recorder = call.patches["output_block_patch"] = TailRecorder(keep.block)
         denoised = self._denoised(latents, sigma, call)
-        return Prediction(denoised, HostCache(keep, captured, recorder.states() if recorder else {}) if keep else None)
+        tail = {half: self._stored(state) for half, state in recorder.states().items()} if recorder else {}
+        return Prediction(denoised, HostCache(keep, captured, tail) if keep else None)
 
-    def _replay(self, latents: Tensor, sigma: float, cache: HostCache, frames: Tensor, offset: Tensor | None) -> Tensor:
-        frames = frames.to(self._loaded.device)
+    def _stored(self, state: TailState) -> TailState:
+        """Return ``state`` where it is kept."""
+        return state
+
+    def _replay(
+        self, latents: Tensor, sigma: float, cache: HostCache, frames: Tensor | slice, offset: Tensor | None
+    ) -> Tensor:
         if offset is None:
             return self._denoised(latents, sigma, self._injection(cache, frames))
-        if self._short_calls is None:
-            self._short_calls = bool(cache.tail) and self._short_call_agrees(latents, sigma, cache, frames, offset)
+        if self._short_calls is None and cache.tail:
+            self._short_calls = self._short_call_agrees(latents, sigma, cache, frames, offset)
         make = self._short_call if self._short_calls and cache.tail else self._explicit_call
         return self._denoised(latents, sigma, make(cache, frames, offset))
 
-    def _injection(self, cache: HostCache, frames: Tensor) -> Call:
+    def _injection(self, cache: HostCache, frames: Any) -> Call:
+        """Return the patches of a whole call that repeats ``frames`` of the cache."""
         call = Call({}, {})
         for block in ATTENTION_BLOCKS if cache.keep.inject else ():
             call.replace["attn1", block] = inject_self(self._attention("attn1", block), block, cache, frames)
             call.replace["attn2", block] = inject_cross(block, cache, frames)
         return call
 
-    def _explicit_call(self, cache: HostCache, frames: Tensor, offset: Tensor) -> Call:
+    def _explicit_call(self, cache: HostCache, frames: Any, offset: Tensor) -> Call:
         """Return the patches of a whole call that adds ``offset`` inside the modulated block (Eq. 2)."""
-
-        def add_offset(output: Tensor, extra: dict[str, Any]) -> Tensor:
-            if extra["block"] != ("output", cache.keep.block):
-                return output
-            grid = fit_offset(offset, tuple(extra["activations_shape"][2:]))
-            return output + grid.to(output).flatten(1).repeat(len(extra["uuids"]), 1)[..., None]
-
         call = self._injection(cache, frames)
-        call.patches["attn2_output_patch" if cache.keep.attention == "cross" else "attn1_output_patch"] = add_offset
+        call.patches["attn2_output_patch"] = add_offset(cache.keep.block, offset)
         return call
 
-    def _short_call(self, cache: HostCache, frames: Tensor, offset: Tensor) -> Call:
+    def _short_call(self, cache: HostCache, frames: Any, offset: Tensor) -> Call:
         """Return the patches of a call of the blocks after the modulated one only."""
         hidden = next(iter(cache.tail.values())).hidden
         ratio = 2 if cache.keep.block in UPSAMPLING_BLOCKS else 1
         grid = fit_offset(offset, (hidden.shape[2] // ratio, hidden.shape[3] // ratio))
         return self._injection(cache, frames)._replace(wrapper=TailCall(cache.tail, cache.keep.block, frames, grid))
 
-    def _short_call_agrees(
-        self, latents: Tensor, sigma: float, cache: HostCache, frames: Tensor, offset: Tensor
-    ) -> bool:
-        """Check the short call against the explicit one, on one element; say so if they differ."""
-        one, frame, shift = latents[:1], frames[:1], offset[:1]
-        plain = self._denoised(one, sigma, self._injection(cache, frame))
-        explicit = self._denoised(one, sigma, self._explicit_call(cache, frame, shift))
-        short = self._denoised(one, sigma, self._short_call(cache, frame, shift))
-        return agree(plain, explicit, short)
+    def _short_call_agrees(self, latents: Tensor, sigma: float, cache: HostCache, frames: Any, offset: Tensor) -> bool:
+        """Check the short call against the explicit one, on one sample; say so if they differ."""
+        if isinstance(frames, Tensor):  # else a window, which is one sample
+            latents, frames, offset = latents[:1], frames[:1], offset[:1]
+        calls = (
+            self._injection(cache, frames),
+            self._explicit_call(cache, frames, offset),
+            self._short_call(cache, frames, offset),
+        )
+        return agree(*(self._denoised(latents, sigma, call) for call in calls))
 
     def _denoised(self, latents: Tensor, sigma: float, call: Call, *, guided: bool = True) -> Tensor:
         """Return the prediction of the clean latents, float32 on the device of ``latents``."""
@@ -187,9 +195,13 @@ class HostDenoiser:
             loaded.base, [loaded.conds["positive"], negative], x, sigmas, self._options(call)
         )
         if negative is not None:
-            conditional = unconditional + self._guidance_scale * (conditional - unconditional)
+            conditional = unconditional + self._guidance(conditional) * (conditional - unconditional)
         result: Tensor = conditional.float().to(latents.device)
         return result
+
+    def _guidance(self, _like: Tensor) -> float | Tensor:
+        """Return the scale of guidance, for predictions as ``_like``."""
+        return self._guidance_scale
 
     def _options(self, call: Call) -> dict[str, Any]:
         """Return the host's options with the patches of ``call``, for one UNet call."""
@@ -230,12 +242,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def agree(plain: Tensor, explicit: Tensor, short: Tensor) -> bool:
-    """Return whether two modulated predictions are the same but for rounding; say so if not.
+    """Return whether the modulated predictions of a whole and of a short call differ by rounding only; say so if not.
 
-    Args:
-        plain: the unmodulated prediction, of any shape.
-        explicit: the modulated one by a whole call.
-        short: the modulated one by a call of the last blocks.
+    ``plain`` is the unmodulated prediction.
     """
     effect, error = float((explicit - plain).abs().max()), float((explicit - short).abs().max())
     if error <= MAX_TAIL_ERROR * effect + NEGLIGIBLE * float(plain.abs().max()):
@@ -248,23 +257,8 @@ def agree(plain: Tensor, explicit: Tensor, short: Tensor) -> bool:
     return False
 
 
-def check_blocks(name: str, blocks: Sequence[int | None]) -> None:
-    """Check that all ``blocks`` hold attention.
-
-    Raises:
-        InputError: one does not.
-    """
-    unknown = [block for block in blocks if block not in ATTENTION_BLOCKS]
-    if unknown:
-        raise InputError(f"`{name}` must be of {ATTENTION_BLOCKS}, which hold attention, but got {unknown}.")
-
-
 def as_cache(cache: StepCache | None) -> HostCache:
-    """Return ``cache`` if it is one of this adapter.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Return ``cache`` if it is one of this adapter; others are refused."""
     if not isinstance(cache, HostCache):
         raise InputError(f"`cache` must come from this denoiser, but got {type(cache).__name__}.")
     return cache

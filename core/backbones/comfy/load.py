@@ -7,8 +7,8 @@ from typing import Any
 from ...types import InputError
 from ..protocol import Backbone
 from .backbone import ComfyBackbone, Conditioning
+from .checks import is_video_model, is_video_vae
 from .svd_backbone import ComfySvdBackbone
-from .svd_checks import is_video_model, is_video_vae
 
 
 def model_kind(model: Any) -> str:
@@ -27,19 +27,7 @@ def open_backbone(
 ) -> Backbone:
     """Return the host's model as a backbone, after checking that what is wired belongs together.
 
-    Args:
-        model: the host's MODEL.
-        vae: the host's VAE.
-        positive: conditioning of the kind of the model, or None.
-        negative: the same.
-        clip_vision: the host's CLIP_VISION for a video model, or None.
-        reads_frames: whether windows of a video model will be conditioned; else features bring what is needed.
-
-    Returns:
-        A `ComfySvdBackbone` or a `ComfyBackbone`.
-
-    Raises:
-        InputError: parts of different kinds of models, or none to condition a video model.
+    With ``reads_frames`` windows of a video model will be conditioned; else features bring what is needed.
     """
     if not is_video_model(model):
         if clip_vision is not None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 import torch
 from torch import Tensor
@@ -17,9 +18,15 @@ from ...types import PIXELS_PER_LATENT, InputError, require_shape
 from .. import schedule
 from ..protocol import BackboneInfo, Denoiser, Result
 from .backbone import MEMORY_FACTOR, QUERY_WIDTHS, ComfyBackbone, Conditioning, Session
-from .checks import model_name, require_vae
+from .checks import (
+    VIDEO_REMEDY,
+    is_video_vae,
+    model_name,
+    require_vae,
+    require_video_conditioning,
+    require_video_readable,
+)
 from .denoiser import Loaded
-from .svd_checks import REMEDY, is_video_vae, require_video_conditioning, require_video_readable
 from .svd_denoiser import VideoHostDenoiser
 
 logger = logging.getLogger(__name__)
@@ -46,12 +53,8 @@ class ComfySvdBackbone(ComfyBackbone):
     ) -> None:
         """Check the parts before any long work.
 
-        Args:
-            model: the host's MODEL.
-            vae: the host's VAE.
-            positive: of the host's SVD_img2vid_Conditioning, or None.
-            negative: its second output, or None; zeros in either case.
-            clip_vision: the host's CLIP_VISION of the checkpoint, or None.
+        ``positive`` and ``negative`` are the outputs of the host's SVD_img2vid_Conditioning; without the latter zeros
+        serve.
         """
         require_video_readable(model)
         require_vae(vae)
@@ -60,7 +63,9 @@ class ComfySvdBackbone(ComfyBackbone):
             if conditioning is not None:
                 require_video_conditioning(name, conditioning, self._width)
         if clip_vision is not None and not hasattr(clip_vision, "encode_image"):
-            raise InputError(f"`clip_vision` must be a CLIP_VISION, but got {type(clip_vision).__name__}. {REMEDY}.")
+            raise InputError(
+                f"`clip_vision` must be a CLIP_VISION, but got {type(clip_vision).__name__}. {VIDEO_REMEDY}."
+            )
         self._model, self._vae = model.clone(), vae
         self._frame_conditioning, self._clip_vision = positive, clip_vision
         self._window: tuple[types.Conditioning, VideoConfig] | None = None
@@ -76,13 +81,9 @@ class ComfySvdBackbone(ComfyBackbone):
         return schedule.make_edm_training_sigmas()
 
     def require_conditioning(self) -> None:
-        """Check that windows can be conditioned.
-
-        Raises:
-            InputError: neither CLIP_VISION nor SVD's conditioning is there.
-        """
+        """Check that windows can be conditioned: by CLIP_VISION, or by SVD's conditioning."""
         if self._clip_vision is None and self._frame_conditioning is None:
-            raise InputError(f"`clip_vision` must be connected for Stable Video Diffusion, but is not. {REMEDY}.")
+            raise InputError(f"`clip_vision` must be connected for Stable Video Diffusion, but is not. {VIDEO_REMEDY}.")
 
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> types.Conditioning:
         """Return the conditioning of a window by its first frame; see `Backbone.condition`."""
@@ -128,11 +129,7 @@ class ComfySvdBackbone(ComfyBackbone):
         return torch.cat([super(ComfySvdBackbone, self).decode(latent[None]) for latent in latents])
 
     def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
-        """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`.
-
-        Raises:
-            InputError: the backbone is not that of a window, or the conditioning frame has another size.
-        """
+        """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""
         if self._window is None:
             raise InputError("`backbone` must be `conditioned` on a window before it runs, but is not.")
         conditioning, config = self._window
@@ -142,16 +139,8 @@ class ComfySvdBackbone(ComfyBackbone):
             device = self._cache_device(latent_shape)
             return VideoHostDenoiser(loaded, guidance_scale, config, device)
 
-        session = Session(job, make)
-        blank = torch.zeros(tuple(latent_shape))
-        sigmas = schedule.make_edm_sigmas(25).float()
-        positive, negative = _host_conditioning(conditioning)
-        with torch.no_grad():
-            comfy.sample.sample_custom(
-                self._model, blank, guidance_scale, session, sigmas, positive, negative, blank, disable_pbar=True,
-                seed=0,
-            )  # fmt: skip
-        return session.result
+        blank, sigmas = torch.zeros(tuple(latent_shape)), schedule.make_edm_sigmas(25)
+        return self._sample(Session(job, make), guidance_scale, blank, sigmas, _host_conditioning(conditioning))
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Return 1: a UNet call holds one window, whatever its size."""

@@ -19,14 +19,15 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import forward_timestep_embe
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import Tensor
 
+VIDEO_OPTIONS = ("time_context", "num_video_frames", "image_only_indicator")
+"""What the host tells the layers of a video model beside what it tells those of an image model."""
+
 
 class TailState(NamedTuple):
     """What enters the block after the modulated one, of one half of guidance.
 
-    Attributes:
-        hidden: ``(T,C,h',w')`` output of the modulated block.
-        skips: of the later blocks, the last block's first.
-        transformer_index: the host's running number of the next transformer.
+    ``hidden`` ``(T,C,h',w')`` is the output of the modulated block, ``skips`` are those of the later blocks, the last
+    block's first, and ``transformer_index`` is the host's running number of the next transformer.
     """
 
     hidden: Tensor
@@ -63,55 +64,69 @@ class TailRecorder:
 
 @dataclass(frozen=True)
 class TailCall:
-    """Wrapper of the UNet that runs only the blocks after ``block``, for frames ``frames`` of recorded states."""
+    """Wrapper of the UNet that runs only the blocks after ``block``, with ``offset`` ``(B,h,w)`` in that block.
+
+    It starts from the recorded ``states`` of the frames ``frames`` ``(B,)``, or of a whole window.
+    """
 
     states: dict[Any, TailState]
     block: int
-    frames: Tensor
+    frames: Tensor | slice
     offset: Tensor
 
     def __call__(
-        self, executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, _y: None, _control: None,
-        options: dict[str, Any], **_unused: Any,
+        self, executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None, _control: None,
+        options: dict[str, Any], **of_video: Any,
     ) -> Tensor:  # fmt: skip
         """Return what the UNet predicts, in the host's convention."""
         unet = executor.class_obj
         states = [self.states[half] for half in options["uuids"]]
-        hidden = torch.cat([state.hidden[self.frames] for state in states])
-        offset = self.offset.to(hidden).repeat(len(states), 1, 1)
-        hidden = hidden + projected_offset(unet.output_blocks[self.block], offset, hidden, states[0].skips[-1])
+        hidden = torch.cat([self._picked(state.hidden, x) for state in states])
         skips = [
-            torch.cat([skip[self.frames] for skip in group]) for group in zip(*(s.skips for s in states), strict=True)
+            torch.cat([self._picked(skip, x) for skip in group])
+            for group in zip(*(state.skips for state in states), strict=True)
         ]
-        patches = options.get("patches", {})
-        embedding = unet.time_embed(timestep_embedding(timesteps, unet.model_channels, repeat_only=False).to(x.dtype))
-        for patch in patches.get("emb_patch", ()):
-            embedding = patch(embedding, unet.model_channels, options)
+        offset = self.offset.to(hidden).repeat(len(states), 1, 1)
+        hidden = hidden + projected_offset(unet.output_blocks[self.block], offset, hidden, skips[-1])
+        embedding = _embed(unet, timesteps, x, y, options)
         options["original_shape"] = list(x.shape)
         options["transformer_index"] = states[0].transformer_index
+        told = {name: of_video[name] for name in VIDEO_OPTIONS if name in of_video}
         for number in range(self.block + 1, len(unet.output_blocks)):
             options["block"] = ("output", number)
             skip = skips.pop()
-            for patch in patches.get("output_block_patch", ()):
+            for patch in options.get("patches", {}).get("output_block_patch", ()):
                 hidden, skip = patch(hidden, skip, options)
             hidden = torch.cat([hidden, skip], dim=1)
             shape = skips[-1].shape if skips else None
-            hidden = forward_timestep_embed(unet.output_blocks[number], hidden, embedding, context, options, shape)
+            layers = unet.output_blocks[number]
+            hidden = forward_timestep_embed(layers, hidden, embedding, context, options, shape, **told)
         result: Tensor = unet.out(hidden.type(x.dtype))
         return result
 
+    def _picked(self, kept: Tensor, like: Tensor) -> Tensor:
+        return kept[self.frames].to(like.device)
+
+
+def _embed(unet: Any, timesteps: Tensor, x: Tensor, y: Tensor | None, options: dict[str, Any]) -> Tensor:
+    """Return the embedding of the timesteps, as other nodes patch it, and of the numbers that a video model is told."""
+    embedding: Tensor = unet.time_embed(
+        timestep_embedding(timesteps, unet.model_channels, repeat_only=False).to(x.dtype)
+    )
+    for patch in options.get("patches", {}).get("emb_patch", ()):
+        embedding = patch(embedding, unet.model_channels, options)
+    return embedding if y is None else embedding + unet.label_emb(y)
+
 
 def projected_offset(layers: Any, offset: Tensor, like: Tensor, next_skip: Tensor) -> Tensor:
-    """Return what ``offset`` inside a block's transformer adds to the output of the block's ``layers``.
+    """Return what ``offset`` ``(B,h,w)`` inside a block's transformer adds to the output of the block's ``layers``.
 
-    Args:
-        layers: layers of the block, called in order, the transformer among them.
-        offset: ``(B,h,w)`` float32.
-        like: hidden states of the block, for device and type.
-        next_skip: skip connection of the next block, for the size that an upsampling layer aims at.
+    ``like`` gives device and type, and ``next_skip`` the size that an upsampling layer aims at.
     """
     change = offset.new_zeros(())
     for layer in layers:
+        if isinstance(layer, SpatialVideoTransformer):
+            offset = offset * _count_layers(layer, like)
         if isinstance(layer, SpatialTransformer):
             change = offset[:, None] * _row_sums(layer, like)[:, None, None]
         elif change.ndim:  # upsampling after the transformer: linear apart from its bias
@@ -135,54 +150,8 @@ def fit_offset(offset: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(offset[:, None], size, mode="nearest-exact")[:, 0]
 
 
-@dataclass(frozen=True)
-class VideoTailCall:
-    """Wrapper of the UNet that runs the blocks after ``block`` only: from recorded states, with ``offset`` (T,h,w)."""
-
-    states: dict[Any, TailState]
-    block: int
-    offset: Tensor
-
-    def __call__(
-        self, executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor, _control: None,
-        options: dict[str, Any], **options_of_video: Any,
-    ) -> Tensor:  # fmt: skip
-        """Return what the UNet predicts, in the host's convention."""
-        unet = executor.class_obj
-        states = [self.states[half] for half in options["uuids"]]
-        hidden = torch.cat([state.hidden.to(x.device) for state in states])
-        skips = [
-            torch.cat([skip.to(x.device) for skip in group]) for group in zip(*(s.skips for s in states), strict=True)
-        ]
-        offset = self.offset.to(hidden).repeat(len(states), 1, 1) * both_layers(unet.output_blocks[self.block], hidden)
-        hidden = hidden + projected_offset(unet.output_blocks[self.block], offset, hidden, skips[-1])
-        patches = options.get("patches", {})
-        embedding = unet.time_embed(timestep_embedding(timesteps, unet.model_channels, repeat_only=False).to(x.dtype))
-        for patch in patches.get("emb_patch", ()):
-            embedding = patch(embedding, unet.model_channels, options)
-        embedding = embedding + unet.label_emb(y)
-        options["original_shape"] = list(x.shape)
-        options["transformer_index"] = states[0].transformer_index
-        for number in range(self.block + 1, len(unet.output_blocks)):
-            options["block"] = ("output", number)
-            skip = skips.pop()
-            for patch in patches.get("output_block_patch", ()):
-                hidden, skip = patch(hidden, skip, options)
-            hidden = torch.cat([hidden, skip], dim=1)
-            shape = skips[-1].shape if skips else None
-            hidden = forward_timestep_embed(
-                unet.output_blocks[number], hidden, embedding, context, options, shape,
-                time_context=options_of_video.get("time_context"),
-                num_video_frames=options_of_video["num_video_frames"],
-                image_only_indicator=options_of_video.get("image_only_indicator"),
-            )  # fmt: skip
-        result: Tensor = unet.out(hidden.type(x.dtype))
-        return result
-
-
-def both_layers(layers: Any, like: Tensor) -> Tensor:
-    """Return ``2 - alpha`` of the block's transformer, by calling its mixer: the host may stream its weights."""
-    (transformer,) = (layer for layer in layers if isinstance(layer, SpatialVideoTransformer))
+def _count_layers(transformer: Any, like: Tensor) -> Tensor:
+    """Return ``2 - alpha``: the temporal layer starts from the spatial one, gets the offset too, and both are mixed."""
     once = like.new_ones((1, 1, 1))
-    factor: Tensor = transformer.time_mixer(x_spatial=once, x_temporal=2 * once)
+    factor: Tensor = transformer.time_mixer(x_spatial=once, x_temporal=2 * once)  # called: the host may stream weights
     return factor

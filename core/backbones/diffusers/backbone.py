@@ -9,17 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...checkpoints.describe import ModelDescription, fingerprint_model
+from ...checkpoints.describe import ModelDescription
 from ...config.parts import VideoConfig
 from ...types import PIXELS_PER_LATENT, Conditioning, InputError, require_shape
 from ..memory import find_budget, is_out_of_memory
 from ..protocol import BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from ..schedule import make_training_sigmas
-from .compiling import compile_networks
 from .denoiser import DiffusersDenoiser
-from .lean import make_lean
-from .modules import align, use_contiguous_tokens, use_plain_attention
-from .weights import build_unet, build_vae
+from .unet import run_decoder
+from .weights import align, build_unet, build_vae, use_contiguous_tokens, use_plain_attention
 
 MAX_BATCH = 64
 CPU_COMPUTE_BATCH = 1
@@ -33,8 +31,6 @@ VAE_ACTIVATION_TENSORS = 10
 class DiffusersBackbone:
     """A diffusers model as a `Backbone`. Use `load_diffusers` to make one."""
 
-    kind = "sd"
-
     def __init__(
         self, description: ModelDescription, conditioning: Tensor, dtype: torch.dtype, device: torch.device
     ) -> None:
@@ -45,8 +41,6 @@ class DiffusersBackbone:
         vae_dtype = torch.bfloat16 if device.type == "cuda" and dtype != torch.float32 else torch.float32
         self._vae: Any = self._make_vae(vae_dtype)
         self._training_sigmas = make_training_sigmas()
-        make_lean(self._unet)
-        make_lean(self._vae)
         if device.type == "cpu":
             align(self._unet)
             align(self._vae)
@@ -57,7 +51,7 @@ class DiffusersBackbone:
     def info(self) -> BackboneInfo:
         """What the model is; the first use reads the file for its fingerprint."""
         model = self.description
-        return BackboneInfo(model.path.name, self.kind, model.sizes.prediction_type, fingerprint_model(model.path))
+        return BackboneInfo(model.path.name, model.kind, model.sizes.prediction_type, model.fingerprint)
 
     @property
     def training_sigmas(self) -> Tensor:
@@ -66,11 +60,7 @@ class DiffusersBackbone:
 
     @torch.no_grad()
     def encode(self, frames: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
-        """Return scaled latents of ``frames`` ``(T,H,W,3)``; see `Backbone.encode`.
-
-        Raises:
-            InputError: wrong shape, or sides that are no multiples of 8.
-        """
+        """Return scaled latents of ``(T,H,W,3)``, with sides that are multiples of 8; see `FeatureBackbone.encode`."""
         sizes = require_shape("frames", frames, "T H W 3")
         if sizes["T"] < 1 or sizes["H"] % PIXELS_PER_LATENT or sizes["W"] % PIXELS_PER_LATENT:
             raise InputError(
@@ -104,10 +94,6 @@ class DiffusersBackbone:
             self._compute_batch(latent_shape[-3:]),
         )
         return job(denoiser)
-
-    def compile(self, backend: str = "inductor") -> None:
-        """Compile the networks for all later calls; see `compile_networks`."""
-        compile_networks(self._unet, self._vae, device=self.device, backend=backend)
 
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning | None:  # noqa: ARG002
         """Return None: frames are independent, and nothing is told about them."""
@@ -172,7 +158,7 @@ class DiffusersBackbone:
         scaled = latents.to(self.device, torch.float32) / self.description.sizes.scale_factor
         if self.device.type in {"cpu", "cuda"}:  # as the decoder's weights lie
             scaled = scaled.contiguous(memory_format=torch.channels_last)
-        pixels: Tensor = self._vae.decode(scaled.to(self._vae.dtype)).sample
+        pixels = run_decoder(self._vae, scaled.to(self._vae.dtype))
         return (pixels.float().movedim(1, -1) + 1) / 2
 
 

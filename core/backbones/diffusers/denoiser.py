@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -11,15 +12,22 @@ from torch import Tensor
 
 from ...config.parts import ModulationConfig
 from ...types import InputError, require_shape
+from ..attention_weights import AttentionWeights
 from ..memory import is_out_of_memory
-from ..protocol import Prediction, StepCache, halve_on_out_of_memory, split_replay
-from .step_cache import DiffusersStepCache, join_caches, pick
+from ..protocol import (
+    Prediction,
+    StepCache,
+    halve_on_out_of_memory,
+    require_attention,
+    require_latents,
+    split_replay,
+)
 from .unet import (
     AttentionRecord,
-    DecoderBlock,
+    Injection,
     embed_timestep,
-    list_attention_blocks,
     list_decoder_blocks,
+    mix_values,
     read_query,
     respond_to_offset,
     run_block,
@@ -29,20 +37,67 @@ from .unet import (
 )
 
 Part = TypeVar("Part")
-LATENT_MULTIPLE = 8
-"""Sides of latents are multiples of this: the UNet halves them three times."""
+
+
+@dataclass(frozen=True)
+class DiffusersStepCache(StepCache):
+    """What an unmodulated step leaves, on the model's device and in its type.
+
+    Tensors start with the axes (guidance halves, frames), so that frames can be picked: ``attention`` has what each
+    decoder block's attention used and is empty without injection, ``hidden`` ``(halves,T,C,h,w)`` is the output of the
+    modulated block before its upsampler, ``skips`` are of the blocks after it, and ``weights`` are those of
+    self-attention, of the frame that was repeated last.
+    """
+
+    keep: ModulationConfig
+    sigma: float
+    attention: dict[int, AttentionRecord]
+    hidden: Tensor
+    skips: tuple[Tensor, ...]
+    weights: AttentionWeights = field(default_factory=AttentionWeights)
+
+    def attention_of(self, number: int, frames: Tensor) -> Injection | None:
+        """Return what to inject into a block for the elements of ``frames`` ``(B,)``, or None."""
+        record = self.attention.get(number)
+        if record is None:
+            return None
+
+        def mixed(attention: Any, value: Tensor) -> Tensor:  # noqa: ANN401, diffusers' module
+            def of_frame(frame: int) -> tuple[Tensor, Tensor]:
+                return record.query[:, frame], record.key[:, frame]
+
+            quick = self.weights.mixed(number, frames, value, attention.heads, of_frame)
+            if quick is not None:
+                return quick
+            return mix_values(pick(record.query, frames), pick(record.key, frames), value, attention.heads)
+
+        return Injection(mixed, pick(record.cross, frames))
+
+
+def pick(kept: Tensor, frames: Tensor) -> Tensor:
+    """Return the elements of ``frames`` ``(B,)`` of a kept tensor, halves merged with them: ``(E, ...)``."""
+    return kept.index_select(1, frames).flatten(0, 1)
+
+
+def join_caches(caches: Sequence[DiffusersStepCache]) -> DiffusersStepCache:
+    """Join the caches of chunks of one step along the frames."""
+    first = caches[0]
+    attention = {
+        number: AttentionRecord(
+            *(torch.cat(kept, dim=1) for kept in zip(*(cache.attention[number] for cache in caches), strict=True))
+        )
+        for number in first.attention
+    }
+    hidden = torch.cat([cache.hidden for cache in caches], dim=1)
+    skips = tuple(torch.cat(kept, dim=1) for kept in zip(*(cache.skips for cache in caches), strict=True))
+    return DiffusersStepCache(first.keep, first.sigma, attention, hidden, skips)
 
 
 class DiffusersDenoiser:
-    """A UNet with its conditioning and guidance, as the `Denoiser` protocol asks for.
+    """A UNet of diffusers with its conditioning and guidance, as the `Denoiser` protocol asks for.
 
-    Args:
-        unet: diffusers' ``UNet2DConditionModel`` of the shape of SD 1.x or 2.x.
-        conditioning: ``(2,77,C)``, negative embedding first, then positive.
-        guidance_scale: 1 leaves the negative half out.
-        training_sigmas: ``(1000,)`` rising.
-        prediction_type: ``epsilon`` or ``v_prediction``.
-        compute_batch: elements of a UNet call at most, per guidance half.
+    ``conditioning`` ``(2,77,C)`` has the negative embedding first, a ``guidance_scale`` of 1 leaves that half out, and
+    ``compute_batch`` is the most elements of a UNet call, per half of guidance.
     """
 
     def __init__(
@@ -55,8 +110,7 @@ class DiffusersDenoiser:
         compute_batch: int,
     ) -> None:
         self._unet = unet
-        self._blocks: tuple[DecoderBlock, ...] = list_decoder_blocks(unet)
-        self._attention_blocks = list_attention_blocks(self._blocks)
+        self._blocks = list_decoder_blocks(unet)
         self._guidance_scale = guidance_scale
         self._context = conditioning if guidance_scale != 1 else conditioning[1:]
         self._training_sigmas = training_sigmas
@@ -68,14 +122,10 @@ class DiffusersDenoiser:
         return len(self._context)
 
     def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
-        """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`. Results lie on the model's device.
-
-        Raises:
-            InputError: latents of a wrong shape, or a block without attention.
-        """
-        _check_latents(latents)
+        """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`. Results lie on the model's device."""
+        require_latents(latents)
         if keep is not None:
-            self._check_blocks("keep.block", (keep.block,))
+            require_attention("keep.block", (keep.block,))
 
         def run(size: int) -> list[Prediction]:
             return [self._predict(part, sigma, keep) for part in torch.split(latents, size)]
@@ -83,13 +133,9 @@ class DiffusersDenoiser:
         return _joined(self._in_chunks(run, len(latents)))
 
     def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return self-attention queries of the conditional half; see `Denoiser.queries`.
-
-        Raises:
-            InputError: latents of a wrong shape, no block, or a block without attention.
-        """
-        _check_latents(latents)
-        self._check_blocks("blocks", blocks or (None,))
+        """Return self-attention queries of the conditional half; see `FeatureDenoiser.queries`."""
+        require_latents(latents)
+        require_attention("blocks", blocks or (None,))
 
         def run(size: int) -> list[tuple[Tensor, ...]]:
             return [self._queries(part, sigma, tuple(blocks)) for part in torch.split(latents, size)]
@@ -101,15 +147,12 @@ class DiffusersDenoiser:
 
         With ``offset`` only the decoder after the modulated block runs: its output is the kept one plus the offset
         times `respond_to_offset`. Whether the self- or the cross-attention is modulated makes no difference.
-
-        Raises:
-            InputError: shapes that do not fit, or a cache of another noise level.
         """
         if not isinstance(cache, DiffusersStepCache):
             raise TypeError("`cache` must come from `predict` of the same backbone")
         if cache.sigma != sigma or cache.hidden.shape[0] != self._halves:
             raise InputError(f"`cache` must be of the same step and guidance, but is of sigma {cache.sigma}.")
-        _check_latents(latents)
+        require_latents(latents)
         require_shape("frames", frames, "B", B=len(latents))
         if offset is not None:
             require_shape("offset", offset, "B h w", B=len(latents))
@@ -240,26 +283,10 @@ class DiffusersDenoiser:
         negative, positive = denoised.chunk(2)
         return negative + self._guidance_scale * (positive - negative)
 
-    def _check_blocks(self, name: str, blocks: Sequence[int | None]) -> None:
-        unknown = [block for block in blocks if block not in self._attention_blocks]
-        if unknown:
-            raise InputError(
-                f"`{name}` must name decoder blocks with attention, {self._attention_blocks}, but got {unknown}."
-            )
-
 
 def _level(sigma: float, like: Tensor) -> Tensor:
     """Return ``sigma`` as a tensor ``(1,1,1,1)`` float32: all arithmetic on it is then rounded in the same places."""
     return torch.full((1, 1, 1, 1), sigma, dtype=torch.float32, device=like.device)
-
-
-def _check_latents(latents: Tensor) -> None:
-    sizes = require_shape("latents", latents, "T 4 h w")
-    if sizes["T"] < 1 or sizes["h"] % LATENT_MULTIPLE or sizes["w"] % LATENT_MULTIPLE:
-        raise InputError(
-            f"`latents` must have sides that are multiples of {LATENT_MULTIPLE}, but got {tuple(latents.shape)}. "
-            "Resize the frames to multiples of 64 pixels."
-        )
 
 
 def _joined(parts: list[Prediction]) -> Prediction:

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ...checkpoints.describe import IMAGE_PREFIX, TEXT_PREFIX, ModelDescription
-from ...checkpoints.folders import list_part_files
+from ...checkpoints.files import list_part_files
 from ...checkpoints.sizes import SD1_CONTEXT
 from ...types import InputError
 from .weights import Tensors, load_state_dict, move_tensor, read_tensors
@@ -44,11 +44,7 @@ _IN_LAYER = {
 
 
 def build_image_encoder(model: ModelDescription, device: torch.device, dtype: torch.dtype) -> Any:  # noqa: ANN401
-    """Return the model's image encoder with its weights on ``device`` as ``dtype``.
-
-    Raises:
-        InputError: it is not OpenCLIP's vision transformer.
-    """
+    """Return the model's image encoder, OpenCLIP's vision transformer, with its weights on ``device`` as ``dtype``."""
     if model.layout == "folder":
         folder = model.path / "image_encoder"
         config = CLIPVisionConfig(**json.loads((folder / "config.json").read_text()))
@@ -70,13 +66,9 @@ def build_image_encoder(model: ModelDescription, device: torch.device, dtype: to
 
 @torch.no_grad()
 def embed_frame(encoder: Any, frame: Tensor) -> Tensor:  # noqa: ANN401
-    """Return the embedding ``(1,C)`` float32, on the CPU, of a frame.
+    """Return the embedding ``(1,C)`` float32, on the CPU, of a frame ``(H,W,3)`` float32 in [0, 1].
 
     The whole frame is squeezed into the encoder's square, as the reference code does.
-
-    Args:
-        encoder: of `build_image_encoder`.
-        frame: ``(H,W,3)`` float32 in [0, 1].
     """
     weight = encoder.vision_model.embeddings.patch_embedding.weight
     side = encoder.config.image_size
@@ -140,15 +132,9 @@ _CLIP = f"{TEXT_PREFIX}transformer."
 
 
 def embed_empty_prompt(model: ModelDescription) -> Tensor:
-    """Compute the embedding of the empty prompt with the model's own text encoder.
+    """Return the embedding ``(77,C)`` float32, on the CPU, of the empty prompt by the model's own text encoder.
 
     SD 1.x takes CLIP's last layer, SD 2.x the last but one of OpenCLIP; the final norm follows in both.
-
-    Returns:
-        ``(77,C)`` float32 on the CPU.
-
-    Raises:
-        InputError: the text encoder is neither.
     """
     if model.layout == "folder":
         encoder = _folder_encoder(model.path / "text_encoder")

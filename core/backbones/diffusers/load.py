@@ -18,7 +18,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def load_diffusers(
-    path: str | Path,
+    model: str | Path | ModelDescription,
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
@@ -27,7 +27,7 @@ def load_diffusers(
     """Load a model from the disk; nothing is downloaded.
 
     Args:
-        path: single `.safetensors` file in the original layout, or a diffusers folder.
+        model: single `.safetensors` file in the original layout, diffusers folder, or the description of one.
         dtype: float32, float16 or bfloat16, for the UNet. Elsewhere than on CUDA the autoencoder stays in float32.
         device: None takes CUDA, MPS or the CPU, whichever comes first.
         conditioning: positive and negative embedding, each ``(77,C)``. By default the positive one is that of the
@@ -46,7 +46,7 @@ def load_diffusers(
     has_cuda = torch.cuda.is_available() and (target.index or 0) < torch.cuda.device_count()
     if (target.type == "cuda" and not has_cuda) or (target.type == "mps" and not torch.backends.mps.is_available()):
         raise InputError(f"`device` must be one that this machine has, but got {target}. Use cpu.")
-    description = describe_model(path)
+    description = model if isinstance(model, ModelDescription) else describe_model(model)
     if description.sizes.unet.is_video:
         from .svd_backbone import DiffusersSvdBackbone, make_video_embeddings  # noqa: PLC0415, it builds on this file
 

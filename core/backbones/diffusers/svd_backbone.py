@@ -32,19 +32,10 @@ class DiffusersSvdBackbone(DiffusersBackbone):
     Frames are decoded one at a time, as clips of one frame, so that no frame answers to the modulation of another.
     """
 
-    kind = "svd"
-
     def __init__(
         self, description: ModelDescription, embeddings: Tensor | None, dtype: torch.dtype, device: torch.device
     ) -> None:
-        """Load the parts.
-
-        Args:
-            description: of the file or folder.
-            embeddings: ``(2,1,C)``, negative first, for all windows; None: each window's first frame is embedded.
-            dtype: of UNet and image encoder.
-            device: of all parts.
-        """
+        """Load the parts; without ``embeddings`` ``(2,1,C)``, negative first, each window's first frame is embedded."""
         context = description.sizes.unet.context_dim
         super().__init__(description, torch.zeros(2, 1, context) if embeddings is None else embeddings, dtype, device)
         self._encoder = None if embeddings is not None else build_image_encoder(description, device, dtype)
@@ -77,11 +68,7 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         return other
 
     def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
-        """Call ``job`` with a denoiser of the window; see `Backbone.run`. ``latent_shape`` is that of the window.
-
-        Raises:
-            InputError: the backbone is not that of a window, or the conditioning frame has another size.
-        """
+        """Call ``job`` with a denoiser of the window, whose shape is ``latent_shape``; see `Backbone.run`."""
         if self._window is None:
             raise InputError("`backbone` must be `conditioned` on a window before it runs, but is not.")
         conditioning, config = self._window
@@ -119,11 +106,7 @@ class DiffusersSvdBackbone(DiffusersBackbone):
 
 
 def make_video_embeddings(model: ModelDescription, given: tuple[Tensor, Tensor] | None) -> Tensor | None:
-    """Return embeddings ``(2,1,C)`` float32 for all windows, negative first; None where the image encoder makes them.
-
-    Raises:
-        InputError: a given one has a wrong shape, or there is neither an embedding nor an image encoder.
-    """
+    """Return ``(2,1,C)`` float32 embeddings for all windows, negative first; None where the encoder makes them."""
     if given is not None:
         positive, negative = (embedding.detach().float().cpu().reshape(-1, embedding.shape[-1]) for embedding in given)
     elif model.conditioning == "tensor":

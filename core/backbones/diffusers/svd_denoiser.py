@@ -13,13 +13,9 @@ from torch import Tensor
 
 from ...config.parts import ModulationConfig, VideoConfig
 from ...types import InputError, require_shape
-from ..memory import require_whole_windows
-from ..protocol import Prediction, StepCache
+from ..protocol import Prediction, StepCache, require_attention, require_latents, require_whole_windows
 from .svd_unet import Injected, VideoRecord, embed_window, respond_to_video_offset, run_video_block, run_video_encoder
-from .unet import DecoderBlock, list_attention_blocks, list_decoder_blocks, run_head, upsample_latents
-
-LATENT_MULTIPLE = 8
-"""Sides of latents are multiples of this: the UNet halves them three times."""
+from .unet import list_decoder_blocks, run_head, upsample_latents
 
 
 class Half(NamedTuple):
@@ -32,10 +28,8 @@ class Half(NamedTuple):
 class HalfState(NamedTuple):
     """What one half of guidance of an unmodulated step leaves.
 
-    Attributes:
-        attention: per decoder block what its attention used; empty without injection.
-        hidden: ``(T,C,h,w)`` output of the modulated block before its upsampler.
-        skips: of the blocks after the modulated one.
+    ``attention`` has what each decoder block's attention used and is empty without injection, ``hidden`` ``(T,C,h,w)``
+    is the output of the modulated block before its upsampler, and ``skips`` are of the blocks after it.
     """
 
     attention: dict[int, VideoRecord]
@@ -55,15 +49,9 @@ class VideoStepCache(StepCache):
 class SvdDenoiser:
     """SVD's UNet with the conditioning of one window, as the `Denoiser` protocol asks for.
 
-    A call of ``B`` latents holds whole windows of ``T`` frames, one after the other.
-
-    Args:
-        unet: diffusers' ``UNetSpatioTemporalConditionModel``.
-        halves: conditional half last; alone where there is no guidance.
-        numbers: ``(3,)``, what the model is told about the window.
-        guidance_scale: of the last frame; the first one's is 1.
-        config: which queries to read, which to inject.
-        cache_device: where what is kept lies.
+    A call of ``B`` latents holds whole windows of ``T`` frames, one after the other. The conditional one of ``halves``
+    is the last, and alone where there is no guidance, whose scale is that of the last frame (the first one's is 1);
+    ``numbers`` ``(3,)`` is what the model is told about the window. What is kept lies on ``cache_device``.
     """
 
     def __init__(
@@ -76,8 +64,7 @@ class SvdDenoiser:
         cache_device: torch.device,
     ) -> None:
         self._unet = unet
-        self._blocks: tuple[DecoderBlock, ...] = list_decoder_blocks(unet)
-        self._attention_blocks = list_attention_blocks(self._blocks)
+        self._blocks = list_decoder_blocks(unet)
         self._halves = tuple(halves)
         self._numbers = numbers
         self._guidance_scale = guidance_scale
@@ -86,14 +73,10 @@ class SvdDenoiser:
 
     @torch.no_grad()
     def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
-        """Call the UNet on the window ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`.
-
-        Raises:
-            InputError: latents of a wrong shape, or a block without attention.
-        """
-        _check_latents(latents)
+        """Call the UNet on the window ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`."""
+        require_latents(latents)
         if keep is not None:
-            self._check_blocks("keep.block", (keep.block,))
+            require_attention("keep.block", (keep.block,))
         latents = self._on_device(latents)
         outputs, states = zip(*(self._predict(half, latents, sigma, keep) for half in self._halves), strict=True)
         cache = None if keep is None else VideoStepCache(keep, sigma, tuple(state for state in states if state))
@@ -101,13 +84,9 @@ class SvdDenoiser:
 
     @torch.no_grad()
     def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return self-attention queries of the conditional half; see `Denoiser.queries`.
-
-        Raises:
-            InputError: latents of a wrong shape, no block, or a block without attention.
-        """
-        _check_latents(latents)
-        self._check_blocks("blocks", blocks or (None,))
+        """Return self-attention queries of the conditional half; see `FeatureDenoiser.queries`."""
+        require_latents(latents)
+        require_attention("blocks", blocks or (None,))
         half = self._halves[-1]
         model_input, time = self._inputs(half, self._on_device(latents), sigma)
         hidden, skips = run_video_encoder(self._unet, model_input, time, half.context)
@@ -126,15 +105,12 @@ class SvdDenoiser:
 
         ``frames`` must be ``0 .. T-1``, once for each window in ``latents``. With ``offset`` only the decoder after the
         modulated block runs: its output is the kept one plus the offset times `respond_to_video_offset`.
-
-        Raises:
-            InputError: shapes that do not fit, or a cache of another noise level.
         """
         if not isinstance(cache, VideoStepCache):
             raise TypeError("`cache` must come from `predict` of the same backbone")
         if cache.sigma != sigma or len(cache.halves) != len(self._halves):
             raise InputError(f"`cache` must be of the same step and guidance, but is of sigma {cache.sigma}.")
-        _check_latents(latents)
+        require_latents(latents)
         if offset is not None:
             require_shape("offset", offset, "B h w", B=len(latents))
         count = len(cache.halves[0].hidden)
@@ -233,19 +209,3 @@ class SvdDenoiser:
             scales = torch.linspace(1, self._guidance_scale, len(latents), device=output.device)[:, None, None, None]
             output = negative + scales * (output - negative)
         return latents / (1 + sigma**2) - output * (sigma / math.hypot(1, sigma))
-
-    def _check_blocks(self, name: str, blocks: Sequence[int | None]) -> None:
-        unknown = [block for block in blocks if block not in self._attention_blocks]
-        if unknown:
-            raise InputError(
-                f"`{name}` must name decoder blocks with attention, {self._attention_blocks}, but got {unknown}."
-            )
-
-
-def _check_latents(latents: Tensor) -> None:
-    sizes = require_shape("latents", latents, "T 4 h w")
-    if sizes["T"] < 1 or sizes["h"] % LATENT_MULTIPLE or sizes["w"] % LATENT_MULTIPLE:
-        raise InputError(
-            f"`latents` must have sides that are multiples of {LATENT_MULTIPLE}, but got {tuple(latents.shape)}. "
-            "Resize the frames to multiples of 64 pixels."
-        )

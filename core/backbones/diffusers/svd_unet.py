@@ -11,17 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .unet import DecoderBlock, EncoderOutput, attend
+from .unet import DecoderBlock, EncoderOutput, attend, run_feed_forward
 
 
 class VideoRecord(NamedTuple):
-    """Queries and keys of the self-attentions of one decoder block, heads merged.
+    """Queries and keys of a decoder block's self-attentions, heads merged.
 
-    Attributes:
-        query: ``(T,N,C)`` of the spatial one.
-        key: ``(T,N,C)`` of the spatial one.
-        temporal_query: ``(N,T,C)``.
-        temporal_key: ``(N,T,C)``.
+    The spatial ones are ``(T,N,C)``, the temporal ones ``(N,T,C)``.
     """
 
     query: Tensor
@@ -41,18 +37,7 @@ NOTHING = Injected(None, None)
 
 
 def embed_window(unet: Any, noise_level: float, numbers: Tensor, count: int, like: Tensor) -> Tensor:  # noqa: ANN401
-    """Return the embedding ``(T,C)`` of the noise level and of the numbers about the window.
-
-    Args:
-        unet: diffusers' UNet.
-        noise_level: as the UNet takes it, ``ln(sigma) / 4``.
-        numbers: ``(3,)``.
-        count: frames ``T``.
-        like: tensor whose device and type the embedding gets.
-
-    Returns:
-        ``(T,C)``.
-    """
+    """Return the embedding ``(T,C)`` of the noise level ``ln(sigma) / 4`` and of ``(3,)`` numbers about the window."""
     level = torch.full((1,), noise_level, device=like.device)
     embedding = unet.time_embedding(unet.time_proj(level).to(like.dtype))
     told = unet.add_time_proj(numbers.to(like.device)).reshape(1, -1).to(like.dtype)
@@ -63,14 +48,8 @@ def embed_window(unet: Any, noise_level: float, numbers: Tensor, count: int, lik
 def run_video_encoder(unet: Any, latents: Tensor, time: Tensor, context: Tensor) -> EncoderOutput:  # noqa: ANN401
     """Run the UNet up to and including its middle block.
 
-    Args:
-        unet: diffusers' UNet.
-        latents: ``(T,8,H/8,W/8)``, scaled latents with the conditioning frame behind.
-        time: embedding ``(T,C)``.
-        context: ``(1,1,C')``.
-
-    Returns:
-        What the decoder starts from.
+    ``latents`` ``(T,8,H/8,W/8)`` are scaled ones with the conditioning frame behind, ``time`` is ``(T,C)`` and
+    ``context`` ``(1,1,C')``.
     """
     count = len(latents)
     indicator = make_indicator(latents, count)
@@ -88,19 +67,7 @@ def run_video_encoder(unet: Any, latents: Tensor, time: Tensor, context: Tensor)
 def run_video_block(
     block: DecoderBlock, hidden: Tensor, skip: Tensor, time: Tensor, context: Tensor, injected: Injected = NOTHING
 ) -> tuple[Tensor, VideoRecord | None]:
-    """Run a decoder block without its upsampler.
-
-    Args:
-        block: the block.
-        hidden: ``(T,C,h,w)`` output of the block before it.
-        skip: ``(T,C',h,w)`` of the encoder.
-        time: embedding ``(T,C'')``.
-        context: ``(1,1,C''')``.
-        injected: queries and keys to use in place of its own.
-
-    Returns:
-        The output before the upsampler, and what its attention used (None where it has none).
-    """
+    """Run a decoder block without its upsampler, on ``(T,C,h,w)``; also return what its attention used."""
     indicator = make_indicator(hidden, len(hidden))
     hidden = block.resnet(torch.cat([hidden, skip], dim=1), time, image_only_indicator=indicator)
     if block.attention is None:
@@ -139,7 +106,7 @@ def _run_attention(
     places = layer.time_pos_embed(layer.time_proj(numbers).to(tokens.dtype))  # (T,C)
     mixed = (tokens + places[:, None]).transpose(0, 1)  # (T,N,C) -> (N,T,C)
     temporal = layer.temporal_transformer_blocks[0]
-    mixed = mixed + temporal.ff_in(temporal.norm_in(mixed))
+    mixed = mixed + run_feed_forward(temporal.ff_in, temporal.norm_in(mixed))
     mixed, *used = _run_transformer(temporal, mixed, context, injected.temporal)
     alpha = torch.sigmoid(layer.time_mixer.mix_factor).to(tokens.dtype)
     tokens = alpha * tokens + (1 - alpha) * mixed.transpose(0, 1)
@@ -158,5 +125,5 @@ def _run_transformer(
     query, key = injected or (block.attn1.to_q(normed), block.attn1.to_k(normed))
     tokens = tokens + attend(block.attn1, query, key, block.attn1.to_v(normed))
     tokens = tokens + block.attn2.to_out[0](block.attn2.to_v(context))  # softmax over one token is 1
-    tokens = tokens + block.ff(block.norm3(tokens))
+    tokens = tokens + run_feed_forward(block.ff, block.norm3(tokens))
     return tokens, query, key

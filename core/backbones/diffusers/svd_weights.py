@@ -48,11 +48,7 @@ _IN_VAE_ATTENTION = {"norm.": "group_norm.", "q.": "to_q.", "k.": "to_k.", "v.":
 
 
 def build_video_unet(model: ModelDescription, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Return the UNet with its weights on ``device`` as ``dtype``.
-
-    Raises:
-        InputError: tensors are missing or of other shapes than the sizes say.
-    """
+    """Return the UNet with its weights on ``device`` as ``dtype``."""
     if model.layout == "folder":
         make, tensors = load_from_folder(UNetSpatioTemporalConditionModel, model.path / "unet")
     else:
@@ -67,11 +63,7 @@ def build_video_unet(model: ModelDescription, device: torch.device, dtype: torch
 
 
 def build_video_vae(model: ModelDescription, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Return the autoencoder, whose decoder is temporal, with its weights on ``device`` as ``dtype``.
-
-    Raises:
-        InputError: tensors are missing or of other shapes than the sizes say.
-    """
+    """Return the autoencoder, whose decoder is temporal, with its weights on ``device`` as ``dtype``."""
     if model.layout == "folder":
         make, tensors = load_from_folder(AutoencoderKLTemporalDecoder, model.path / "vae")
     else:
@@ -86,9 +78,6 @@ def build_frame_encoder(model: ModelDescription, device: torch.device, dtype: to
     """Return the encoder of a single file for the frame that conditions a window, from pixels to moments ``(B,8,h,w)``.
 
     None where the file has none, or for folders: the autoencoder serves instead.
-
-    Raises:
-        InputError: tensors are missing or of other shapes than the sizes say.
     """
     if model.layout == "folder":
         return None

@@ -13,19 +13,17 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...config.parts import ATTENTION_BLOCKS
 
 
 class AttentionRecord(NamedTuple):
-    """What the attention of one decoder block used.
+    """What the attention of one decoder block used, ``(E,N,C)`` each, heads merged.
 
-    Attributes:
-        query: ``(E,N,C)`` self-attention queries, heads merged.
-        key: ``(E,N,C)`` self-attention keys, heads merged.
-        cross: ``(E,N,C)`` output of the cross-attention after its projection. Queries and keys of the cross-attention
-            need not be kept: with them fixed and values that depend on the context alone, its output is fixed.
+    Queries and keys of the self-attention, and the output of the cross-attention after its projection. Queries and keys
+    of the cross-attention need not be kept: with them fixed and values that depend on the context alone, its output is
+    fixed.
     """
 
     query: Tensor
@@ -36,9 +34,8 @@ class AttentionRecord(NamedTuple):
 class Injection(NamedTuple):
     """What takes the place of a block's own attention in a repetition.
 
-    Attributes:
-        mix: of the self-attention's module and values ``(E,N,C)``, returns its output ``(E,N,C)`` before projection.
-        cross: ``(E,N,C)`` output of the cross-attention.
+    ``mix`` returns, of the self-attention's module and values ``(E,N,C)``, its output ``(E,N,C)`` before projection;
+    ``cross`` ``(E,N,C)`` is the output of the cross-attention.
     """
 
     mix: Callable[[Any, Tensor], Tensor]
@@ -66,55 +63,90 @@ class EncoderOutput(NamedTuple):
 
 
 def list_decoder_blocks(unet: Any) -> tuple[DecoderBlock, ...]:  # noqa: ANN401
-    """Return the decoder blocks of a diffusers UNet, numbered as in the paper."""
+    """Return the paper's decoder blocks in order; those of 3..11 must hold attention, as in SD 1.x, 2.x and SVD."""
     blocks = []
     for group in unet.up_blocks:
         attentions = getattr(group, "attentions", [None] * len(group.resnets))
         for index, (resnet, attention) in enumerate(zip(group.resnets, attentions, strict=True)):
             is_last = index == len(group.resnets) - 1 and group.upsamplers is not None
             blocks.append(DecoderBlock(resnet, attention, group.upsamplers[0] if is_last else None))
+    found = tuple(number for number, block in enumerate(blocks) if block.attention is not None)
+    if found != ATTENTION_BLOCKS:
+        raise TypeError(f"not the shape of SD 1.x or 2.x: attention in decoder blocks {found}")
     return tuple(blocks)
 
 
 def embed_timestep(unet: Any, timestep: int, count: int, like: Tensor) -> Tensor:  # noqa: ANN401
-    """Return the time embedding ``(E,C)`` of a timestep.
-
-    Args:
-        unet: diffusers' UNet.
-        timestep: in [0, 999].
-        count: elements ``E``.
-        like: tensor whose device and type the embedding gets.
-
-    Returns:
-        ``(E,C)``.
-    """
+    """Return the embedding ``(E,C)`` of a timestep in [0, 999] for ``count`` elements, on the device of ``like``."""
     timesteps = torch.full((count,), timestep, device=like.device)
     embedding: Tensor = unet.time_embedding(unet.time_proj(timesteps).to(like.dtype))
     return embedding
 
 
 def run_encoder(unet: Any, latents: Tensor, time: Tensor, context: Tensor) -> EncoderOutput:  # noqa: ANN401
-    """Run the UNet up to and including its middle block.
-
-    Args:
-        unet: diffusers' UNet.
-        latents: ``(E,4,H/8,W/8)``, divided by ``sqrt(1 + sigma**2)``.
-        time: time embedding ``(E,C)``.
-        context: ``(E,77,C')`` text embedding.
-
-    Returns:
-        What the decoder starts from.
-    """
+    """Run the UNet up to and including its middle block on ``(E,4,H/8,W/8)``, divided by ``sqrt(1 + sigma**2)``."""
     hidden = unet.conv_in(latents)
-    skips = (hidden,)
-    for block in unet.down_blocks:
-        if getattr(block, "has_cross_attention", False):
-            hidden, outputs = block(hidden, time, encoder_hidden_states=context)
-        else:
-            hidden, outputs = block(hidden, time)
-        skips += outputs
-    hidden = unet.mid_block(hidden, time, encoder_hidden_states=context)
-    return EncoderOutput(hidden, skips[::-1])
+    skips = [hidden]
+    for group in unet.down_blocks:
+        attentions = getattr(group, "attentions", [None] * len(group.resnets))
+        for resnet, attention in zip(group.resnets, attentions, strict=True):
+            hidden = run_resnet(resnet, hidden, time)
+            if attention is not None:
+                hidden, _ = _run_attention(attention, hidden, context, None)
+            skips.append(hidden)
+        for downsampler in group.downsamplers or ():
+            hidden = downsampler(hidden)
+            skips.append(hidden)
+    before, after = unet.mid_block.resnets
+    hidden, _ = _run_attention(unet.mid_block.attentions[0], run_resnet(before, hidden, time), context, None)
+    return EncoderOutput(run_resnet(after, hidden, time), tuple(skips[::-1]))
+
+
+def run_resnet(block: Any, hidden: Tensor, time: Tensor | None = None) -> Tensor:  # noqa: ANN401
+    """Run a residual block on ``(E,C,h,w)``, with a time embedding ``(E,C'')`` in a UNet.
+
+    The bits are those of diffusers' own block. What nothing else reads is overwritten here, since fetching fresh memory
+    takes a good part of the time on a CPU.
+    """
+    if not _is_plain(block):
+        other: Tensor = block(hidden, time)
+        return other
+    result: Tensor = block.conv1(F.silu(block.norm1(hidden), inplace=True))
+    if time is not None:
+        result += block.time_emb_proj(F.silu(time))[:, :, None, None]
+    result = block.conv2(F.silu(block.norm2(result), inplace=True))
+    result += hidden if block.conv_shortcut is None else block.conv_shortcut(hidden)
+    return result
+
+
+def _is_plain(block: Any) -> bool:  # noqa: ANN401
+    """Return whether a residual block is Stable Diffusion's: it scales nothing and has SiLU between its layers."""
+    is_default = block.time_embedding_norm == "default" and not block.skip_time_act
+    return is_default and block.output_scale_factor == 1 and isinstance(block.nonlinearity, nn.SiLU)
+
+
+def run_feed_forward(layer: Any, tokens: Tensor) -> Tensor:  # noqa: ANN401
+    """Run a gated feed-forward layer on ``(E,N,C)``; likewise with the bits of diffusers' own."""
+    gate, _, project = layer.net
+    values, gates = gate.proj(tokens).chunk(2, dim=-1)
+    output: Tensor = project(F.gelu(gates).mul_(values))
+    return output
+
+
+def run_decoder(vae: Any, latents: Tensor) -> Tensor:  # noqa: ANN401
+    """Return the pixels ``(T,3,H,W)`` in [-1, 1] that an autoencoder of images makes of ``(T,4,H/8,W/8)``."""
+    decoder = vae.decoder
+    before, after = decoder.mid_block.resnets
+    start = latents if vae.post_quant_conv is None else vae.post_quant_conv(latents)
+    hidden = run_resnet(before, decoder.conv_in(start))
+    hidden = run_resnet(after, decoder.mid_block.attentions[0](hidden))
+    for group in decoder.up_blocks:
+        for resnet in group.resnets:
+            hidden = run_resnet(resnet, hidden)
+        for upsampler in group.upsamplers or ():
+            hidden = upsampler(hidden)
+    pixels: Tensor = decoder.conv_out(F.silu(decoder.conv_norm_out(hidden), inplace=True))
+    return pixels
 
 
 def run_block(
@@ -125,35 +157,19 @@ def run_block(
     context: Tensor,
     injected: Injection | None = None,
 ) -> tuple[Tensor, AttentionRecord | None]:
-    """Run a decoder block without its upsampler.
+    """Run a decoder block without its upsampler, on ``(E,C,h,w)`` with the encoder's ``skip`` ``(E,C',h,w)``.
 
-    Args:
-        block: the block.
-        hidden: ``(E,C,h,w)`` output of the block before it.
-        skip: ``(E,C',h,w)`` of the encoder.
-        time: time embedding ``(E,C'')``.
-        context: ``(E,77,C''')`` text embedding.
-        injected: what to use in place of its own attention.
-
-    Returns:
-        The output before the upsampler, and what its attention used (None where it has none, or with ``injected``).
+    Also return what its attention used: None where it has none, or where ``injected`` takes its place.
     """
-    hidden = block.resnet(torch.cat([hidden, skip], dim=1), time)
+    hidden = run_resnet(block.resnet, torch.cat([hidden, skip], dim=1), time)
     if block.attention is None:
         return hidden, None
     return _run_attention(block.attention, hidden, context, injected)
 
 
 def read_query(block: DecoderBlock, hidden: Tensor, skip: Tensor, time: Tensor) -> Tensor:
-    """Return the self-attention queries ``(E,N,C)`` of a block with attention, and compute nothing after them.
-
-    Args:
-        block: the block.
-        hidden: ``(E,C,h,w)`` output of the block before it.
-        skip: ``(E,C',h,w)`` of the encoder.
-        time: time embedding ``(E,C'')``.
-    """
-    tokens = _project_in(block.attention, block.resnet(torch.cat([hidden, skip], dim=1), time))
+    """Return the self-attention queries ``(E,N,C)`` of a block with attention, and compute nothing after them."""
+    tokens = _project_in(block.attention, run_resnet(block.resnet, torch.cat([hidden, skip], dim=1), time))
     layer = block.attention.transformer_blocks[0]
     query: Tensor = layer.attn1.to_q(layer.norm1(tokens))
     return query
@@ -189,14 +205,6 @@ def respond_to_offset(block: DecoderBlock) -> Tensor:
     return response
 
 
-def list_attention_blocks(blocks: tuple[DecoderBlock, ...]) -> tuple[int, ...]:
-    """Return the numbers of the blocks with attention; 3..11 for SD 1.x and 2.x."""
-    found = tuple(number for number, block in enumerate(blocks) if block.attention is not None)
-    if found != ATTENTION_BLOCKS:
-        raise TypeError(f"not the shape of SD 1.x or 2.x: attention in decoder blocks {found}")
-    return found
-
-
 def _run_attention(
     layer: Any,  # noqa: ANN401
     hidden: Tensor,
@@ -218,7 +226,7 @@ def _run_attention(
         tokens = tokens + block.attn1.to_out[0](injected.mix(block.attn1, value))
         cross = injected.cross
     tokens = tokens + cross
-    tokens = tokens + block.ff(block.norm3(tokens))
+    tokens = tokens + run_feed_forward(block.ff, block.norm3(tokens))
     return hidden + _project_out(layer, tokens, hidden), record
 
 
@@ -227,27 +235,13 @@ def _cross_attend(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:  #
 
 
 def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
-    """Return the attention's projected output ``(E,N,C)``.
-
-    Args:
-        attention: diffusers' attention.
-        query: ``(E,N,C)``, heads merged.
-        key: ``(E,M,C)``.
-        value: ``(E,M,C)``.
-    """
+    """Return the projected output ``(E,N,C)`` of queries ``(E,N,C)`` and keys and values ``(E,M,C)``, heads merged."""
     output: Tensor = attention.to_out[0](mix_values(query, key, value, attention.heads))
     return output
 
 
 def mix_values(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Return what attention makes of the values, ``(E,N,C)``.
-
-    Args:
-        query: ``(E,N,C)``, heads merged.
-        key: ``(E,M,C)``.
-        value: ``(E,M,C)``.
-        heads: number of heads.
-    """
+    """Return what attention makes of the values, ``(E,N,C)``, before its projection; heads are merged."""
     q, k, v = (torch.unflatten(x, -1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     if query.dtype == torch.float16 and query.device.type != "cuda":  # scores can pass 65504 where they are kept
         q, k, v = q.float(), k.float(), v.float()

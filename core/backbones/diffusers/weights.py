@@ -1,4 +1,10 @@
-"""Build diffusers' UNet and autoencoder from a model file or folder, without a network and without a pickle."""
+"""Build diffusers' UNet and autoencoder from a model file or folder, without a network and without a pickle.
+
+On a CPU they are made to compute exactly what other implementations of Stable Diffusion compute. Two programs that
+multiply the same matrices get the same bits only if memory is laid out alike: a library of linear algebra picks its
+kernels by strides and by alignment. With these steps features, decodes and so labels of this program and of the ComfyUI
+nodes are equal, not merely close (`tests/nodes/test_in_host_chain.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,27 +15,30 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ...checkpoints.describe import ModelDescription
-from ...checkpoints.folders import list_part_files
+from ...checkpoints.files import list_part_files
 from ...checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
 from ...types import InputError
 
 Tensors = dict[str, Tensor]
 Converter = Callable[[Tensors, dict[str, Any]], Tensors]
+ALIGNMENT = 64
+"""Bytes to which torch aligns memory of its own; tensors that lie in a mapped file may start anywhere."""
+MAX_SCORES = 2**26
+"""Attention scores of the autoencoder held at once, at most."""
 
 
 def build_unet(model: ModelDescription, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Return the UNet with its weights on ``device`` as ``dtype``.
-
-    Raises:
-        InputError: tensors are missing or of other shapes than the sizes say.
-    """
+    """Return the UNet with its weights on ``device`` as ``dtype``."""
     if model.layout == "folder":
         make, tensors = load_from_folder(UNet2DConditionModel, model.path / "unet")
     else:
@@ -43,11 +52,7 @@ def build_unet(model: ModelDescription, device: torch.device, dtype: torch.dtype
 
 
 def build_vae(model: ModelDescription, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Return the autoencoder with its weights on ``device`` as ``dtype``.
-
-    Raises:
-        InputError: tensors are missing or of other shapes than the sizes say.
-    """
+    """Return the autoencoder with its weights on ``device`` as ``dtype``."""
     if model.layout == "folder":
         make, tensors = load_from_folder(AutoencoderKL, model.path / "vae")
     else:
@@ -93,11 +98,7 @@ def vae_config(sizes: VAESizes) -> dict[str, Any]:
 
 
 def read_tensors(files: Iterable[Path], prefix: str = "") -> Tensors:
-    """Return the tensors of `.safetensors` files whose names start with ``prefix``, under their full names.
-
-    Raises:
-        InputError: a file is damaged.
-    """
+    """Return the tensors of `.safetensors` files whose names start with ``prefix``, under their full names."""
     tensors: Tensors = {}
     for path in files:
         tensors.update(_read_file(path, prefix))
@@ -143,11 +144,7 @@ def _channels_last(module: Any) -> nn.Module:  # noqa: ANN401, torch's own type 
 
 
 def load_state_dict(make: Callable[[], nn.Module], tensors: Tensors, name: str) -> nn.Module:
-    """Make a module without memory of its own and give it ``tensors``.
-
-    Raises:
-        InputError: they do not fit; the message says that of the model called ``name``.
-    """
+    """Make a module without memory of its own and give it ``tensors`` of the model called ``name``."""
     with torch.device("meta"):
         module = make()
     try:
@@ -159,3 +156,57 @@ def load_state_dict(make: Callable[[], nn.Module], tensors: Tensors, name: str) 
             "Use an unmodified checkpoint, or correct the sizes in its metadata."
         ) from None
     return module.requires_grad_(False).eval()
+
+
+def align(network: nn.Module) -> None:
+    """Copy weights that do not start at a multiple of `ALIGNMENT`."""
+    for parameter in network.parameters():
+        if parameter.data_ptr() % ALIGNMENT:
+            parameter.data = parameter.data.clone()
+
+
+def use_contiguous_tokens(unet: nn.Module) -> None:
+    """Let transformers project tokens ``(E,N,C)`` that lie in memory in this order, not as a view of maps."""
+    for module in unet.modules():
+        if isinstance(module, Transformer2DModel):
+            module.proj_in.register_forward_pre_hook(_contiguous)
+
+
+def use_plain_attention(vae: Any) -> None:  # noqa: ANN401
+    """Let the autoencoder's attention work on maps, with its scores spelled out."""
+    for module in vae.modules():
+        if isinstance(module, Attention):
+            module.set_processor(PlainAttention())  # type: ignore[arg-type]
+
+
+class PlainAttention:
+    """diffusers' processor for the single attention of the autoencoder, on maps."""
+
+    def __call__(
+        self,
+        attention: Any,  # noqa: ANN401
+        hidden: Tensor,
+        temb: None = None,  # noqa: ARG002
+        **_unused: None,
+    ) -> Tensor:
+        """Return ``(B,C,h,w)`` of ``(B,C,h,w)``; the autoencoder has neither time embedding nor context nor mask."""
+        normed = attention.group_norm(hidden)
+        layers = (attention.to_q, attention.to_k, attention.to_v)
+        query, key, value = (_pointwise(layer, normed).flatten(2) for layer in layers)
+        mixed = torch.zeros_like(key)
+        step = max(1, MAX_SCORES // key.shape[2])
+        for start in range(0, key.shape[2], step):
+            part = slice(start, start + step)
+            scores = torch.bmm(query.transpose(1, 2)[:, part], key) * key.shape[1] ** -0.5
+            mixed[:, :, part] = torch.bmm(value, scores.softmax(2).transpose(1, 2))
+        projected: Tensor = _pointwise(attention.to_out[0], mixed.reshape(hidden.shape))
+        return hidden + projected
+
+
+def _pointwise(layer: nn.Linear, maps: Tensor) -> Tensor:
+    """Apply a linear layer to each pixel."""
+    return F.conv2d(maps, layer.weight[:, :, None, None], layer.bias)
+
+
+def _contiguous(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(tensor.contiguous() if tensor.ndim == 3 else tensor for tensor in inputs)

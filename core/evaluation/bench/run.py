@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ...backbones.memory import choose_device
 from ...backbones.protocol import Backbone
+from ...checkpoints.describe import ModelDescription
 from ...files.record import list_versions
 from ...progress import Display, format_duration
 from ...regions.labels import assign_clusters
@@ -106,25 +106,30 @@ class ModelSpec:
     """How a worker loads the model.
 
     Attributes:
-        path: file or folder, or None.
+        description: of the file or folder, or None.
         device: None for the best there is.
         dtype: floating-point type.
         threads: of the CPU; the same on all workers, so that they add up numbers in the same order.
     """
 
-    path: Path | None
+    description: ModelDescription | None
     device: str | None = None
     dtype: torch.dtype = torch.float32
     threads: int = field(default_factory=torch.get_num_threads)
 
+    @property
+    def kind(self) -> str:
+        """``svd`` for a video model, else ``sd``."""
+        return self.description.kind if self.description else "sd"
+
     def load(self) -> Backbone | None:
         """Load the model; None where no row needs one."""
-        if self.path is None:
+        if self.description is None:
             return None
         from ...backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
         device = torch.device(self.device) if self.device else choose_device()
-        return load_diffusers(self.path, dtype=self.dtype, device=device)
+        return load_diffusers(self.description, dtype=self.dtype, device=device)
 
 
 class Finished(NamedTuple):
@@ -208,7 +213,7 @@ def run_on_ray(
     """
     ray = _connect_ray()
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    uses_gpu = gpus > 0 and (model.device or "cuda").startswith("cuda") and model.path is not None
+    uses_gpu = gpus > 0 and (model.device or "cuda").startswith("cuda") and model.description is not None
     if uses_gpu and workers > gpus:
         raise InputError(f"`--workers` must be at most the cluster's GPUs, {gpus}, but got {workers}. Leave it out.")
     count = min(workers or max(gpus, 1), max(len(jobs), 1))

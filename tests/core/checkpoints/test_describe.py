@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from vidseg.core.checkpoints.describe import describe_model, find_kind, find_num_frames, fingerprint_model
-from vidseg.core.checkpoints.folders import list_part_files
+from vidseg.core.checkpoints.describe import describe_model
+from vidseg.core.checkpoints.files import list_part_files
 from vidseg.core.checkpoints.sizes import METADATA_KEY, ModelSizes, UNetSizes, VAESizes
 from vidseg.core.types import InputError
 
@@ -37,14 +37,14 @@ def full_size(path: Path, sizes: ModelSizes, **filled: Any) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "kind", "parameters"), [(SD21_SIZES, "SD 2.x", 865_910_724), (SD15_SIZES, "SD 1.x", 859_520_964)]
+    ("sizes", "family", "parameters"), [(SD21_SIZES, "SD 2.x", 865_910_724), (SD15_SIZES, "SD 1.x", 859_520_964)]
 )
 def test_full_models_are_recognized_by_their_shapes(
-    tmp_path: Path, sizes: ModelSizes, kind: str, parameters: int
+    tmp_path: Path, sizes: ModelSizes, family: str, parameters: int
 ) -> None:
     model = describe_model(full_size(tmp_path / "m.safetensors", sizes))
     assert model.sizes == sizes
-    assert model.kind == kind
+    assert (model.family, model.kind) == (family, "sd")
     assert model.num_parameters == {"unet": parameters, "vae": 83_653_863, "text encoder": 0}
     assert model.dtype == "F16"
     assert model.conditioning == "none"
@@ -61,7 +61,7 @@ def test_svd_is_recognized_by_its_shapes(tmp_path: Path) -> None:
     path = sparse_model(tmp_path / "svd.safetensors", shapes, {})
     model = describe_model(path)
     assert model.sizes == SVD_SIZES
-    assert (model.kind, model.conditioning, find_kind(path)) == ("SVD", "image encoder", "svd")
+    assert (model.family, model.conditioning, model.kind) == ("SVD", "image encoder", "svd")
     assert model.num_parameters == {"unet": 1_524_623_082, "vae": 97_742_775, "image encoder": 2}
     assert model.num_bytes > 3.2e9
 
@@ -73,8 +73,8 @@ def test_svd_is_recognized_by_its_shapes(tmp_path: Path) -> None:
 def test_svd_xt_is_told_by_the_name_of_its_file(tmp_path: Path, name: str, num_frames: int) -> None:
     shapes = [*narrow_checkpoint._unet(SVD_SIZES.unet), *narrow_checkpoint._autoencoder(SVD_SIZES.vae, is_video=True)]
     path = sparse_model(tmp_path / f"{name}.safetensors", shapes, {})
-    assert describe_model(path).num_frames == find_num_frames(path) == num_frames
-    assert find_num_frames(narrow_model(tmp_path / "image_xt.safetensors", SD2)) == 0
+    assert describe_model(path).num_frames == num_frames
+    assert describe_model(narrow_model(tmp_path / "image_xt.safetensors", SD2)).num_frames == 0
 
 
 @pytest.mark.parametrize(("channels", "message"), [(1280, "numbers about the window"), (256, "numbers about")])
@@ -99,7 +99,7 @@ def test_metadata_names_the_sizes_of_a_narrow_model(tmp_path: Path, sizes: Model
     assert model.sizes == sizes
     assert model.conditioning == "tensor"
     assert model.layout == "file"
-    assert fingerprint_model(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert model.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_narrow_model_without_metadata_is_refused(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, start
     while longer < length:
         longer += 1 << 16
     path.write_bytes(struct.pack("<Q", longer) + header.ljust(longer) + content[8 + length :])
-    assert describe_model(path).kind == "SD 2.x"
+    assert describe_model(path).family == "SD 2.x"
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
@@ -259,7 +259,9 @@ def test_folder_is_read_by_its_configuration(tmp_path: Path) -> None:
     assert model.sizes.vae == SD21_SIZES.vae
     assert model.layout == "folder"
     assert model.num_parameters == {"unet": 3, "vae": 3}
-    assert fingerprint_model(tmp_path) != fingerprint_model(list_part_files(tmp_path / "unet")[0])
+    (unet,) = list_part_files(tmp_path / "unet")
+    assert model.files == (unet, *list_part_files(tmp_path / "vae"))
+    assert model.fingerprint != hashlib.sha256(unet.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(("spread", "prediction"), [(0.05, "epsilon"), (0.2, "v_prediction")])

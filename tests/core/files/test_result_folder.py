@@ -30,7 +30,7 @@ from vidseg.core.types import AnchorLabels, InputError, Region
 
 CLIP = ClipInfo("clip.mp4", 3, (4, 6), 25.0, None, "f" * 64)
 MODEL = BackboneInfo("model.safetensors", "sd", "epsilon", "a" * 64)
-RUN = RunDescription(CLIP, MODEL, "cpu", "float32", False, Settings(), None, None)
+RUN = RunDescription(CLIP, MODEL, "cpu", "float32", Settings(), None, None)
 REGIONS = (Region(0, "road"), Region(3, "sky"))
 MAPS = torch.tensor([0, 3, 255], dtype=torch.uint8)[:, None, None].repeat(1, 4, 6)
 

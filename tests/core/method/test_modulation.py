@@ -82,7 +82,7 @@ def modulate(toy: ToyDenoiser, latents: Tensor, maps: Tensor, settings: Settings
 
 def plain_latents(latents: Tensor) -> Tensor:
     levels = SIGMAS[SETTINGS.start_step :].tolist()
-    return list(sample_euler(ToyDenoiser(), latents, levels))[-1].latents
+    return list(sample_euler(ToyDenoiser().predict, latents, levels))[-1].latents
 
 
 def by_loop(latents: Tensor, maps: Tensor, settings: Settings) -> dict[tuple[int, int, int], Tensor]:

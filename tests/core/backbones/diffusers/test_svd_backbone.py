@@ -182,7 +182,7 @@ def test_folder_gives_the_same_as_the_file(
     embeddings = backbone._conditioning
     other = load_diffusers(folder, device="cpu", conditioning=(embeddings[1], embeddings[0]))
     assert isinstance(other, DiffusersSvdBackbone)
-    assert (other.description.kind, other.info.kind) == ("SVD", "svd")
+    assert (other.description.family, other.info.kind) == ("SVD", "svd")
     assert other.description.sizes.unet == backbone.description.sizes.unet
     one, two = (
         b.conditioned(conditioning, VIDEO).run(lambda d: d.predict(latents, SIGMA).denoised, 2.5, SHAPE)

@@ -1,18 +1,21 @@
-"""Diffusers folders: their weight files, their sizes in the names of the original layout, what is refused."""
+"""Headers of `.safetensors` files, and what lies in a diffusers folder; neither loads weights, pickles are refused."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from ..types import InputError
-from .header import Header, read_header
-from .sizes import SCALE_FACTOR, SD2_CONTEXT, SUPPORTED, ModelSizes, UNetSizes, VAESizes
+from .sizes import SCALE_FACTOR, SD2_CONTEXT, SUPPORTED, ModelSizes, Shapes, UNetSizes, VAESizes
 
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+PICKLE_STARTS = (b"PK", b"\x80\x02", b"\x80\x04")
 V_PREDICTION_BIAS_STD = 0.09
 """A standard deviation of the last block's ``norm1.bias`` above this tells v-prediction from epsilon in SD 2.x."""
 VIDEO_UNET = "UNetSpatioTemporalConditionModel"
@@ -22,14 +25,71 @@ ENCODERS = ("text_encoder", "image_encoder")
 PREDICTION_PROBE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 
 
-class Folder(NamedTuple):
-    """A diffusers folder.
+class TensorInfo(NamedTuple):
+    """Type, such as ``F16``, and shape of a stored tensor."""
 
-    Attributes:
-        sizes: of UNet and autoencoder.
-        headers: of its parts ``unet``, ``vae``, ``text encoder`` or ``image encoder``.
-        num_frames: frames that a video model sees together, where its configuration says so, else 0.
-    """
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+class Header(NamedTuple):
+    """What a `.safetensors` file holds, without its values."""
+
+    path: Path
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+    @property
+    def shapes(self) -> Shapes:
+        """Shapes by tensor name."""
+        return {name: info.shape for name, info in self.tensors.items()}
+
+    def tell_prediction(self, probe: str) -> str:
+        """Tell v-prediction from epsilon in SD 2.x by the spread of the bias called ``probe``."""
+        with safe_open(self.path, framework="pt") as file:
+            spread = float(file.get_tensor(probe).float().std())
+        return "v_prediction" if spread > V_PREDICTION_BIAS_STD else "epsilon"
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a `.safetensors` file; pickles, other files and incomplete ones are refused."""
+    with path.open("rb") as stream:
+        start = stream.read(9)  # the length of the header, and its first character
+    if path.suffix.lower() in PICKLE_SUFFIXES or (start.startswith(PICKLE_STARTS) and start[8:] != b"{"):
+        raise InputError(
+            f"`model` must be a .safetensors file, but {path.name} is a pickle, which could run code. Convert it where "
+            "you trust it: `safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load(FILE, "
+            'weights_only=True)["state_dict"].items()}, OUT)`.'
+        )
+    if start[8:] != b"{":
+        raise InputError(f"`model` must be a .safetensors file, but {path.name} is not one. Supported are {SUPPORTED}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+            tensors = {name: TensorInfo(part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+            return Header(path, tensors, dict(file.metadata() or {}))
+    except SafetensorError:
+        raise InputError(
+            f"`model` must be a complete .safetensors file, but {path.name} ends after {path.stat().st_size} bytes, "
+            "before its last tensor, or has a damaged header. Download or copy it again."
+        ) from None
+
+
+def find_common_dtype(infos: Iterable[TensorInfo]) -> str:
+    """Return the type of most values, such as ``F16``."""
+    counts: Counter[str] = Counter()
+    for info in infos:
+        counts[info.dtype] += info.size
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+class Folder(NamedTuple):
+    """A diffusers folder: sizes, headers of each part's files, and frames seen together, 0 where it is not told."""
 
     sizes: ModelSizes
     headers: dict[str, list[Header]]
@@ -37,16 +97,14 @@ class Folder(NamedTuple):
 
 
 def read_folder(folder: Path) -> Folder:
-    """Read the configuration and the headers of a diffusers folder.
-
-    Raises:
-        InputError: a part is missing, or it is no Stable Diffusion 1.x/2.x pipeline.
-    """
+    """Read configuration and headers of the pipeline of Stable Diffusion 1.x/2.x or of SVD in ``folder``."""
     unet, vae = (_read_json(folder / part / "config.json") for part in ("unet", "vae"))
     is_video = unet.get("_class_name") == VIDEO_UNET
     _check_class(folder, unet, VIDEO_UNET if is_video else "UNet2DConditionModel")
     _check_class(folder, vae, "AutoencoderKLTemporalDecoder" if is_video else "AutoencoderKL")
-    prediction = "v_prediction" if is_video else _prediction(folder, unet)
+    parts = ["unet", "vae", *(part for part in ENCODERS if (folder / part / "config.json").is_file())]
+    headers = {part.replace("_", " "): [read_header(file) for file in list_part_files(folder / part)] for part in parts}
+    prediction = "v_prediction" if is_video else _prediction(folder, unet, headers["unet"])
     try:
         sizes = ModelSizes(_unet_sizes(unet), _vae_sizes(vae), vae.get("scaling_factor", SCALE_FACTOR), prediction)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -54,30 +112,12 @@ def read_folder(folder: Path) -> Folder:
             f"`model` must have complete configuration files, but those of {folder.name} cannot be used ({error!r}). "
             "Save the pipeline again with `save_pretrained`."
         ) from None
-    parts = _parts(folder)
-    headers = {part.replace("_", " "): [read_header(file) for file in list_part_files(folder / part)] for part in parts}
     num_frames = unet.get("num_frames") if is_video else 0
     return Folder(sizes, headers, num_frames if isinstance(num_frames, int) and num_frames > 0 else 0)
 
 
-def list_weight_files(folder: Path) -> list[Path]:
-    """Return the `.safetensors` files of the parts of a diffusers folder that are used.
-
-    Of variants such as ``model.fp16.safetensors`` the plain one is taken where there is one.
-
-    Raises:
-        InputError: a part has none.
-    """
-    return [file for part in _parts(folder) for file in list_part_files(folder / part)]
-
-
-def _parts(folder: Path) -> list[str]:
-    """Return the names of the sub-folders that are used."""
-    return ["unet", "vae", *(part for part in ENCODERS if (folder / part / "config.json").is_file())]
-
-
 def list_part_files(part: Path) -> list[Path]:
-    """Return the weight files of one part of a diffusers folder, in order."""
+    """Return the weight files of one part of a diffusers folder, in order; plain ones before ``model.fp16``."""
     files = sorted(part.glob("*.safetensors"))
     plain = [file for file in files if file.name.count(".") == 1]
     if not files:
@@ -89,13 +129,6 @@ def list_part_files(part: Path) -> list[Path]:
         return plain
     variant = files[0].name.split(".")[-2].split("-")[0]
     return [file for file in files if file.name.split(".")[-2].split("-")[0] == variant]
-
-
-def find_prediction(path: Path, tensor: str) -> str:
-    """Tell v-prediction from epsilon in SD 2.x by the spread of one bias."""
-    with safe_open(path, framework="pt") as file:
-        spread = float(file.get_tensor(tensor).float().std())
-    return "v_prediction" if spread > V_PREDICTION_BIAS_STD else "epsilon"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -157,12 +190,11 @@ def _vae_sizes(config: Mapping[str, Any]) -> VAESizes:
     )
 
 
-def _prediction(folder: Path, unet: Mapping[str, Any]) -> str:
+def _prediction(folder: Path, unet: Mapping[str, Any], headers: Iterable[Header]) -> str:
     """Return the prediction type that the scheduler names, or that the weights tell."""
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
         return str(_read_json(scheduler).get("prediction_type", "epsilon"))
     if unet.get("cross_attention_dim") != SD2_CONTEXT:
         return "epsilon"
-    files = [file for file in list_part_files(folder / "unet") if PREDICTION_PROBE in read_header(file).tensors]
-    return find_prediction(files[0], PREDICTION_PROBE) if files else "epsilon"
+    return next((h.tell_prediction(PREDICTION_PROBE) for h in headers if PREDICTION_PROBE in h.tensors), "epsilon")
