@@ -15,7 +15,8 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..core.files.result_folder import list_colors
+from ..core.files.disk import write_atomically
+from ..core.files.record import list_colors
 from ..core.regions.labels import mask_union, reduce_reference
 from ..core.regions.points import Picks, describe_picks, parse_points, resolve_points
 from ..core.regions.table import count_pixels, tabulate_regions
@@ -173,7 +174,6 @@ def _digest(arrays: list[Levels]) -> str:
 def _write(path: Path, made: Callable[[], Levels]) -> None:
     """Write a picture, whole or not at all, unless it is there; a label is its own gray level."""
     if not path.exists():
-        part = path.with_suffix(f".part{path.suffix}")
-        options = {"quality": _QUALITY} if path.suffix == ".jpg" else {"compress_level": 4}
-        Image.fromarray(made()).save(part, **options)
-        part.replace(path)
+        picture = Image.fromarray(made())
+        kind, options = ("JPEG", {"quality": _QUALITY}) if path.suffix == ".jpg" else ("PNG", {"compress_level": 4})
+        write_atomically(path, lambda part: picture.save(part, kind, **options), lasting=False)

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "backbones.diffusers": {"backbones", "checkpoints", "config", "types"},
     "regions": {"config", "types"},
     "method": {"backbones", "config", "progress", "regions", "types"},
-    "files": {"backbones", "config", "method", "regions", "types"},
+    "files": {"backbones", "config", "regions", "types"},
     "evaluation": {"backbones", "backbones.diffusers", "config", "files", "method", "progress", "regions", "types"},
     "command": {
         "backbones", "backbones.diffusers", "checkpoints", "config", "evaluation", "files", "method", "progress",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,18 +18,21 @@ from ..backbones.protocol import Backbone
 from ..checkpoints.describe import describe_model
 from ..config.settings import Settings
 from ..evaluation.baselines import Baseline, segment_by_color, segment_each_frame
-from ..files.clip import Clip, open_clip
-from ..files.record import AreaList, RunDescription, RunResult
-from ..files.result_folder import OVERLAY_FILE, ResultFolder, count_areas, list_colors
-from ..files.video_writer import write_video
+from ..files.clip import FRAMES_FOLDER, Clip, ClipInfo, open_clip
+from ..files.images import read_label_set
+from ..files.record import RunDescription, RunResult
+from ..files.result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE, STATE_FILE, ResultFolder
+from ..files.video import write_video
 from ..method.estimate import announce
+from ..method.frames import coarse_grid, fit_size
 from ..method.pipeline import ScanState, segment_windows
 from ..method.windows import split_spans
 from ..progress import RunProgress
 from ..regions.palette import draw_legend, draw_overlay
-from ..types import InputError, InterruptedByUserError, LabelMaps, Region
-from .checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
+from ..regions.table import count_pixels
+from ..types import VOID, InputError, InterruptedByUserError, LabelMaps, Region
 
+logger = logging.getLogger(__name__)
 RECORD_GROWTH = 1.5
 """Factor by which the finished frames grow between two records of an unfinished run."""
 OVERLAY_STAGE = "overlay"
@@ -36,29 +41,15 @@ OVERLAY_STAGE = "overlay"
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """What a person asks for.
-
-    Attributes:
-        input: video file or folder of frames.
-        out: folder of the result.
-        model: model file or folder; unused by the color baseline.
-        settings: all settings.
-        anchor_mask: label image of the first frame, or None.
-        baseline: run a baseline instead.
-        device: where the model runs, or None for the best there is.
-        dtype: floating-point type of the model.
-        compiled: use torch.compile.
-        overwrite: replace an earlier result.
-        resume: continue it.
-    """
+    """What a person asks for."""
 
     input: Path
     out: Path
-    model: Path | None
+    model: Path | None  # unused by the color baseline
     settings: Settings
     anchor_mask: Path | None = None
     baseline: Baseline | None = None
-    device: str | None = None
+    device: str | None = None  # None: the best there is
     dtype: torch.dtype = torch.float32
     compiled: bool = False
     overwrite: bool = False
@@ -89,16 +80,12 @@ class SegmentRun:
         self.num_frames = self.frames_done = 0
         self._progress = progress
         self._folder = ResultFolder(options.out)
-        self._areas = AreaList()
+        self._areas = torch.zeros(256, dtype=torch.int64)
         self._next_record = 0
         self._regions: tuple[Region, ...] = ()
 
     def execute(self) -> Outcome:
-        """Check, segment and write everything.
-
-        Raises:
-            InputError: something about input, model, settings or output does not fit.
-        """
+        """Check, segment and write everything."""
         options = self.options
         self._check_options()
         reference, mask_hash = read_anchor_mask(options.anchor_mask, new_regions=options.settings.scene.new_regions)
@@ -132,14 +119,14 @@ class SegmentRun:
         """Check what needs no file's content."""
         options = self.options
         if options.resume and options.overwrite:
-            raise InputError("`--resume` must not be combined with --overwrite. Use one of them.")
+            raise InputError("`resume` must not be combined with `overwrite`. Use one of them.")
         if options.resume and options.baseline:
-            raise InputError("`--resume` must not be combined with --baseline. Start it anew with --overwrite.")
+            raise InputError("`resume` must not be combined with `baseline`. Start it anew with `overwrite`.")
         check_apart(options.input, options.out)
         self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
         if options.baseline != "color":
             if options.model is None:
-                raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
+                raise InputError("`model` must name a model, since none is bundled here. Give a .safetensors file.")
             describe_model(options.model)
         self._folder.require_writable()
 
@@ -168,7 +155,8 @@ class SegmentRun:
                 state = ScanState.load(folder.state, run.settings.context)
                 self._regions = state.anchor_labels.regions
                 self.frames_done = self._first_frame(state)
-                self._areas.extend(0, map(count_areas, folder.read_label_maps(self.frames_done)))
+                for label_map in folder.read_label_maps(self.frames_done):
+                    self._areas += count_pixels(label_map[None])[0]
         if state is None:
             folder.start_anew()
         self._write_record(run, finished=False)
@@ -211,8 +199,9 @@ class SegmentRun:
             maps = window.labels.maps
             self._folder.write_label_maps(window.frames.start, maps)
             if window.state is not None:
-                self._folder.write_state(window.state)
-            self._areas.extend(window.frames.start, map(count_areas, maps))
+                content = window.state.to_bytes()
+                self._folder.write_file(STATE_FILE, lambda path, content=content: path.write_bytes(content))
+            self._areas += count_pixels(maps).sum(0)
             self._regions = window.labels.regions
             self.frames_done = window.frames.stop
             if self.frames_done >= self._next_record:  # more and more rarely: the record grows with the clip
@@ -238,5 +227,61 @@ class SegmentRun:
 
     def _write_record(self, run: RunDescription, *, finished: bool) -> None:
         """Write `segmentation.json` as far as the run has come."""
-        result = RunResult(self._regions, self._areas, list_colors(self._regions), finished)
+        result = RunResult(self._regions, self._areas.tolist(), self.frames_done, finished)
         self._folder.write_record(run, result)
+
+
+def check_apart(source: Path, out: Path) -> None:
+    """Check that a result in ``out`` neither lies among the frames of ``source`` nor replaces them."""
+    inner = source / FRAMES_FOLDER
+    read = {inner.resolve()} if inner.is_dir() else {inner.resolve(), source.resolve()}
+    written = {path.resolve() for path in (out, out / LABELS_FOLDER, out / OVERLAY_FILE, out / LEGEND_FILE)}
+    if read & written:
+        raise InputError(
+            f"`out` must lie apart from the frames, but a result in {out} would change what is read from {source}. "
+            "Choose another folder."
+        )
+
+
+def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) -> None:
+    """Check that K-means will see at least as many tokens as there are clusters."""
+    tokens = coarse_grid(fit_size(clip.frame_size, settings.frame)).num_tokens
+    if settings.cluster.fit_frames == "window" and baseline != "frame":
+        tokens *= min(settings.window.length, clip.num_frames)
+    if settings.cluster.num_clusters > tokens:
+        raise InputError(
+            f"`cluster.num_clusters` must be at most the number of tokens, {tokens}, but got "
+            f"{settings.cluster.num_clusters}. Choose fewer clusters or larger frames."
+        )
+
+
+def read_anchor_mask(path: Path | None, *, new_regions: bool) -> tuple[Tensor | None, str | None]:
+    """Return the labels ``(H,W)`` of the first frame and the SHA-256 of their file.
+
+    The frame may be of one class where things that enter later become regions.
+    """
+    if path is None:
+        return None, None
+    rules, (labels,) = read_label_set([path], "anchor_mask")
+    is_black_and_white = rules.is_black_and_white()
+    values = torch.unique(labels).tolist()
+    if is_black_and_white and values == [1]:
+        values = [VOID]
+    if values == [VOID] or (len(values) == 1 and not new_regions):
+        raise InputError(
+            f"`anchor_mask` must tell regions apart, but every pixel of {path.name} is {values[0]}"
+            f"{' (unknown, or white)' if values == [VOID] else ''}. Give the label image of the first frame."
+        )
+    if is_black_and_white:
+        logger.warning("vidseg: %s is black and white: 255 (white) is read as class 1, not as unknown.", path.name)
+    return labels, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_mask_size(labels: Tensor | None, frame_size: tuple[int, int]) -> None:
+    """Check that the label image ``(H,W)`` of the first frame, if there is one, has the size of the frames."""
+    if labels is not None and tuple(labels.shape) != frame_size:
+        sizes = [f"{width}x{height}" for height, width in (frame_size, labels.shape)]
+        raise InputError(
+            f"`anchor_mask` must have the size of the frames, {sizes[0]}, but it is {sizes[1]}. "
+            "Give the label image of the first frame."
+        )

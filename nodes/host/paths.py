@@ -8,7 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...core.files.result_folder import Place
+from ...core.files.disk import Place
 from ...core.types import InputError
 
 

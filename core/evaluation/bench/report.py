@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ...files.images import read_labels
+from ...files.images import read_label_values
 from ...regions.palette import draw_overlay
 from .dataset import BenchClip, ClipFrames, Dataset
 from .job import Job, choose_picture_frame
@@ -144,7 +144,7 @@ def draw_clip_row(clip: BenchClip, result: Path, text: str) -> Image.Image:
     """
     number = choose_picture_frame(clip)
     frame = ClipFrames(clip).read(number, number + 1)
-    maps = [None, clip.read_mask(number), read_labels(result, "out")]
+    maps = [None, clip.read_mask(number), read_label_values(result, "out")]
     pictures = [_picture(frame if labels is None else draw_overlay(frame, labels[None], 0.6)) for labels in maps]
     height = pictures[0].height
     row = Image.new("RGB", (3 * _WIDTH, height + _BAR), "white")
