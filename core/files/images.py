@@ -235,9 +235,9 @@ def _open_picture(path: Path, name: str) -> Picture:
         return _read_indexed(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return Picture(_narrow(np.array(image), path, name))
-    if "A" in image.getbands() and image.getchannel("A").getextrema()[0] < VOID:
-        colors = image.convert("RGB").getextrema()
-        if all(low == high for low, high in colors):
+    if "A" in image.getbands() and (np.asarray(image.getchannel("A")) < VOID).any():
+        colors = np.asarray(image.convert("RGB"))
+        if (colors == colors[0, 0]).all():
             raise InputError(
                 f"`{name}` must show a mask in its colors, but {path.name} has it in its transparency. {_REMEDY}"
             )

@@ -15,7 +15,7 @@ AUTO = -1
 MAX_SEED = 2**32 - 1
 """Largest seed of K-means."""
 Features = io.Custom("VIDSEG_FEATURES")
-Seeds = io.Custom("VIDSEG_ANCHOR_LABELS")
+AnchorLabels = io.Custom("VIDSEG_ANCHOR_LABELS")
 Labels = io.Custom("VIDSEG_LABELS")
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 _Input = TypeVar("_Input", bound=io.Input)
