@@ -62,7 +62,13 @@ class TerminalDisplay:
 
     def __init__(self, stream: TextIO) -> None:
         self._bar = tqdm(
-            total=1.0, file=stream, mininterval=REFRESH_INTERVAL, delay=0, dynamic_ncols=True, ascii=True, bar_format=_BAR
+            total=1.0,
+            file=stream,
+            mininterval=REFRESH_INTERVAL,
+            delay=0,
+            dynamic_ncols=True,
+            ascii=True,
+            bar_format=_BAR,
         )
 
     def show(self, fraction: float, text: str, *, last: bool) -> None:

@@ -114,12 +114,7 @@ def make_picker_output(
 ) -> dict[str, list[dict[str, Any]]]:
     """Write the files of the picker, unless they are there, and return what the browser gets.
 
-    Args:
-        frames: ``(T,H,W,3)`` in [0, 1].
-        labels: label maps ``(T,H,W)`` before anything is picked, and their regions.
-        text: the picks as they came in.
-        picks: what they found.
-        progress: called with stages ``areas`` and ``pictures`` in frames.
+    ``frames`` ``(T,H,W,3)`` in [0, 1]; ``labels`` are those before anything is picked; ``text`` gave ``picks``.
     """
     numbers = list(range(0, len(frames), -(-len(frames) // MAX_FRAMES)))
     size = reduce_size(frames.shape[1:3], SIDE)

@@ -29,7 +29,7 @@ EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 """Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""
 ASSETS = Path(__file__).parents[2] / "assets"
 DEMO_MODEL, DEMO_CLIP = "demo_model.safetensors", "demo_clip.mp4"
-OPTION_WORDS = ("out", "model", "anchor_mask", "baseline", "device", "overwrite", "resume")
+OPTION_WORDS = ("out", "anchor_mask", "baseline", "device", "overwrite", "resume")
 """Arguments of the core that are options of the command; error messages call them so."""
 DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
 """Settings of the demonstration, small enough for two CPU cores."""

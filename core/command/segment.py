@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,21 +16,20 @@ from ..backbones.protocol import Backbone
 from ..checkpoints.describe import describe_model
 from ..config.settings import Settings
 from ..evaluation.baselines import Baseline, segment_by_color, segment_each_frame
-from ..files.clip import FRAMES_FOLDER, Clip, ClipInfo, open_clip
-from ..files.images import read_label_set
+from ..files.checks import check_apart, check_mask_size, read_anchor_mask
+from ..files.clip import Clip, open_clip
 from ..files.record import RunDescription, RunResult
-from ..files.result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE, STATE_FILE, ResultFolder
+from ..files.result_folder import OVERLAY_FILE, STATE_FILE, ResultFolder
 from ..files.video import write_video
 from ..method.estimate import announce
-from ..method.frames import coarse_grid, fit_size
+from ..method.frames import check_tokens
 from ..method.pipeline import ScanState, segment_windows
 from ..method.windows import split_spans
 from ..progress import RunProgress
 from ..regions.palette import draw_legend, draw_overlay
 from ..regions.table import count_pixels
-from ..types import VOID, InputError, InterruptedByUserError, LabelMaps, Region
+from ..types import InputError, InterruptedByUserError, LabelMaps, Region
 
-logger = logging.getLogger(__name__)
 RECORD_GROWTH = 1.5
 """Factor by which the finished frames grow between two records of an unfinished run."""
 OVERLAY_STAGE = "overlay"
@@ -91,8 +88,9 @@ class SegmentRun:
         reference, mask_hash = read_anchor_mask(options.anchor_mask, new_regions=options.settings.scene.new_regions)
         with open_clip(options.input, self._progress, partial(check_mask_size, reference)) as clip:
             self.num_frames = clip.num_frames
-            check_tokens(clip.info, options.settings, options.baseline)
             height, width = clip.info.frame_size
+            together = 1 if options.baseline == "frame" else clip.num_frames
+            check_tokens((height, width), together, options.settings)
             self._folder.prepare(clip.num_frames * height * width)
             backbone, device = self._load()
             run = RunDescription(
@@ -126,7 +124,7 @@ class SegmentRun:
         self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
         if options.baseline != "color":
             if options.model is None:
-                raise InputError("`model` must name a model, since none is bundled here. Give a .safetensors file.")
+                raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
             describe_model(options.model)
         self._folder.require_writable()
 
@@ -229,59 +227,3 @@ class SegmentRun:
         """Write `segmentation.json` as far as the run has come."""
         result = RunResult(self._regions, self._areas.tolist(), self.frames_done, finished)
         self._folder.write_record(run, result)
-
-
-def check_apart(source: Path, out: Path) -> None:
-    """Check that a result in ``out`` neither lies among the frames of ``source`` nor replaces them."""
-    inner = source / FRAMES_FOLDER
-    read = {inner.resolve()} if inner.is_dir() else {inner.resolve(), source.resolve()}
-    written = {path.resolve() for path in (out, out / LABELS_FOLDER, out / OVERLAY_FILE, out / LEGEND_FILE)}
-    if read & written:
-        raise InputError(
-            f"`out` must lie apart from the frames, but a result in {out} would change what is read from {source}. "
-            "Choose another folder."
-        )
-
-
-def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) -> None:
-    """Check that K-means will see at least as many tokens as there are clusters."""
-    tokens = coarse_grid(fit_size(clip.frame_size, settings.frame)).num_tokens
-    if settings.cluster.fit_frames == "window" and baseline != "frame":
-        tokens *= min(settings.window.length, clip.num_frames)
-    if settings.cluster.num_clusters > tokens:
-        raise InputError(
-            f"`cluster.num_clusters` must be at most the number of tokens, {tokens}, but got "
-            f"{settings.cluster.num_clusters}. Choose fewer clusters or larger frames."
-        )
-
-
-def read_anchor_mask(path: Path | None, *, new_regions: bool) -> tuple[Tensor | None, str | None]:
-    """Return the labels ``(H,W)`` of the first frame and the SHA-256 of their file.
-
-    The frame may be of one class where things that enter later become regions.
-    """
-    if path is None:
-        return None, None
-    rules, (labels,) = read_label_set([path], "anchor_mask")
-    is_black_and_white = rules.is_black_and_white()
-    values = torch.unique(labels).tolist()
-    if is_black_and_white and values == [1]:
-        values = [VOID]
-    if values == [VOID] or (len(values) == 1 and not new_regions):
-        raise InputError(
-            f"`anchor_mask` must tell regions apart, but every pixel of {path.name} is {values[0]}"
-            f"{' (unknown, or white)' if values == [VOID] else ''}. Give the label image of the first frame."
-        )
-    if is_black_and_white:
-        logger.warning("vidseg: %s is black and white: 255 (white) is read as class 1, not as unknown.", path.name)
-    return labels, hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def check_mask_size(labels: Tensor | None, frame_size: tuple[int, int]) -> None:
-    """Check that the label image ``(H,W)`` of the first frame, if there is one, has the size of the frames."""
-    if labels is not None and tuple(labels.shape) != frame_size:
-        sizes = [f"{width}x{height}" for height, width in (frame_size, labels.shape)]
-        raise InputError(
-            f"`anchor_mask` must have the size of the frames, {sizes[0]}, but it is {sizes[1]}. "
-            "Give the label image of the first frame."
-        )

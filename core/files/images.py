@@ -188,8 +188,8 @@ def read_label_set(paths: Sequence[Path], name: str) -> tuple[LabelReader, Itera
     """Return the rules of masks or label images that belong together, and their labels ``(H,W)`` uint8 one by one."""
     reader = LabelReader(name)
     for path in paths:
-        reader.look(_open_picture(path, name))
-    return reader, (reader.read(_open_picture(path, name)) for path in paths)
+        reader.look(open_picture(path, name))
+    return reader, (reader.read(open_picture(path, name)) for path in paths)
 
 
 def read_label_values(path: Path, name: str) -> Tensor:
@@ -197,7 +197,7 @@ def read_label_values(path: Path, name: str) -> Tensor:
 
     The index of a palette image, the value of a gray one; VidSeg's colors, as editors save them, are their labels.
     """
-    picture = _open_picture(path, name)
+    picture = open_picture(path, name)
     if picture.labels is not None:
         return picture.labels
     if picture.levels.ndim == 2:
@@ -219,7 +219,8 @@ def make_label_image(label_map: Tensor) -> Image.Image:
     return image
 
 
-def _open_picture(path: Path, name: str) -> Picture:
+def open_picture(path: Path, name: str) -> Picture:
+    """Return a file that shows labels; ``name`` is what messages call it."""
     if not path.is_file():
         raise InputError(f"`{name}` must be a label image, but {path} does not exist. Check the path.")
     try:

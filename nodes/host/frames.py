@@ -39,18 +39,9 @@ class HeldFrames:
 
 @contextmanager
 def open_source(frames: Tensor | None, video: Any, progress: Progress) -> Iterator[tuple[FrameSource, tuple[int, int]]]:
-    """Open the images, or the video, whichever is wired.
+    """Open the host's IMAGE or VIDEO, whichever is wired, and tell the size ``(H,W)`` of its frames.
 
-    Args:
-        frames: the host's IMAGE, or None.
-        video: the host's VIDEO, or None. One that is a file is decoded frame by frame, never held as a whole.
-        progress: called while a video file is checked.
-
-    Yields:
-        The frames, and their size ``(H,W)``.
-
-    Raises:
-        InputError: both or neither are wired, or the video cannot be read.
+    A video that is a file is decoded frame by frame, never held as a whole.
     """
     if (frames is None) == (video is None):
         wired = "both" if frames is not None else "neither"
@@ -91,11 +82,7 @@ def find_temporary_folder() -> Path:
 
 
 def convert_frames(images: Tensor) -> Tensor:
-    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: gray becomes RGB, alpha is dropped.
-
-    Raises:
-        InputError: it is no batch of images, or has none.
-    """
+    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: gray becomes RGB, alpha is dropped."""
     if not isinstance(images, Tensor) or images.ndim != 4 or 0 in images.shape:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"`frames` must be a batch of at least one image, but got {shape}. Check the video loader.")
@@ -123,11 +110,7 @@ def _convert_picture(frame: Tensor) -> Picture:
 
 
 def convert_label_map(mask: Tensor, which: str) -> Tensor:
-    """Return the label map ``(H,W)`` uint8 of a single MASK or IMAGE, that of ``which`` frame.
-
-    Raises:
-        InputError: several pictures, or one that shows a single class.
-    """
+    """Return the label map ``(H,W)`` uint8 of a single MASK or IMAGE, that of ``which`` frame."""
     maps = convert_label_maps(mask)
     if len(maps) != 1:
         raise InputError(
