@@ -10,7 +10,7 @@ from torch import Tensor
 from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.config.settings import Settings
 from vidseg.core.files.clip import open_clip
-from vidseg.core.files.images import read_labels
+from vidseg.core.files.images import read_label_values
 from vidseg.core.method.features import extract_features
 from vidseg.core.types import Features, Grid
 
@@ -30,7 +30,7 @@ def labeled_clip(folder: Path, cache: Path, backbone: Backbone, settings: Settin
     """Read a clip (`frames/`, `masks/`); features come from ``cache`` if they are there."""
     frames = sorted((folder / "frames").iterdir())
     numbers = [index for index, frame in enumerate(frames) if (folder / "masks" / f"{frame.stem}.png").is_file()]
-    masks = [read_labels(folder / "masks" / f"{frames[index].stem}.png", "masks") for index in numbers]
+    masks = [read_label_values(folder / "masks" / f"{frames[index].stem}.png", "masks") for index in numbers]
     path = cache / f"{folder.name}.pt"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)

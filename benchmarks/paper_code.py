@@ -44,8 +44,7 @@ from vidseg.core.evaluation.bench.methods import Job, list_methods
 from vidseg.core.evaluation.bench.report import Table, make_main_table
 from vidseg.core.evaluation.bench.run import run_job
 from vidseg.core.evaluation.bench.tally import Tally, compute_scores, tally_clip
-from vidseg.core.files.images import read_labels
-from vidseg.core.files.result_folder import make_label_image
+from vidseg.core.files.images import make_label_image, read_label_values
 from vidseg.core.method.frames import fit_size
 
 UNUSED = frozenset(
@@ -214,7 +213,7 @@ def run_published(arguments: argparse.Namespace, clip: BenchClip, positive: Tens
         )
     seconds = clock() - start
     maps = sorted(work.glob(f"features/{EXPERIMENT}/segmentation_map_raw_f_0.7/000000_l_50.0/*.png"))
-    return torch.stack([read_labels(path, "published") for path in maps]), seconds
+    return torch.stack([read_label_values(path, "published") for path in maps]), seconds
 
 
 def prepared(clip: BenchClip, out: Path, max_side: int) -> BenchClip:

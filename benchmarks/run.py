@@ -39,9 +39,8 @@ from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_par
 from vidseg.core.evaluation.bench.dataset import BenchClip
 from vidseg.core.evaluation.bench.layouts import open_folders
 from vidseg.core.files.clip import open_clip
-from vidseg.core.files.images import read_labels
+from vidseg.core.files.images import make_label_image, read_label_values
 from vidseg.core.files.record import list_versions
-from vidseg.core.files.result_folder import make_label_image
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import label_anchor, segment_windows
 from vidseg.tests.narrow_checkpoint import random_model
@@ -112,7 +111,7 @@ def timed_row(arguments: Namespace) -> dict[str, Any]:
 def _ours(arguments: Namespace, clip: BenchClip) -> dict[str, Any]:
     settings = settings_of(arguments.row, arguments.clusters)
     backbone = CountingBackbone(loaded(arguments))
-    reference = read_labels(clip.masks[0], "mask")
+    reference = read_label_values(clip.masks[0], "mask")
     with open_clip(clip.frames[0].parent) as frames:
         extract_features(backbone, frames.read(0, 1), settings)  # warm-up
         backbone.reset()

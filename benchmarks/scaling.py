@@ -28,7 +28,7 @@ import torch.nn.functional as F  # noqa: N812
 from plots import new_figure
 from torch import Tensor
 from vidseg.core.files.clip import open_clip
-from vidseg.core.files.video_writer import write_video
+from vidseg.core.files.video import write_video
 
 CLIP = Path(__file__).parents[1] / "assets" / "demo_clip.mp4"
 SIZE = (480, 854)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Protocol, TextIO
+
+from tqdm import tqdm
 
 STAGE_SHARES: Mapping[str, float] = {"features": 0.1, "modulation": 0.5, "decoding": 0.4}
 """Stages of a window and their expected shares of its time, until the first window has shown them."""
@@ -15,8 +16,8 @@ LINE_INTERVAL = 10.0
 """Seconds between two lines where the output is not a terminal."""
 REFRESH_INTERVAL = 0.1
 """Seconds between two updates of the line at a terminal."""
-_BAR_WIDTH = 20
-"""Characters of the bar."""
+_BAR = "{percentage:3.0f}%|{bar:20}| {desc}"
+"""Line at a terminal, in the words of tqdm."""
 _FINISHED = 1e-6
 """Frames that remain only by rounding."""
 _INSTANT = 1e-9
@@ -47,10 +48,9 @@ class LineDisplay:
 
     def show(self, fraction: float, text: str, *, last: bool) -> None:
         """Write a line where one is due."""
-        now = self._clock()
-        if last or now - self._shown >= LINE_INTERVAL:
-            self._shown = now
-            self._stream.write(f"[{fraction:4.0%}] {text}\n")
+        if last or self._clock() - self._shown >= LINE_INTERVAL:
+            self._shown = self._clock()
+            tqdm.write(f"[{fraction:4.0%}] {text}", file=self._stream)
             self._stream.flush()
 
     def close(self) -> None:
@@ -58,34 +58,33 @@ class LineDisplay:
 
 
 class TerminalDisplay:
-    """One line that is rewritten in place."""
+    """A bar of tqdm, with a text of ours for the time left: it knows of the stages that are to come."""
 
-    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
-        self._stream, self._clock = stream, clock
-        self._shown = float("-inf")
-        self._used = 0
+    def __init__(self, stream: TextIO) -> None:
+        self._bar = tqdm(
+            total=1.0,
+            file=stream,
+            mininterval=REFRESH_INTERVAL,
+            delay=0,
+            dynamic_ncols=True,
+            ascii=True,
+            bar_format=_BAR,
+        )
 
     def show(self, fraction: float, text: str, *, last: bool) -> None:
-        """Rewrite the line, at most once in `REFRESH_INTERVAL` seconds."""
-        now = self._clock()
-        if not last and now - self._shown < REFRESH_INTERVAL:
-            return
-        bar = "#" * round(_BAR_WIDTH * fraction)
-        line = f"[{bar:.<{_BAR_WIDTH}}] {fraction:4.0%} {text}"[: shutil.get_terminal_size().columns - 1]
-        self._stream.write(f"\r{line:<{self._used}}")
-        self._stream.flush()
-        self._shown, self._used = now, len(line)
+        """Rewrite the line, at most once in `REFRESH_INTERVAL` seconds but for the end of a stage."""
+        self._bar.set_description_str(text, refresh=False)
+        self._bar.update(fraction - self._bar.n)
+        if last:
+            self._bar.refresh()
 
     def close(self) -> None:
         """End the line."""
-        if self._used:
-            self._stream.write("\n")
-            self._stream.flush()
-            self._used = 0
+        self._bar.close()
 
 
 def open_display(stream: TextIO) -> Display:
-    """Return what suits ``stream``: a line rewritten in place at a terminal, plain lines elsewhere."""
+    """Return what suits ``stream``: a bar at a terminal, plain lines elsewhere."""
     return TerminalDisplay(stream) if stream.isatty() else LineDisplay(stream)
 
 
@@ -93,12 +92,7 @@ class RunProgress:
     """The ``progress`` of all stages of a run: stage, frames per second, and the time left of the whole run.
 
     The stages of a window are shown as a part of all windows; others, such as the check of the input, by themselves,
-    and while windows are under way without moving the bar.
-
-    Args:
-        display: where to show it.
-        shares: stages of a window, and the expected share of each in its time.
-        clock: seconds.
+    and while windows are under way without moving the bar. ``shares`` are the expected ones of the time of a window.
     """
 
     def __init__(

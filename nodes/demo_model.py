@@ -52,11 +52,7 @@ class NarrowStableDiffusionV(NarrowStableDiffusion):
 
 
 def load_narrow_model(path: Path) -> LoadedModel:
-    """Load a file in the original layout that names its sizes in its metadata.
-
-    Raises:
-        InputError: there is no such file, or it holds no sizes.
-    """
+    """Load a file in the original layout that names its sizes in its metadata."""
     if not path.is_file():
         raise InputError(f"`path` must be a model file, but {path.name} is missing. Install the node pack again.")
     with safe_open(path, "pt") as file:

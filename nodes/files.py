@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..core.files.record import FORMAT
-from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder, count_areas, list_colors
-from ..core.files.video_writer import write_id_video
+from ..core.files.record import FORMAT, list_colors
+from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder
+from ..core.files.video import write_id_video
 from ..core.regions.export import make_coco
 from ..core.types import MAX_LABEL, InputError, Region, list_labels
 from .host.labels import Labels
@@ -54,25 +54,19 @@ class SaveRegions(io.ComfyNode):
         full = labels.full(progress)
         folder.prepare(full.maps.numel())
         folder.write_label_maps(0, full.maps, progress)
-        text = json.dumps(_record(full.maps, full.regions), indent=1)
-        folder.write_file(RECORD_FILE, lambda path: _write(path, text))
+        folder.write_text(RECORD_FILE, json.dumps(_record(full.num_frames, full.regions), indent=1) + "\n")
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{full.num_frames} label maps in output/{saved}"))
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def _record(maps: torch.Tensor, regions: tuple[Region, ...]) -> dict[str, Any]:
+def _record(num_frames: int, regions: tuple[Region, ...]) -> dict[str, Any]:
     """Return the content of the JSON file; a part of what the command line writes."""
     colors = list_colors(regions)
     return {
         "program": "vidseg",
         "format": FORMAT,
         "finished": True,
-        "frames_done": len(maps),
+        "frames_done": num_frames,
         "regions": [{"label": label, "name": name, "color": colors[label]} for label, name in regions],
-        "areas": [{str(label): count for label, count in sorted(count_areas(frame).items())} for frame in maps],
     }
 
 
@@ -195,9 +189,5 @@ class ExportRegions(io.ComfyNode):
         folder.prepare(full.maps.numel())
         folder.write_label_maps(0, full.maps, progress)
         folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps, progress))
-        folder.write_file(COCO_FILE, lambda path: _write_json(path, make_coco(full, progress=progress)))
+        folder.write_text(COCO_FILE, json.dumps(make_coco(full, progress=progress)) + "\n")
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{COCO_FILE}, {ID_FILE} and PNGs in output/{saved}"))
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value) + "\n", encoding="utf-8")

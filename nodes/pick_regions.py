@@ -15,7 +15,8 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..core.files.result_folder import list_colors
+from ..core.files.disk import write_atomically
+from ..core.files.record import list_colors
 from ..core.regions.labels import count_pixels, mask_union, reduce_reference, tabulate_regions
 from ..core.regions.points import Picks, describe_picks, parse_points, resolve_points
 from ..core.types import InputError, LabelMaps, Progress
@@ -112,12 +113,7 @@ def make_picker_output(
 ) -> dict[str, list[dict[str, Any]]]:
     """Write the files of the picker, unless they are there, and return what the browser gets.
 
-    Args:
-        frames: ``(T,H,W,3)`` in [0, 1].
-        labels: label maps ``(T,H,W)`` before anything is picked, and their regions.
-        text: the picks as they came in.
-        picks: what they found.
-        progress: called with stages ``areas`` and ``pictures`` in frames.
+    ``frames`` ``(T,H,W,3)`` in [0, 1]; ``labels`` are those before anything is picked; ``text`` gave ``picks``.
     """
     numbers = list(range(0, len(frames), -(-len(frames) // MAX_FRAMES)))
     size = reduce_size(frames.shape[1:3], SIDE)
@@ -172,7 +168,6 @@ def _digest(arrays: list[Levels]) -> str:
 def _write(path: Path, made: Callable[[], Levels]) -> None:
     """Write a picture, whole or not at all, unless it is there; a label is its own gray level."""
     if not path.exists():
-        part = path.with_suffix(f".part{path.suffix}")
-        options = {"quality": _QUALITY} if path.suffix == ".jpg" else {"compress_level": 4}
-        Image.fromarray(made()).save(part, **options)
-        part.replace(path)
+        picture = Image.fromarray(made())
+        kind, options = ("JPEG", {"quality": _QUALITY}) if path.suffix == ".jpg" else ("PNG", {"compress_level": 4})
+        write_atomically(path, lambda part: picture.save(part, kind, **options), lasting=False)

@@ -7,10 +7,11 @@ from pathlib import Path
 from comfy_api.latest import io, ui
 
 from ..core.config.settings import preset, replace_parts
+from ..core.files.disk import explain_unwritable, write_atomically
 from ..core.method.scene import Scene, choose_scene, label_by_scene
 from ..core.types import Features, InputError
 from .host.labels import Labels
-from .host.paths import find_free_place, require_place
+from .host.paths import OUTPUT_PLACE, find_free_place, require_place
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
 from .host.schema import advanced, features_input, labels_input, schema, window_length_input
@@ -56,7 +57,8 @@ class SaveScene(io.ComfyNode):
         if not filename_prefix.strip():
             return io.NodeOutput(scene, "", ui=ui.PreviewText("kept on the wire alone"))
         path, saved = find_free_place(filename_prefix, "scene", SUFFIX)
-        scene.save(path)
+        with explain_unwritable(path, OUTPUT_PLACE):
+            write_atomically(path, lambda part: part.write_bytes(scene.to_bytes()))
         return io.NodeOutput(scene, saved, ui=ui.PreviewText(f"{len(scene.regions)} regions in output/{saved}"))
 
 

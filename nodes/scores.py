@@ -89,11 +89,7 @@ MAX_LISTED = 8
 
 
 def require_something_to_measure(labels: Labels, has_masks: bool, features: object) -> None:
-    """Check that there is something to measure against.
-
-    Raises:
-        InputError: neither masks nor features, or features of another clip.
-    """
+    """Check that there is something to measure against."""
     if not has_masks and features is None:
         raise InputError(
             "`masks` or `features` must be connected for these labels, but got neither. Connect the features of the "
@@ -107,11 +103,7 @@ def require_something_to_measure(labels: Labels, has_masks: bool, features: obje
 
 
 def score_against_masks(labels: Labels, truth: Tensor, match: str) -> tuple[list[str], tuple[float, float, float]]:
-    """Return a report and (mIoU, mVC8, mVC16) of ``labels`` against label maps ``truth`` ``(T,H,W)`` uint8.
-
-    Raises:
-        InputError: another number of frames.
-    """
+    """Return a report and (mIoU, mVC8, mVC16) of ``labels`` against label maps ``truth`` ``(T,H,W)`` uint8."""
     if len(truth) != labels.num_frames:
         raise InputError(
             f"`masks` must have one mask for each of the {labels.num_frames} frames, but got {len(truth)}. "

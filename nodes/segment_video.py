@@ -11,7 +11,7 @@ from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.backbones.protocol import Backbone
 from ..core.config.settings import PRESETS, Settings, replace_parts, with_quality
 from ..core.config.settings import preset as preset_for
-from ..core.files.label_store import LabelStore
+from ..core.files.disk import LabelStore
 from ..core.method.estimate import announce, expect_stage_shares
 from ..core.method.frames import FrameSource
 from ..core.method.pipeline import segment_windows

@@ -29,6 +29,8 @@ EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 """Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""
 ASSETS = Path(__file__).parents[2] / "assets"
 DEMO_MODEL, DEMO_CLIP = "demo_model.safetensors", "demo_clip.mp4"
+OPTION_WORDS = ("out", "anchor_mask", "baseline", "device", "overwrite", "resume")
+"""Arguments of the core that are options of the command; error messages call them so."""
 DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
 """Settings of the demonstration, small enough for two CPU cores."""
 
@@ -43,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         if arguments.debug or (isinstance(error, RuntimeError) and not is_out_of_memory(error)):
             raise
-        told = error.calling(list_option_names(arguments)) if isinstance(error, InputError) else error
+        words_of = {name: f"--{name.replace('_', '-')}" for name in OPTION_WORDS} | list_option_names(arguments)
+        told = error.calling(words_of) if isinstance(error, InputError) else error
         _tell(f"vidseg: error: {explain(told)}")
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, InterruptedByUserError):
@@ -184,11 +187,7 @@ def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
 
 
 def _device(name: str | None) -> str | None:
-    """Return the device that the option names.
-
-    Raises:
-        InputError: there is no such kind of device.
-    """
+    """Return the device that the option names."""
     if name is None:
         return None
     try:
@@ -196,7 +195,7 @@ def _device(name: str | None) -> str | None:
     except RuntimeError:
         kind = ""
     if kind not in {"cuda", "mps", "cpu"}:
-        raise InputError(f"`--device` must be cuda, mps or cpu, but got {name!r}.")
+        raise InputError(f"`device` must be cuda, mps or cpu, but got {name!r}.")
     return name
 
 

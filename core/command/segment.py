@@ -16,17 +16,19 @@ from ..backbones.protocol import Backbone
 from ..checkpoints.describe import ModelDescription
 from ..config.settings import Settings
 from ..evaluation.baselines import Kind, Start, run_method
+from ..files.checks import check_apart, check_mask_size, read_anchor_mask
 from ..files.clip import Clip, open_clip
-from ..files.record import AreaList, RunDescription, RunResult
-from ..files.result_folder import OVERLAY_FILE, ResultFolder, count_areas, list_colors
-from ..files.video_writer import write_video
+from ..files.record import RunDescription, RunResult
+from ..files.result_folder import OVERLAY_FILE, STATE_FILE, ResultFolder
+from ..files.video import write_video
 from ..method.estimate import announce
+from ..method.frames import check_tokens
 from ..method.pipeline import ScanState, WindowResult
 from ..method.windows import split_spans
 from ..progress import RunProgress
+from ..regions.labels import count_pixels
 from ..regions.palette import draw_legend, draw_overlay
 from ..types import InputError, InterruptedByUserError, Region
-from .checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
 
 RECORD_GROWTH = 1.5
 """Factor by which the finished frames grow between two records of an unfinished run."""
@@ -36,28 +38,15 @@ OVERLAY_STAGE = "overlay"
 
 @dataclass(frozen=True)
 class SegmentOptions:
-    """What a person asks for.
-
-    Attributes:
-        input: video file or folder of frames.
-        out: folder of the result.
-        model: unused by the color baseline.
-        settings: all settings.
-        anchor_mask: label image of the first frame, or None.
-        baseline: run a baseline instead.
-        device: where the model runs, or None for the best there is.
-        dtype: floating-point type of the model.
-        overwrite: replace an earlier result.
-        resume: continue it.
-    """
+    """What a person asks for."""
 
     input: Path
     out: Path
-    model: ModelDescription | None
+    model: ModelDescription | None  # unused by the color baseline
     settings: Settings
     anchor_mask: Path | None = None
     baseline: Kind | None = None
-    device: str | None = None
+    device: str | None = None  # None: the best there is
     dtype: torch.dtype = torch.float32
     overwrite: bool = False
     resume: bool = False
@@ -79,23 +68,20 @@ class SegmentRun:
         self.num_frames = self.frames_done = 0
         self._progress = progress
         self._folder = ResultFolder(options.out)
-        self._areas = AreaList()
+        self._areas = torch.zeros(256, dtype=torch.int64)
         self._next_record = 0
         self._regions: tuple[Region, ...] = ()
 
     def execute(self) -> Outcome:
-        """Check, segment and write everything.
-
-        Raises:
-            InputError: something about input, model, settings or output does not fit.
-        """
+        """Check, segment and write everything."""
         options = self.options
         self._check_options()
         reference, mask_hash = read_anchor_mask(options.anchor_mask, new_regions=options.settings.scene.new_regions)
         with open_clip(options.input, self._progress, partial(check_mask_size, reference)) as clip:
             self.num_frames = clip.num_frames
-            check_tokens(clip.info, options.settings, options.baseline)
             height, width = clip.info.frame_size
+            together = 1 if options.baseline == "frame" else clip.num_frames
+            check_tokens((height, width), together, options.settings)
             self._folder.prepare(clip.num_frames * height * width)
             backbone, device = self._load()
             run = RunDescription(
@@ -123,9 +109,9 @@ class SegmentRun:
         """Check what needs no file's content."""
         options = self.options
         if options.resume and options.overwrite:
-            raise InputError("`--resume` must not be combined with --overwrite. Use one of them.")
+            raise InputError("`resume` must not be combined with `overwrite`. Use one of them.")
         if options.resume and options.baseline:
-            raise InputError("`--resume` must not be combined with --baseline. Start it anew with --overwrite.")
+            raise InputError("`resume` must not be combined with `baseline`. Start it anew with `overwrite`.")
         check_apart(options.input, options.out)
         self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
         if options.baseline != "color" and options.model is None:
@@ -154,7 +140,8 @@ class SegmentRun:
                 state = ScanState.load(folder.state, run.settings.context)
                 self._regions = state.anchor_labels.regions
                 self.frames_done = self._first_frame(state)
-                self._areas.extend(0, map(count_areas, folder.read_label_maps(self.frames_done)))
+                for label_map in folder.read_label_maps(self.frames_done):
+                    self._areas += count_pixels(label_map[None])[0]
         if state is None:
             folder.start_anew()
         self._write_record(run, finished=False)
@@ -180,8 +167,9 @@ class SegmentRun:
             maps = window.labels.maps
             self._folder.write_label_maps(window.frames.start, maps)
             if window.state is not None:
-                self._folder.write_state(window.state)
-            self._areas.extend(window.frames.start, map(count_areas, maps))
+                content = window.state.to_bytes()
+                self._folder.write_file(STATE_FILE, lambda path, content=content: path.write_bytes(content))
+            self._areas += count_pixels(maps).sum(0)
             self._regions = window.labels.regions
             self.frames_done = window.frames.stop
             if self.frames_done >= self._next_record:  # more and more rarely: the record grows with the clip
@@ -207,5 +195,5 @@ class SegmentRun:
 
     def _write_record(self, run: RunDescription, *, finished: bool) -> None:
         """Write `segmentation.json` as far as the run has come."""
-        result = RunResult(self._regions, self._areas, list_colors(self._regions), finished)
+        result = RunResult(self._regions, self._areas.tolist(), self.frames_done, finished)
         self._folder.write_record(run, result)

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..files.images import is_black_and_white, read_labels
+from ..files.images import read_label_set
 from ..files.record import FRAME_NAMES
 from ..files.result_folder import LABELS_FOLDER, RECORD_FILE
-from ..types import VOID, InputError
+from ..types import InputError
 from .metrics import CONSISTENCY, MeanIoU, VideoConsistency, compute_class_ious
 
 logger = logging.getLogger(__name__)
@@ -107,12 +107,13 @@ def score_folder(result: Path, masks: Path) -> Scores:
 
 
 def _read_pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield number, label map and mask of each labeled frame in order; white is 1 if all are black and white."""
-    white = VOID if all(is_black_and_white(read_labels(path, "MASKS")) for path in truth.values()) else 1
-    if white == VOID:
+    """Yield number, label map and mask of each labeled frame in order."""
+    numbers = sorted(truth)
+    rules, masks = read_label_set([truth[number] for number in numbers], "MASKS")
+    if rules.is_black_and_white():
         logger.warning("vidseg: the masks are black and white: 255 (white) is read as class 1, not as unknown.")
-    for number in sorted(truth):
-        prediction, mask = read_labels(predicted[number], "DIR"), read_labels(truth[number], "MASKS") // white
+    _, predictions = read_label_set([predicted[number] for number in numbers], "DIR")
+    for number, prediction, mask in zip(numbers, predictions, masks, strict=True):
         if prediction.shape != mask.shape:
             raise InputError(
                 f"`MASKS` must have the size of the label maps, {prediction.shape[1]}x{prediction.shape[0]}, but "

@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ..types import InputError, Progress, no_progress
 from .images import IMAGE_SUFFIXES, read_image
-from .video_stream import VideoStream
+from .video import VideoStream
 
 CHECK_STAGE = "check input"
 """Name of the stage that reads every frame once before any long work."""
@@ -29,25 +28,15 @@ SizeCheck = Callable[[tuple[int, int]], None]
 
 
 class ClipInfo(NamedTuple):
-    """What is known of a clip before it is processed.
-
-    Attributes:
-        name: name of the file or folder.
-        num_frames: number of frames, at least one.
-        frame_size: ``(H, W)`` in pixels, the same for all frames.
-        fps: average number of frames per second; None for images.
-        times: second at which each frame is shown, for a video of variable frame rate; else None.
-        fingerprint: SHA-256 of the content of all files in order, hexadecimal.
-        frame_names: names of image files in order, without ending; None for a video.
-    """
+    """What is known of a clip before it is processed."""
 
     name: str
     num_frames: int
-    frame_size: tuple[int, int]
-    fps: float | None
-    times: tuple[float, ...] | None
-    fingerprint: str
-    frame_names: tuple[str, ...] | None = None
+    frame_size: tuple[int, int]  # (H, W)
+    fps: float | None  # average; None for images
+    times: tuple[float, ...] | None  # second of each frame, for a variable frame rate
+    fingerprint: str  # SHA-256 of the content of all files in order, hexadecimal
+    frame_names: tuple[str, ...] | None = None  # of image files, without ending
 
 
 class _Frames(Protocol):
@@ -91,13 +80,9 @@ class Clip:
         return self.info.num_frames
 
     def __enter__(self) -> Clip:
-        """Return the clip, which is closed at the end of the block."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the files."""
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -105,11 +90,7 @@ class Clip:
         self._frames.close()  # type: ignore[attr-defined]  # all sources are generators
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1].
-
-        Raises:
-            InputError: the range is empty or leaves the clip, or its files changed since they were checked.
-        """
+        """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
         if not 0 <= start < stop <= self.num_frames:
             raise InputError(f"`start`, `stop` must be a range in [0, {self.num_frames}], but got {start}, {stop}.")
         if start != self._position:
@@ -138,15 +119,8 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeCheck | None = None) -> Clip:
     """Open a video file, an image, a folder of images, or a folder that holds such a folder called ``frames``.
 
-    Every frame is decoded once here, so that a bad one is found before any long work.
-
-    Args:
-        path: file or folder.
-        progress: called as ``("check input", done, total)`` in frames; ``total`` is what the file claims.
-        check_size: called with the size of the first frame, to refuse it before the others are decoded.
-
-    Raises:
-        InputError: nothing there, no frames, an unreadable or damaged frame, NaN, or frames of different sizes.
+    Every frame is decoded once here, so that a bad one is found before any long work; ``check_size`` may refuse the
+    size of the first before the others are decoded.
     """
     if path.is_dir():
         source, claimed, stream = _open_folder(path)

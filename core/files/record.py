@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 from ..backbones.protocol import BackboneInfo
 from ..config.settings import Settings
+from ..regions.palette import PALETTE
 from ..types import InputError, Region
 from .clip import ClipInfo
 
@@ -26,115 +25,67 @@ _NOT_COMPARED = frozenset({"settings.preset", "input.name", "model.name"})
 
 
 class RunDescription(NamedTuple):
-    """What decides the labels of a run.
-
-    Attributes:
-        clip: the frames.
-        model: the diffusion model; None where a baseline needs none.
-        device: device of the model.
-        dtype: its floating-point type.
-        settings: all settings.
-        baseline: ``color``, ``frame`` or None.
-        anchor_mask: SHA-256 of the label image that names the clusters, or None.
-    """
+    """What decides the labels of a run."""
 
     clip: ClipInfo
-    model: BackboneInfo | None
+    model: BackboneInfo | None  # None where a baseline needs none
     device: str
     dtype: str
     settings: Settings
     baseline: str | None
-    anchor_mask: str | None
-
-
-class AreaList(Sequence[Mapping[int, int]]):
-    """Number of pixels of each label that occurs, frame by frame, packed: a long clip has many frames."""
-
-    def __init__(self) -> None:
-        self._ends: array[int] = array("Q")
-        self._values: array[int] = array("I")
-
-    def extend(self, start: int, areas: Iterable[Mapping[int, int]]) -> None:
-        """Put the areas of frames from number ``start`` on in the place of those that are there."""
-        del self._ends[start:]
-        del self._values[self._ends[-1] if self._ends else 0 :]
-        for area in areas:
-            for label, count in sorted(area.items()):
-                self._values.extend((label, count))
-            self._ends.append(len(self._values))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401, a number or a slice
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        number = range(len(self))[index]
-        values = self._values[self._ends[number - 1] if number else 0 : self._ends[number]]
-        return dict(zip(values[::2], values[1::2], strict=True))
+    anchor_mask: str | None  # SHA-256 of the label image that names the clusters
 
 
 class RunResult(NamedTuple):
-    """What a run has found so far.
+    """What a run has found so far."""
 
-    Attributes:
-        regions: every label that may occur.
-        areas: for each finished frame the number of pixels of each label that occurs.
-        colors: ``#rrggbb`` by label.
-        finished: whether all frames and the overlay are written.
-    """
-
-    regions: Sequence[Region]
-    areas: Sequence[Mapping[int, int]]
-    colors: Mapping[int, str]
-    finished: bool
+    regions: Sequence[Region]  # every label that may occur
+    areas: Sequence[int]  # pixels of labels 0 to 255 in all finished frames
+    frames_done: int
+    finished: bool  # all frames and the overlay are written
 
 
-def write_record_lines(run: RunDescription, result: RunResult) -> Iterator[str]:
-    """Yield the content of `segmentation.json` piece by piece; its length grows with the clip."""
-    totals: Counter[int] = Counter()
-    for area in result.areas:
-        totals.update(area)
+def make_record(run: RunDescription, result: RunResult) -> str:
+    """Return the content of `segmentation.json`."""
+    colors = list_colors(result.regions)
     record = {
         "program": "vidseg",
         "format": FORMAT,
         "finished": result.finished,
-        "frames_done": len(result.areas),
+        "frames_done": result.frames_done,
         **_decisive(run),
         "seed": run.settings.sampling.seed,
         "fps": run.clip.fps,
         "frame_times": run.clip.times,
         "versions": list_versions(),
         "regions": [
-            {"label": r.label, "name": r.name, "color": result.colors[r.label], "area": totals[r.label]}
-            for r in result.regions
+            {"label": label, "name": name, "color": colors[label], "area": result.areas[label]}
+            for label, name in result.regions
         ],
     }
-    yield json.dumps(record, indent=1).removesuffix("\n}") + f',\n "{FRAME_NAMES}": {json.dumps(run.clip.frame_names)}'
-    yield ',\n "areas": ['
-    for number, area in enumerate(result.areas):
-        yield ("," if number else "") + "\n  " + json.dumps(dict(sorted(area.items())))
-    yield "\n ]\n}\n"
+    # the names last and in one line: there are as many as frames
+    return f'{json.dumps(record, indent=1)[:-2]},\n "{FRAME_NAMES}": {json.dumps(run.clip.frame_names)}\n}}\n'
+
+
+def list_colors(regions: Sequence[Region]) -> dict[int, str]:
+    """Return the color of each region as ``#rrggbb``."""
+    return {region.label: "#{:02x}{:02x}{:02x}".format(*PALETTE[region.label].tolist()) for region in regions}
 
 
 def require_same_run(earlier: str, run: RunDescription) -> None:
-    """Check that a run may continue the one whose record is ``earlier``.
-
-    Raises:
-        InputError: the record is no record, or something that decides labels differs; the message names it.
-    """
+    """Check that nothing that decides labels differs between a run and the one whose record is ``earlier``."""
     try:
         before = flatten(json.loads(earlier))
     except ValueError as error:
         raise InputError(
-            "`--resume` must find a readable segmentation.json, but it is damaged. Start anew with --overwrite."
+            "`resume` must find a readable segmentation.json, but it is damaged. Start anew with `overwrite`."
         ) from error
     now = flatten(json.loads(json.dumps(_decisive(run))))
     for name, value in now.items():
         if name not in _NOT_COMPARED and before.get(name) != value:
             raise InputError(
-                f"`--resume` must continue the same run, but `{name}` is {shorten(value)} and was "
-                f"{shorten(before.get(name))}. Use the earlier value, or start anew with --overwrite."
+                f"`resume` must continue the same run, but `{name}` is {shorten(value)} and was "
+                f"{shorten(before.get(name))}. Use the earlier value, or start anew with `overwrite`."
             )
 
 

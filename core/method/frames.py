@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..config.parts import FrameConfig
+from ..config.settings import Settings
 from ..types import PIXELS_PER_CELL, SIDE_MULTIPLE, Grid, InputError, require_shape
 
 
@@ -84,3 +85,15 @@ class FrameSource(Protocol):
     def read(self, start: int, stop: int) -> Tensor:
         """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
         ...
+
+
+def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Settings) -> None:
+    """Check that K-means will see as many tokens of ``num_frames`` frames ``(H,W)`` as there are clusters."""
+    tokens = coarse_grid(fit_size(frame_size, settings.frame)).num_tokens
+    if settings.cluster.fit_frames == "window":
+        tokens *= min(settings.window.length, num_frames)
+    if settings.cluster.num_clusters > tokens:
+        raise InputError(
+            f"`cluster.num_clusters` must be at most the number of tokens, {tokens}, but got "
+            f"{settings.cluster.num_clusters}. Choose fewer clusters or larger frames."
+        )

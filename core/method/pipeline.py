@@ -6,14 +6,13 @@ frames -> features -> anchor labels -> coarse maps (scene context, refinement) -
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..backbones.protocol import FeatureBackbone, require_modulation
@@ -171,8 +170,8 @@ class ScanState(NamedTuple):
     anchor_labels: AnchorLabels
     context: SceneContext
 
-    def save(self, path: Path) -> None:
-        """Write the state to ``path`` (safetensors); an existing file stays whole until the new one is."""
+    def to_bytes(self) -> bytes:
+        """Return the content of the state's file (safetensors)."""
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.context.to_tensors().items()}
         tensors["cluster_map"] = self.anchor_labels.cluster_map.contiguous()
         record = {
@@ -180,13 +179,11 @@ class ScanState(NamedTuple):
             "anchor": self.anchor_labels.anchor,
             "regions": self.anchor_labels.regions,
         }
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, {"vidseg.state": json.dumps(record)})
-        os.replace(partial, path)  # noqa: PTH105, atomic on every platform
+        return serialize(tensors, {"vidseg.state": json.dumps(record)})
 
     @classmethod
     def load(cls, path: Path, config: ContextConfig, device: torch.device | str = "cpu") -> ScanState:
-        """Read a state written by `save`.
+        """Read a state from a file of `to_bytes`.
 
         Raises:
             InputError: there is no such file, or it is not whole.

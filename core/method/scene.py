@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..config.parts import ContextConfig, RefinementConfig, WindowConfig
@@ -51,28 +50,14 @@ class Scene(NamedTuple):
         """Return the size in bytes; hosts call this to decide what to keep in their cache."""
         return sum(t.numel() * t.element_size() for t in (self.tokens, self.labels))
 
-    def save(self, path: Path) -> None:
-        """Write the scene to ``path`` (safetensors); an existing file stays whole until the new one is.
-
-        Raises:
-            InputError: the file cannot be written.
-        """
+    def to_bytes(self) -> bytes:
+        """Return the content of the scene's file (safetensors)."""
         tensors = {"tokens": self.tokens.cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            save_file(tensors, partial, {_KEY: json.dumps({"format": FORMAT, "regions": self.regions})})
-            os.replace(partial, path)  # noqa: PTH105, atomic on every platform
-        except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"`filename_prefix` must lead to a folder that can be written, but {path} cannot be: {error}. Free "
-                "space, or choose another name."
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        return serialize(tensors, {_KEY: json.dumps({"format": FORMAT, "regions": self.regions})})
 
     @classmethod
     def load(cls, path: Path) -> Scene:
-        """Read a scene written by `save`.
+        """Read a scene from a file of `to_bytes`.
 
         Raises:
             InputError: there is no such file, it is no scene, or it is not whole.

@@ -15,10 +15,9 @@ from comfy_api.input_impl import VideoFromFile
 from torch import Tensor
 
 from ...core.files.clip import open_clip
-from ...core.files.images import is_black_and_white
+from ...core.files.images import LabelReader, Picture
 from ...core.method.frames import FrameSource, check_frames
-from ...core.regions.palette import PALETTE
-from ...core.types import MAX_LABEL, VOID, InputError, Progress
+from ...core.types import InputError, Progress
 
 
 class HeldFrames:
@@ -40,18 +39,9 @@ class HeldFrames:
 
 @contextmanager
 def open_source(frames: Tensor | None, video: Any, progress: Progress) -> Iterator[tuple[FrameSource, tuple[int, int]]]:
-    """Open the images, or the video, whichever is wired.
+    """Open the host's IMAGE or VIDEO, whichever is wired, and tell the size ``(H,W)`` of its frames.
 
-    Args:
-        frames: the host's IMAGE, or None.
-        video: the host's VIDEO, or None. One that is a file is decoded frame by frame, never held as a whole.
-        progress: called while a video file is checked.
-
-    Yields:
-        The frames, and their size ``(H,W)``.
-
-    Raises:
-        InputError: both or neither are wired, or the video cannot be read.
+    A video that is a file is decoded frame by frame, never held as a whole.
     """
     if (frames is None) == (video is None):
         wired = "both" if frames is not None else "neither"
@@ -91,16 +81,8 @@ def find_temporary_folder() -> Path:
     return folder
 
 
-_EDGE_SHARE = 0.3
-"""Part of a mask that soft edges cover at most."""
-
-
 def convert_frames(images: Tensor) -> Tensor:
-    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: gray becomes RGB, alpha is dropped.
-
-    Raises:
-        InputError: it is no batch of images, or has none.
-    """
+    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: gray becomes RGB, alpha is dropped."""
     if not isinstance(images, Tensor) or images.ndim != 4 or 0 in images.shape:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"`frames` must be a batch of at least one image, but got {shape}. Check the video loader.")
@@ -109,61 +91,26 @@ def convert_frames(images: Tensor) -> Tensor:
 
 
 def convert_label_maps(mask: Tensor) -> Tensor:
-    """Return a MASK or IMAGE that shows labels as label maps ``(T,H,W)`` uint8.
-
-    - black and white: 0 and 1, parted in the middle where edges are soft;
-    - gray: the gray value from 0 to 255, where 255 is void;
-    - the colors of VidSeg's palette: their labels;
-    - other flat colors: numbered in the order of their RGB values.
-
-    Raises:
-        InputError: no image, or more than 255 colors, as in a photo or a JPEG.
-    """
+    """Return a MASK or IMAGE that shows labels as label maps ``(T,H,W)`` uint8, by the rules of `LabelReader`."""
     if not isinstance(mask, Tensor) or mask.ndim not in (3, 4) or 0 in mask.shape:
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise InputError(f"`mask` must be a mask or a label image, but got {shape}. Check the node before.")
-    levels = (mask.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
-    gray = levels if levels.ndim == 3 else levels[..., 0]
-    if levels.ndim == 4 and levels.shape[-1] >= 3 and bool((levels[..., :3] != gray[..., None]).any()):
-        return _labels_of_colors(levels[..., :3])
-    if is_black_and_white(gray) or _has_soft_edges(gray):
-        return (gray > VOID // 2).to(torch.uint8)
-    return gray
+    reader = LabelReader("mask")
+    for frame in mask:
+        reader.look(_convert_picture(frame))
+    return torch.stack([reader.read(_convert_picture(frame)) for frame in mask])
 
 
-def _has_soft_edges(gray: Tensor) -> bool:
-    """Return whether gray values ``(T,H,W)`` uint8 are those of a black-and-white mask with blurred edges.
-
-    Mostly black and white, and light gray in between, where label images have small numbers.
-    """
-    between = (gray > 0) & (gray < VOID)
-    both = bool((gray == 0).any()) and bool((gray == VOID).any())
-    return both and bool((between & (gray > VOID // 2)).any()) and int(between.sum()) <= _EDGE_SHARE * gray.numel()
-
-
-def _labels_of_colors(levels: Tensor) -> Tensor:
-    """Return labels ``(T,H,W)`` uint8 of colors ``(T,H,W,3)`` uint8."""
-    codes = (levels.long() * torch.tensor([65536, 256, 1])).sum(-1)
-    colors, indices = torch.unique(codes, return_inverse=True)
-    if len(colors) > MAX_LABEL:
-        raise InputError(
-            f"`mask` must show labels as at most {MAX_LABEL} flat colors, but got {len(colors)} colors. "
-            "Use a PNG label image, not a photo or a JPEG."
-        )
-    palette = (PALETTE.long() * torch.tensor([65536, 256, 1])).sum(-1)
-    known = {int(code): label for label, code in enumerate(palette)}
-    if all(int(color) in known for color in colors):
-        table = torch.tensor([known[int(color)] for color in colors])
-        return table[indices].to(torch.uint8)
-    return indices.to(torch.uint8)
+def _convert_picture(frame: Tensor) -> Picture:
+    """Return a frame ``(H,W)`` or ``(H,W,C)`` in [0, 1]; alpha is dropped."""
+    levels = (frame.float().cpu() * 255).round().clamp(0, 255).to(torch.uint8)
+    if levels.ndim == 3:
+        levels = levels[..., :3] if levels.shape[-1] >= 3 else levels[..., 0]
+    return Picture(levels)
 
 
 def convert_label_map(mask: Tensor, which: str) -> Tensor:
-    """Return the label map ``(H,W)`` uint8 of a single MASK or IMAGE, that of ``which`` frame.
-
-    Raises:
-        InputError: several pictures, or one that shows a single class.
-    """
+    """Return the label map ``(H,W)`` uint8 of a single MASK or IMAGE, that of ``which`` frame."""
     maps = convert_label_maps(mask)
     if len(maps) != 1:
         raise InputError(

@@ -8,17 +8,14 @@ from pathlib import Path
 
 import folder_paths
 
-from ...core.files.result_folder import Place
+from ...core.files.disk import Place
 from ...core.types import InputError
 
 
 def find_free_place(prefix: str, default: str, suffix: str = "") -> tuple[Path, str]:
     """Return a path below the output folder where nothing lies yet, and the same as text from that folder on.
 
-    Args:
-        prefix: folder and start of the name, as people type it; the host fills in dates.
-        default: start of the name where ``prefix`` gives a folder alone.
-        suffix: end of the name.
+    The host fills dates into ``prefix``; ``default`` is the name where it gives a folder alone.
     """
     text = prefix.strip()
     if not text or text.endswith(("/", "\\")):
@@ -44,11 +41,7 @@ def find_place(text: str, is_wanted: Callable[[Path], bool]) -> Path | None:
 
 
 def require_place(name: str, text: str, is_wanted: Callable[[Path], bool], what: str, shown_by: str) -> Path:
-    """Return `find_place` what the input ``name`` holds.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return `find_place` what the input ``name`` holds."""
     path = find_place(text, is_wanted)
     if path is None:
         raise InputError(

@@ -25,8 +25,7 @@ QUIET_SECONDS = 2.0
 class NodeDisplay:
     """The bar and the line of text of the running node; without a server, the bar alone.
 
-    Args:
-        has_text: whether to show texts: they stay on the node and take room from its picture.
+    Texts stay on the node and take room from its picture, so nodes may go without.
     """
 
     def __init__(self, *, has_text: bool = True) -> None:

@@ -73,11 +73,7 @@ def parse_names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[i
 
 
 def parse_class_names(text: str) -> dict[int, str]:
-    """Read names of classes such as ``0: background, 1: dog``, separated by commas or lines.
-
-    Raises:
-        InputError: an entry is not a number, a colon and a name.
-    """
+    """Read names of classes such as ``0: background, 1: dog``, separated by commas or lines."""
     names: dict[int, str] = {}
     for entry in filter(None, (entry.strip() for entry in re.split(r"[,;\n]", text))):
         number, _, name = (part.strip() for part in entry.partition(":"))
@@ -90,11 +86,7 @@ def parse_class_names(text: str) -> dict[int, str]:
 
 
 def parse_blocks(text: str) -> tuple[int, ...]:
-    """Read numbers of decoder blocks such as ``6, 7, 8``.
-
-    Raises:
-        InputError: something is no number, or there is none.
-    """
+    """Read numbers of decoder blocks such as ``6, 7, 8``."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
         raise InputError(f"`blocks` must be numbers such as '6, 7, 8', but got {text!r}. Use blocks of 6 to 8.")

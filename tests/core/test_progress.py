@@ -117,28 +117,28 @@ def test_plain_lines_come_now_and_then() -> None:
     assert stream.getvalue() == "[ 50%] working\n[ 50%] working\n[100%] done\n"
 
 
-def test_a_terminal_line_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "44")
-    clock, stream = Clock(), io.StringIO()
-    display = TerminalDisplay(stream, clock)
-    display.show(0.5, "a long text that does not fit here", last=False)
-    display.show(0.6, "too soon", last=False)
-    clock.now += 1
-    display.show(1.0, "short", last=False)
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_line_is_rewritten() -> None:
+    stream = Terminal()
+    display = open_display(stream)
+    assert isinstance(display, TerminalDisplay)
+    display.show(0.5, "too soon", last=False)
+    display.show(0.5, "a long text", last=True)
+    display.show(0.25, "short", last=True)
     display.close()
     display.close()
-    first, second = stream.getvalue().removeprefix("\r").removesuffix("\n").split("\r")
-    assert first == "[##########..........]  50% a long text that does not fit here"[:43]
-    assert second.rstrip() == "[####################] 100% short"
-    assert len(second) == len(first)  # nothing of the longer line remains
+    *_, first, second, last = stream.getvalue().split("\r")
+    assert first == " 50%|##########          | a long text"
+    assert second == " 25%|#####               | short      "  # nothing of the longer line remains
+    assert last.endswith("\n")
+    assert "too soon" not in stream.getvalue()
 
 
-def test_the_display_suits_the_stream() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    assert isinstance(open_display(Terminal()), TerminalDisplay)
+def test_a_log_gets_plain_lines() -> None:
     assert isinstance(open_display(io.StringIO()), LineDisplay)
 
 

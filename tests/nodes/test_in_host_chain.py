@@ -18,7 +18,7 @@ from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import preset, replace_parts, with_quality
 from vidseg.core.files.clip import open_clip
-from vidseg.core.files.video_writer import write_video
+from vidseg.core.files.video import write_video
 from vidseg.core.method.pipeline import segment
 from vidseg.core.types import Features, Grid, InputError, Region
 from vidseg.nodes.demo_model import LoadedModel

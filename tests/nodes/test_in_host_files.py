@@ -106,7 +106,7 @@ def test_a_full_disk_is_told_in_the_words_of_the_node(labels: Labels, monkeypatc
     def refuse(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vidseg.core.files.result_folder._write_through", refuse)
+    monkeypatch.setattr("vidseg.core.files.result_folder.write_atomically", refuse)
     with pytest.raises(InputError, match=r"`filename_prefix` must be writable.*run the graph again") as refused:
         call("SaveRegions", labels=labels)
     assert "--" not in str(refused.value)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import doctest
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw, ImageFilter
+from vidseg.core.files.images import make_label_image, read_labels
 from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import InputError, Region
 from vidseg.nodes.host import text as selection
@@ -72,6 +76,20 @@ def test_label_images() -> None:
     assert convert_label_maps(colors).tolist() == [[[0, 2, 1]]]
     with pytest.raises(InputError, match="flat colors"):
         convert_label_maps(torch.rand(1, 64, 64, 3))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_masks_are_read_as_the_command_reads_their_files(tmp_path: Path, mode: str) -> None:
+    image = Image.new("L", (96, 72))
+    ImageDraw.Draw(image).ellipse((20, 10, 70, 60), fill=255)
+    palette = make_label_image(torch.arange(6, dtype=torch.uint8).repeat_interleave(64).reshape(16, 24))
+    pictures = [image, image.filter(ImageFilter.GaussianBlur(2)), image.point(lambda value: 16 + value * 219 // 255)]
+    for number, picture in enumerate([*pictures, palette.convert("RGB")]):
+        path = tmp_path / f"{number}.png"
+        picture.convert("RGB" if picture.mode == "RGB" else mode).save(path)
+        with Image.open(path) as opened:
+            pixels = torch.from_numpy(np.array(opened)).float()[None] / 255
+        assert torch.equal(convert_label_maps(pixels)[0], read_labels(path, "mask"))
 
 
 def test_frames_of_any_kind() -> None:

@@ -14,7 +14,7 @@ import torch
 from vidseg.core.config.settings import Settings, preset
 from vidseg.core.evaluation.metrics import MeanIoU
 from vidseg.core.files.clip import open_clip
-from vidseg.core.files.images import read_labels
+from vidseg.core.files.images import read_label_values
 from vidseg.core.method.pipeline import segment
 
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ MEAN_TOLERANCE = 0.015
 def truth_of(clip: str) -> torch.Tensor:
     """Return the labels of all frames ``(T,H,W)`` uint8, 255 = void."""
     paths = sorted((HERE / "clips" / clip / "masks").glob("*.png"))
-    return torch.stack([read_labels(path, "masks") for path in paths])
+    return torch.stack([read_label_values(path, "masks") for path in paths])
 
 
 def measured(clip: str, settings: Settings) -> float:

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Tensor
 
-from ...files.images import read_image, read_labels
+from ...files.images import read_image, read_label_values
 from ...regions.labels import reduce_reference
 from ...types import VOID, InputError
 
@@ -174,18 +174,18 @@ CAMVID_CLASSES = dict(enumerate(CAMVID_COLORS))
 
 def read_vspw(path: Path) -> Tensor:
     """Read a mask of VSPW: 0 ("others") and 255 are void, value ``n`` is class ``n - 1``, as its authors advise."""
-    values = read_labels(path, "masks")
+    values = read_label_values(path, "masks")
     return torch.where((values == 0) | (values == VOID), VOID, values - 1).to(torch.uint8)
 
 
 def read_cityscapes(path: Path) -> Tensor:
     """Read ``labelIds.png``: ids of `CITYSCAPES_CLASSES` stay, the others are void."""
-    return _keep_classes(read_labels(path, "masks"), CITYSCAPES_CLASSES)
+    return _keep_classes(read_label_values(path, "masks"), CITYSCAPES_CLASSES)
 
 
 def read_camvid_copy(path: Path) -> Tensor:
     """Read a mask of the 480x360 copy: 0 to 10 are `CAMVID_CLASSES`, 11 is void."""
-    return _keep_classes(read_labels(path, "masks"), CAMVID_CLASSES)
+    return _keep_classes(read_label_values(path, "masks"), CAMVID_CLASSES)
 
 
 def read_camvid(path: Path) -> Tensor:
@@ -213,7 +213,7 @@ def _keep_classes(labels: Tensor, classes: Mapping[int, str]) -> Tensor:
 
 def read_plain(path: Path) -> Tensor:
     """Read a palette or gray image whose values are labels."""
-    return read_labels(path, "masks")
+    return read_label_values(path, "masks")
 
 
 MASK_READERS: Mapping[str, MaskReader] = {

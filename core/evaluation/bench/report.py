@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...config.settings import Settings
-from ...files.images import read_labels
+from ...files.images import read_label_values
 from ...regions.palette import draw_overlay
 from ..metrics import CONSISTENCY
 from .dataset import ClipFrames, Dataset
@@ -283,7 +283,7 @@ def draw_clip_row(result: StoredResult, text: str) -> NDArray[np.uint8]:
     """Return pixels ``(H,W,3)``: the middle labeled frame, with its ground truth, with the result; void is gray."""
     clip, number = result.job.clip, result.job.clip.middle
     frame = ClipFrames(clip).read(number, number + 1)
-    maps = [None, clip.read_mask(number), read_labels(result.picture, "out")]
+    maps = [None, clip.read_mask(number), read_label_values(result.picture, "out")]
     pictures = [_shrink(frame if labels is None else draw_overlay(frame, labels[None], 0.6)) for labels in maps]
     bar = Image.new("RGB", (3 * _WIDTH, _BAR), "white")
     plain = f"{text}; frame {number}: input, ground truth, result".encode("ascii", "replace").decode()

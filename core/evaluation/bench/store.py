@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ...files.clip import fingerprint_clip
+from ...files.disk import write_atomically
+from ...files.images import make_label_image
 from ...files.record import flatten, shorten
-from ...files.result_folder import ResultFolder, make_label_image
+from ...files.result_folder import ResultFolder
 from ...types import InputError
 from .dataset import BenchClip
 from .methods import Job, JobResult, StoredResult
@@ -53,11 +55,10 @@ class Store:
         """Write what a job left; the JSON file, which counts it as finished, comes last."""
         path = self._record_path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
-        make_label_image(result.picture).save(path.with_suffix(".png"))
+        write_atomically(path.with_suffix(".png"), lambda part: make_label_image(result.picture).save(part, "PNG"))
         record = {**result.record, "method": job.method.name, "made by": self._describe_origin(job)}
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
+        text = json.dumps(record, indent=1) + "\n"
+        write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
     def identify(self, job: Job) -> str:
         """Return a text that is the same for jobs with the same result: all that decides it, and no names of rows."""

@@ -18,6 +18,8 @@ from vidseg.core.backbones.protocol import (
     FeatureDenoiser,
     Prediction,
 )
+from vidseg.core.config.parts import VideoConfig
+from vidseg.core.types import Conditioning
 
 
 class FeaturesOnly:
@@ -42,6 +44,12 @@ class FeaturesOnly:
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         return self._inner.batch_size(latent_shape)
+
+    def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning | None:
+        return self._inner.condition(frame, noise, config)
+
+    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> FeaturesOnly:
+        return FeaturesOnly(self._inner.conditioned(conditioning, config))
 
 
 class _Reader:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from vidseg.core.command.segment import SegmentRun
 from vidseg.core.config.overrides import list_setting_names, with_overrides
 from vidseg.core.config.settings import PRESETS, Settings
 from vidseg.core.files.clip import open_clip
+from vidseg.core.files.disk import write_atomically
 from vidseg.core.files.result_folder import ResultFolder
-from vidseg.core.files.video_writer import write_video
+from vidseg.core.files.video import write_video
 from vidseg.core.types import InputError
 
 from ...narrow_checkpoint import random_model
@@ -66,6 +67,10 @@ def segment(source: Path, out: Path, *more: object) -> int:
     return main(["segment", str(source), "--out", str(out), "--clusters", "3", *map(str, more)])
 
 
+def two_halves(side: int) -> Image.Image:
+    return Image.fromarray(np.arange(side).repeat(side).reshape(side, side).astype(np.uint8) // 128)
+
+
 def labels_of(out: Path) -> list[torch.Tensor]:
     count = len(list((out / "labels").iterdir()))
     return list(ResultFolder(out).read_label_maps(count))
@@ -96,11 +101,11 @@ def test_color_baseline_from_video_to_score(folder: Path, tmp_path: Path, capsys
     assert names == {"labels", "overlay.mp4", "legend.png", "segmentation.json"}
     record = record_of(out)
     assert record["finished"] is True
-    assert record["frames_done"] == len(record["areas"]) == 5
-    assert all(sum(area.values()) == 64 * 64 for area in record["areas"])
+    assert record["frames_done"] == 5
+    assert sum(region["area"] for region in record["regions"]) == 5 * 64 * 64
     assert record["baseline"] == "color"
     assert record["model"] is None
-    assert [int(label.float().sum()) for label in labels_of(out)] == [area.get("1", 0) for area in record["areas"]]
+    assert sum(int((label == 1).sum()) for label in labels_of(out)) == record["regions"][1]["area"]
     assert open_clip(out / "overlay.mp4").num_frames == 5
     capsys.readouterr()
     assert main(["score", str(out), str(folder), "--json"]) == 0
@@ -277,16 +282,19 @@ def test_a_full_disk_in_the_middle_can_be_resumed(
     options = ("--model", model, "--window", 2, "--no-modulation", "--device", "cpu")
     written: list[Path] = []
 
-    def full(path: Path, content: Iterable[bytes]) -> None:
-        written.append(path)
-        path.write_bytes(b"".join(content))
-        if len(written) == 5:
-            raise OSError(28, "No space left on device")
+    def full(path: Path, write: Callable[[Path], object]) -> None:
+        def fill(part: Path) -> None:
+            written.append(part)
+            write(part)
+            if len(written) == 5:
+                raise OSError(28, "No space left on device")
+
+        write_atomically(path, fill)
 
     with monkeypatch.context() as patch:
-        patch.setattr("vidseg.core.files.result_folder._write_through", full)
+        patch.setattr("vidseg.core.files.result_folder.write_atomically", full)
         assert segment(folder, tmp_path / "out", *options) == EXIT_BAD_INPUT
-    assert "Free space, then continue with --resume" in error_of(capsys)
+    assert "Free space, then continue with `--resume`" in error_of(capsys)
     assert segment(folder, tmp_path / "out", *options, "--resume") == 0
     assert len(labels_of(tmp_path / "out")) == 5
 
@@ -324,7 +332,7 @@ def bad_input(kind: str, folder: Path, tmp_path: Path) -> tuple[list[object], st
         Image.fromarray(np.full((64, 64), np.nan, np.float32)).save(frames / "00009.tif")
         return [folder], "holds NaN"
     if kind == "mask size":
-        Image.linear_gradient("L").save(tmp_path / "mask.png")
+        two_halves(256).save(tmp_path / "mask.png")
         return [folder, "--anchor-mask", tmp_path / "mask.png"], "size of the frames, 64x64"
     if kind == "device":
         return [folder, "--device", "toaster"], "cuda, mps or cpu"
@@ -401,7 +409,7 @@ def test_a_mask_of_another_size_ends_before_all_frames_are_read(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "frames" / "00001.png").write_bytes(b"no image")
-    Image.linear_gradient("L").save(tmp_path / "mask.png")
+    two_halves(256).save(tmp_path / "mask.png")
     mask = ("--anchor-mask", tmp_path / "mask.png")
     assert segment(folder, tmp_path / "out", "--baseline", "color", *mask) == EXIT_BAD_INPUT
     assert "size of the frames, 64x64, but it is 256x256" in error_of(capsys)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 from vidseg.core.files.clip import CHECK_STAGE, natural_key, open_clip
-from vidseg.core.files.images import read_image, read_labels
-from vidseg.core.files.video_writer import write_video
+from vidseg.core.files.images import read_image
+from vidseg.core.files.video import write_video
 from vidseg.core.types import InputError
 
 
@@ -115,12 +115,12 @@ def test_an_odd_size_is_extended(tmp_path: Path) -> None:
 
 
 def test_the_fallback_codec_writes_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidseg.core.files.video_writer.CODECS", ("none-such", "mpeg4"))
+    monkeypatch.setattr("vidseg.core.files.video.CODECS", ("none-such", "mpeg4"))
     write_video(tmp_path / "a.mp4", frames())
     with av.open(str(tmp_path / "a.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "mpeg4"
         assert container.streams.video[0].average_rate == Fraction(24)
-    monkeypatch.setattr("vidseg.core.files.video_writer.CODECS", ("none-such",))
+    monkeypatch.setattr("vidseg.core.files.video.CODECS", ("none-such",))
     with pytest.raises(InputError, match="encoders none-such"):
         write_video(tmp_path / "b.mp4", frames())
 
@@ -230,23 +230,3 @@ def test_reads_every_kind_of_image(tmp_path: Path) -> None:
         suffix = "jpg" if mode == "CMYK" else "png"
         Image.new(mode, (4, 3)).save(tmp_path / f"{mode}.{suffix}")
         assert read_image(tmp_path / f"{mode}.{suffix}").shape == (3, 4, 3)
-
-
-def test_label_images_keep_their_index(tmp_path: Path) -> None:
-    indices = np.array([[0, 7], [255, 1]], np.uint8)
-    image = Image.fromarray(indices)
-    image.save(tmp_path / "gray.png")
-    image.putpalette(list(range(256)) * 3)
-    image.save(tmp_path / "palette.png")
-    Image.fromarray(indices == 7).save(tmp_path / "binary.png")
-    for name in ("gray", "palette"):
-        assert read_labels(tmp_path / f"{name}.png", "x").tolist() == indices.tolist()
-    assert read_labels(tmp_path / "binary.png", "x").tolist() == [[0, 1], [0, 0]]
-
-
-def test_refuses_bad_label_images(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4)).save(tmp_path / "color.png")
-    (tmp_path / "text.png").write_text("no image")
-    for name, said in (("color", "mode RGB"), ("text", "readable image"), ("none", "does not exist")):
-        with pytest.raises(InputError, match=said):
-            read_labels(tmp_path / f"{name}.png", "mask")

@@ -3,26 +3,25 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from vidseg.core.backbones.protocol import BackboneInfo
 from vidseg.core.config.parts import ContextConfig
 from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.files.clip import ClipInfo
+from vidseg.core.files.disk import OUT, Place, explain_unwritable, write_atomically
 from vidseg.core.files.record import (
-    AreaList,
     RunDescription,
     RunResult,
+    list_colors,
     list_versions,
+    make_record,
     require_same_run,
-    write_record_lines,
 )
-from vidseg.core.files.result_folder import OUT, Place, ResultFolder, count_areas, describe_unwritable, list_colors
+from vidseg.core.files.result_folder import STATE_FILE, ResultFolder
 from vidseg.core.method.context import SceneContext
 from vidseg.core.method.pipeline import ScanState
 from vidseg.core.regions.palette import PALETTE
@@ -35,8 +34,8 @@ REGIONS = (Region(0, "road"), Region(3, "sky"))
 MAPS = torch.tensor([0, 3, 255], dtype=torch.uint8)[:, None, None].repeat(1, 4, 6)
 
 
-def result(areas: list[dict[int, int]], *, finished: bool = False) -> RunResult:
-    return RunResult(REGIONS, areas, list_colors(REGIONS), finished)
+def result(areas: dict[int, int] | None = None, *, frames: int = 0, finished: bool = False) -> RunResult:
+    return RunResult(REGIONS, [(areas or {}).get(label, 0) for label in range(256)], frames, finished)
 
 
 def test_label_maps_are_palette_images_whose_index_is_the_label(tmp_path: Path) -> None:
@@ -67,7 +66,7 @@ def test_a_failed_write_leaves_the_earlier_file_whole(tmp_path: Path) -> None:
         path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(InputError, match=r"No space left on device. Free space, then continue with --resume\."):
+    with pytest.raises(InputError, match=r"No space left on device. Free space, then continue with `resume`\."):
         folder.write_file("a.txt", fail)
     assert (tmp_path / "a.txt").read_text() == "whole"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
@@ -80,8 +79,8 @@ def test_an_earlier_result_is_in_the_way(tmp_path: Path) -> None:
     folder.labels.mkdir()
     folder.require_free(overwrite=False, resume=False)
     folder.write_label_maps(0, MAPS)
-    folder.write_record(RUN, result([]))
-    with pytest.raises(InputError, match="--overwrite"):
+    folder.write_record(RUN, result())
+    with pytest.raises(InputError, match="`overwrite`"):
         folder.require_free(overwrite=False, resume=False)
     folder.require_free(overwrite=True, resume=False)
     folder.require_free(overwrite=False, resume=True)
@@ -103,7 +102,7 @@ def test_the_record_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """What a person stops while an earlier result is removed is still known as a result."""
     folder, gone = ResultFolder(tmp_path), []
     folder.write_label_maps(0, MAPS)
-    folder.write_record(RUN, result([]))
+    folder.write_record(RUN, result())
     monkeypatch.setattr(Path, "unlink", lambda path, **_: gone.append(path.name))
     folder.start_anew()
     assert gone[-1] == "segmentation.json"
@@ -127,23 +126,39 @@ def test_a_full_disk_is_refused_beforehand(tmp_path: Path) -> None:
         ResultFolder(tmp_path).prepare(10**18)
 
 
-def test_what_cannot_be_written_names_the_remedy(tmp_path: Path) -> None:
-    assert "may write to" in str(
-        describe_unwritable(tmp_path, PermissionError(errno.EROFS, "Read-only file system"), OUT)
-    )
-    full = OSError(errno.EDQUOT, "Quota exceeded")
-    assert "`--out` must be writable" in str(describe_unwritable(tmp_path, full, OUT))
-    assert "--resume" in str(describe_unwritable(tmp_path, full, OUT))
-    elsewhere = str(describe_unwritable(tmp_path, full, Place("prefix", "Free space, then run again.")))
-    assert elsewhere.startswith("`prefix` must")
-    assert elsewhere.endswith("run again.")
+@pytest.mark.parametrize(
+    ("code", "place", "said"),
+    [
+        (errno.EROFS, OUT, "`out` must be writable.*may write to"),
+        (errno.EDQUOT, OUT, "`out` must be writable.*`resume`"),
+        (errno.ENOSPC, Place("prefix", "Free space, then run again."), r"`prefix` must.*run again\.$"),
+    ],
+)
+def test_what_cannot_be_written_names_the_remedy(tmp_path: Path, code: int, place: Place, said: str) -> None:
+    with pytest.raises(InputError, match=said), explain_unwritable(tmp_path, place):
+        raise OSError(code, "why")
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, lasting: bool) -> None:
+    write_atomically(tmp_path / "a", lambda path: path.write_text("whole"), lasting=lasting)
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a", fail, lasting=lasting)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "whole"
 
 
 def test_the_state_is_written_whole(tmp_path: Path) -> None:
     config = ContextConfig()
     context = SceneContext.from_anchor(torch.rand(8, 3), torch.arange(8), config)
     folder = ResultFolder(tmp_path)
-    folder.write_state(ScanState(2, AnchorLabels(0, torch.zeros(2, 4, dtype=torch.int64), REGIONS), context))
+    state = ScanState(2, AnchorLabels(0, torch.zeros(2, 4, dtype=torch.int64), REGIONS), context)
+    folder.write_file(STATE_FILE, lambda path: path.write_bytes(state.to_bytes()))
     back = ScanState.load(folder.state, config)
     assert back.next_window == 2
     assert back.anchor_labels.regions == REGIONS
@@ -151,19 +166,8 @@ def test_the_state_is_written_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [folder.state.name]
 
 
-def test_a_full_disk_while_the_state_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr("vidseg.core.method.pipeline.save_file", fail)
-    context = SceneContext.from_anchor(torch.rand(8, 3), torch.arange(8), ContextConfig())
-    state = ScanState(1, AnchorLabels(0, torch.zeros(2, 4, dtype=torch.int64), REGIONS), context)
-    with pytest.raises(InputError, match="Free space"):
-        ResultFolder(tmp_path).write_state(state)
-
-
 def test_the_record_is_enough_to_repeat_the_run() -> None:
-    record = json.loads("".join(write_record_lines(RUN, result([{0: 20, 3: 4}, {0: 24}], finished=True))))
+    record = json.loads(make_record(RUN, result({0: 44, 3: 4}, frames=2, finished=True)))
     assert record["finished"] is True
     assert record["frames_done"] == 2
     assert record["settings"] == json.loads(json.dumps(Settings().to_dict()))
@@ -172,16 +176,16 @@ def test_the_record_is_enough_to_repeat_the_run() -> None:
     assert record["input"]["fingerprint"] == CLIP.fingerprint
     assert record["fps"] == 25.0
     assert record["regions"][1] == {"label": 3, "name": "sky", "color": list_colors(REGIONS)[3], "area": 4}
-    assert record["areas"] == [{"0": 20, "3": 4}, {"0": 24}]
+    assert record["frame_names"] is None
     assert {"python", "torch", "av"} <= set(record["versions"]) == set(list_versions())
 
 
 def test_is_finished_only_after_the_end(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path)
     assert not folder.is_finished()
-    folder.write_record(RUN, result([]))
+    folder.write_record(RUN, result())
     assert not folder.is_finished()
-    folder.write_record(RUN, result([], finished=True))
+    folder.write_record(RUN, result(finished=True))
     assert folder.is_finished()
     (tmp_path / "segmentation.json").write_text("{ broken")
     assert not folder.is_finished()
@@ -203,31 +207,13 @@ def test_is_finished_only_after_the_end(tmp_path: Path) -> None:
     ],
 )
 def test_another_run_may_not_continue(changed_run: RunDescription, name: str) -> None:
-    with pytest.raises(InputError, match=f"`{name}` is .* and was .*--overwrite"):
-        require_same_run("".join(write_record_lines(RUN, result([]))), changed_run)
+    with pytest.raises(InputError, match=f"`{name}` is .* and was .*`overwrite`"):
+        require_same_run(make_record(RUN, result()), changed_run)
 
 
 def test_the_same_run_may_continue_under_other_names() -> None:
     renamed = RUN._replace(clip=CLIP._replace(name="moved.mp4"), model=MODEL._replace(name="other.safetensors"))
-    require_same_run("".join(write_record_lines(RUN, result([]))), renamed)
-    require_same_run("".join(write_record_lines(RUN, result([]))), RUN._replace(settings=Settings(preset="paper")))
+    require_same_run(make_record(RUN, result()), renamed)
+    require_same_run(make_record(RUN, result()), RUN._replace(settings=Settings(preset="paper")))
     with pytest.raises(InputError, match="damaged"):
         require_same_run("{ broken", RUN)
-
-
-def test_areas_count_every_pixel() -> None:
-    label_map = torch.randint(0, 256, (40, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    areas = count_areas(label_map)
-    assert sum(areas.values()) == 2000
-    assert all(areas[label] == int((label_map == label).sum()) for label in areas)
-
-
-def test_packed_areas_are_those_put_in_and_later_windows_replace_earlier_ones() -> None:
-    areas = AreaList()
-    areas.extend(0, [{3: 1, 0: 2}, {}, {255: 4_000_000_000}])
-    areas.extend(1, [{7: 5}, {8: 6}, {9: 7}])
-    assert list(areas) == [{0: 2, 3: 1}, {7: 5}, {8: 6}, {9: 7}]
-    assert areas[-1] == {9: 7}
-    assert areas[1:3] == [{7: 5}, {8: 6}]
-    with pytest.raises(IndexError):
-        areas[4]

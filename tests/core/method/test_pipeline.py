@@ -73,7 +73,7 @@ def test_same_labels_with_another_batch_size(
 def test_same_labels_after_an_interruption(backbone: DiffusersBackbone, whole: Tensor, tmp_path: Path) -> None:
     windows = segment_windows(backbone, Frames(), SETTINGS)
     first = next(windows)
-    first.state.save(tmp_path / "state.safetensors")
+    (tmp_path / "state.safetensors").write_bytes(first.state.to_bytes())
     state = ScanState.load(tmp_path / "state.safetensors", SETTINGS.context)
     rest = list(segment_windows(backbone, Frames(), SETTINGS, state=state))
     assert [result.frames for result in rest] == [range(2, 4), range(4, 5)]
@@ -91,7 +91,7 @@ def test_regions_found_on_the_way_are_there_in_one_go_and_after_an_interruption(
     for result in whole:
         assert set(result.labels.maps.unique().tolist()) <= {region.label for region in result.labels.regions}
     assert segment(backbone, Frames(), settings).regions == found[2]
-    whole[0].state.save(tmp_path / "state.safetensors")
+    (tmp_path / "state.safetensors").write_bytes(whole[0].state.to_bytes())
     state = ScanState.load(tmp_path / "state.safetensors", settings.context)
     for again, result in zip(segment_windows(backbone, Frames(), settings, state=state), whole[1:], strict=True):
         assert again.labels.regions == result.labels.regions

@@ -28,7 +28,7 @@ def clip(seed: int, frames: int = 5, column: int = 1) -> tuple[Features, LabelMa
 
 
 def test_another_clip_gets_the_regions(tmp_path: Path) -> None:
-    choose_scene(*clip(1)).save(tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(choose_scene(*clip(1)).to_bytes())
     features, truth = clip(2, frames=7, column=5)
     result = label_by_scene(Scene.load(tmp_path / "a.safetensors"), features, *CONFIGS)
     assert torch.equal(result.maps, truth.maps)
@@ -45,7 +45,7 @@ def test_a_region_that_was_away_for_a_window_comes_back() -> None:
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     scene = choose_scene(*clip(1), SceneFileConfig(tokens_per_region=10))
-    scene.save(tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(scene.to_bytes())
     read = Scene.load(tmp_path / "a.safetensors")
     assert torch.equal(read.tokens, scene.tokens)
     assert torch.equal(read.labels, scene.labels)
@@ -64,7 +64,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(InputError, match="must be a scene file"):
         Scene.load(path)
-    choose_scene(*clip(1)).save(path)
+    path.write_bytes(choose_scene(*clip(1)).to_bytes())
     whole = path.read_bytes()
     for content in (b"", whole[: len(whole) // 2], b"\x00" * 100, b"no scene at all"):
         path.write_bytes(content)
@@ -84,7 +84,8 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_contents_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, torch.Tensor], message: str) -> None:
-    Scene(torch.zeros(3, 16), torch.tensor([0, 4, 4]), REGIONS)._replace(**change).save(tmp_path / "a.safetensors")
+    scene = Scene(torch.zeros(3, 16), torch.tensor([0, 4, 4]), REGIONS)._replace(**change)
+    (tmp_path / "a.safetensors").write_bytes(scene.to_bytes())
     with pytest.raises(InputError, match=message):
         Scene.load(tmp_path / "a.safetensors")
 

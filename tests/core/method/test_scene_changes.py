@@ -121,7 +121,8 @@ def test_a_stored_scan_goes_on_as_one_in_one_go(tmp_path: Path) -> None:
         scan = CoarseScan(anchor_labels, ContextConfig(), PLAIN, context, changes)
         maps.append(scan.step(features(queries[start : start + 6])))
         assert scan.context is not None
-        ScanState(1, anchor_labels._replace(regions=scan.regions), scan.context).save(tmp_path / "state")
+        stored = ScanState(1, anchor_labels._replace(regions=scan.regions), scan.context)
+        (tmp_path / "state").write_bytes(stored.to_bytes())
         state = ScanState.load(tmp_path / "state", ContextConfig())
         anchor_labels, context = state.anchor_labels, state.context
     assert torch.equal(torch.cat(maps), whole.maps)

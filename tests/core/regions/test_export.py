@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from vidseg.core.files.video_writer import write_id_video
+from vidseg.core.files.video import write_id_video
 from vidseg.core.regions import export as handover
 from vidseg.core.regions.export import find_boxes, make_coco, make_segs, take_masks
 from vidseg.core.types import InputError, LabelMaps, Region

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 from vidseg.core.evaluation.bench.tally import Tally, compute_scores, tally_clip
 from vidseg.core.evaluation.metrics import compute_matched_mean_iou, count_confusion
-from vidseg.core.files.images import read_labels
+from vidseg.core.files.images import read_label_values
 from vidseg.core.types import InputError
 
 CLIPS = sorted((Path(__file__).parents[3] / "quality" / "clips").iterdir())
@@ -20,7 +20,7 @@ NAMES = {label: f"class {label}" for label in range(255)}
 
 
 def real_masks(folder: Path) -> Tensor:
-    return torch.stack([read_labels(path, "masks") for path in sorted((folder / "masks").iterdir())])
+    return torch.stack([read_label_values(path, "masks") for path in sorted((folder / "masks").iterdir())])
 
 
 def shifted(truth: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from vidseg.core.files.label_store import LabelStore
+from vidseg.core.files.disk import LabelStore
 from vidseg.core.types import InputError
 
 

@@ -1,30 +1,69 @@
-"""Label maps of a long clip on disk: written window by window, read as an ordinary tensor of mapped memory."""
+"""Writing that leaves a whole file or none, what to say when it fails, and label maps that are too many for memory."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..types import InputError, require_shape
 
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Place(NamedTuple):
+    """How messages speak of a folder: the setting that chooses it, and what to do once a full disk has space again."""
+
+    setting: str
+    disk_full: str
+
+
+OUT = Place("out", "Free space, then continue with `resume`.")
+"""The folder of a run."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], object], *, lasting: bool = True) -> None:
+    """Let ``write`` fill a file beside ``path``, then put it there; ``lasting``: it outlasts a loss of power."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        if lasting:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(partial, path)  # noqa: PTH105, atomic on every platform
+    finally:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explain_unwritable(path: Path, place: Place) -> Iterator[None]:
+    """Say in the words of ``place`` why writing ``path``, or below it, failed."""
+    try:
+        yield
+    except OSError as error:
+        remedy = place.disk_full if error.errno in _DISK_FULL else "Choose a folder that you may write to."
+        raise InputError(
+            f"`{place.setting}` must be writable, but {path} is not: {error.strerror or error}. {remedy}"
+        ) from error
+
 
 class LabelStore:
-    """A file of ``T`` label maps ``(H,W)`` uint8, one byte per pixel. Use it in a ``with`` block.
+    """A file of ``T`` label maps ``(H,W)`` uint8, written window by window, read as a tensor of mapped memory.
 
     Writing goes through the file, so that what is written does not count as memory of the process.
     """
 
     def __init__(self, folder: Path, num_frames: int, frame_size: tuple[int, int]) -> None:
-        """Make the file in ``folder``, which must have room for it.
-
-        Raises:
-            InputError: the disk has less room than the labels take.
-        """
+        """Make the file in ``folder``, which must have room for it."""
         self._shape = (num_frames, *frame_size)
         needed = num_frames * frame_size[0] * frame_size[1]
         free = shutil.disk_usage(folder).free
@@ -39,7 +78,6 @@ class LabelStore:
         self._file = self._path.open("r+b")
 
     def __enter__(self) -> LabelStore:
-        """Return the store."""
         return self
 
     def __exit__(self, *_error: object) -> None:
