@@ -62,6 +62,16 @@ def choose_device() -> torch.device:
     return torch.device("cpu")
 
 
+def check_device(device: torch.device | str | None) -> None:
+    """Check that ``device`` is of a kind that models run on, or None."""
+    try:
+        kind = "cpu" if device is None else torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in {"cuda", "mps", "cpu"}:
+        raise InputError(f"`device` must be cuda, mps or cpu, but got {device!r}.")
+
+
 def measure_peak(device: torch.device | None = None) -> dict[str, int]:
     """Return the most memory that this process has held since its start, in bytes by what it is.
 

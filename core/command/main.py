@@ -9,14 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
-from ..backbones.memory import describe_peak, is_out_of_memory
+from ..backbones.memory import check_device, describe_peak, is_out_of_memory
 from ..checkpoints.describe import describe_model, find_kind, find_num_frames, fingerprint_model
 from ..config.overrides import with_overrides
 from ..config.settings import Settings
 from ..evaluation.bench.engines import ModelSpec
 from ..evaluation.scoring import score_folder
+from ..files.package import DEMO_CLIP, DEMO_MODEL, find_version
 from ..method.estimate import expect_stage_shares
 from ..progress import RunProgress, open_display
 from ..types import InputError, InterruptedByUserError
@@ -27,8 +26,6 @@ from .segment import SegmentOptions, SegmentRun
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 """Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""
-ASSETS = Path(__file__).parents[2] / "assets"
-DEMO_MODEL, DEMO_CLIP = "demo_model.safetensors", "demo_clip.mp4"
 DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
 """Settings of the demonstration, small enough for two CPU cores."""
 
@@ -56,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vidseg", description="Segment a whole video into consistent regions, without prompt or training."
     )
+    parser.add_argument("--version", action="version", version=f"vidseg {find_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     segment = commands.add_parser("segment", help="segment a video file or a folder of frames")
     add_segment_options(segment)
@@ -84,18 +82,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
-    bundled = ASSETS / DEMO_MODEL
+    check_device(arguments.device)
     told = ("sd", 0)
     if arguments.baseline != "color":
         told = (find_kind(arguments.model), find_num_frames(arguments.model))
     options = SegmentOptions(
         input=arguments.input,
         out=arguments.out,
-        model=arguments.model or (bundled if bundled.exists() else None),
+        model=arguments.model or (DEMO_MODEL if DEMO_MODEL.exists() else None),
         settings=make_settings(arguments, *told),
         anchor_mask=arguments.anchor_mask,
         baseline=arguments.baseline,
-        device=_device(arguments.device),
+        device=arguments.device,
         dtype=DTYPES[arguments.dtype],
         compiled=arguments.compile,
         overwrite=arguments.overwrite,
@@ -108,12 +106,12 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
 
 def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
     for bundled in (DEMO_CLIP, DEMO_MODEL):
-        if not (ASSETS / bundled).is_file():
-            raise InputError(f"`demo` must find {ASSETS / bundled}, but it is not there. Install again.")
+        if not bundled.is_file():
+            raise InputError(f"`demo` must find {bundled}, but it is not there. Install again.")
     options = SegmentOptions(
-        input=ASSETS / DEMO_CLIP,
+        input=DEMO_CLIP,
         out=arguments.out,
-        model=ASSETS / DEMO_MODEL,
+        model=DEMO_MODEL,
         settings=with_overrides(Settings(), DEMO_OVERRIDES),
         overwrite=arguments.overwrite,
     )
@@ -142,9 +140,9 @@ def _execute(options: SegmentOptions, again: list[str]) -> int:
 
 
 def _bench(arguments: argparse.Namespace, words: list[str]) -> int:
-    bundled = ASSETS / DEMO_MODEL
-    path = arguments.model or (bundled if bundled.exists() else None)
-    return bench(arguments, words, ModelSpec(path, _device(arguments.device), DTYPES[arguments.dtype]))
+    check_device(arguments.device)
+    path = arguments.model or (DEMO_MODEL if DEMO_MODEL.exists() else None)
+    return bench(arguments, words, ModelSpec(path, arguments.device, DTYPES[arguments.dtype]))
 
 
 def _score(arguments: argparse.Namespace, _words: list[str]) -> int:
@@ -178,23 +176,6 @@ def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
         for key, item in rows:
             sys.stdout.write(f"{f'{name} {key}'.strip():<24} {item}\n")
     return 0
-
-
-def _device(name: str | None) -> str | None:
-    """Return the device that the option names.
-
-    Raises:
-        InputError: there is no such kind of device.
-    """
-    if name is None:
-        return None
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        kind = ""
-    if kind not in {"cuda", "mps", "cpu"}:
-        raise InputError(f"`--device` must be cuda, mps or cpu, but got {name!r}.")
-    return name
 
 
 def explain(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from ..backbones.protocol import Backbone
 from ..checkpoints.describe import describe_model
 from ..config.settings import Settings
 from ..evaluation.baselines import Baseline, segment_by_color, segment_each_frame
+from ..files.checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
 from ..files.clip import Clip, open_clip
 from ..files.record import AreaList, RunDescription, RunResult
 from ..files.result_folder import OVERLAY_FILE, ResultFolder, count_areas, list_colors
@@ -26,7 +27,6 @@ from ..method.windows import split_spans
 from ..progress import RunProgress
 from ..regions.palette import draw_legend, draw_overlay
 from ..types import InputError, InterruptedByUserError, LabelMaps, Region
-from .checks import check_apart, check_mask_size, check_tokens, read_anchor_mask
 
 RECORD_GROWTH = 1.5
 """Factor by which the finished frames grow between two records of an unfinished run."""
@@ -104,8 +104,9 @@ class SegmentRun:
         reference, mask_hash = read_anchor_mask(options.anchor_mask, new_regions=options.settings.scene.new_regions)
         with open_clip(options.input, self._progress, partial(check_mask_size, reference)) as clip:
             self.num_frames = clip.num_frames
-            check_tokens(clip.info, options.settings, options.baseline)
             height, width = clip.info.frame_size
+            together = 1 if options.baseline == "frame" else clip.num_frames
+            check_tokens((height, width), together, options.settings)
             self._folder.prepare(clip.num_frames * height * width)
             backbone, device = self._load()
             run = RunDescription(

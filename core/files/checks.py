@@ -1,4 +1,4 @@
-"""What `vidseg segment` checks of its input before any long work."""
+"""What is checked of frames, first labels and output before any long work."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from ..config.settings import Settings
-from ..evaluation.baselines import Baseline
-from ..files.clip import FRAMES_FOLDER, ClipInfo
-from ..files.images import is_black_and_white, read_labels
-from ..files.result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
 from ..method.frames import coarse_grid, fit_size
 from ..types import VOID, InputError
+from .clip import FRAMES_FOLDER
+from .images import is_black_and_white, read_labels
+from .result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +35,11 @@ def check_apart(source: Path, out: Path) -> None:
         )
 
 
-def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) -> None:
-    """Check that K-means will see at least as many tokens as there are clusters.
-
-    Raises:
-        InputError: it will not.
-    """
-    tokens = coarse_grid(fit_size(clip.frame_size, settings.frame)).num_tokens
-    if settings.cluster.fit_frames == "window" and baseline != "frame":
-        tokens *= min(settings.window.length, clip.num_frames)
+def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Settings) -> None:
+    """Check that K-means will see as many tokens of ``num_frames`` frames ``(H,W)`` as there are clusters."""
+    tokens = coarse_grid(fit_size(frame_size, settings.frame)).num_tokens
+    if settings.cluster.fit_frames == "window":
+        tokens *= min(settings.window.length, num_frames)
     if settings.cluster.num_clusters > tokens:
         raise InputError(
             f"`cluster.num_clusters` must be at most the number of tokens, {tokens}, but got "
@@ -53,28 +48,28 @@ def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) 
 
 
 def read_anchor_mask(path: Path | None, *, new_regions: bool) -> tuple[Tensor | None, str | None]:
-    """Return the label image of the first frame, of which white in black and white is label 1, and its SHA-256.
-
-    Args:
-        path: PNG file, or None.
-        new_regions: whether things that enter later become regions; the first frame may then be of one class.
-
-    Raises:
-        InputError: the file is no label image, or every pixel has the same value.
-    """
+    """Return the label image ``(H,W)`` uint8 of the first frame as `prepare_anchor_mask` does, and its SHA-256."""
     if path is None:
         return None, None
-    labels = read_labels(path, "--anchor-mask")
+    labels = prepare_anchor_mask(read_labels(path, "anchor_mask"), path.name, new_regions=new_regions)
+    return labels, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def prepare_anchor_mask(labels: Tensor, title: str, *, new_regions: bool) -> Tensor:
+    """Return labels ``(H,W)`` uint8 of the first frame, of which white in black and white is label 1.
+
+    Pixels of one value alone are refused, unless ``new_regions`` lets things that enter later become regions.
+    """
     values = torch.unique(labels).tolist()
     if values == [VOID] or (len(values) == 1 and not new_regions):
         raise InputError(
-            f"`--anchor-mask` must tell regions apart, but every pixel of {path.name} is {values[0]}"
+            f"`anchor_mask` must tell regions apart, but every pixel of {title} is {values[0]}"
             f"{' (unknown, or white)' if values == [VOID] else ''}. Give the label image of the first frame."
         )
-    if is_black_and_white(labels):
-        logger.warning("vidseg: %s is black and white: 255 (white) is read as class 1, not as unknown.", path.name)
-        labels = labels // VOID
-    return labels, hashlib.sha256(path.read_bytes()).hexdigest()
+    if not is_black_and_white(labels):
+        return labels
+    logger.warning("vidseg: %s is black and white: 255 (white) is read as class 1, not as unknown.", title)
+    return labels // VOID
 
 
 def check_mask_size(labels: Tensor | None, frame_size: tuple[int, int]) -> None:
@@ -86,6 +81,6 @@ def check_mask_size(labels: Tensor | None, frame_size: tuple[int, int]) -> None:
     if labels is not None and tuple(labels.shape) != frame_size:
         sizes = [f"{width}x{height}" for height, width in (frame_size, labels.shape)]
         raise InputError(
-            f"`--anchor-mask` must have the size of the frames, {sizes[0]}, but it is {sizes[1]}. "
+            f"`anchor_mask` must have the size of the frames, {sizes[0]}, but it is {sizes[1]}. "
             "Give the label image of the first frame."
         )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from vidseg.core.command.checks import read_anchor_mask
+from vidseg.core.files.checks import read_anchor_mask
 from vidseg.core.types import InputError
 
 
