@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "method": {"backbones", "config", "progress", "regions", "types"},
     "files": {"backbones", "config", "method", "regions", "types"},
     "evaluation": {"backbones", "backbones.diffusers", "config", "files", "method", "progress", "regions", "types"},
+    "api": {"backbones", "backbones.diffusers", "checkpoints", "config", "files", "method", "types"},
     "command": {
         "backbones", "backbones.diffusers", "checkpoints", "config", "evaluation", "files", "method", "progress",
         "regions", "types",
