@@ -66,7 +66,12 @@ class Grid(NamedTuple):
 
 
 class Region(NamedTuple):
-    """A label that can occur in a label map, and what people call it."""
+    """A label that can occur in a label map, and what people call it.
+
+    Attributes:
+        label: its value in label maps, 0 to 255.
+        name: ``region 3``, or what a person or a reference calls it.
+    """
 
     label: int
     name: str

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..core.checkpoints.describe import CONDITIONING_KEY
 from ..core.checkpoints.sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes
 from ..core.files.clip import open_clip
+from ..core.files.package import DEMO_CLIP, DEMO_MODEL
 from ..core.types import InputError
 from .host.schema import schema
 
@@ -107,10 +108,6 @@ def _vae(weights: dict[str, Tensor], sizes: ModelSizes) -> Any:
     """Return the host's VAE of ``weights`` (names without prefix)."""
     ddconfig = {**asdict(sizes.vae), "attn_resolutions": [], "ch_mult": list(sizes.vae.ch_mult)}
     return comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": ddconfig, "embed_dim": sizes.vae.z_channels}})
-
-
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
-DEMO_MODEL, DEMO_CLIP = ASSETS / "demo_model.safetensors", ASSETS / "demo_clip.mp4"
 
 
 class LoadDemoModel(io.ComfyNode):

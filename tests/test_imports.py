@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "evaluation": {
         "backbones", "backbones.diffusers", "checkpoints", "config", "files", "method", "progress", "regions", "types",
     },
+    "api": {"backbones", "backbones.diffusers", "checkpoints", "config", "files", "method", "types"},
     "command": {
         "backbones", "backbones.diffusers", "checkpoints", "config", "evaluation", "files", "method", "progress",
         "regions", "types",

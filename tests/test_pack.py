@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from vidseg.core.command import main as cli
+from vidseg.core.files.package import ASSETS, DEMO_CLIP, DEMO_MODEL
 
 from .sources import ROOT, module_name, source_files
 
@@ -42,9 +42,9 @@ def test_what_the_program_needs_is_installed_with_it(project: dict[str, Any]) ->
     assert packages == set(setuptools["packages"])
     patterns = setuptools["package-data"]["vidseg"]
     links = [link.removeprefix("assets/") for link in card_links()]
-    needed = [cli.DEMO_MODEL, cli.DEMO_CLIP, "CREDITS.md", "MODEL_CARD.md", *links]
+    needed = [DEMO_MODEL.name, DEMO_CLIP.name, "CREDITS.md", "MODEL_CARD.md", *links]
     for name in needed:
-        assert (cli.ASSETS / name).is_file()
+        assert (ASSETS / name).is_file()
         assert any(fnmatch(f"assets/{name}", pattern) for pattern in patterns), name
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from ..types import InputError
+
 try:
     import resource
 except ImportError:  # Windows
@@ -57,6 +59,16 @@ def choose_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def check_device(device: torch.device | str | None) -> None:
+    """Check that ``device`` is of a kind that models run on, or None."""
+    try:
+        kind = "cpu" if device is None else torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in {"cuda", "mps", "cpu"}:
+        raise InputError(f"`device` must be cuda, mps or cpu, but got {device!r}.")
 
 
 def measure_peak(device: torch.device | None = None) -> dict[str, int]:

@@ -9,14 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
-from ..backbones.memory import describe_peak, is_out_of_memory
+from ..backbones.memory import check_device, describe_peak, is_out_of_memory
 from ..checkpoints.describe import describe_model
 from ..config.overrides import with_overrides
 from ..config.settings import Settings
 from ..evaluation.bench.run import ModelSpec
 from ..evaluation.scoring import score_folder
+from ..files.package import DEMO_CLIP, DEMO_MODEL, find_version
 from ..method.estimate import expect_stage_shares
 from ..progress import RunProgress, open_display
 from ..types import InputError, InterruptedByUserError
@@ -27,8 +26,6 @@ from .segment import SegmentOptions, SegmentRun
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 """Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""
-ASSETS = Path(__file__).parents[2] / "assets"
-DEMO_MODEL, DEMO_CLIP = "demo_model.safetensors", "demo_clip.mp4"
 OPTION_WORDS = ("out", "anchor_mask", "baseline", "device", "overwrite", "resume")
 """Arguments of the core that are options of the command; error messages call them so."""
 DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
@@ -59,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vidseg", description="Segment a whole video into consistent regions, without prompt or training."
     )
+    parser.add_argument("--version", action="version", version=f"vidseg {find_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     segment = commands.add_parser("segment", help="segment a video file or a folder of frames")
     add_segment_options(segment)
@@ -87,6 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
+    check_device(arguments.device)
     path = None if arguments.baseline == "color" else arguments.model or _bundled_model()
     model = describe_model(path) if path else None
     told = (model.kind, model.num_frames) if model else ("sd", 0)
@@ -97,7 +96,7 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
         settings=make_settings(arguments, *told),
         anchor_mask=arguments.anchor_mask,
         baseline=arguments.baseline,
-        device=_device(arguments.device),
+        device=arguments.device,
         dtype=DTYPES[arguments.dtype],
         overwrite=arguments.overwrite,
         resume=arguments.resume,
@@ -109,12 +108,12 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
 
 def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
     for bundled in (DEMO_CLIP, DEMO_MODEL):
-        if not (ASSETS / bundled).is_file():
-            raise InputError(f"`demo` must find {ASSETS / bundled}, but it is not there. Install again.")
+        if not bundled.is_file():
+            raise InputError(f"`demo` must find {bundled}, but it is not there. Install again.")
     options = SegmentOptions(
-        input=ASSETS / DEMO_CLIP,
+        input=DEMO_CLIP,
         out=arguments.out,
-        model=describe_model(ASSETS / DEMO_MODEL),
+        model=describe_model(DEMO_MODEL),
         settings=with_overrides(Settings(), DEMO_OVERRIDES),
         overwrite=arguments.overwrite,
     )
@@ -143,14 +142,14 @@ def _execute(options: SegmentOptions, again: list[str]) -> int:
 
 
 def _bench(arguments: argparse.Namespace, words: list[str]) -> int:
+    check_device(arguments.device)
     path = arguments.model or _bundled_model()
     model = describe_model(path) if path else None
-    return bench(arguments, words, ModelSpec(model, _device(arguments.device), DTYPES[arguments.dtype]))
+    return bench(arguments, words, ModelSpec(model, arguments.device, DTYPES[arguments.dtype]))
 
 
 def _bundled_model() -> Path | None:
-    bundled = ASSETS / DEMO_MODEL
-    return bundled if bundled.exists() else None
+    return DEMO_MODEL if DEMO_MODEL.exists() else None
 
 
 def _score(arguments: argparse.Namespace, _words: list[str]) -> int:
@@ -184,19 +183,6 @@ def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
         for key, item in rows:
             sys.stdout.write(f"{f'{name} {key}'.strip():<24} {item}\n")
     return 0
-
-
-def _device(name: str | None) -> str | None:
-    """Return the device that the option names."""
-    if name is None:
-        return None
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        kind = ""
-    if kind not in {"cuda", "mps", "cpu"}:
-        raise InputError(f"`device` must be cuda, mps or cpu, but got {name!r}.")
-    return name
 
 
 def explain(error: BaseException) -> str:

@@ -110,7 +110,8 @@ def make_settings(arguments: argparse.Namespace, kind: str = "sd", num_frames: i
 def list_option_names(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the options of a command by the settings that they fill, but for settings that ``--set`` names."""
     overridden = {override.partition("=")[0].strip() for override in getattr(arguments, "overrides", ())}
-    return {
+    arguments_of_core = {"anchor_mask": "--anchor-mask", "device": "--device"}
+    return arguments_of_core | {
         setting: f"--{option.replace('_', '-')}"
         for setting, option in OPTIONS.items()
         if hasattr(arguments, option) and setting not in overridden

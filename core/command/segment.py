@@ -167,8 +167,7 @@ class SegmentRun:
             maps = window.labels.maps
             self._folder.write_label_maps(window.frames.start, maps)
             if window.state is not None:
-                content = window.state.to_bytes()
-                self._folder.write_file(STATE_FILE, lambda path, content=content: path.write_bytes(content))
+                self._folder.write_bytes(STATE_FILE, window.state.to_bytes())
             self._areas += count_pixels(maps).sum(0)
             self._regions = window.labels.regions
             self.frames_done = window.frames.stop

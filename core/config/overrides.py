@@ -1,8 +1,9 @@
-"""Turn ``part.field=value`` texts into settings."""
+"""Turn ``part.field=value`` texts, and keyword arguments, into settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -64,3 +65,39 @@ def parse_value(name: str, kind: Any, text: str) -> Any:  # noqa: ANN401, a type
         return kind(text) if kind in {int, float} else tuple(int(item) for item in text.split(","))
     except ValueError as error:
         raise InputError(f"`{name}` must be {wanted}, but got {text!r}.") from error
+
+
+def with_changes(settings: Settings, changes: Mapping[str, object]) -> Settings:
+    """Return ``settings`` with values of keyword arguments, named as `list_keywords` does or with a dot between.
+
+    >>> with_changes(Settings(), {"num_clusters": 8, "modulation__enabled": False}).cluster.num_clusters
+    8
+    """
+    keywords = list_keywords(settings)
+    full = {keyword: keywords.get(keyword, keyword.replace("__", ".")) for keyword in changes}
+    unknown = [keyword for keyword, name in full.items() if name not in keywords.values()]
+    if unknown:
+        raise InputError(
+            f"`{unknown[0]}` must be a setting, but there is none of that name. Use {', '.join(keywords)}."
+        )
+    texts = [f"{full[keyword]}={_to_text(value)}" for keyword, value in changes.items()]
+    try:
+        return with_overrides(settings, texts)
+    except InputError as error:
+        raise error.calling({name: keyword for keyword, name in full.items()}) from None
+
+
+def list_keywords(settings: Settings) -> dict[str, str]:
+    """Return what each setting is called as a keyword argument: its field, or ``part__field`` where that is no name.
+
+    Two parts may have a field of that name, or `segment` an argument.
+    """
+    names = list_setting_names(settings)
+    count = Counter(["frames", *(name.split(".")[1] for name in names)])
+    fields_of = {name: name.split(".")[1] for name in names}
+    return {field if count[field] == 1 else name.replace(".", "__"): name for name, field in fields_of.items()}
+
+
+def _to_text(value: object) -> str:
+    """Return a value as `parse_value` reads it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

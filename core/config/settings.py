@@ -27,7 +27,24 @@ from .parts import (
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a segmentation, besides model and frames."""
+    """Everything that decides a segmentation, besides model and frames; make it with `of`.
+
+    Attributes:
+        preset: name of the preset that it started from.
+        quality: ``exact``, ``balanced``, ``fast`` or ``draft``.
+        frame: size of the frames as the model sees them.
+        sampling: noise and denoising steps.
+        feature: where features are read.
+        window: frames that are labeled together.
+        cluster: K-means on the first window.
+        context: the classifier that labels the next window.
+        scene: things that enter later, and cuts.
+        refinement: votes along correspondences.
+        modulation: masked modulation, which makes full resolution.
+        difference: filtering of what modulation changes.
+        enlarging: enlarging where modulation is off.
+        video: what Stable Video Diffusion has and an image model has not.
+    """
 
     preset: str = "default"
     quality: str = "exact"  # a word of `QUALITIES`
@@ -89,6 +106,31 @@ class Settings:
     def start_step(self) -> int:
         """Step whose noise level the latents get: the earlier of the modulated and the feature step."""
         return min(self.modulation.step, self.feature.step)
+
+    @classmethod
+    def of(
+        cls, preset_name: str = "default", quality: str = "exact", *, kind: str = "sd", **changes: object
+    ) -> Settings:
+        """Return the settings of a preset and a quality, with changes.
+
+        Args:
+            preset_name: ``default``, ``paper``, ``reference`` or ``emerdiff``.
+            quality: ``exact``, ``balanced``, ``fast`` or ``draft``.
+            kind: of the model they are for: ``sd`` (image) or ``svd`` (video).
+            **changes: settings by name, as `segment` takes them: ``num_clusters=12``, ``modulation__enabled=False``.
+
+        Returns:
+            The settings, which cannot be changed; `dataclasses.replace` makes others of them.
+
+        Raises:
+            InputError: no such preset, quality or setting, or a value that a setting does not take.
+
+        >>> Settings.of("paper", max_side=448).frame.max_side
+        448
+        """
+        from .overrides import with_changes  # noqa: PLC0415, it builds on this file
+
+        return with_changes(with_quality(preset(preset_name, kind), quality), changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain nested dictionaries, for JSON."""

@@ -121,7 +121,11 @@ class ResultFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file."""
-        self.write_file(name, lambda path: path.write_text(text, encoding="utf-8"))
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file."""
+        self.write_file(name, lambda path: path.write_bytes(content))
 
     def write_file(self, name: str, write: Callable[[Path], object]) -> None:
         """Let ``write`` fill a file beside the place of ``name``, then put it there."""

@@ -97,3 +97,23 @@ def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Setting
             f"`cluster.num_clusters` must be at most the number of tokens, {tokens}, but got "
             f"{settings.cluster.num_clusters}. Choose fewer clusters or larger frames."
         )
+
+
+class HeldFrames:
+    """Frames ``(T,H,W,3)`` that the caller holds, checked; made float when they are read, so that bytes stay bytes."""
+
+    def __init__(self, frames: Tensor) -> None:
+        sizes = require_shape("frames", frames, "T H W 3")
+        check_frames(frames[:1].float() / 255 if frames.dtype == torch.uint8 else frames)
+        self._frames = frames
+        self.size = (sizes["H"], sizes["W"])
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames."""
+        return len(self._frames)
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
+        part = self._frames[start:stop].cpu()
+        return part.float() / 255 if part.dtype == torch.uint8 else part.float()

@@ -16,25 +16,8 @@ from torch import Tensor
 
 from ...core.files.clip import open_clip
 from ...core.files.images import LabelReader, Picture
-from ...core.method.frames import FrameSource, check_frames
+from ...core.method.frames import FrameSource, HeldFrames
 from ...core.types import InputError, Progress
-
-
-class HeldFrames:
-    """`FrameSource` over frames in memory."""
-
-    def __init__(self, frames: Tensor) -> None:
-        """Hold ``frames`` ``(T,H,W,3)``."""
-        self._frames = frames
-
-    @property
-    def num_frames(self) -> int:
-        """Number of frames."""
-        return len(self._frames)
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Return frames ``start`` (included) to ``stop`` (excluded)."""
-        return self._frames[start:stop]
 
 
 @contextmanager
@@ -52,9 +35,8 @@ def open_source(frames: Tensor | None, video: Any, progress: Progress) -> Iterat
     if video is not None and not isinstance(video, VideoFromFile):
         frames = video.get_components().images  # made of images in memory
     if frames is not None:
-        held = convert_frames(frames)
-        check_frames(held)
-        yield HeldFrames(held), (int(held.shape[1]), int(held.shape[2]))
+        held = HeldFrames(convert_frames(frames))
+        yield held, held.size
         return
     with _file_of(video) as path, open_clip(path, progress) as clip:
         yield clip, clip.info.frame_size

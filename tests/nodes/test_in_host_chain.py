@@ -19,11 +19,11 @@ from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import preset, replace_parts, with_quality
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.video import write_video
+from vidseg.core.method.frames import HeldFrames
 from vidseg.core.method.pipeline import segment
 from vidseg.core.types import Features, Grid, InputError, Region
 from vidseg.nodes.demo_model import LoadedModel
 from vidseg.nodes.host import progress
-from vidseg.nodes.host.frames import HeldFrames
 from vidseg.nodes.host.labels import Labels
 from vidseg.nodes.host.pictures import draw_beside_legend, draw_tags
 

@@ -21,9 +21,9 @@ from vidseg.core.backbones.protocol import Backbone, Denoiser
 from vidseg.core.config.parts import ModulationConfig, VideoConfig
 from vidseg.core.config.settings import Settings, preset, replace_parts
 from vidseg.core.method.features import extract_features
+from vidseg.core.method.frames import HeldFrames
 from vidseg.core.method.pipeline import segment
 from vidseg.core.types import InputError
-from vidseg.nodes.host.frames import HeldFrames
 
 from ..core.backbones import test_video_contract as contract
 from ..core.backbones.narrow_models import SVD, narrow_model

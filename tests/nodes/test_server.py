@@ -239,8 +239,8 @@ def test_two_runs_take_no_more_memory_than_one(server: Server) -> None:
 
 def test_labels_equal_those_of_the_program_without_the_host(server: Server) -> None:
     from vidseg.core.backbones.diffusers.load import load_diffusers  # noqa: PLC0415, takes seconds to import
+    from vidseg.core.method.frames import HeldFrames  # noqa: PLC0415, needs the host
     from vidseg.nodes.demo_model import DEMO_CLIP, DEMO_MODEL  # noqa: PLC0415
-    from vidseg.nodes.host.frames import HeldFrames  # noqa: PLC0415, needs the host
 
     wires = {name: ["1", slot] for slot, name in enumerate(("model", "vae", "positive", "negative"))}
     widgets = {**server.widgets("SegmentVideo"), "num_clusters": 3, "seed": 7, "max_side": 128}
