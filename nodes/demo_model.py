@@ -6,6 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import comfy.model_base
+import comfy.model_detection
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
 import comfy.supported_models
 import torch
 from comfy_api.latest import io

@@ -11,6 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
+import comfy.model_management
+import comfy.model_sampling
+import comfy.sample
 import comfy.samplers
 import torch
 from torch import Tensor

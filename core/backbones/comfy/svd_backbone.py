@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import comfy.sample
 import comfy.utils
 import torch
 from torch import Tensor
