@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ..checkpoints.describe import find_kind, find_num_frames, fingerprint_model
-from ..config.overrides import with_overrides
-from ..config.settings import QUALITIES, Settings
+from ..config.settings import QUALITIES, Settings, with_overrides
 from ..evaluation.bench.dataset import Dataset
 from ..evaluation.bench.engines import BenchProgress, Engine, ModelSpec, run_local, run_on_ray
 from ..evaluation.bench.job import Job

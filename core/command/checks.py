@@ -15,7 +15,7 @@ from ..files.clip import FRAMES_FOLDER, ClipInfo
 from ..files.images import is_black_and_white, read_labels
 from ..files.result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
 from ..method.frames import coarse_grid, fit_size
-from ..types import VOID, InputError
+from ..types import VOID, InputError, SettingError
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +46,9 @@ def check_tokens(clip: ClipInfo, settings: Settings, baseline: Baseline | None) 
     if settings.cluster.fit_frames == "window" and baseline != "frame":
         tokens *= min(settings.window.length, clip.num_frames)
     if settings.cluster.num_clusters > tokens:
-        raise InputError(
-            f"`cluster.num_clusters` must be at most the number of tokens, {tokens}, but got "
-            f"{settings.cluster.num_clusters}. Choose fewer clusters or larger frames."
-        )
+        limit = f"be at most the number of tokens, {tokens}"
+        remedy = "Choose fewer clusters or larger frames"
+        raise SettingError("cluster.num_clusters", limit, settings.cluster.num_clusters, remedy)
 
 
 def read_anchor_mask(path: Path | None, *, new_regions: bool) -> tuple[Tensor | None, str | None]:

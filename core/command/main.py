@@ -6,15 +6,14 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from ..backbones.memory import describe_peak, is_out_of_memory
 from ..checkpoints.describe import describe_model, find_kind, find_num_frames, fingerprint_model
-from ..config.overrides import with_overrides
-from ..config.settings import Settings
+from ..config.settings import Settings, with_overrides
 from ..evaluation.bench.engines import ModelSpec
 from ..evaluation.scoring import score_folder
 from ..method.estimate import expect_stage_shares
@@ -22,7 +21,7 @@ from ..progress import RunProgress, open_display
 from ..types import InputError, InterruptedByUserError
 from .bench import add_options as add_bench_options
 from .bench import bench
-from .options import DTYPES, add_device_options, add_segment_options, list_option_names, make_settings
+from .options import DTYPES, add_device_options, add_segment_options, list_words, make_settings
 from .segment import SegmentOptions, SegmentRun
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -43,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         if arguments.debug or (isinstance(error, RuntimeError) and not is_out_of_memory(error)):
             raise
-        told = error.calling(list_option_names(arguments)) if isinstance(error, InputError) else error
-        _tell(f"vidseg: error: {explain(told)}")
+        _tell(f"vidseg: error: {explain(error, list_words(arguments))}")
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, InterruptedByUserError):
         _tell("vidseg: stopped.")
@@ -197,14 +195,14 @@ def _device(name: str | None) -> str | None:
     return name
 
 
-def explain(error: BaseException) -> str:
-    """Return one line that says what is wrong and what to do."""
+def explain(error: BaseException, words: Mapping[str, str]) -> str:
+    """Return one line that says what is wrong and what to do, with ``words`` for the keys of settings."""
     if is_out_of_memory(error):
         return "memory ran out. Reduce --max-side or --window, or use --dtype fp16 on a GPU."
     if isinstance(error, OSError) and not isinstance(error, InputError):
         where = f" {error.filename}" if error.filename else ""
         return f"the system refused{where}: {error.strerror or error}. Check the path and its rights."
-    return " ".join(str(error).split())
+    return " ".join((error.told(words) if isinstance(error, InputError) else str(error)).split())
 
 
 def _tell(text: str) -> None:

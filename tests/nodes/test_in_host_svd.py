@@ -92,7 +92,7 @@ def test_same_features_and_labels_as_diffusers(path: Path, backbone: VideoBackbo
 def test_short_call_equals_the_whole_one(
     backbone: VideoBackbone, conditioning: Any, latents: Tensor, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep = ModulationConfig(block=block, attention="cross" if block == 5 else "self")
+    keep = ModulationConfig(block=block)
     short, denoiser = modulated(backbone, conditioning, latents, keep)
     assert denoiser._short_calls
     monkeypatch.setattr("vidseg.core.backbones.comfy.svd_denoiser.agree", lambda *_predictions: False)

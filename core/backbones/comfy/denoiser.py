@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
 import comfy.samplers
 import torch
 from torch import Tensor
@@ -156,7 +159,7 @@ class HostDenoiser:
             return output + grid.to(output).flatten(1).repeat(len(extra["uuids"]), 1)[..., None]
 
         call = self._injection(cache, frames)
-        call.patches["attn2_output_patch" if cache.keep.attention == "cross" else "attn1_output_patch"] = add_offset
+        call.patches["attn2_output_patch"] = add_offset
         return call
 
     def _short_call(self, cache: HostCache, frames: Tensor, offset: Tensor) -> Call:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import comfy.model_management
 import comfy.samplers
 import torch
 from torch import Tensor
@@ -107,8 +108,7 @@ class VideoHostDenoiser(HostDenoiser):
     def _whole_call(self, cache: HostCache, offset: Tensor) -> Call:
         """Return the patches of a whole call that adds ``offset`` in both layers of the modulated block (Eq. 2)."""
         call = self._injected(cache)
-        name = "attn2_output_patch" if cache.keep.attention == "cross" else "attn1_output_patch"
-        call.patches[name] = add_to_both(cache.keep.block, offset)
+        call.patches["attn2_output_patch"] = add_to_both(cache.keep.block, offset)
         return call
 
     def _tail_call(self, cache: HostCache, offset: Tensor) -> Call:

@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from ...backbones.protocol import Backbone
-from ...config.overrides import with_overrides
-from ...config.settings import PRESETS, Settings, preset, with_quality, with_window_frames
+from ...config.settings import PRESETS, Settings, preset, with_overrides, with_quality, with_window_frames
 from ...method.frames import FrameSource
 from ...method.pipeline import segment_windows
 from ...types import InputError, Progress

@@ -177,13 +177,6 @@ def test_modulation_acts_with_opposite_signs(backbone: Backbone, latents: Tensor
     assert float((plus - minus).abs().max()) > 1e-3
 
 
-def test_modulating_self_or_cross_attention_is_the_same(backbone: Backbone, latents: Tensor, sigma: float) -> None:
-    offset = torch.randn(2, 4, 8)
-    _, cross = replay(backbone, latents, sigma, [0, 1], offset, keep=ModulationConfig(attention="cross"))
-    _, self_ = replay(backbone, latents, sigma, [0, 1], offset, keep=ModulationConfig(attention="self"))
-    close(self_, cross)
-
-
 def test_replay_repeats_the_frames_named(backbone: Backbone, latents: Tensor, sigma: float) -> None:
     offset = torch.randn(3, 4, 8)
     _, mixed = replay(backbone, latents, sigma, [1, 0, 1], offset)

@@ -24,7 +24,7 @@ SHAPE = (FRAMES, 4, 8, 16)
 GUIDANCE = 2.5
 SIGMA = 1.273
 VIDEO = preset("default", "svd").video
-KEEP = ModulationConfig(block=8, attention="self")
+KEEP = ModulationConfig(block=8)
 WHOLE = torch.arange(FRAMES)
 
 Run = Callable[..., Any]

@@ -76,7 +76,7 @@ def test_closed_form_of_modulation_equals_the_explicit_pass(
     backbone: DiffusersBackbone, latents: Tensor, block: int, kind: str
 ) -> None:
     sigma = float(backbone.training_sigmas[119])
-    keep = ModulationConfig(block=block, attention=kind, inject=False)  # type: ignore[arg-type]
+    keep = ModulationConfig(block=block, inject=False)
     offset = 50 * (torch.rand(2, 4, 8, generator=torch.Generator().manual_seed(2)) > 0.5).float()
     offset[1] *= -1
     scale = {3: 0.5, 4: 0.5, 5: 0.5, 6: 1, 7: 1, 8: 1}.get(block, 2)
