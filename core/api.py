@@ -15,7 +15,7 @@ from torch import Tensor
 from .backbones.memory import check_device
 from .backbones.protocol import Backbone
 from .checkpoints.describe import describe_model
-from .config.overrides import list_keywords, with_changes
+from .config.keywords import list_keywords, with_changes
 from .config.settings import Settings, preset, with_quality, with_window_frames
 from .files.arrays import Array, to_labels, to_tensor
 from .files.checks import check_mask_size, prepare_anchor_mask, read_anchor_mask
@@ -192,7 +192,7 @@ class _Given:
     def prepare(self) -> _Job:
         """Check everything, cheap things first, then load the model."""
         settings, progress = self._make_settings(), self.progress or no_progress
-        names = {"input": "frames", **{name: keyword for keyword, name in list_keywords(settings).items()}}
+        names = {"input": "frames", **{key: keyword for keyword, key in list_keywords().items()}}
         with ExitStack() as files, _naming(names):
             check_device(self.device)
             reference = self._read_reference(new_regions=settings.scene.new_regions)
@@ -269,4 +269,4 @@ def _naming(names: dict[str, str]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise error.calling(names) from None
+        raise InputError(error.told(names)) from None

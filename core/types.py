@@ -15,7 +15,6 @@ Conventions inside the core:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,13 +31,35 @@ VOID = 255
 class InputError(ValueError):
     """Input that cannot be processed. The message names the input, the limit and the remedy."""
 
-    def calling(self, names: Mapping[str, str]) -> InputError:
-        """Return the error with settings, by their keys, called as the person calls them who set them.
+    def told(self, _names: Mapping[str, str]) -> str:
+        """Return the message in the words of the person who typed the input; see `SettingError`."""
+        return str(self)
 
-        >>> str(InputError("`window.length` must be at least 1.").calling({"window.length": "--window"}))
-        '`--window` must be at least 1.'
-        """
-        return InputError(re.sub("`([^`]+)`", lambda found: f"`{names.get(found[1], found[1])}`", str(self)))
+
+class SettingError(InputError):
+    """A setting or argument that does not fit, by its key; a front end tells it in its own words for the keys.
+
+    ``limit`` and ``remedy`` may hold ``{0}``, ``{1}`` and so on for the words of further keys, ``others``.
+
+    >>> error = SettingError("feature.step", "lie in [0, 24]", 25, "Lower it, or raise {0}", "sampling.num_steps")
+    >>> error.told({"sampling.num_steps": "steps"})
+    '`feature.step` must lie in [0, 24], but got 25. Lower it, or raise `steps`.'
+    """
+
+    def __init__(self, key: str, limit: str, got: object, remedy: str, *others: str) -> None:
+        super().__init__(key, limit, str(got), remedy, *others)
+
+    def __str__(self) -> str:
+        """Return the message in the words of the core: keys of settings, names of arguments."""
+        return self.told({})
+
+    def told(self, names: Mapping[str, str]) -> str:
+        """Return the message with each key called as ``names`` call it."""
+        key, limit, got, remedy, *others = self.args
+        word, *words = (f"`{names.get(each, each)}`" for each in (key, *others))
+        for number, other in enumerate(words):  # not `str.format`: a path may hold braces
+            limit, remedy = (text.replace(f"{{{number}}}", other) for text in (limit, remedy))
+        return f"{word} must {limit}, but got {got}. {remedy}."
 
 
 class InterruptedByUserError(Exception):
@@ -249,10 +270,8 @@ def require_finite(name: str, value: Tensor) -> None:
         InputError: one is.
     """
     if not bool(value.isfinite().all()):
-        raise InputError(
-            f"`{name}` must be finite, but got NaN or infinity. Use float32 (--dtype fp32; in ComfyUI --force-fp32) or "
-            "check the frames."
-        )
+        remedy = "Run the model in float32 ({0}), or check the frames"
+        raise SettingError(name, "be finite", "NaN or infinity", remedy, "dtype")
 
 
 def list_labels(regions: Iterable[Region]) -> tuple[int, ...]:

@@ -8,32 +8,25 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
-from ..core.config.parts import FEATURE_BLOCKS
-from ..core.config.settings import preset, replace_parts
+from ..core.config.settings import preset
 from ..core.method.features import extract_features
+from ..core.types import SIDE_MULTIPLE
 from .host.frames import convert_frames
 from .host.progress import NodeProgress, log_peak
 from .host.schema import (
     AUTO,
     advanced,
-    block_input,
-    choice_input,
-    chosen,
     clip_vision_input,
     conditioning_inputs,
     frames_input,
-    max_side_input,
     model_inputs,
     sampling_inputs,
     schema,
     seed_input,
-    step_input,
+    setting_input,
 )
 from .host.schema import Features as FeaturesSocket
-from .host.settings import adapt_to_kind, find_modulated_step, name_widgets
-from .host.text import parse_blocks
-
-_DEFAULT = preset("default")
+from .host.settings import adapt_to_kind, read_settings, tell_widgets
 
 
 class ExtractDiffusionFeatures(io.ComfyNode):
@@ -42,7 +35,6 @@ class ExtractDiffusionFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        config = _DEFAULT
         return schema(
             node_id="ExtractDiffusionFeatures",
             display_name="Extract Diffusion Features",
@@ -54,55 +46,29 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                 frames_input(),
                 *conditioning_inputs(),
                 clip_vision_input(),
-                seed_input(
-                    config.sampling.seed,
-                    "Seed of the noise. The noise of a frame depends on it and the frame's number.",
-                ),
-                max_side_input(config.frame.max_side),
+                seed_input("The noise of a frame depends on it and the frame's number."),
+                setting_input("max_side", "frame.max_side", step=SIDE_MULTIPLE),
+                advanced(setting_input("blocks", "feature.blocks")),
+                advanced(setting_input("matching_block", "feature.matching_block")),
+                advanced(setting_input("start_step", "modulation.step", automatic=AUTO)),
+                advanced(setting_input("feature_step", "feature.step")),
+                *sampling_inputs(),
                 advanced(
-                    io.String.Input(
-                        "blocks",
-                        default=", ".join(map(str, config.feature.blocks)),
-                        tooltip="Decoder blocks whose features are averaged, of 6, 7 and 8: only these fit the coarse "
-                        "grid.",
-                    )
-                ),
-                block_input(
-                    "matching_block",
-                    config.feature.matching_block,
-                    FEATURE_BLOCKS,
-                    "Decoder block, 6 to 8, whose features find the same spot in the next frame.",
-                ),
-                step_input(
-                    "start_step",
-                    AUTO,
-                    "Step at whose noise level denoising starts: the smaller, the more noise. -1: 22 for Stable "
-                    "Diffusion, 17 for Stable Video Diffusion.",
-                ),
-                step_input(
-                    "feature_step",
-                    config.feature.step,
-                    "Step at which features are read, counted from 0; the last one is best.",
-                ),
-                *sampling_inputs(config.sampling),
-                advanced(
-                    io.Int.Input(
+                    setting_input(
                         "video_frames",
-                        default=preset("default", "svd").video.frames,
-                        min=1,
-                        max=1000,
+                        "video.frames",
+                        "Set window_length of K-Means Init and Scene Context KNN to the same.",
+                        base=preset("default", "svd"),
                         optional=True,
-                        tooltip="Stable Video Diffusion only: frames that it sees together, 14; for SVD-XT 25. Set "
-                        "window_length of K-Means Init and Scene Context KNN to the same.",
                     )
                 ),
-                choice_input(
-                    "layer",
-                    ["spatial", "temporal"],
-                    "spatial",
-                    "Stable Video Diffusion only: spatial attention makes good features. temporal shows in Preview "
-                    "Features why the other does not: it changes from frame to frame.",
-                    optional=True,
+                advanced(
+                    setting_input(
+                        "layer",
+                        "video.query_layer",
+                        "Preview Features shows why. Stable Video Diffusion only.",
+                        optional=True,
+                    )
                 ),
             ],
             outputs=[FeaturesSocket.Output("features", display_name="features")],
@@ -110,35 +76,22 @@ class ExtractDiffusionFeatures(io.ComfyNode):
 
     @classmethod
     @log_peak("Extract Diffusion Features")
-    @name_widgets
+    @tell_widgets
     def execute(
         cls,
         model: Any,
         vae: Any,
         frames: Tensor,
-        seed: int,
-        max_side: int,
-        blocks: str,
-        matching_block: int,
-        start_step: int,
-        feature_step: int,
-        steps: int,
-        guidance_scale: float,
         positive: Any = None,
         negative: Any = None,
         clip_vision: Any = None,
         video_frames: int = 0,
         layer: str = "spatial",
+        **widgets: Any,
     ) -> io.NodeOutput:
         """Extract features."""
         backbone = open_backbone(model, vae, positive, negative, clip_vision)
         base = adapt_to_kind(preset("default", model_kind(model)), video_frames, layer)
-        settings = replace_parts(
-            base,
-            frame={"max_side": max_side},
-            sampling={"seed": seed, "num_steps": steps, **chosen(guidance_scale=guidance_scale)},
-            feature={"step": feature_step, "blocks": parse_blocks(blocks), "matching_block": matching_block},
-            modulation={"step": find_modulated_step(base, start_step, steps)},
-        )
+        settings = read_settings(cls, base, widgets)
         features = extract_features(backbone, convert_frames(frames), settings, progress=NodeProgress())
         return io.NodeOutput(features)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..core.config.settings import preset, replace_parts
+from ..core.config.settings import preset
 from ..core.files.disk import explain_unwritable, write_atomically
 from ..core.method.scene import Scene, choose_scene, label_by_scene
 from ..core.types import Features, InputError
@@ -14,8 +15,8 @@ from .host.labels import Labels
 from .host.paths import OUTPUT_PLACE, find_free_place, require_place
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
-from .host.schema import advanced, features_input, labels_input, schema, window_length_input
-from .host.settings import name_widgets
+from .host.schema import advanced, features_input, labels_input, schema, setting_input
+from .host.settings import read_settings, tell_widgets
 
 SceneSocket = io.Custom("VIDSEG_SCENE")
 SUFFIX = ".safetensors"
@@ -122,37 +123,18 @@ class ApplyScene(io.ComfyNode):
             inputs=[
                 features_input(),
                 SceneSocket.Input("scene", tooltip="From Save Scene or Load Scene, made with the same model."),
-                window_length_input(_DEFAULT.window.length, "."),
-                advanced(
-                    io.Int.Input(
-                        "num_neighbors",
-                        default=_DEFAULT.context.num_neighbors,
-                        min=1,
-                        max=1000,
-                        tooltip="Known cells that vote on the label of a cell.",
-                    )
-                ),
-                advanced(
-                    io.Boolean.Input(
-                        "refine", default=True, tooltip="Follow each cell through its window, as Correspondence Refine."
-                    )
-                ),
+                setting_input("window_length", "window.length"),
+                advanced(setting_input("num_neighbors", "context.num_neighbors")),
+                advanced(setting_input("refine", "refinement.enabled")),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
         )
 
     @classmethod
-    @name_widgets
-    def execute(
-        cls, features: Features, scene: Scene, window_length: int, num_neighbors: int, refine: bool
-    ) -> io.NodeOutput:
+    @tell_widgets
+    def execute(cls, features: Features, scene: Scene, **widgets: Any) -> io.NodeOutput:
         """Label the clip."""
-        settings = replace_parts(
-            _DEFAULT,
-            window={"length": window_length},
-            context={"num_neighbors": num_neighbors},
-            refinement={"enabled": refine},
-        )
+        settings = read_settings(cls, _DEFAULT, widgets)
         coarse = label_by_scene(
             scene, features, settings.window, settings.context, settings.refinement, progress=NodeProgress()
         )

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.backbones.protocol import Backbone
-from ..core.config.settings import PRESETS, Settings, replace_parts, with_quality
+from ..core.config.settings import PRESETS, Settings, with_quality
 from ..core.config.settings import preset as preset_for
 from ..core.files.disk import LabelStore
 from ..core.method.estimate import announce, expect_stage_shares
 from ..core.method.frames import FrameSource
 from ..core.method.pipeline import segment_windows
-from ..core.types import LabelMaps, Region
+from ..core.types import SIDE_MULTIPLE, LabelMaps, Region
 from .host.frames import convert_label_map, find_temporary_folder, open_source
 from .host.labels import Labels
 from .host.progress import NodeProgress, log_peak
@@ -26,17 +26,13 @@ from .host.schema import (
     conditioning_inputs,
     frames_input,
     granularity_input,
-    max_side_input,
     model_inputs,
-    num_clusters_input,
     quality_input,
     schema,
     seed_input,
-    window_length_input,
+    setting_input,
 )
-from .host.settings import adapt_to_kind, name_widgets
-
-_DEFAULT = preset_for("default")
+from .host.settings import adapt_to_kind, read_settings, tell_widgets
 
 
 class SegmentVideo(io.ComfyNode):
@@ -45,7 +41,6 @@ class SegmentVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        config = _DEFAULT
         return schema(
             node_id="SegmentVideo",
             display_name="Segment Video",
@@ -69,55 +64,39 @@ class SegmentVideo(io.ComfyNode):
                     tooltip="A mask or label image of the FIRST frame: regions become its classes. Optional.",
                 ),
                 clip_vision_input(),
-                io.Combo.Input(
-                    "preset",
-                    options=list(PRESETS),
-                    default=config.preset,
-                    tooltip="default: what measures best. paper: as the paper writes it. reference: as its published "
-                    "code does it, faults included. emerdiff: each frame labeled from the one before, not refined. "
-                    "Each has its own values for Stable Video Diffusion.",
-                ),
-                num_clusters_input(config.cluster.num_clusters),
-                seed_input(config.sampling.seed, "Seed of noise and K-means."),
-                max_side_input(config.frame.max_side),
+                setting_input("preset", "preset", options=list(PRESETS)),
+                setting_input("num_clusters", "cluster.num_clusters"),
+                seed_input(""),
+                setting_input("max_side", "frame.max_side", step=SIDE_MULTIPLE),
                 quality_input(),
-                advanced(window_length_input(0, "; 0 takes the preset's. For SVD-XT 25.", least=0)),
-                advanced(granularity_input(config.cluster.granularity)),
+                advanced(setting_input("window_length", "window.length", "0 takes the preset's.", automatic=0)),
+                advanced(granularity_input()),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
         )
 
     @classmethod
     @log_peak("Segment Video")
-    @name_widgets
+    @tell_widgets
     def execute(
         cls,
         model: Any,
         vae: Any,
         preset: str,
-        num_clusters: int,
-        seed: int,
-        max_side: int,
         quality: str,
         window_length: int,
-        granularity: float,
         frames: Tensor | None = None,
         video: Any = None,
         positive: Any = None,
         negative: Any = None,
         clip_vision: Any = None,
         mask: Tensor | None = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
         """Segment the clip."""
         backbone = open_backbone(model, vae, positive, negative, clip_vision)
         base = adapt_to_kind(preset_for(preset, model_kind(model)), window_length)
-        settings = replace_parts(
-            with_quality(base, quality),
-            cluster={"num_clusters": num_clusters, "granularity": granularity},
-            sampling={"seed": seed},
-            frame={"max_side": max_side},
-            window={"length": window_length or base.window.length},
-        )
+        settings = read_settings(cls, with_quality(base, quality), {**widgets, "window_length": window_length})
         reference = None if mask is None else convert_label_map(mask, "the first frame")
         progress = NodeProgress(expect_stage_shares(settings))
         with open_source(frames, video, progress) as (source, size):

@@ -7,8 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
-from ..core.config.parts import ATTENTION_BLOCKS
-from ..core.config.settings import preset, replace_parts, with_quality
+from ..core.config.settings import preset, with_quality
 from ..core.method.estimate import expect_stage_shares
 from ..core.method.upsampling import upsample
 from ..core.types import Features
@@ -17,21 +16,16 @@ from .host.progress import NodeProgress, log_peak
 from .host.schema import (
     AUTO,
     advanced,
-    block_input,
-    choice_input,
-    chosen,
     conditioning_inputs,
     model_inputs,
     quality_input,
     sampling_inputs,
     schema,
-    step_input,
+    setting_input,
 )
 from .host.schema import Features as FeaturesSocket
 from .host.schema import Labels as LabelsSocket
-from .host.settings import find_modulated_step, name_widgets
-
-_DEFAULT = preset("default")
+from .host.settings import read_settings, tell_widgets
 
 
 class MaskedModulationUpsample(io.ComfyNode):
@@ -40,7 +34,6 @@ class MaskedModulationUpsample(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        sampling, modulation, difference = _DEFAULT.sampling, _DEFAULT.modulation, _DEFAULT.difference
         return schema(
             node_id="MaskedModulationUpsample",
             display_name="Masked Modulation Upsample",
@@ -55,56 +48,13 @@ class MaskedModulationUpsample(io.ComfyNode):
                 ),
                 LabelsSocket.Input("labels", tooltip="Coarse labels, from Correspondence Refine or Scene Context KNN."),
                 *conditioning_inputs(),
-                io.Float.Input(
-                    "modulation_factor",
-                    default=modulation.factor,
-                    min=0.1,
-                    max=1000.0,
-                    step=1.0,
-                    tooltip="How strongly a region is modulated (lambda of the paper).",
-                ),
-                io.Float.Input(
-                    "filter_strength",
-                    default=difference.filter_strength,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Weight of pixels outside a region's coarse cells: smaller keeps closer to the cells, 1 "
-                    "turns the filter off.",
-                ),
-                step_input(
-                    "modulation_step",
-                    AUTO,
-                    "Step at which regions are modulated, counted from 0. Earlier is slower. -1: 22 for Stable "
-                    "Diffusion, 17 for Stable Video Diffusion.",
-                ),
-                block_input(
-                    "block",
-                    AUTO,
-                    ATTENTION_BLOCKS,
-                    "Decoder block that is modulated, 3 to 11. -1: 7 for Stable Diffusion, 8 for Stable Video "
-                    "Diffusion.",
-                ),
-                choice_input(
-                    "attention",
-                    ["cross", "self"],
-                    modulation.attention,
-                    "Attention layer whose output is modulated; both give the same result.",
-                ),
-                choice_input(
-                    "blending",
-                    ["all", "first", "none"],
-                    modulation.blending,
-                    "Restore the picture outside the region after every step, after the first two, or never.",
-                ),
-                advanced(
-                    io.Boolean.Input(
-                        "normalize",
-                        default=difference.normalize,
-                        tooltip="Scale each region's response to its own maximum, which helps faint regions.",
-                    )
-                ),
-                *sampling_inputs(sampling),
+                setting_input("modulation_factor", "modulation.factor", step=1.0),
+                setting_input("filter_strength", "difference.filter_strength", step=0.05),
+                advanced(setting_input("modulation_step", "modulation.step", automatic=AUTO)),
+                advanced(setting_input("block", "modulation.block", automatic=AUTO)),
+                advanced(setting_input("blending", "modulation.blending")),
+                advanced(setting_input("normalize", "difference.normalize")),
+                *sampling_inputs(),
                 quality_input(optional=True),
             ],
             outputs=[LabelsSocket.Output("full_labels", display_name="labels")],
@@ -112,43 +62,24 @@ class MaskedModulationUpsample(io.ComfyNode):
 
     @classmethod
     @log_peak("Masked Modulation Upsample")
-    @name_widgets
+    @tell_widgets
     def execute(
         cls,
         model: Any,
         vae: Any,
         features: Features,
         labels: Labels,
-        modulation_factor: float,
-        filter_strength: float,
-        modulation_step: int,
-        block: int,
-        attention: str,
-        blending: str,
-        normalize: bool,
         steps: int,
-        guidance_scale: float,
         positive: Any = None,
         negative: Any = None,
         quality: str = "exact",
+        **widgets: Any,
     ) -> io.NodeOutput:
         """Modulate and compare."""
         backbone = open_backbone(model, vae, positive, negative, reads_frames=False)
         require_features_of(labels, features)
         base = preset("default", model_kind(model))
-        settings = replace_parts(
-            base,
-            sampling={"num_steps": steps, **chosen(guidance_scale=guidance_scale)},
-            feature={"step": steps - 1},
-            modulation={
-                **chosen(block=block),
-                "step": find_modulated_step(base, modulation_step, steps),
-                "factor": modulation_factor,
-                "attention": attention,
-                "blending": blending,
-            },
-            difference={"filter_strength": filter_strength, "normalize": normalize},
-        )
+        settings = read_settings(cls, base, {**widgets, "steps": steps}, {"feature.step": steps - 1})
         settings = with_quality(settings, quality)
         shares = {stage: share for stage, share in expect_stage_shares(settings).items() if stage != "features"}
         progress = NodeProgress(shares)  # the features are there already

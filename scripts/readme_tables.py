@@ -5,28 +5,13 @@ Run it from the root of the project: `python scripts/readme_tables.py`.
 
 from __future__ import annotations
 
-import ast
-from dataclasses import fields
 from pathlib import Path
 
-from vidseg.core.config import parts as config_parts
-from vidseg.core.config import settings as config
+from vidseg.core.config.settings import PRESETS, SETTINGS, preset, read_setting
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 NAMES = ("default", "paper", "reference", "emerdiff")
-
-
-def descriptions() -> dict[str, str]:
-    """Return the text below each field of the settings, by ``Class.field``."""
-    found = {}
-    tree = ast.parse(Path(config_parts.__file__).read_text(encoding="utf-8"))
-    for node in [node for node in tree.body if isinstance(node, ast.ClassDef)]:
-        for field, text in zip(node.body, node.body[1:], strict=False):
-            is_text = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-            if is_text and isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                found[f"{node.name}.{field.target.id}"] = " ".join(str(text.value.value).split())
-    return found
 
 
 def shown(value: object) -> str:
@@ -39,21 +24,15 @@ def shown(value: object) -> str:
 
 
 def settings_table() -> str:
-    """Return the table of all settings and their values in each preset."""
-    texts = descriptions()
-    presets = [*(config.PRESETS[name] for name in NAMES), config.preset(NAMES[0], "svd")]
-    titles = [*NAMES, "default with SVD"]
-    rows = [f"| setting | what it does | {' | '.join(titles)} |", "| --- | --- |" + " --- |" * len(titles)]
-    for part in fields(config.Settings):
-        values = [getattr(settings, part.name) for settings in presets]
-        if isinstance(values[0], str):
-            continue
-        for field in fields(values[0]):
-            text = texts[f"{type(values[0]).__name__}.{field.name}"].replace("|", "\\|").replace("``", "`")
-            first = shown(getattr(values[0], field.name))
-            others = [shown(getattr(value, field.name)) for value in values[1:]]
-            cells = [first, *("" if other == first else other for other in others)]
-            rows.append(f"| `{part.name}.{field.name}` | {text} | {' | '.join(cells)} |")
+    """Return the table of all settings: what they do, by whom, what they take, and their values in each preset."""
+    presets = [*(PRESETS[name] for name in NAMES), preset(NAMES[0], "svd")]
+    titles = ["setting", "what it does", "takes", *NAMES, "default with SVD"]
+    rows = [f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
+    for key, about in SETTINGS.items():
+        text = f"{about.text} ({about.source})." if about.source else f"{about.text}."
+        first, *others = (shown(read_setting(settings, key)) for settings in presets)
+        cells = [first, *("" if other == first else other for other in others)]
+        rows.append(f"| `{key}` | {text} | {about.span} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..types import InputError
+from ..types import SettingError
 
 try:
     import resource
@@ -68,7 +68,7 @@ def check_device(device: torch.device | str | None) -> None:
     except RuntimeError:
         kind = ""
     if kind not in {"cuda", "mps", "cpu"}:
-        raise InputError(f"`device` must be cuda, mps or cpu, but got {device!r}.")
+        raise SettingError("device", "be cuda, mps or cpu", repr(device), "Choose one of them")
 
 
 def measure_peak(device: torch.device | None = None) -> dict[str, int]:

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ..config.overrides import with_overrides
-from ..config.settings import QUALITIES, Settings
+from ..config.settings import QUALITIES, Settings, with_overrides
 from ..evaluation.bench.dataset import Dataset
 from ..evaluation.bench.layouts import LAYOUTS, open_dataset
 from ..evaluation.bench.methods import Job, Method, list_methods, title_methods

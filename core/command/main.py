@@ -6,13 +6,12 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..backbones.memory import check_device, describe_peak, is_out_of_memory
 from ..checkpoints.describe import describe_model
-from ..config.overrides import with_overrides
-from ..config.settings import Settings
+from ..config.settings import Settings, with_overrides
 from ..evaluation.bench.run import ModelSpec
 from ..evaluation.scoring import score_folder
 from ..files.package import DEMO_CLIP, DEMO_MODEL, find_version
@@ -21,13 +20,11 @@ from ..progress import RunProgress, open_display
 from ..types import InputError, InterruptedByUserError
 from .bench import add_options as add_bench_options
 from .bench import bench
-from .options import DTYPES, add_device_options, add_segment_options, list_option_names, make_settings
+from .options import DTYPES, add_device_options, add_segment_options, list_words, make_settings
 from .segment import SegmentOptions, SegmentRun
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 """Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""
-OPTION_WORDS = ("out", "anchor_mask", "baseline", "device", "overwrite", "resume")
-"""Arguments of the core that are options of the command; error messages call them so."""
 DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
 """Settings of the demonstration, small enough for two CPU cores."""
 
@@ -42,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         if arguments.debug or (isinstance(error, RuntimeError) and not is_out_of_memory(error)):
             raise
-        words_of = {name: f"--{name.replace('_', '-')}" for name in OPTION_WORDS} | list_option_names(arguments)
-        told = error.calling(words_of) if isinstance(error, InputError) else error
-        _tell(f"vidseg: error: {explain(told)}")
+        _tell(f"vidseg: error: {explain(error, list_words(arguments))}")
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, InterruptedByUserError):
         _tell("vidseg: stopped.")
@@ -185,14 +180,14 @@ def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
     return 0
 
 
-def explain(error: BaseException) -> str:
-    """Return one line that says what is wrong and what to do."""
+def explain(error: BaseException, words: Mapping[str, str]) -> str:
+    """Return one line that says what is wrong and what to do, with ``words`` for the keys of settings."""
     if is_out_of_memory(error):
         return "memory ran out. Reduce --max-side or --window, or use --dtype fp16 on a GPU."
     if isinstance(error, OSError) and not isinstance(error, InputError):
         where = f" {error.filename}" if error.filename else ""
         return f"the system refused{where}: {error.strerror or error}. Check the path and its rights."
-    return " ".join(str(error).split())
+    return " ".join((error.told(words) if isinstance(error, InputError) else str(error)).split())
 
 
 def _tell(text: str) -> None:

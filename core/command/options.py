@@ -8,19 +8,34 @@ from typing import Any
 
 import torch
 
-from ..config.overrides import list_setting_names, parse_value, with_overrides
-from ..config.settings import PRESETS, QUALITIES, Settings, preset, replace_parts, with_quality, with_window_frames
+from ..config.settings import (
+    OWN,
+    PRESETS,
+    QUALITIES,
+    SETTINGS,
+    Settings,
+    parse_value,
+    preset,
+    replace_values,
+    with_overrides,
+    with_quality,
+    with_window_frames,
+)
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OPTIONS = {
-    "cluster.num_clusters": "clusters",
-    "sampling.seed": "seed",
-    "frame.max_side": "max_side",
-    "window.length": "window",
-    "video.frames": "window",
-    "feature.blocks": "blocks",
+    "cluster.num_clusters": "--clusters",
+    "sampling.seed": "--seed",
+    "frame.max_side": "--max-side",
+    "window.length": "--window",
+    "feature.blocks": "--blocks",
 }
-"""Options that hold the value of a setting, by setting."""
+"""Settings that have options of their own."""
+WORDS = {
+    **OPTIONS, "video.frames": "--window", "overrides": "--set", "dtype": "--dtype fp32",
+    **{name: f"--{name.replace('_', '-')}" for name in ("out", "anchor_mask", "baseline", "device", "overwrite", "resume")},
+}  # fmt: skip
+"""What people type for settings and arguments of the core."""
 
 
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
@@ -34,28 +49,13 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Stable Diffusion 1.x/2.x or Stable Video Diffusion; default: the bundled one",
     )
-    add("--preset", default="default", choices=list(PRESETS), help="settings to start from (default: default)")
-    add(
-        "--quality",
-        default="exact",
-        choices=list(QUALITIES),
-        help="exact (default): the paper's; balanced: regions share modulated passes; fast, draft: no modulation",
-    )
-    add(
-        "--clusters",
-        type=int,
-        metavar="K",
-        help="clusters, at most 255 (default: 20); 0 chooses their number",
-    )
-    add("--seed", type=int, metavar="S", help="seed of noise and K-means")
-    add("--max-side", type=int, metavar="PX", help="reduce the longer side to this many pixels; 0 keeps it")
-    add(
-        "--window",
-        type=int,
-        metavar="N",
-        help="frames of a window, with SVD of a sample (default: 14; SVD-XT 25)",
-    )
-    add("--blocks", metavar="B,...", help="decoder blocks whose queries are the features, of 6,7,8")
+    add("--preset", default="default", choices=list(PRESETS), help=OWN["preset"].text)
+    add("--quality", default="exact", choices=list(QUALITIES), help=OWN["quality"].text)
+    for (key, option), name in zip(OPTIONS.items(), ("K", "S", "PX", "N", "B,..."), strict=True):
+        about = SETTINGS[key]
+        kind = about.kind if about.kind is int else str
+        default = ",".join(map(str, about.value)) if isinstance(about.value, tuple) else about.value
+        add(option, type=kind, metavar=name, help=f"{about.text} ({about.span}; default: {default})")
     add("--no-refine", action="store_true", help="without correspondence-based refinement")
     add("--no-modulation", action="store_true", help="without masked modulation: coarse regions, much faster")
     add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
@@ -69,7 +69,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     add_device_options(parser)
     add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
     add("--overwrite", action="store_true", help="replace an earlier result")
-    parser.epilog = "Settings of --set: " + ", ".join(list_setting_names(Settings()))
+    parser.epilog = "Settings of --set: " + ", ".join(SETTINGS)
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
@@ -81,38 +81,29 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 def make_settings(arguments: argparse.Namespace, kind: str = "sd", num_frames: int = 0) -> Settings:
     """Return the settings that the options of `vidseg segment` ask for: preset, then options, then ``--set``.
 
-    Args:
-        arguments: of the command line.
-        kind: of the model, ``sd`` or ``svd``, whose presets differ. A video model sees whole windows.
-        num_frames: that a video model sees together, where the model tells, else 0.
-
-    Returns:
-        All settings.
-
-    Raises:
-        InputError: a value is not allowed.
+    ``kind`` of the model is ``sd`` or ``svd``; ``num_frames`` a video model sees together, 0 where it does not tell.
     """
-    values: dict[str, Any] = {setting: getattr(arguments, option) for setting, option in OPTIONS.items()}
-    if kind != "svd":
-        del values["video.frames"]
-    if arguments.blocks is not None:
-        values["feature.blocks"] = parse_value("--blocks", tuple[int, ...], arguments.blocks)
-    values["refinement.enabled"] = False if arguments.no_refine else None
-    values["modulation.enabled"] = False if arguments.no_modulation else None
-    settings = with_window_frames(preset(arguments.preset, kind), num_frames)
-    for setting, value in values.items():
-        if value is not None:
-            part, field = setting.split(".")
-            settings = replace_parts(settings, **{part: {field: value}})
+    typed = {key: getattr(arguments, _attribute(option)) for key, option in OPTIONS.items()}
+    values: dict[str, Any] = {key: value for key, value in typed.items() if value is not None}
+    if "feature.blocks" in values:
+        values["feature.blocks"] = parse_value(SETTINGS["feature.blocks"], values["feature.blocks"])
+    if kind == "svd" and "window.length" in values:
+        values["video.frames"] = values["window.length"]
+    if arguments.no_refine:
+        values["refinement.enabled"] = False
+    if arguments.no_modulation:
+        values["modulation.enabled"] = False
+    settings = replace_values(with_window_frames(preset(arguments.preset, kind), num_frames), values)
     return with_overrides(with_quality(settings, arguments.quality), arguments.overrides)
 
 
-def list_option_names(arguments: argparse.Namespace) -> dict[str, str]:
-    """Return the options of a command by the settings that they fill, but for settings that ``--set`` names."""
-    overridden = {override.partition("=")[0].strip() for override in getattr(arguments, "overrides", ())}
-    arguments_of_core = {"anchor_mask": "--anchor-mask", "device": "--device"}
-    return arguments_of_core | {
-        setting: f"--{option.replace('_', '-')}"
-        for setting, option in OPTIONS.items()
-        if hasattr(arguments, option) and setting not in overridden
-    }
+def list_words(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what a person calls settings and arguments who typed a command; what ``--set`` names keeps its key."""
+    by_key = {override.partition("=")[0].strip() for override in getattr(arguments, "overrides", ())}
+    words = {key: word for key, word in WORDS.items() if key not in by_key}
+    return {key: word for key, word in words.items() if hasattr(arguments, _attribute(word))}
+
+
+def _attribute(word: str) -> str:
+    """Return where argparse keeps the value of an option."""
+    return {"--set": "overrides"}.get(word, word.split(maxsplit=1)[0].removeprefix("--").replace("-", "_"))

@@ -28,7 +28,7 @@ from ..method.windows import split_spans
 from ..progress import RunProgress
 from ..regions.labels import count_pixels
 from ..regions.palette import draw_legend, draw_overlay
-from ..types import InputError, InterruptedByUserError, Region
+from ..types import InputError, InterruptedByUserError, Region, SettingError
 
 RECORD_GROWTH = 1.5
 """Factor by which the finished frames grow between two records of an unfinished run."""
@@ -109,13 +109,14 @@ class SegmentRun:
         """Check what needs no file's content."""
         options = self.options
         if options.resume and options.overwrite:
-            raise InputError("`resume` must not be combined with `overwrite`. Use one of them.")
+            raise SettingError("resume", "not be combined with {0}", "both", "Use one of them", "overwrite")
         if options.resume and options.baseline:
-            raise InputError("`resume` must not be combined with `baseline`. Start it anew with `overwrite`.")
+            limit, remedy = "not be combined with {0}", "Start it anew with {1}"
+            raise SettingError("resume", limit, "both", remedy, "baseline", "overwrite")
         check_apart(options.input, options.out)
         self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
         if options.baseline != "color" and options.model is None:
-            raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
+            raise InputError("`model` must name a model, since none is bundled here. Give a .safetensors file.")
         self._folder.require_writable()
 
     def _load(self) -> tuple[Backbone | None, str]:

@@ -1,6 +1,7 @@
-"""Every hyperparameter in one place, each with its source; `config` puts them together and makes the presets.
+"""Every hyperparameter in one place, each with its range, its text and its source; `settings` puts them together.
 
-Sources: "paper" is the hyperparameter table A.4 and the section named; "code" is the published reference code.
+Sources: "paper" is the hyperparameter table A.4 and the section named; "code" is the published reference code; "ours"
+is neither. Widgets, help, tables and errors are made of what stands here.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..types import MAX_LABEL
+from ..types import MAX_LABEL, SettingError
+from .fields import Part, setting
 
 ATTENTION_BLOCKS = tuple(range(3, 12))
 """Decoder blocks of SD 1.x/2.x and SVD that hold attention."""
@@ -21,230 +23,257 @@ FEATURE_BLOCKS = (6, 7, 8)
 
 
 @dataclass(frozen=True)
-class FrameConfig:
+class FrameConfig(Part):
     """How frames are brought to a size that the model takes."""
 
-    max_side: int = 0
-    """Longer side in pixels that frames are reduced to before processing; 0 keeps them (code)."""
-    rounding: Literal["nearest", "floor"] = "nearest"
-    """How a side is rounded to a multiple of 64: ``floor`` is the code's."""
+    max_side: int = setting(
+        0, "Longer side in pixels that frames are reduced to before processing; 0 keeps their size. Smaller is faster "
+        "and coarser", "code", low=0, high=16_384,
+    )  # fmt: skip
+    rounding: Literal["nearest", "floor"] = setting(
+        "nearest", "How a side is rounded to a multiple of 64; floor is the published code's"
+    )
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(Part):
     """Inversion by added noise and deterministic Euler sampling."""
 
-    num_steps: int = 25
-    """Sampling steps of the whole schedule (paper A.4)."""
-    guidance_scale: float = 5.0
-    """Classifier-free guidance scale (code; the paper does not mention it). With SVD that of a window's last frame;
-    it rises linearly from 1 in the first."""
-    seed: int = 1
-    """Seed of noise and K-means (code)."""
-    noise: Literal["frame", "window"] = "frame"
-    """``frame``: noise depends on seed and frame number alone; ``window``: restarted in each window (code)."""
-    posterior: Literal["mode", "sample"] = "mode"
-    """Latent taken from the encoder's distribution; ``sample`` is the code's."""
+    num_steps: int = setting(
+        25, "Sampling steps of the whole schedule, of which only the last few run", "paper A.4", low=1, high=1000
+    )
+    guidance_scale: float = setting(
+        5.0, "Classifier-free guidance between the prompt and none; with Stable Video Diffusion that of a window's "
+        "last frame, to which it rises from 1 in the first", "code; the paper does not mention it", low=0, high=1000,
+    )  # fmt: skip
+    seed: int = setting(1, "Seed of noise and K-means", "code", low=0, high=2**32 - 1)
+    noise: Literal["frame", "window"] = setting(
+        "frame", "frame: the noise depends on seed and frame number alone. window: it is restarted in each window, as "
+        "in the published code",
+    )  # fmt: skip
+    posterior: Literal["mode", "sample"] = setting(
+        "mode", "Latent taken from the encoder's distribution; sample is the published code's"
+    )
 
 
 @dataclass(frozen=True)
-class FeatureConfig:
+class FeatureConfig(Part):
     """Where features are read (paper 4.1)."""
 
-    step: int = 24
-    """Step whose queries are the features: 25 in the paper's table, which counts from one."""
-    blocks: tuple[int, ...] = (6, 7, 8)
-    """Blocks of 6 to 8 whose queries are averaged (paper A.4); one block alone turns feature aggregation off."""
-    matching_block: int = 7
-    """Block of the correspondences, 6 to 8 (paper A.4)."""
+    step: int = setting(
+        24, "Step at which features are read, counted from 0; the last one is best",
+        "25 in paper A.4, which counts from 1", low=0, high=999,
+    )  # fmt: skip
+    blocks: tuple[int, ...] = setting(
+        FEATURE_BLOCKS, "Decoder blocks whose features are averaged; one alone turns feature aggregation off",
+        "paper A.4", low=FEATURE_BLOCKS[0], high=FEATURE_BLOCKS[-1],
+        why="the blocks whose queries lie on the coarse grid",
+    )  # fmt: skip
+    matching_block: int = setting(
+        7, "Decoder block whose features find the same spot in the next frame",
+        "paper A.4", low=FEATURE_BLOCKS[0], high=FEATURE_BLOCKS[-1],
+        why="the blocks whose queries lie on the coarse grid",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class WindowConfig:
+class WindowConfig(Part):
     """Windows of frames between two updates of the scene context (the paper's "batches")."""
 
-    length: int = 14
-    """Frames of a window (paper 5.1)."""
-    tail: Literal["short", "overlap"] = "short"
-    """``short``: the last window holds the frames that remain; ``overlap``: shifted back, overwriting (code)."""
+    length: int = setting(
+        14, "Frames that are labeled together before the memory moves on; with Stable Video Diffusion those that it "
+        "sees together, 25 for SVD-XT", "paper 5.1", low=1, high=10_000,
+    )  # fmt: skip
+    tail: Literal["short", "overlap"] = setting(
+        "short", "short: the last window holds the frames that remain. overlap: it is shifted back and overwrites, as "
+        "in the published code",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class ClusterConfig:
+class ClusterConfig(Part):
     """K-means on the first window (paper 4.1)."""
 
-    num_clusters: int = 20
-    """Clusters K (paper A.3: VSPW and CamVid 20, Cityscapes 30); 0 chooses as many as `granularity` asks for."""
-    num_restarts: int = 10
-    """Runs of K-means of which the best is kept (code)."""
-    fit_frames: Literal["anchor", "window"] = "window"
-    """Frames K-means sees: the anchor frame (paper) or the whole first window (code)."""
-    void_votes: bool = False
-    """Whether void pixels of a reference label map vote on the name of a cluster (code)."""
-    granularity: float = 0.55
-    """With 0 clusters: share of the variance of the anchor's features that they explain, with as few as will do."""
+    num_clusters: int = setting(
+        20, "Number of regions: few for a subject before a background, 20 for a whole scene; 0 chooses it by "
+        "granularity", "K of paper A.3: VSPW and CamVid 20, Cityscapes 30", low=0, high=MAX_LABEL,
+    )  # fmt: skip
+    num_restarts: int = setting(10, "Runs of K-means of which the best is kept", "code", low=1, high=1000)
+    fit_frames: Literal["window", "anchor"] = setting(
+        "window", "Frames that K-means looks at: all of the anchor frame's window, as in the published code, or the "
+        "anchor frame alone, as in the paper",
+    )  # fmt: skip
+    void_votes: bool = setting(
+        False, "Void pixels of a reference label map vote on the name of a cluster, as in the published code"
+    )
+    granularity: float = setting(
+        0.55, "Only with 0 clusters: share of the variety of the anchor frame that regions must explain. More gives "
+        "more and smaller regions", "ours", low=0, high=1,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class ContextConfig:
+class ContextConfig(Part):
     """The scene context: a nearest-neighbor classifier updated window by window (paper 4.1)."""
 
-    num_neighbors: int = 4
-    """Neighbors that vote (code)."""
-    memory: Literal["previous", "anchor+previous"] = "previous"
-    """Tokens it holds: the previous window (paper, code), or those and the anchor frame."""
+    num_neighbors: int = setting(4, "Remembered cells that vote on the label of a cell", "code", low=1, high=1000)
+    memory: Literal["previous", "anchor+previous"] = setting(
+        "previous", "What is remembered: the window before, as in the paper, or that and the anchor frame, which "
+        "brings back regions that were hidden for a while",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class RefinementConfig:
+class RefinementConfig(Part):
     """Correspondence-based refinement (paper 4.2, Eq. 3-4)."""
 
-    enabled: bool = True
-    """Off: the maps that the scene context predicts are kept."""
-    spatial_threshold: int = 1
-    """Cells that a match may move by between two frames (paper A.4)."""
-    matching: Literal["pairwise", "anchored"] = "pairwise"
-    """Consecutive frames (paper), or blended with the similarity to the window's first frame (code)."""
-    one_sided: bool = False
-    """Apply the threshold to moves down and right only (a fault of the code)."""
-    bad_match: Literal["split", "drop"] = "split"
-    """A match beyond the threshold ends the track there, or drops the whole track (code)."""
-    voting: Literal["cell", "track"] = "cell"
-    """``cell``: each cell takes the majority of all tracks through it; ``track``: tracks of the first frame overwrite
-    cells in raster order (code)."""
+    enabled: bool = setting(
+        True, "Follow each cell through the frames of its window and let the majority decide its label, which removes "
+        "flicker; off keeps what the scene context predicts", "paper 4.2",
+    )  # fmt: skip
+    spatial_threshold: int = setting(
+        1, "Cells (of 16 pixels) that something may move by from frame to frame; more for fast motion", "paper A.4",
+        low=0, high=1000,
+    )  # fmt: skip
+    matching: Literal["pairwise", "anchored"] = setting(
+        "pairwise", "Similarity of consecutive frames, as in the paper, or blended with that to the window's first "
+        "frame, as in the published code",
+    )  # fmt: skip
+    one_sided: bool = setting(False, "Apply the threshold to moves down and right only, a fault of the published code")
+    bad_match: Literal["split", "drop"] = setting(
+        "split", "A match beyond the threshold ends the track there, or drops the whole track, as in the published code"
+    )
+    voting: Literal["cell", "track"] = setting(
+        "cell", "cell: all tracks through a cell vote. track: tracks of the window's first frame overwrite their cells "
+        "in raster order, as in the published code",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class ModulationConfig:
+class ModulationConfig(Part):
     """Masked modulation (paper 4.3, Eq. 2 and 5)."""
 
-    enabled: bool = True
-    """Off: coarse maps are enlarged bilinearly per label instead."""
-    step: int = 22
-    """Modulated step, at whose noise level sampling starts (code; the paper's table says 20)."""
-    block: int = 7
-    """Modulated block (paper A.4)."""
-    attention: Literal["cross", "self"] = "cross"
-    """Attention whose output is modulated (paper A.4)."""
-    factor: float = 50.0
-    """Modulation factor, lambda (paper A.4; 10 without latent blending, as in EmerDiff)."""
-    inject: bool = True
-    """Replace queries and keys of blocks 3..11 by those of the unmodulated pass (code)."""
-    blending: Literal["all", "first", "none"] = "all"
-    """Latent blending (Eq. 5) after each step (paper), the modulated one and the next (code), or none."""
-    steps: Literal["all", "first"] = "all"
-    """Steps of a modulated pass: all to the end (paper), or the modulated one, whose prediction of the clean latents is
-    decoded (ours, quality `balanced`)."""
-    shared: bool = False
-    """Modulate parts of regions that lie apart in one pass (ours, quality `balanced`)."""
+    enabled: bool = setting(
+        True, "Find the pixels of regions by masked modulation; off enlarges the coarse maps instead", "paper 4.3"
+    )
+    step: int = setting(
+        22, "Step at which regions are modulated and at whose noise level sampling starts, counted from 0; earlier is "
+        "slower", "code; paper A.4 says 20", low=0, high=999,
+    )  # fmt: skip
+    block: int = setting(
+        7, "Decoder block that is modulated", "paper A.4", low=ATTENTION_BLOCKS[0], high=ATTENTION_BLOCKS[-1],
+        why="the blocks which hold attention",
+    )  # fmt: skip
+    factor: float = setting(
+        50.0, "How strongly a region is modulated (lambda of the paper)",
+        "paper A.4; 10 without latent blending, as in EmerDiff", low=0, high=10_000,
+    )  # fmt: skip
+    inject: bool = setting(True, "Replace queries and keys of attention by those of the unmodulated pass", "code")
+    blending: Literal["all", "first", "none"] = setting(
+        "all", "Restore the picture outside the region (Eq. 5) after every step, as in the paper, after the first two, "
+        "as in the published code, or never",
+    )  # fmt: skip
+    steps: Literal["all", "first"] = setting(
+        "all", "Steps of a modulated pass: all to the end, as in the paper, or the first alone, whose prediction of "
+        "the clean latents is decoded (ours, quality balanced)",
+    )  # fmt: skip
+    shared: bool = setting(False, "Modulate parts of regions that lie apart in one pass", "ours, quality balanced")
 
 
 @dataclass(frozen=True)
-class DifferenceConfig:
+class DifferenceConfig(Part):
     """Difference maps and their filtering (paper 4.3, Eq. 6)."""
 
-    filter_strength: float = 0.7
-    """Weight of the difference outside the mask (paper A.4); 1 turns filtering off."""
-    precision: Literal["float", "8bit"] = "float"
-    """``float``: exact differences; ``8bit``: squares wrap at 256, maps pass through JPEG (faults of the code)."""
-    normalize: bool = True
-    """Divide each map by its maximum (code)."""
-    blur_size: int = 5
-    """Gaussian kernel size, pixels (code)."""
-    blur_sigma: float = 3.0
-    """Gaussian standard deviation, pixels (code)."""
+    filter_strength: float = setting(
+        0.7, "Weight of the difference outside a region's coarse cells: smaller keeps closer to the cells, 1 turns the "
+        "filter off", "paper A.4", low=0, high=1,
+    )  # fmt: skip
+    precision: Literal["float", "8bit"] = setting(
+        "float", "float: exact differences. 8bit: squares wrap at 256 and maps pass through JPEG, faults of the "
+        "published code",
+    )  # fmt: skip
+    normalize: bool = setting(
+        True, "Scale each region's response to its own maximum, which helps faint regions", "code"
+    )
+    blur_size: int = setting(5, "Size of the Gaussian kernel in pixels, an odd number", "code", low=1, high=99)
+    blur_sigma: float = setting(3.0, "Standard deviation of the Gaussian in pixels", "code", low=0.01, high=1000)
+
+    def check(self) -> None:
+        """Check each value, and that the kernel has a center."""
+        super().check()
+        if self.blur_size % 2 == 0:
+            raise SettingError("difference.blur_size", "be odd", self.blur_size, "Add 1")
 
 
 @dataclass(frozen=True)
-class SceneConfig:
+class SceneConfig(Part):
     """What the anchor frame lacks: unseen things and scene cuts (ours; failure cases of the paper, A.5).
 
     Similarities are cosines of the bundled model's features, measured on eleven clips and their combinations.
     """
 
-    new_regions: bool = False
-    """Whether things that enter later become regions."""
-    cuts: bool = False
-    """Whether the scene context starts anew at a cut; known names carry over."""
-    new_similarity: float = 0.78
-    """Below it, cells resemble nothing known: entering things have 0.70 to 0.77, others hardly ever less than 0.80."""
-    new_margin: float = 0.03
-    """What is added to it for cells beside such ones."""
-    sure_similarity: float = 0.86
-    """From it on a cell is surely known, and is compared with in the next frame."""
-    min_cells: int = 4
-    """Cells of a new thing in a frame, at least."""
-    min_frames: int = 3
-    """Frames of a window in which it has them, at least."""
-    cut_similarity: float = 0.81
-    """Median below which a frame begins another scene: 0.83 and more within clips, up to 0.79 from clip to clip."""
-    known_similarity: float = 0.81
-    """Median from which on a cluster after a cut is something known."""
-    remembered_tokens: int = 64
-    """Tokens of each label from before a cut that stay in the scene context."""
+    new_regions: bool = setting(
+        False, "Things that enter later, and resemble nothing known, become regions called new 7 and the like", "ours"
+    )
+    cuts: bool = setting(
+        False, "At a cut the frame is divided anew; what looks like a known region keeps its name", "ours"
+    )
+    new_similarity: float = setting(
+        0.78, "Below it, cells resemble nothing known: entering things have 0.70 to 0.77, others hardly ever less than "
+        "0.80", "ours", low=-1, high=1,
+    )  # fmt: skip
+    new_margin: float = setting(0.03, "What is added to it for cells beside such ones", "ours", low=0, high=2)
+    sure_similarity: float = setting(
+        0.86, "From it on a cell is surely known, and is compared with in the next frame", "ours", low=-1, high=1
+    )
+    min_cells: int = setting(4, "Cells of a new thing in a frame, at least", "ours", low=1, high=100_000)
+    min_frames: int = setting(3, "Frames of a window in which it has them, at least", "ours", low=1, high=10_000)
+    cut_similarity: float = setting(
+        0.81, "Median below which a frame begins another scene: 0.83 and more within clips, up to 0.79 from clip to "
+        "clip", "ours", low=-1, high=1,
+    )  # fmt: skip
+    known_similarity: float = setting(
+        0.81, "Median from which on a cluster after a cut is something known", "ours", low=-1, high=1
+    )
+    remembered_tokens: int = setting(
+        64, "Tokens of each label from before a cut that stay in the scene context", "ours", low=1, high=100_000
+    )
 
 
 @dataclass(frozen=True)
-class EnlargingConfig:
+class EnlargingConfig(Part):
     """Enlarging of coarse maps where modulation is off (ours)."""
 
-    method: Literal["bilinear", "guided"] = "bilinear"
-    """``bilinear`` per region, or pulled to the edges of the picture by a guided filter (He et al. 2013)."""
-    guided_radius: int = 16
-    """Radius of the guided filter, pixels: a coarse cell."""
-    guided_epsilon: float = 1e-4
-    """Variance of colors in [0, 1] that counts as an edge."""
-    guided_subsample: int = 4
-    """Factor by which the filter's coefficients are computed smaller (He & Sun 2015)."""
+    method: Literal["bilinear", "guided"] = setting(
+        "bilinear", "bilinear per region, or pulled to the edges of the picture by a guided filter (He et al. 2013)"
+    )
+    guided_radius: int = setting(16, "Radius of the guided filter in pixels: a coarse cell", "ours", low=1, high=1000)
+    guided_epsilon: float = setting(
+        1e-4, "Variance of colors in [0, 1] that counts as an edge", "ours", low=1e-8, high=1
+    )
+    guided_subsample: int = setting(
+        4, "Factor by which the filter's coefficients are computed smaller", "He & Sun 2015", low=1, high=16
+    )
 
 
 @dataclass(frozen=True)
-class VideoConfig:
+class VideoConfig(Part):
     """What Stable Video Diffusion has and an image model has not."""
 
-    frames: int = 0
-    """Frames that a video model sees as one sample: 14 for SVD, 25 for SVD-XT; 0 for image models."""
-    fps_id: int = 14
-    """Frames per second less one, as SVD is told (code)."""
-    motion_bucket: int = 127
-    """How much moves, as SVD is told (code)."""
-    augmentation: float = 0.02
-    """Noise on the frame that conditions a window, in units of half the range of a pixel (code)."""
-    query_layer: Literal["spatial", "temporal"] = "spatial"
-    """Self-attention whose queries are the features; ``temporal`` ones are unstable (paper 1, A.6), to look at only."""
-    injected: Literal["all", "temporal"] = "all"
-    """Self-attentions with injected queries and keys: spatial and temporal (paper A.4), or the latter (code)."""
-
-
-LIMITS: dict[str, tuple[float, float]] = {
-    "frame.max_side": (0, 16_384),
-    "sampling.num_steps": (1, 1000),
-    "sampling.guidance_scale": (0, 1000),
-    "sampling.seed": (0, 2**32 - 1),
-    "window.length": (1, 10_000),
-    "cluster.num_clusters": (0, MAX_LABEL),
-    "cluster.num_restarts": (1, 1000),
-    "cluster.granularity": (0, 1),
-    "context.num_neighbors": (1, 1000),
-    "refinement.spatial_threshold": (0, 1000),
-    "modulation.factor": (0, 10_000),
-    "difference.filter_strength": (0, 1),
-    "difference.blur_size": (1, 99),
-    "difference.blur_sigma": (0.01, 1000),
-    "scene.new_similarity": (-1, 1),
-    "scene.new_margin": (0, 2),
-    "scene.sure_similarity": (-1, 1),
-    "scene.min_cells": (1, 100_000),
-    "scene.min_frames": (1, 10_000),
-    "scene.cut_similarity": (-1, 1),
-    "scene.known_similarity": (-1, 1),
-    "scene.remembered_tokens": (1, 100_000),
-    "enlarging.guided_radius": (1, 1000),
-    "enlarging.guided_epsilon": (1e-8, 1),
-    "enlarging.guided_subsample": (1, 16),
-    "video.frames": (0, 1000),
-    "video.fps_id": (0, 1000),
-    "video.motion_bucket": (0, 1000),
-    "video.augmentation": (0, 10),
-}
-"""Both ends belong to the range. Those of steps and blocks depend on more and are checked in `config.Settings`."""
+    frames: int = setting(
+        0, "Frames that a video model sees together: 14 for SVD, 25 for SVD-XT; 0 for image models", low=0, high=1000
+    )
+    fps_id: int = setting(14, "Frames per second less one, as SVD is told", "code", low=0, high=1000)
+    motion_bucket: int = setting(127, "How much moves, as SVD is told", "code", low=0, high=1000)
+    augmentation: float = setting(
+        0.02, "Noise on the frame that conditions a window, in units of half the range of a pixel", "code",
+        low=0, high=10,
+    )  # fmt: skip
+    query_layer: Literal["spatial", "temporal"] = setting(
+        "spatial", "Attention of a video model whose queries are the features: spatial makes good ones, temporal ones "
+        "change from frame to frame and are there to look at only", "paper 1, A.6",
+    )  # fmt: skip
+    injected: Literal["all", "temporal"] = setting(
+        "all", "Attention with injected queries and keys: spatial and temporal, as in paper A.4, or the latter, as in "
+        "the published code",
+    )  # fmt: skip

@@ -1,15 +1,14 @@
-"""All settings of a segmentation, the presets, and the quality dial; the parts with their sources are in `parts`."""
+"""All settings of a segmentation, presets, the quality dial, and settings as text; the parts are in `parts`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_type_hints
 
-from ..types import InputError
+from ..types import InputError, SettingError
+from .fields import Part, SettingInfo, describe_fields, setting
 from .parts import (
-    ATTENTION_BLOCKS,
-    FEATURE_BLOCKS,
-    LIMITS,
     ClusterConfig,
     ContextConfig,
     DifferenceConfig,
@@ -46,8 +45,16 @@ class Settings:
         video: what Stable Video Diffusion has and an image model has not.
     """
 
-    preset: str = "default"
-    quality: str = "exact"  # a word of `QUALITIES`
+    preset: str = setting(
+        "default", "default: what measures best. paper: as the paper writes it. reference: as its published code does "
+        "it, faults included. emerdiff: each frame labeled from the one before, not refined. Each has its own values "
+        "for Stable Video Diffusion",
+    )  # fmt: skip
+    quality: str = setting(
+        "exact", "exact: the paper's method, every region modulated by itself; slowest. balanced: regions that lie "
+        "apart share a modulated pass of one step. fast: no modulation, borders follow the edges of the picture. "
+        "draft: likewise, with quicker features",
+    )  # fmt: skip
     frame: FrameConfig = field(default_factory=FrameConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     feature: FeatureConfig = field(default_factory=FeatureConfig)
@@ -62,45 +69,24 @@ class Settings:
     video: VideoConfig = field(default_factory=VideoConfig)
 
     def __post_init__(self) -> None:
-        """Check every limit before any long computation."""
+        """Check every value before any long computation."""
+        for part in PARTS:
+            getattr(self, part).check()
         last = self.sampling.num_steps - 1
-        for name, (low, high) in {**LIMITS, "feature.step": (0, last), "modulation.step": (0, last)}.items():
-            part, number = name.split(".")
-            value = getattr(getattr(self, part), number)
-            if not low <= value <= high:  # NaN is in no range
-                remedy = (
-                    "Lower it, or raise `sampling.num_steps`" if name.endswith(".step") else "Choose a value within"
-                )
-                raise InputError(f"`{name}` must lie in [{low}, {high}], but got {value}. {remedy}.")
-        if self.difference.blur_size % 2 == 0:
-            raise InputError(f"`difference.blur_size` must be odd, but got {self.difference.blur_size}. Add 1.")
-        self._check_blocks()
+        for key, step in (("feature.step", self.feature.step), ("modulation.step", self.modulation.step)):
+            if step > last:
+                remedy = "Lower it, or raise {0}"
+                raise SettingError(key, f"lie in [0, {last}]", step, remedy, "sampling.num_steps")
         self._check_sharing()
-
-    def _check_blocks(self) -> None:
-        """Check that blocks have what is asked of them."""
-        on_grid = "whose queries lie on the coarse grid"
-        for name, blocks, known, what in (
-            ("feature.blocks", self.feature.blocks, FEATURE_BLOCKS, on_grid),
-            ("feature.matching_block", (self.feature.matching_block,), FEATURE_BLOCKS, on_grid),
-            ("modulation.block", (self.modulation.block,), ATTENTION_BLOCKS, "which hold attention"),
-        ):
-            if not blocks or not set(blocks) <= set(known):
-                raise InputError(
-                    f"`{name}` must name blocks of {known}, {what}, but got {tuple(blocks)}. Choose among them."
-                )
 
     def _check_sharing(self) -> None:
         """Check that regions share a modulated pass only where they can."""
         if self.modulation.shared and self.difference.precision == "8bit":
-            raise InputError(
-                "`modulation.shared` must be off with 8-bit differences, but is on. Use the quality 'exact' with them."
-            )
+            limit, remedy = "be off with 8-bit differences", "Use the quality 'exact' with them"
+            raise SettingError("modulation.shared", limit, "on", remedy)
         if self.modulation.shared and self.video.frames:
-            raise InputError(
-                "`modulation.shared` must be off with a video model, whose temporal layers mix regions, but is on. Set "
-                "it to false."
-            )
+            limit = "be off with a video model, whose temporal layers mix regions"
+            raise SettingError("modulation.shared", limit, "on", "Set it to false")
 
     @property
     def start_step(self) -> int:
@@ -128,7 +114,7 @@ class Settings:
         >>> Settings.of("paper", max_side=448).frame.max_side
         448
         """
-        from .overrides import with_changes  # noqa: PLC0415, it builds on this file
+        from .keywords import with_changes  # noqa: PLC0415, it builds on this file
 
         return with_changes(with_quality(preset(preset_name, kind), quality), changes)
 
@@ -137,6 +123,12 @@ class Settings:
         return asdict(self)
 
 
+PARTS = {name: kind for name, kind in get_type_hints(Settings).items() if issubclass(kind, Part)}
+"""The parts by name."""
+SETTINGS = {info.key: info for part in PARTS.values() for info in part.describe()}
+"""What is known of each setting, by its key such as ``window.length``."""
+OWN = {info.key: info for info in describe_fields(Settings, "")}
+"""The same of `preset` and `quality`, which set many of them."""
 _DEFAULT = Settings()
 _PAPER = Settings(
     preset="paper",
@@ -169,9 +161,6 @@ PRESETS = {settings.preset: settings for settings in (_DEFAULT, _PAPER, _REFEREN
 def preset(name: str, kind: str = "sd") -> Settings:
     """Return the settings called ``name`` for a kind of model: ``sd`` (image) or ``svd`` (video).
 
-    Raises:
-        InputError: there is no such preset.
-
     >>> preset("default", "svd").preset
     'svd'
     """
@@ -183,6 +172,21 @@ def preset(name: str, kind: str = "sd") -> Settings:
 def replace_parts(settings: Settings, **parts: dict[str, Any]) -> Settings:
     """Return ``settings`` with fields of its parts replaced: ``replace_parts(s, cluster={"num_clusters": 8})``."""
     return replace(settings, **{part: replace(getattr(settings, part), **values) for part, values in parts.items()})
+
+
+def replace_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """Return ``settings`` with values replaced by key, all at once: ``{"cluster.num_clusters": 8}``."""
+    parts: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        part, _, name = key.partition(".")
+        parts.setdefault(part, {})[name] = value
+    return replace_parts(settings, **parts)
+
+
+def read_setting(settings: Settings, key: str) -> Any:  # noqa: ANN401
+    """Return the value of a setting by its key."""
+    part, _, name = key.partition(".")
+    return getattr(getattr(settings, part), name) if name else getattr(settings, part)
 
 
 def with_window_frames(settings: Settings, num_frames: int) -> Settings:
@@ -201,7 +205,7 @@ def with_window_frames(settings: Settings, num_frames: int) -> Settings:
 
 def _for_svd(settings: Settings, name: str, **parts: dict[str, Any]) -> Settings:
     """Return ``settings`` with what differs for SVD in all presets (paper A.4, code), and ``parts``."""
-    modulation = {"step": 17, "block": 8, "attention": "self", **parts.pop("modulation", {})}
+    modulation = {"step": 17, "block": 8, **parts.pop("modulation", {})}
     parts = {"sampling": {"guidance_scale": 2.5}, "modulation": modulation, "video": {"frames": 14}, **parts}
     return replace(replace_parts(settings, **parts), preset=name)
 
@@ -221,21 +225,11 @@ QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {"modulation": {"enabled": False}, "enlarging": {"method": "guided"}},
     "draft": {"modulation": {"enabled": False}, "enlarging": {"method": "guided"}},
 }
-"""What each quality changes, the most exact first.
-
-- ``exact``: the paper's method; every saving in it is exact.
-- ``balanced``: regions that lie apart share a modulated pass, and a pass has one step, whose prediction of the clean
-  latents is decoded. With a video model regions share no pass, since temporal layers would mix them.
-- ``fast``: no modulated passes; coarse maps are pulled to the edges of the picture by a guided filter.
-- ``draft``: likewise, and the features are read in the first UNet call, without denoising before it.
-"""
+"""What each quality changes, the most exact first; the text of `Settings.quality` says what that means."""
 
 
 def with_quality(settings: Settings, quality: str) -> Settings:
     """Return ``settings`` with what ``quality`` changes.
-
-    Raises:
-        InputError: there is no such quality, or the settings do not allow it.
 
     >>> with_quality(Settings(), "fast").modulation.enabled
     False
@@ -246,8 +240,42 @@ def with_quality(settings: Settings, quality: str) -> Settings:
         # Asked for coarse regions: what else the quality changes would bring fine ones back.
         return replace(settings, quality=quality)
     parts = dict(QUALITIES[quality])
-    if quality == "balanced" and settings.video.frames:
+    if quality == "balanced" and settings.video.frames:  # temporal layers would mix regions that share a pass
         parts["modulation"] = {**parts["modulation"], "shared": False}
     if quality == "draft":
         parts["modulation"] = {**parts["modulation"], "step": settings.feature.step}
     return replace(replace_parts(settings, **parts), quality=quality)
+
+
+def with_overrides(settings: Settings, overrides: Iterable[str]) -> Settings:
+    """Return ``settings`` with each ``part.field=value`` applied in order.
+
+    >>> with_overrides(Settings(), ["cluster.num_clusters=8", "feature.blocks=7,8"]).feature.blocks
+    (7, 8)
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, separator, text = (word.strip() for word in override.partition("="))
+        part, dot, _ = key.partition(".")
+        if not separator or not dot:
+            raise SettingError("overrides", "have the form part.field=value", repr(override), "Write it so")
+        if key not in SETTINGS:
+            known = [name for name in SETTINGS if name.startswith(f"{part}.")] or list(SETTINGS)
+            raise SettingError("overrides", f"name one of {', '.join(known)}", key, "Choose one of them")
+        values[key] = parse_value(SETTINGS[key], text)
+    return replace_values(settings, values)
+
+
+def parse_value(info: SettingInfo, text: str) -> Any:  # noqa: ANN401
+    """Return ``text`` as a value of a setting: bool, int, float, word, or tuple of whole numbers."""
+    if info.choices:
+        return text  # checked by the part
+    if info.kind is bool:
+        if text.lower() in {"true", "false"}:
+            return text.lower() == "true"
+        raise SettingError(info.key, "be true or false", repr(text), "Write one of them")
+    wanted = {int: "a whole number", float: "a number"}.get(info.kind, "numbers such as 6,7,8 with commas between")
+    try:
+        return info.kind(text) if info.kind in {int, float} else tuple(int(item) for item in text.split(","))
+    except ValueError as error:
+        raise SettingError(info.key, f"be {wanted}", repr(text), "Correct it") from error

@@ -23,7 +23,7 @@ from ..method.windows import split_spans, split_windows
 from ..regions.growing import reduce_mask
 from ..regions.labels import assign_clusters, list_regions
 from ..regions.propagation import PropagationConfig, PropagationMemory, enlarge_shares
-from ..types import VOID, Features, InputError, LabelMaps, Progress, Region, no_progress
+from ..types import VOID, Features, InputError, LabelMaps, Progress, Region, SettingError, no_progress
 
 COLOR_POSITION_WEIGHT = 0.5
 """Length of a frame's sides beside the range of a color channel, in the tokens of the color baseline (chosen)."""
@@ -99,7 +99,7 @@ def segment_each_frame(
     one; a number that does not occur there gets that of number 0.
     """
     if settings.cluster.num_clusters == 0:
-        raise InputError("`cluster.num_clusters` must be at least 1 for this baseline, but got 0. Choose a number.")
+        raise SettingError("cluster.num_clusters", "be at least 1 for this baseline", 0, "Choose a number")
     alone = ClusterConfig(settings.cluster.num_clusters, settings.cluster.num_restarts, "anchor")
     table: Tensor | None = None
     regions: tuple[Region, ...] = ()

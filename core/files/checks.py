@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..types import VOID, InputError
+from ..types import VOID, SettingError
 from .clip import FRAMES_FOLDER
 from .images import LabelReader, Picture, open_picture
 from .result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
@@ -23,10 +23,8 @@ def check_apart(source: Path, out: Path) -> None:
     read = {inner.resolve()} if inner.is_dir() else {inner.resolve(), source.resolve()}
     written = {path.resolve() for path in (out, out / LABELS_FOLDER, out / OVERLAY_FILE, out / LEGEND_FILE)}
     if read & written:
-        raise InputError(
-            f"`out` must lie apart from the frames, but a result in {out} would change what is read from {source}. "
-            "Choose another folder."
-        )
+        got = f"{out}, where a result would change what is read from {source}"
+        raise SettingError("out", "lie apart from the frames", got, "Choose another folder")
 
 
 def read_anchor_mask(path: Path | None, *, new_regions: bool) -> tuple[Tensor | None, str | None]:
@@ -49,10 +47,8 @@ def prepare_anchor_mask(picture: Picture | Tensor, title: str, *, new_regions: b
     values = torch.unique(labels).tolist()
     is_white = values == [VOID] or (is_black_and_white and values == [1])
     if is_white or (len(values) == 1 and not new_regions):
-        raise InputError(
-            f"`anchor_mask` must tell regions apart, but every pixel of {title} is "
-            f"{f'{VOID} (unknown, or white)' if is_white else values[0]}. Give the label image of the first frame."
-        )
+        got = f"{title}, of which every pixel is {f'{VOID} (unknown, or white)' if is_white else values[0]}"
+        raise SettingError("anchor_mask", "tell regions apart", got, "Give the label image of the first frame")
     if is_black_and_white:
         logger.warning("vidseg: %s is black and white: 255 (white) is read as class 1, not as unknown.", title)
     return labels
@@ -62,7 +58,5 @@ def check_mask_size(labels: Tensor | None, frame_size: tuple[int, int]) -> None:
     """Check that the label image ``(H,W)`` of the first frame, if there is one, has the size of the frames."""
     if labels is not None and tuple(labels.shape) != frame_size:
         sizes = [f"{width}x{height}" for height, width in (frame_size, labels.shape)]
-        raise InputError(
-            f"`anchor_mask` must have the size of the frames, {sizes[0]}, but it is {sizes[1]}. "
-            "Give the label image of the first frame."
-        )
+        limit, remedy = f"have the size of the frames, {sizes[0]}", "Give the label image of the first frame"
+        raise SettingError("anchor_mask", limit, sizes[1], remedy)

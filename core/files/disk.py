@@ -14,19 +14,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..types import InputError, require_shape
+from ..types import InputError, SettingError, require_shape
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Place(NamedTuple):
-    """How messages speak of a folder: the setting that chooses it, and what to do once a full disk has space again."""
+    """How messages speak of a folder: the setting that chooses it, and what to do once a full disk has space again.
+
+    ``others`` are the keys that the remedy speaks of.
+    """
 
     setting: str
     disk_full: str
+    others: tuple[str, ...] = ()
 
 
-OUT = Place("out", "Free space, then continue with `resume`.")
+OUT = Place("out", "Free space, then continue with {0}", ("resume",))
 """The folder of a run."""
 
 
@@ -50,10 +54,9 @@ def explain_unwritable(path: Path, place: Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = place.disk_full if error.errno in _DISK_FULL else "Choose a folder that you may write to."
-        raise InputError(
-            f"`{place.setting}` must be writable, but {path} is not: {error.strerror or error}. {remedy}"
-        ) from error
+        remedy = place.disk_full if error.errno in _DISK_FULL else "Choose a folder that you may write to"
+        got = f"{path}, which is not: {error.strerror or error}"
+        raise SettingError(place.setting, "be writable", got, remedy, *place.others) from error
 
 
 class LabelStore:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..backbones.protocol import BackboneInfo
 from ..config.settings import Settings
 from ..regions.palette import PALETTE
-from ..types import InputError, Region
+from ..types import Region, SettingError
 from .clip import ClipInfo
 
 FORMAT = 1
@@ -77,16 +77,14 @@ def require_same_run(earlier: str, run: RunDescription) -> None:
     try:
         before = flatten(json.loads(earlier))
     except ValueError as error:
-        raise InputError(
-            "`resume` must find a readable segmentation.json, but it is damaged. Start anew with `overwrite`."
-        ) from error
+        limit, got = "find a readable segmentation.json", "a damaged one"
+        raise SettingError("resume", limit, got, "Start anew with {0}", "overwrite") from error
     now = flatten(json.loads(json.dumps(_decisive(run))))
     for name, value in now.items():
         if name not in _NOT_COMPARED and before.get(name) != value:
-            raise InputError(
-                f"`resume` must continue the same run, but `{name}` is {shorten(value)} and was "
-                f"{shorten(before.get(name))}. Use the earlier value, or start anew with `overwrite`."
-            )
+            got = f"`{name}` of {shorten(value)}, which was {shorten(before.get(name))}"
+            remedy = "Use the earlier value, or start anew with {0}"
+            raise SettingError("resume", "continue the same run", got, remedy, "overwrite")
 
 
 def list_versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ..types import InputError, Progress, Region, no_progress
+from ..types import Progress, Region, SettingError, no_progress
 from .disk import OUT, Place, explain_unwritable, write_atomically
 from .images import make_label_image, read_label_values
 from .record import RunDescription, RunResult, make_record, require_same_run
@@ -50,21 +50,16 @@ class ResultFolder:
     def require_free(self, *, overwrite: bool, resume: bool) -> None:
         """Check that no earlier result is in the way, nor files of other origin that a run would replace."""
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(
-                f"`{self.place.setting}` must be a folder, but {self.path} is a file. Choose another name."
-            )
+            raise SettingError(self.place.setting, "be a folder", f"the file {self.path}", "Choose another name")
         if not (self.path / RECORD_FILE).exists():
             others = sorted({*self.labels.glob("*"), *(path for path in self._files() if path.exists())})
             if others:
-                raise InputError(
-                    f"`{self.place.setting}` must be a folder of its own, but {self.path} holds "
-                    f"{others[0].relative_to(self.path).as_posix()} and no {RECORD_FILE}. Choose another folder."
-                )
+                found = f"{self.path}, which holds {others[0].relative_to(self.path).as_posix()} and no {RECORD_FILE}"
+                raise SettingError(self.place.setting, "be a folder of its own", found, "Choose another folder")
         elif not (overwrite or resume):
-            raise InputError(
-                f"`{self.place.setting}` must not hold a result, but {self.path} does. Choose another folder, "
-                "replace the result with `overwrite`, or continue it with `resume` (vidseg segment)."
-            )
+            remedy = "Choose another folder, replace the result with {0}, or continue it with {1} (vidseg segment)"
+            limit, got = "not hold a result", f"{self.path}, which does"
+            raise SettingError(self.place.setting, limit, got, remedy, "overwrite", "resume")
 
     def require_writable(self) -> None:
         """Check that the folder, or the one that it would be made in, can be written; nothing is left there."""
@@ -79,10 +74,9 @@ class ResultFolder:
             free = shutil.disk_usage(self.path).free
         needed = int(num_pixels * MIN_BYTES_PER_PIXEL)
         if free < needed:
-            raise InputError(
-                f"`{self.place.setting}` must lie on a disk with at least {needed / 1e6:.3g} MB free, but {self.path} "
-                f"has {free / 1e6:.3g} MB. Free space, or choose another folder."
-            )
+            limit = f"lie on a disk with at least {needed / 1e6:.3g} MB free"
+            got = f"{self.path}, which has {free / 1e6:.3g} MB"
+            raise SettingError(self.place.setting, limit, got, "Free space, or choose another folder")
 
     def start_anew(self) -> None:
         """Remove the files of an earlier run, and no others; last the record, by which they are known as such."""

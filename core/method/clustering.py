@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 from torch import Tensor
 
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig, WindowConfig
-from ..types import AnchorLabels, Features, InputError, Progress, Region, no_progress, require_finite, require_shape
+from ..types import AnchorLabels, Features, Progress, Region, SettingError, no_progress, require_finite, require_shape
 
 
 def normalize_tokens(tokens: Tensor) -> Tensor:
@@ -64,10 +64,9 @@ def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress
     num_tokens = require_shape("tokens", tokens, "M C")["M"]
     require_finite("tokens", tokens)
     if config.num_clusters > num_tokens:
-        raise InputError(
-            f"`cluster.num_clusters` must be at most the number of tokens, {num_tokens}, but got "
-            f"{config.num_clusters}. Choose fewer clusters or larger frames."
-        )
+        limit = f"be at most the number of tokens, {num_tokens}"
+        remedy = "Choose fewer clusters or larger frames"
+        raise SettingError("cluster.num_clusters", limit, config.num_clusters, remedy)
     points = tokens.detach().float().cpu().numpy()
     mean = points.mean(axis=0)
     points = points - mean  # as scikit-learn does, for exact distances
@@ -171,9 +170,7 @@ def cluster_anchor(
     """
     require_shape("features.queries", features.queries, "T N C", N=features.grid.num_tokens)
     if not 0 <= anchor < features.num_frames:
-        raise InputError(
-            f"`anchor` must lie in [0, {features.num_frames - 1}], but got {anchor}. Choose a frame of the clip."
-        )
+        raise SettingError("anchor", f"lie in [0, {features.num_frames - 1}]", anchor, "Choose a frame of the clip")
     start = anchor - anchor % window_length
     seen = slice(anchor, anchor + 1) if config.fit_frames == "anchor" else slice(start, start + window_length)
     tokens = normalize_tokens(features.queries[seen])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..config.parts import ContextConfig
-from ..types import InputError, require_finite, require_shape
+from ..types import InputError, SettingError, require_finite, require_shape
 
 _CHUNK_ELEMENTS = 2**23
 """Distances held at once: 64 MiB in float64, whatever the number of frames."""
@@ -36,10 +36,9 @@ class SceneContext:
         require_shape("labels", self.labels, "M", M=num_tokens)
         require_finite("tokens", self.tokens)
         if not 1 <= self.config.num_neighbors <= num_tokens:
-            raise InputError(
-                f"`context.num_neighbors` must lie in [1, {num_tokens}], the number of tokens of the scene context, "
-                f"but got {self.config.num_neighbors}. Choose fewer neighbors or larger frames."
-            )
+            limit = f"lie in [1, {num_tokens}], the number of tokens of the scene context"
+            remedy = "Choose fewer neighbors or larger frames"
+            raise SettingError("context.num_neighbors", limit, self.config.num_neighbors, remedy)
 
     @classmethod
     def from_anchor(cls, tokens: Tensor, labels: Tensor, config: ContextConfig) -> SceneContext:

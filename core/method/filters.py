@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..config.parts import DifferenceConfig
-from ..types import MAX_LABEL, InputError
+from ..types import MAX_LABEL, SettingError
 
 GRAY_LEVEL = 1 / 255
 """One level of an 8-bit picture: smaller maxima are noise, which normalizing must not blow up."""
@@ -24,7 +24,8 @@ def blur_maps(maps: Tensor, config: DifferenceConfig) -> Tensor:
     size = config.blur_size
     if size % 2 == 0 or size // 2 >= min(maps.shape[1:]):
         limit = 2 * min(maps.shape[1:]) - 1
-        raise InputError(f"`difference.blur_size` must be odd and at most {limit} for these frames, but got {size}.")
+        wanted = f"be odd and at most {limit} for these frames"
+        raise SettingError("difference.blur_size", wanted, size, "Lower it")
     if size == 1:
         return maps
     places = torch.arange(size, dtype=maps.dtype, device=maps.device) - size // 2

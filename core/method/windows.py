@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ..backbones.protocol import FeatureBackbone
 from ..config.parts import WindowConfig
 from ..config.settings import Settings, replace_parts
-from ..types import InputError
+from ..types import InputError, SettingError
 
 
 def split_windows(num_frames: int, config: WindowConfig) -> list[range]:
@@ -32,8 +32,7 @@ def split_windows(num_frames: int, config: WindowConfig) -> list[range]:
     """
     if num_frames < 1:
         raise InputError(f"`num_frames` must be at least 1, but got {num_frames}. Pass a clip that holds frames.")
-    if config.length < 1:
-        raise InputError(f"`window.length` must be at least 1, but got {config.length}. Choose a positive length.")
+    config.check()
     spans = [range(start, min(start + config.length, num_frames)) for start in range(0, num_frames, config.length)]
     if config.tail == "overlap":
         spans = spans[: num_frames // config.length]
@@ -111,11 +110,8 @@ def require_kind(backbone: FeatureBackbone, settings: Settings) -> None:
     is_video = backbone.info.kind == "svd"
     if is_video != (length > 0):
         wanted = "1 or more for a video model" if is_video else "0 for an image model"
-        raise InputError(
-            f"`video.frames` must be {wanted}, but got {length}. Take the settings of `preset(name, kind)` for the "
-            "kind of the model."
-        )
+        remedy = "Take the settings of `preset(name, kind)` for the kind of the model"
+        raise SettingError("video.frames", f"be {wanted}", length, remedy)
     if length % settings.window.length:
-        raise InputError(
-            f"`window.length` must divide `video.frames`, {length}, but got {settings.window.length}. Use {length}."
-        )
+        got, limit = settings.window.length, f"divide the {length} frames that the model sees together"
+        raise SettingError("window.length", limit, got, f"Use {length}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import comfy.model_management
 import comfy.utils
 from comfy_execution.utils import get_executing_context
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from comfy_api.latest import io
 
-from ...core.config.settings import QUALITIES
+from ...core.config.settings import OWN, QUALITIES, SETTINGS, Settings, preset, read_setting
 
 CATEGORY = "VidSeg"
 AUTO = -1
 """Value of a widget that leaves the choice to the preset of the model's kind."""
-MAX_SEED = 2**32 - 1
-"""Largest seed of K-means."""
 Features = io.Custom("VIDSEG_FEATURES")
 AnchorLabels = io.Custom("VIDSEG_ANCHOR_LABELS")
 Labels = io.Custom("VIDSEG_LABELS")
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
+_TYPES: dict[Any, Any] = {int: io.Int, float: io.Float, bool: io.Boolean}
 _Input = TypeVar("_Input", bound=io.Input)
 
 
@@ -73,36 +72,44 @@ def clip_vision_input() -> io.Input:
     )
 
 
-def chosen(**values: float) -> dict[str, float]:
-    """Return the values that a person chose: those that are not `AUTO`."""
-    return {name: value for name, value in values.items() if value != AUTO}
+def setting_input(
+    name: str, key: str, remark: str = "", *, base: Settings | None = None, automatic: int | None = None, **looks: Any
+) -> io.Input:
+    """Return the widget ``name`` of a setting, whose default, range, choices and tooltip are those of its field.
+
+    ``automatic`` is a value, the default then, that leaves the choice to the preset; else ``base`` has the default.
+    """
+    about = {**OWN, **SETTINGS}[key]
+    value = read_setting(base or preset("default"), key) if automatic is None else about.kind(automatic)
+    looks |= {"default": value, "tooltip": _describe(key, remark, automatic)}
+    kind = _TYPES.get(about.kind, io.Combo)
+    if isinstance(value, tuple):
+        kind, looks["default"] = io.String, ", ".join(map(str, value))
+    elif about.low is not None:
+        looks |= {"min": about.kind(min(about.low, value)), "max": about.kind(about.high)}
+    elif about.choices:
+        looks["options"] = list(about.choices)
+    socket: io.Input = kind.Input(name, **looks)
+    socket.setting, socket.automatic = key, automatic
+    return socket
 
 
-def sampling_inputs(config: Any) -> list[io.Input]:
-    """Return the inputs that must be the same in all nodes that run the UNet; ``config`` holds the defaults."""
+def _describe(key: str, remark: str, automatic: int | None) -> str:
+    """Return a tooltip: what the field says, its range where the widget has none, what -1 stands for, a remark."""
+    about = {**OWN, **SETTINGS}[key]
+    parts = [f"{about.text}.", f"From {about.span}." if get_origin(about.kind) is tuple else ""]
+    if automatic == AUTO:
+        sd, svd = (read_setting(preset("default", kind), key) for kind in ("sd", "svd"))
+        parts.append(f"{AUTO}: {sd:g} for Stable Diffusion, {svd:g} for Stable Video Diffusion.")
+    return " ".join(filter(None, [*parts, remark]))
+
+
+def sampling_inputs() -> list[io.Input]:
+    """Return the inputs that must be the same in all nodes that run the UNet."""
+    same = "Keep the same in Extract Diffusion Features and Masked Modulation Upsample."
     return [
-        advanced(
-            io.Int.Input(
-                "steps",
-                default=config.num_steps,
-                min=1,
-                max=1000,
-                tooltip="Sampling steps of the whole schedule, of which only the last few run. Keep the same in "
-                "Extract Diffusion Features and Masked Modulation Upsample.",
-            )
-        ),
-        advanced(
-            io.Float.Input(
-                "guidance_scale",
-                default=float(AUTO),
-                min=float(AUTO),
-                max=30.0,
-                step=0.1,
-                tooltip="Classifier-free guidance between positive and negative. -1: 5 for Stable Diffusion; for "
-                "Stable Video Diffusion 1 in the first frame of a window, rising to 2.5 in the last. Keep the same in "
-                "both nodes.",
-            )
-        ),
+        advanced(setting_input("steps", "sampling.num_steps", same)),
+        advanced(setting_input("guidance_scale", "sampling.guidance_scale", same, automatic=AUTO, step=0.1)),
     ]
 
 
@@ -114,76 +121,19 @@ def frames_input(*, optional: bool = False) -> io.Input:
 
 def quality_input(*, optional: bool = False) -> io.Input:
     """Return the dial between quality and speed."""
-    return io.Combo.Input(
-        "quality",
-        options=list(QUALITIES),
-        default="exact",
-        optional=optional,
-        tooltip="exact: the paper's method, every region modulated by itself; slowest. balanced: regions that lie "
-        "apart share a modulated pass of one step. fast: no modulation, borders follow the edges of the picture. "
-        "draft: likewise, with quicker features. The README has measured quality and speed of each.",
-    )
+    remark = "The README has measured quality and speed of each."
+    return setting_input("quality", "quality", remark, options=list(QUALITIES), optional=optional)
 
 
-def seed_input(default: int, tooltip: str) -> io.Input:
+def seed_input(remark: str) -> io.Input:
     """Return a seed that stays as it is from run to run."""
-    return io.Int.Input("seed", default=default, min=0, max=MAX_SEED, control_after_generate=False, tooltip=tooltip)
+    return setting_input("seed", "sampling.seed", remark, control_after_generate=False)
 
 
-def max_side_input(default: int) -> io.Input:
-    """Return the size at which frames are processed."""
-    return io.Int.Input(
-        "max_side",
-        default=default,
-        min=0,
-        max=16384,
-        step=64,
-        tooltip="Reduce frames to this longer side before processing; 0 keeps their size. Smaller is faster and "
-        "coarser. Labels always come back in the size of the frames.",
-    )
-
-
-def num_clusters_input(default: int) -> io.Input:
-    """Return the number of regions, as many as label maps can hold beside 255 for void."""
-    tooltip = (
-        "Number of regions. Few for a subject before a background, 20 for a whole scene; 0 chooses by granularity."
-    )
-    return io.Int.Input("num_clusters", default=default, min=0, max=255, tooltip=tooltip)
-
-
-def granularity_input(default: float) -> io.Input:
+def granularity_input() -> io.Input:
     """Return how finely regions are divided where their number is chosen automatically."""
-    return io.Float.Input(
-        "granularity",
-        default=default,
-        min=0.0,
-        max=1.0,
-        step=0.05,
-        display_mode=io.NumberDisplay.slider,
-        tooltip="Only with num_clusters 0: share of the variety of the first picture that regions must explain. More "
-        "gives more and smaller regions.",
-    )
-
-
-def window_length_input(default: int, remark: str, *, least: int = 1) -> io.Input:
-    """Return the length of a window in frames; ``remark`` ends the tooltip."""
-    tooltip = f"Frames that are labeled together before the memory moves on{remark}"
-    return io.Int.Input("window_length", default=default, min=least, max=10_000, tooltip=tooltip)
-
-
-def step_input(name: str, default: int, tooltip: str) -> io.Input:
-    """Return an advanced input that numbers a sampling step; with `AUTO` as default it takes that too."""
-    return advanced(io.Int.Input(name, default=default, min=min(0, default), max=999, tooltip=tooltip))
-
-
-def block_input(name: str, default: int, blocks: tuple[int, ...], tooltip: str) -> io.Input:
-    """Return an advanced input that numbers one of the decoder ``blocks``; as default `AUTO` is allowed."""
-    return advanced(io.Int.Input(name, default=default, min=min(*blocks, default), max=max(blocks), tooltip=tooltip))
-
-
-def choice_input(name: str, options: list[str], default: str, tooltip: str, *, optional: bool = False) -> io.Input:
-    """Return an advanced input with a few options."""
-    return advanced(io.Combo.Input(name, options=options, default=default, tooltip=tooltip, optional=optional))
+    slider = io.NumberDisplay.slider
+    return setting_input("granularity", "cluster.granularity", step=0.05, display_mode=slider)
 
 
 def features_input() -> io.Input:

@@ -1,87 +1,70 @@
-"""Settings by the names of the widgets that fill them, so that an error names what a person sees."""
+"""From widgets to settings, and back to widgets in errors: each widget knows the setting that it holds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
-from inspect import signature
 from typing import Any
 
-from ...core.config.settings import Settings, replace_parts
-from ...core.types import InputError
+from comfy_api.latest import io
+
+from ...core.config.settings import SETTINGS, Settings, parse_value, replace_parts, replace_values
+from ...core.types import InputError, SettingError
 from .schema import AUTO
 
-WIDGETS = {
-    "frame.max_side": ("max_side",),
-    "sampling.num_steps": ("steps",),
-    "sampling.guidance_scale": ("guidance_scale",),
-    "sampling.seed": ("seed",),
-    "feature.step": ("feature_step",),
-    "feature.blocks": ("blocks",),
-    "feature.matching_block": ("matching_block",),
-    "window.length": ("window_length",),
-    "anchor": ("anchor_frame",),
-    "cluster.num_clusters": ("num_clusters",),
-    "cluster.num_restarts": ("num_restarts",),
-    "cluster.granularity": ("granularity",),
-    "context.num_neighbors": ("num_neighbors",),
-    "refinement.spatial_threshold": ("spatial_threshold",),
-    "modulation.step": ("start_step", "modulation_step"),
-    "modulation.block": ("block",),
-    "modulation.factor": ("modulation_factor",),
-    "difference.filter_strength": ("filter_strength",),
-    "video.frames": ("video_frames",),
-}
-"""Widgets that a setting has, each in other nodes."""
+WORDS = {"dtype": "--force-fp32 of ComfyUI"}
+"""What people type for arguments of the core that are no widgets."""
 
 
-def name_widgets(execute: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the errors of a node's ``execute`` name the widgets among its parameters instead of settings."""
-    own = signature(execute).parameters
-    names = {setting: widget for setting, widgets in WIDGETS.items() for widget in widgets if widget in own}
+def tell_widgets(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the errors of a node's ``execute`` name its widgets instead of the settings that they hold."""
 
     @wraps(execute)
-    def executed(*args: Any, **inputs: Any) -> Any:
+    def executed(node: type[io.ComfyNode], *args: Any, **inputs: Any) -> Any:
         try:
-            return execute(*args, **inputs)
-        except InputError as error:
-            raise error.calling(names).with_traceback(error.__traceback__) from None
+            return execute(node, *args, **inputs)
+        except SettingError as error:
+            widgets = {key: socket.id for key, socket in _setting_widgets(node).items()}
+            raise InputError(error.told({**WORDS, **widgets})).with_traceback(error.__traceback__) from None
 
     return executed
 
 
-def find_modulated_step(settings: Settings, step: int, steps: int) -> int:
-    """Return the modulated step that a widget chose, or that of ``settings`` for `AUTO`.
+def read_settings(
+    node: type[io.ComfyNode], base: Settings, widgets: Mapping[str, Any], fixed: Mapping[str, Any] | None = None
+) -> Settings:
+    """Return ``base`` with what the ``widgets`` of a node hold, by their names, and ``fixed`` values by key.
 
-    Raises:
-        InputError: `AUTO` stands for a step that ``steps`` do not reach.
+    A widget that leaves the choice to the preset changes nothing; one that is missing, neither.
     """
-    automatic = settings.modulation.step
-    if step == AUTO and automatic >= steps:
-        raise InputError(
-            f"`steps` must be at least {automatic + 1} while `modulation.step` is {AUTO}, which stands for step "
-            f"{automatic}, but got {steps}. Raise it, or choose `modulation.step`."
-        )
-    return automatic if step == AUTO else step
+    values = dict(fixed or {})
+    for key, socket in _setting_widgets(node).items():
+        value = widgets.get(socket.id)
+        if key in SETTINGS and value is not None and value != socket.automatic:
+            values[key] = parse_value(SETTINGS[key], value) if isinstance(value, str) else value
+    steps, step = values.get("sampling.num_steps"), base.modulation.step
+    if steps is not None and "modulation.step" not in values and step >= steps:
+        limit = f"be at least {step + 1} while {{0}} is {AUTO}, which stands for step {step}"
+        raise SettingError("sampling.num_steps", limit, steps, "Raise it, or choose {0}", "modulation.step")
+    return replace_values(base, values)
+
+
+def _setting_widgets(node: type[io.ComfyNode]) -> dict[str, Any]:
+    """Return the widgets of a node that hold settings, by key."""
+    sockets = node.define_schema().inputs
+    return {socket.setting: socket for socket in sockets if hasattr(socket, "setting")}
 
 
 def adapt_to_kind(settings: Settings, video_frames: int, layer: str = "spatial") -> Settings:
     """Return ``settings`` with the widgets that concern video models only; an image model has its own.
 
-    Args:
-        settings: of the kind of the model.
-        video_frames: frames that a video model sees together; 0 takes those of ``settings``.
-        layer: whose queries are the features, ``spatial`` or ``temporal``.
-
-    Raises:
-        InputError: temporal layers are asked of an image model.
+    ``video_frames`` that a video model sees together: 0 takes those of ``settings``. ``layer`` has the queries.
     """
     if not settings.video.frames:
         if layer != "spatial":
-            raise InputError(
-                f"`layer` must be spatial for an image model, which has no temporal layers, but got {layer}. Load "
-                "Stable Video Diffusion, or choose spatial."
-            )
+            remedy = "Load Stable Video Diffusion, or choose spatial"
+            limit = "be spatial for an image model, which has no temporal layers"
+            raise SettingError("video.query_layer", limit, layer, remedy)
         return settings
     windows = {"window": {"length": video_frames}} if video_frames else {}
     return replace_parts(

@@ -85,14 +85,6 @@ def parse_class_names(text: str) -> dict[int, str]:
     return names
 
 
-def parse_blocks(text: str) -> tuple[int, ...]:
-    """Read numbers of decoder blocks such as ``6, 7, 8``."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise InputError(f"`blocks` must be numbers such as '6, 7, 8', but got {text!r}. Use blocks of 6 to 8.")
-    return tuple(int(part) for part in parts)
-
-
 ALL_REGIONS = "Empty: all regions."
 
 

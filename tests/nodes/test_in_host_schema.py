@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 from typing import Any
 
 import pytest
 import vidseg
 from comfy_api.latest import io
-from vidseg.core.config.settings import preset
+from vidseg.core.config.settings import SETTINGS, preset, read_setting
 from vidseg.nodes.host.schema import AUTO
 
+from ..sources import source_files
 from .graphs import NODE, STAGES, defaults
 
 IDS = {
@@ -65,3 +67,47 @@ def test_advanced_inputs_are_marked() -> None:
 def test_sockets_have_types_of_their_own() -> None:
     types = {socket.io_type for node in NODE.values() for socket in node.define_schema().outputs}
     assert {"VIDSEG_FEATURES", "VIDSEG_ANCHOR_LABELS", "VIDSEG_LABELS", io.Mask.io_type} <= types
+
+
+SETTING_WIDGETS = [
+    (node_id, socket) for node_id in sorted(IDS) for socket in NODE[node_id].define_schema().inputs
+    if getattr(socket, "setting", None) in SETTINGS
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("node_id", "socket"), SETTING_WIDGETS, ids=lambda value: getattr(value, "id", value))
+def test_widgets_of_settings_are_made_of_their_fields(node_id: str, socket: Any) -> None:
+    about = SETTINGS[socket.setting]
+    assert socket.tooltip.startswith(f"{about.text}.")
+    if about.choices:
+        assert socket.options == list(about.choices)
+    elif about.kind in {int, float}:
+        default = about.value if socket.automatic is None else socket.automatic
+        svd = read_setting(preset("default", "svd"), about.key)
+        assert socket.default in {default, svd} if socket.automatic is None else socket.default == default
+        assert (socket.min, socket.max) == (min(about.low, socket.default), about.high)
+        assert type(socket.default) is type(socket.max) is about.kind
+
+
+def test_ranges_of_settings_are_typed_nowhere_else() -> None:
+    """Widgets with ranges of their own hold no setting: they are none of those that fill settings in any node."""
+    filling = {socket.id for _, socket in SETTING_WIDGETS} | {"preset", "quality"}
+    typed = set()
+    for path in source_files("nodes"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("io.") and call.args:
+                named = {word.arg for word in call.keywords} & {"min", "max", "options", "default"}
+                typed |= {ast.literal_eval(call.args[0])} if named and isinstance(call.args[0], ast.Constant) else set()
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "setting_input":
+                assert not {word.arg for word in call.keywords} & {"min", "max", "default", "tooltip"}, path.name
+    assert {"anchor_frame", "opacity", "fps"} <= typed
+    assert not typed & filling
+
+
+def test_settings_are_filled_by_their_widgets_alone() -> None:
+    """A node may fix a setting, but fill it with an input only by `read_settings`, which goes by the widgets."""
+    for path in source_files("nodes"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if path.parent.name != "host" and isinstance(call, ast.Call):
+                values = [keyword.value for keyword in call.keywords if "replace_parts" in ast.unparse(call.func)]
+                assert not [part for value in values for part in ast.walk(value) if isinstance(part, ast.Name)]

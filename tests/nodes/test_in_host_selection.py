@@ -14,7 +14,7 @@ from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import InputError, Region
 from vidseg.nodes.host import text as selection
 from vidseg.nodes.host.frames import convert_frames, convert_label_maps
-from vidseg.nodes.host.text import choose_labels, parse_blocks, parse_class_names, parse_names_and_merges
+from vidseg.nodes.host.text import choose_labels, parse_class_names, parse_names_and_merges
 
 REGIONS = (Region(1, "sky"), Region(3, "region 3"), Region(4, "a dog"), Region(7, "12"))
 
@@ -53,13 +53,6 @@ def test_class_names() -> None:
         parse_class_names("dog")
     with pytest.raises(InputError, match="number, colon, name"):
         parse_class_names("²: dog")
-
-
-@pytest.mark.parametrize("text", ["six", "²"])
-def test_blocks(text: str) -> None:
-    assert parse_blocks("6, 7,8") == (6, 7, 8)
-    with pytest.raises(InputError):
-        parse_blocks(text)
 
 
 def test_label_images() -> None:

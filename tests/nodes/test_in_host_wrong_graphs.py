@@ -143,9 +143,9 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
     "broken frame": (extraction({"frames": torch.full((1, 64, 64, 3), torch.nan)}), "frame 0"),
     "a mask as frames": (extraction({"frames": torch.zeros(3, 64, 64)}), "batch of at least one image"),
     "blocks in words": (extraction({"blocks": "all"}), "numbers such as"),
-    "blocks without attention": (extraction({"blocks": "0, 1"}), r"`blocks` must .*\(6, 7, 8\), .* coarse grid"),
-    "blocks of another grid": (extraction({"blocks": "3, 7"}), r"\(6, 7, 8\), .* but got \(3, 7\)"),
-    "matching on another grid": (extraction({"matching_block": 9}), r"`matching_block` must .*, but got \(9,\)"),
+    "blocks without attention": (extraction({"blocks": "0, 1"}), r"`blocks` must .*\[6, 8\], .* coarse grid"),
+    "blocks of another grid": (extraction({"blocks": "3, 7"}), r"\[6, 8\], .* but got \(3, 7\)"),
+    "matching on another grid": (extraction({"matching_block": 9}), r"`matching_block` must .*\[6, 8\], .* got 9"),
     "step beyond the last": (extraction({"feature_step": 25}), r"`feature_step` .* \[0, 24\], .* raise `steps`"),
     "start beyond the last": (extraction({"start_step": 25}), r"`start_step` must lie in \[0, 24\]"),
     "too few steps": (

@@ -45,7 +45,7 @@ def load_diffusers(
     target = torch.device(device) if device is not None else choose_device()
     has_cuda = torch.cuda.is_available() and (target.index or 0) < torch.cuda.device_count()
     if (target.type == "cuda" and not has_cuda) or (target.type == "mps" and not torch.backends.mps.is_available()):
-        raise InputError(f"`device` must be one that this machine has, but got {target}. Use cpu.")
+        raise SettingError("device", "be one that this machine has", target, "Use cpu")
     description = model if isinstance(model, ModelDescription) else describe_model(model)
     if description.sizes.unet.is_video:
         from .svd_backbone import DiffusersSvdBackbone, make_video_embeddings  # noqa: PLC0415, it builds on this file

@@ -20,8 +20,7 @@ from vidseg.core.command import main as cli
 from vidseg.core.command import options as cli_options
 from vidseg.core.command.main import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
 from vidseg.core.command.segment import SegmentRun
-from vidseg.core.config.overrides import list_setting_names, with_overrides
-from vidseg.core.config.settings import PRESETS, Settings
+from vidseg.core.config.settings import PRESETS, SETTINGS, Settings, read_setting, with_overrides
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.disk import write_atomically
 from vidseg.core.files.result_folder import ResultFolder
@@ -305,7 +304,7 @@ WRONG_SETTINGS = {
     "--set cluster.number=3": "cluster.num_clusters",
     "--window 0": "`--window` must lie in [1, 10000], but got 0.",
     "--max-side -1": "`--max-side` must lie in",
-    "--blocks 3,7": "`--blocks` must name blocks of (6, 7, 8)",
+    "--blocks 3,7": "`--blocks` must hold numbers in [6, 8], the blocks whose queries lie on the coarse grid",
     "--set difference.blur_size=4": "`difference.blur_size` must be odd",
 }
 """What is said about settings, by the name under which they were set."""
@@ -526,7 +525,7 @@ def test_options_change_the_settings() -> None:
         ("modulation.enabled=perhaps", "true or false"),
         ("window.tail=long", "short, overlap"),
         ("feature.blocks=6;7", "commas"),
-        ("feature.blocks=2", "blocks of"),
+        ("feature.blocks=2", "the blocks whose"),
     ],
 )
 def test_bad_overrides(override: str, said: str) -> None:
@@ -535,9 +534,8 @@ def test_bad_overrides(override: str, said: str) -> None:
 
 
 def test_every_setting_can_be_given_as_text() -> None:
-    for name in list_setting_names(Settings()):
-        part, field = name.split(".")
-        value = getattr(getattr(Settings(), part), field)
+    for name in SETTINGS:
+        value = read_setting(Settings(), name)
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         assert with_overrides(Settings(), [f"{name}={text}"]) == Settings()
 

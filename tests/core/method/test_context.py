@@ -68,7 +68,7 @@ def test_windows_of_the_specification():
 def test_windows_refuse_no_frames_and_no_length():
     with pytest.raises(InputError, match="`num_frames` must be at least 1, but got 0"):
         split_windows(0, WindowConfig())
-    with pytest.raises(InputError, match=r"`window.length` must be at least 1, but got 0"):
+    with pytest.raises(InputError, match=r"`window.length` must lie in \[1, 10000\], but got 0"):
         split_windows(3, WindowConfig(0))
 
 

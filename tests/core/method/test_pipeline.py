@@ -161,7 +161,7 @@ def test_a_decode_that_is_not_a_number_stops_the_run(
 
     decode = DiffusersBackbone.decode
     monkeypatch.setattr(DiffusersBackbone, "decode", broken)
-    with pytest.raises(InputError, match=r"`modulated pictures` must be finite, .* --force-fp32"):
+    with pytest.raises(InputError, match=r"`modulated pictures` must be finite, .* `dtype`"):
         segment(backbone, Frames(1), replace_parts(SETTINGS, difference={"precision": precision}))
 
 
