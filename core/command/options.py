@@ -33,7 +33,8 @@ OPTIONS = {
 """Settings that have options of their own."""
 WORDS = {
     **OPTIONS, "video.frames": "--window", "overrides": "--set", "dtype": "--dtype fp32",
-    **{name: f"--{name.replace('_', '-')}" for name in ("out", "anchor_mask", "baseline", "device", "overwrite", "resume")},
+    "out": "--out", "anchor_mask": "--anchor-mask", "baseline": "--baseline", "device": "--device",
+    "overwrite": "--overwrite", "resume": "--resume",
 }  # fmt: skip
 """What people type for settings and arguments of the core."""
 

@@ -51,4 +51,4 @@ def require_place(name: str, text: str, is_wanted: Callable[[Path], bool], what:
     return path
 
 
-OUTPUT_PLACE = Place("filename_prefix", "Free space, then run the graph again.")
+OUTPUT_PLACE = Place("filename_prefix", "Free space, then run the graph again")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.describe import CONDITIONING_KEY, ModelDescription, describe_model
-from ...types import InputError, require_shape
+from ...types import InputError, SettingError, require_shape
 from ..memory import choose_device
 from .backbone import DiffusersBackbone
 from .encoders import NUM_TOKENS, embed_empty_prompt
