@@ -15,6 +15,7 @@ from .sampling import (
     add_noise,
     draw_frame_noise,
     draw_video_window_noise,
+    draw_window_noise,
     list_sigmas,
     sample_euler,
 )
@@ -152,7 +153,10 @@ class _Draws:
         shape, seed = (4, size[0] // PIXELS_PER_LATENT, size[1] // PIXELS_PER_LATENT), settings.sampling.seed
         self._image: Tensor | None = None
         if settings.sampling.noise == "window":
-            posterior, self._image, self.noise = draw_video_window_noise(seed, (count, *shape))
+            if settings.video.frames:
+                posterior, self._image, self.noise = draw_video_window_noise(seed, (count, *shape))
+            else:
+                posterior, self.noise = draw_window_noise(seed, (count, *shape))
         else:
             numbers = range(first_frame, first_frame + count)
             self.noise = draw_frame_noise(seed, numbers, shape)

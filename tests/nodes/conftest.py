@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ..core.backbones.narrow_models import narrow_model
+from ..core.backbones.narrow_models import THIN, narrow_model
 from .host import import_host
 
 REASON = import_host()
@@ -39,7 +39,7 @@ def inference() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow model with random weights."""
-    return narrow_model(tmp_path_factory.mktemp("model") / "narrow.safetensors")
+    return narrow_model(tmp_path_factory.mktemp("model") / "narrow.safetensors", THIN)
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +60,19 @@ def frames() -> torch.Tensor:
     for number in range(3):
         clip[number, 16:48, 20 + 16 * number : 60 + 16 * number] = square
     return clip
+
+
+@pytest.fixture(scope="session")
+def features(loaded: Any, frames: torch.Tensor) -> Any:
+    """What the first node makes of them."""
+    from .graphs import call, wired  # noqa: PLC0415, needs the host
+
+    return call("ExtractDiffusionFeatures", **wired(loaded), frames=frames)
+
+
+@pytest.fixture(scope="session")
+def full(loaded: Any, features: Any) -> Any:
+    """Labels of the last of the five nodes."""
+    from .graphs import call, coarse_labels, wired  # noqa: PLC0415, needs the host
+
+    return call("MaskedModulationUpsample", **wired(loaded), features=features, labels=coarse_labels(features))

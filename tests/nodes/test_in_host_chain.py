@@ -16,6 +16,7 @@ from comfy_api.input_impl import VideoFromComponents, VideoFromFile
 from comfy_api.util import VideoComponents
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.config.settings import preset, replace_parts, with_quality
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.video import write_video
@@ -33,22 +34,14 @@ SETTINGS = replace_parts(preset("default"), cluster={"num_clusters": 4}, window=
 
 
 @pytest.fixture(scope="module")
-def headless(model_file: Path, frames: Tensor) -> Tensor:
-    return segment(load_diffusers(model_file, device="cpu"), HeldFrames(frames), SETTINGS).maps
+def program(model_file: Path) -> Backbone:
+    """The same model without the host."""
+    return load_diffusers(model_file, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def features(loaded: LoadedModel, frames: Tensor) -> Features:
-    result: Features = call("ExtractDiffusionFeatures", **wired(loaded), frames=frames)
-    return result
-
-
-@pytest.fixture(scope="module")
-def full(loaded: LoadedModel, features: Features) -> Labels:
-    result: Labels = call(
-        "MaskedModulationUpsample", **wired(loaded), features=features, labels=coarse_labels(features)
-    )
-    return result
+def headless(program: Backbone, frames: Tensor) -> Tensor:
+    return segment(program, HeldFrames(frames), SETTINGS).maps
 
 
 def test_chain_equals_the_core_without_the_host(full: Labels, headless: Tensor) -> None:
@@ -64,9 +57,9 @@ def test_one_box_equals_the_chain(loaded: LoadedModel, frames: Tensor, full: Lab
 
 
 @pytest.mark.parametrize("quality", ["balanced", "fast", "draft"])
-def test_qualities_equal_the_core(loaded: LoadedModel, model_file: Path, frames: Tensor, quality: str) -> None:
+def test_qualities_equal_the_core(loaded: LoadedModel, program: Backbone, frames: Tensor, quality: str) -> None:
     settings = with_quality(SETTINGS, quality)
-    expected = segment(load_diffusers(model_file, device="cpu"), HeldFrames(frames), settings).maps
+    expected = segment(program, HeldFrames(frames), settings).maps
     whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=4, window_length=2, quality=quality)
     assert float((whole.maps == expected).float().mean()) > 0.9999
 
@@ -321,10 +314,10 @@ def test_interrupted_upsampling_can_be_repeated(
 
 
 @pytest.mark.parametrize("name", ["paper", "reference", "emerdiff"])
-def test_presets_equal_the_core(loaded: LoadedModel, model_file: Path, frames: Tensor, name: str) -> None:
+def test_presets_equal_the_core(loaded: LoadedModel, program: Backbone, frames: Tensor, name: str) -> None:
     settings = replace_parts(preset(name), cluster={"num_clusters": 3})
     clip = frames[:2]
-    expected = segment(load_diffusers(model_file, device="cpu"), HeldFrames(clip), settings)
+    expected = segment(program, HeldFrames(clip), settings)
     labels = call("SegmentVideo", **wired(loaded), frames=clip, num_clusters=3, preset=name)
     assert torch.equal(labels.maps, expected.maps)
     assert labels.regions == expected.regions

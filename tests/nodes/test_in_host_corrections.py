@@ -15,11 +15,6 @@ from vidseg.nodes.demo_model import LoadedModel
 from .graphs import NODE, call, coarse_labels, wired
 
 
-@pytest.fixture(scope="module")
-def features(loaded: LoadedModel, frames: Tensor) -> Any:
-    return call("ExtractDiffusionFeatures", **wired(loaded), frames=frames)
-
-
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that grows with each pass of the UNet."""

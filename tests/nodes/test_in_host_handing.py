@@ -19,11 +19,6 @@ from vidseg.nodes.host.labels import Labels
 from .graphs import NODE, call, coarse_labels, wired
 
 
-@pytest.fixture(scope="module")
-def features(loaded: LoadedModel, frames: Tensor) -> Any:
-    return call("ExtractDiffusionFeatures", **wired(loaded), frames=frames)
-
-
 @pytest.fixture
 def output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))

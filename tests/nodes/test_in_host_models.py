@@ -21,6 +21,7 @@ from vidseg.core.checkpoints.sizes import UNET_PREFIX
 from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.types import Features, InputError
 from vidseg.nodes.demo_model import LoadedModel, load_narrow_model
+from vidseg.nodes.host.labels import Labels
 
 from ..core.backbones.narrow_models import SD1, SD2, narrow_model
 from ..core.backbones.test_contract import close
@@ -194,17 +195,15 @@ def tiny_autoencoder() -> Any:
     return comfy.sd.VAE(sd={**weights, "vae_scale": torch.tensor(0.18215), "vae_shift": torch.tensor(0.0)})
 
 
-def test_a_tiny_autoencoder_can_stand_for_the_models_own(loaded: LoadedModel, frames: Tensor) -> None:
+def test_a_tiny_autoencoder_can_stand_for_the_models_own(
+    loaded: LoadedModel, frames: Tensor, features: Features, full: Labels
+) -> None:
     tiny = tiny_autoencoder()
-    features = extracted(loaded, frames)
     coarse = coarse_labels(features)
-    own, other = (
-        call("MaskedModulationUpsample", **{**wired(loaded), "vae": vae}, features=features, labels=coarse).maps
-        for vae in (loaded.vae, tiny)
-    )
-    assert own.shape == other.shape == frames.shape[:3]
+    other = call("MaskedModulationUpsample", **{**wired(loaded), "vae": tiny}, features=features, labels=coarse).maps
+    assert full.maps.shape == other.shape == frames.shape[:3]
     assert set(other.unique().tolist()) <= {region.label for region in coarse.regions}
-    assert agreement(own, other) < 1, "the other decoder was not used"
+    assert agreement(full.maps, other) < 1, "the other decoder was not used"
     assert torch.isfinite(extracted(loaded._replace(vae=tiny), frames).queries).all()
 
 
@@ -221,7 +220,7 @@ against float32) and labels (agreeing pixels, same coarse maps)."""
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_other_number_formats_stay_close(
-    model_file: Path, loaded: LoadedModel, frames: Tensor, name: str, monkeypatch: pytest.MonkeyPatch
+    model_file: Path, frames: Tensor, features: Features, full: Labels, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     option, dtype, throughout, tolerance, share = FORMATS[name]
     monkeypatch.setattr(args, option, True)
@@ -230,13 +229,7 @@ def test_other_number_formats_stay_close(
     other = load_narrow_model(model_file)
     assert other.model.model.diffusion_model.output_blocks[7][1].proj_out.weight.dtype == dtype
     assert other.model.model.manual_cast_dtype == (None if throughout else torch.float32)
-    expected = extracted(loaded, frames)
-    features, maps = segmented(other, frames)
-    assert maps.shape == frames.shape[:3]
-    assert distance(features, expected) < tolerance
-    coarse = coarse_labels(expected)
-    fine = [
-        call("MaskedModulationUpsample", **wired(model), features=expected, labels=coarse).maps
-        for model in (loaded, other)
-    ]
-    assert agreement(*fine) > share
+    assert distance(extracted(other, frames), features) < tolerance
+    labels = call("MaskedModulationUpsample", **wired(other), features=features, labels=coarse_labels(features))
+    assert labels.maps.shape == frames.shape[:3]
+    assert agreement(labels.maps, full.maps) > share

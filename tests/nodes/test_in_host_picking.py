@@ -15,7 +15,7 @@ from vidseg.core.types import InputError, Region
 from vidseg.nodes.host.labels import Labels
 from vidseg.nodes.pick_regions import KEY, MAX_FRAMES, SIDE
 
-from .graphs import NODE, call, coarse_labels, wired
+from .graphs import NODE, call, coarse_labels
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +60,7 @@ def test_nothing_picked_gives_an_empty_mask() -> None:
     assert "Picked: nothing" in report
 
 
-def test_coarse_labels_can_be_refined_after_picking(loaded: Any, frames: torch.Tensor) -> None:
-    features, *_ = [call("ExtractDiffusionFeatures", **wired(loaded), frames=frames)]
+def test_coarse_labels_can_be_refined_after_picking(features: Any, frames: torch.Tensor) -> None:
     labels = coarse_labels(features)
     mask, named, *_ = pick(frames, labels, "0 0.01,0.01 wall\n0 0.3,0.5 wall")
     assert torch.equal(mask, call("RegionsToMask", labels=named, regions="wall", invert=False))

@@ -270,8 +270,7 @@ def test_nodes_take_the_preset_of_the_kind(svd: LoadedSvd, frames: Tensor, monke
         return record
 
     for module, name, result in (
-        ("features", "extract_features", None), ("upsample", "upsample", (None, ())),
-        ("segment_video", "_segmented", (None, ())),
+        ("features", "extract_features", None), ("fine", "upsample", (None, ())), ("whole", "_segmented", (None, ())),
     ):  # fmt: skip
         monkeypatch.setattr(f"vidseg.nodes.{module}.{name}", spy(module, result))
     monkeypatch.setattr("vidseg.nodes.upsample.require_features_of", lambda *_arguments: None)
@@ -281,13 +280,13 @@ def test_nodes_take_the_preset_of_the_kind(svd: LoadedSvd, frames: Tensor, monke
     call("MaskedModulationUpsample", **video, features=stub, labels=stub)
     call("SegmentVideo", **video, frames=frames, clip_vision=svd.clip_vision, preset="paper", window_length=25)
     expected = preset("default", "svd")
-    for settings in (seen["features"], seen["upsample"]):
+    for settings in (seen["features"], seen["fine"]):
         assert settings.sampling.guidance_scale == 2.5
         assert (settings.start_step, settings.modulation.step) == (17, 17)
         assert (settings.video, settings.window.length) == (expected.video, 14)
-    assert seen["upsample"].modulation.block == 8
-    assert (seen["segment_video"].video.frames, seen["segment_video"].window.length) == (25, 25)
-    assert seen["segment_video"].feature.matching_block == preset("paper", "svd").feature.matching_block
+    assert seen["fine"].modulation.block == 8
+    assert (seen["whole"].video.frames, seen["whole"].window.length) == (25, 25)
+    assert seen["whole"].feature.matching_block == preset("paper", "svd").feature.matching_block
 
 
 def test_temporal_features_can_be_looked_at(svd: LoadedSvd, loaded: Any, frames: Tensor) -> None:

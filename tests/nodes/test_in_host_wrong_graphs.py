@@ -16,7 +16,6 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 from vidseg.core.method.scene import choose_scene
 from vidseg.core.types import Features, InputError
-from vidseg.nodes import demo_model
 from vidseg.nodes.demo_model import LoadedModel
 
 from .graphs import call, wired
@@ -65,12 +64,6 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no model": (lambda: "model.safetensors", "must be a MODEL"),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def features(loaded: LoadedModel, frames: Tensor) -> Features:
-    result: Features = call("ExtractDiffusionFeatures", **wired(loaded), frames=frames)
-    return result
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -208,9 +207,7 @@ def test_interrupted_run_can_be_repeated(server: Server) -> None:
     graph[kinds["ExtractDiffusionFeatures"]]["inputs"].update(seed=5, max_side=0)  # not what the host has cached
     started = asyncio.run(server.started(graph, kinds["MaskedModulationUpsample"]))
     server.fetch("/interrupt", {})
-    clock = time.monotonic()
     status = server.wait(started)["status"]
-    assert time.monotonic() - clock < 10
     kind, body = status["messages"][-1]
     assert (kind, body.get("node_type")) == ("execution_interrupted", "MaskedModulationUpsample"), status
     first = saved_labels(server, server.run(graph))

@@ -164,7 +164,8 @@ class Frontend:
 def wait(condition: Callable[[], Any], seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end
+        if time.monotonic() > end:
+            raise TimeoutError
         time.sleep(0.2)
 
 

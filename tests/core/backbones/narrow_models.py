@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import struct
+import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from vidseg.core.checkpoints.describe import CONDITIONING_KEY
 from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
@@ -28,21 +31,41 @@ SVD = NARROW_SVD
 """Shape of Stable Video Diffusion: temporal layers, 8 input channels, told three numbers, no text."""
 
 
+def _thin(sizes: ModelSizes) -> ModelSizes:
+    # Two channels in each group of a norm, so that a frame of 64x64, which is one cell on the last level, has some.
+    unet = replace(sizes.unet, channel_mult=(1, 1, 2, 2))
+    return replace(sizes, unet=unet, vae=replace(sizes.vae, ch_mult=(1, 1, 1, 1)))
+
+
+THIN = _thin(SD2)
+"""SD 2.1 with hardly more channels on coarse levels, half as slow: where there must be a model of any width."""
+THIN_SVD = _thin(SVD)
+"""The same of Stable Video Diffusion."""
+
+
 def narrow_model(path: Path, sizes: ModelSizes = SD2) -> Path:
     """Write a narrow model with its empty prompt to ``path`` and return it."""
-    random_model(path, sizes=sizes)
-    generator = torch.Generator().manual_seed(7)
-    tensors = load_file(path)
-    for name, value in tensors.items():
-        noise = torch.randn(value.shape, generator=generator)
-        if name.endswith("mix_factor"):
-            tensors[name] = noise
-        elif value.ndim == 1:
-            tensors[name] = value + 0.1 * noise
-        elif name == CONDITIONING_KEY:
-            tensors[name] = noise
-    save_file(tensors, path, sizes.to_metadata())
+    path.write_bytes(_content(sizes))
     return path
+
+
+@cache
+def _content(sizes: ModelSizes) -> bytes:
+    """Return the file of a narrow model, which is made once in each test process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        random_model(path, sizes=sizes)
+        tensors = load_file(path)
+        generator = torch.Generator().manual_seed(7)
+        for name, value in tensors.items():
+            noise = torch.randn(value.shape, generator=generator)
+            if name.endswith("mix_factor"):
+                tensors[name] = noise
+            elif value.ndim == 1:
+                tensors[name] = value + 0.1 * noise
+            elif name == CONDITIONING_KEY:
+                tensors[name] = noise
+        return save(tensors, sizes.to_metadata())
 
 
 def sparse_model(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]], filled: Mapping[str, Tensor]) -> Path:

@@ -28,13 +28,12 @@ from vidseg.core.files.video import write_video
 from vidseg.core.types import InputError
 
 from ...narrow_checkpoint import random_model
+from ..backbones.narrow_models import THIN
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "random.safetensors"
-    random_model(path)
-    return path
+def model(thin_model: Path) -> Path:
+    return thin_model
 
 
 def squares(count: int = 5) -> torch.Tensor:
@@ -469,7 +468,7 @@ def test_info_describes_a_model(model: Path, tmp_path: Path, capsys: pytest.Capt
     assert "does not exist" in error_of(capsys)
 
 
-def test_the_demo_says_which_bundled_file_is_missing(
+def test_the_demo_without_trained_model_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "DEMO_CLIP", tmp_path / "demo_clip.mp4")
@@ -477,15 +476,23 @@ def test_the_demo_says_which_bundled_file_is_missing(
     assert main(["demo", "--out", str(tmp_path / "out")]) == EXIT_BAD_INPUT
     assert "demo_clip.mp4" in error_of(capsys)
     write_video(tmp_path / "demo_clip.mp4", squares(2))
-    assert main(["demo", "--out", str(tmp_path / "out")]) == EXIT_BAD_INPUT
-    assert "demo_model.safetensors" in error_of(capsys)
+    monkeypatch.setattr(cli, "ASSETS", tmp_path)
+    monkeypatch.setattr(cli, "DEMO_OVERRIDES", ("cluster.num_clusters=2", "modulation.enabled=false"))
+    out = tmp_path / "out"
+    assert main(["demo", "--out", str(out)]) == 0
+    assert "random weights" in capsys.readouterr().err
+    assert record_of(out)["model"]["name"] == "random_model.safetensors"
+    assert main(["demo", "--out", str(out)]) == EXIT_BAD_INPUT
+    assert "--overwrite" in capsys.readouterr().err
+    (tmp_path / "demo_clip.mp4").unlink()
+    assert main(["demo", "--out", str(out), "--overwrite"]) == EXIT_BAD_INPUT
 
 
-def test_random_models_repeat(model: Path, tmp_path: Path) -> None:
-    random_model(tmp_path / "again.safetensors")
-    random_model(tmp_path / "other.safetensors", seed=2)
-    assert (tmp_path / "again.safetensors").read_bytes() == model.read_bytes()
-    assert (tmp_path / "other.safetensors").read_bytes() != model.read_bytes()
+def test_random_models_repeat(tmp_path: Path) -> None:
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+        random_model(tmp_path / name, seed, THIN)
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "first").read_bytes()
+    assert (tmp_path / "other").read_bytes() != (tmp_path / "first").read_bytes()
 
 
 def test_options_change_the_settings() -> None:
@@ -540,6 +547,11 @@ def test_every_setting_can_be_given_as_text() -> None:
         assert with_overrides(Settings(), [f"{name}={text}"]) == Settings()
 
 
+def finished_frames(out: Path) -> int:
+    """Return how many frames a run that is going on has finished."""
+    return int(record_of(out)["frames_done"]) if (out / "segmentation.json").exists() else 0
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
 def test_a_real_interrupt_leaves_finished_windows_and_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", squares(6).repeat(40, 1, 1, 1))
@@ -549,7 +561,7 @@ def test_a_real_interrupt_leaves_finished_windows_and_says_how_to_go_on(model: P
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored in jobs that a shell runs in the background
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:  # noqa: PLW1509
         deadline = time.monotonic() + 120
-        while not (out / "resume.safetensors").exists() and process.poll() is None and time.monotonic() < deadline:
+        while not finished_frames(out) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)

@@ -13,11 +13,11 @@ from vidseg.core.command import main as cli
 from vidseg.core.command import options as cli_options
 from vidseg.core.config.settings import Settings
 
-from ..backbones.narrow_models import SVD, narrow_model
+from ..backbones.narrow_models import THIN_SVD, narrow_model
 
 
 def test_svd_runs_with_its_own_preset_and_tells_its_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = narrow_model(tmp_path / "svd.safetensors", SVD)
+    model = narrow_model(tmp_path / "svd.safetensors", THIN_SVD)
     frames = tmp_path / "frames"
     frames.mkdir()
     for number in range(3):
@@ -54,7 +54,7 @@ def test_windows_follow_what_the_model_tells_unless_the_user_does() -> None:
 
 
 def test_a_file_of_svd_xt_is_segmented_in_its_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = narrow_model(tmp_path / "svd_xt.safetensors", SVD)
+    model = narrow_model(tmp_path / "svd_xt.safetensors", THIN_SVD)
     frames = tmp_path / "frames"
     frames.mkdir()
     Image.fromarray((np.arange(64 * 64 * 3) % 256).astype(np.uint8).reshape(64, 64, 3)).save(frames / "00000.png")

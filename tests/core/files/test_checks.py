@@ -11,7 +11,7 @@ from vidseg.core.types import InputError
 @pytest.mark.parametrize(("value", "new_regions"), [(0, False), (3, False), (255, False), (255, True)])
 def test_a_mask_of_one_value_is_refused(tmp_path: Path, value: int, new_regions: bool) -> None:
     Image.new("L", (4, 4), value).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=f"every pixel of a.png is {value}"):
+    with pytest.raises(InputError, match=f"a.png, of which every pixel is {value}"):
         read_anchor_mask(tmp_path / "a.png", new_regions=new_regions)
 
 

@@ -111,7 +111,7 @@ def test_the_record_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="but got the file"):
         ResultFolder(tmp_path / "out").require_free(overwrite=False, resume=False)
     with pytest.raises(InputError, match="must be writable"):
         ResultFolder(tmp_path / "out" / "below").prepare(1)
@@ -131,7 +131,7 @@ def test_a_full_disk_is_refused_beforehand(tmp_path: Path) -> None:
     [
         (errno.EROFS, OUT, "`out` must be writable.*may write to"),
         (errno.EDQUOT, OUT, "`out` must be writable.*`resume`"),
-        (errno.ENOSPC, Place("prefix", "Free space, then run again."), r"`prefix` must.*run again\.$"),
+        (errno.ENOSPC, Place("prefix", "Free space, then run again"), r"`prefix` must.*run again\.$"),
     ],
 )
 def test_what_cannot_be_written_names_the_remedy(tmp_path: Path, code: int, place: Place, said: str) -> None:
@@ -207,7 +207,7 @@ def test_is_finished_only_after_the_end(tmp_path: Path) -> None:
     ],
 )
 def test_another_run_may_not_continue(changed_run: RunDescription, name: str) -> None:
-    with pytest.raises(InputError, match=f"`{name}` is .* and was .*`overwrite`"):
+    with pytest.raises(InputError, match=f"`{name}` of .*, which was .*`overwrite`"):
         require_same_run(make_record(RUN, result()), changed_run)
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
-from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone
 from vidseg.core.backbones.diffusers.svd_denoiser import SvdDenoiser
 from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_parts, with_quality
@@ -29,7 +28,6 @@ from vidseg.core.method.windows import split_spans
 from vidseg.core.progress import RunProgress
 from vidseg.core.types import LabelMaps, Region
 
-from ..backbones.narrow_models import SVD, narrow_model
 from ..test_progress import Recorder
 
 NUM_LABELS = 4
@@ -39,13 +37,13 @@ VIDEO_FRAMES = 5
 
 
 @pytest.fixture(scope="module")
-def video_backbone(tmp_path_factory: pytest.TempPathFactory) -> DiffusersBackbone:
-    return load_diffusers(narrow_model(tmp_path_factory.mktemp("model") / "svd.safetensors", SVD), device="cpu")
+def video_backbone(thin_svd_backbone: DiffusersSvdBackbone) -> DiffusersSvdBackbone:
+    return thin_svd_backbone
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> DiffusersBackbone:
-    return load_diffusers(narrow_model(tmp_path_factory.mktemp("model") / "narrow.safetensors"), device="cpu")
+def backbone(thin_backbone: DiffusersBackbone) -> DiffusersBackbone:
+    return thin_backbone
 
 
 class Clip(NamedTuple):

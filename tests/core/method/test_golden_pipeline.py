@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from torch import Tensor
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import preset, replace_parts
+from vidseg.core.method import upsampling
+from vidseg.core.method.modulation import ModulatedPair, Noised, UnitJob, modulate
 from vidseg.core.method.pipeline import segment_windows
 
 from ...golden_data import golden_dir
@@ -63,11 +67,28 @@ def test_three_windows_named_by_ground_truth(backbone: DiffusersBackbone) -> Non
 
 
 @pytest.mark.slow
-def test_one_window_of_clusters(backbone: DiffusersBackbone) -> None:
+def test_one_window_of_clusters(backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the way each region of each frame gets the modulated latents of the paper's code."""
     golden = arrays("sd_default")
+    final, labels = golden["modulated_latents_final"], golden["labels"].tolist()
+    starts, met = [0], set()  # first frames of what is modulated together
+
+    def compare(denoiser: Any, start: Noised, jobs: Sequence[UnitJob], *rest: Any) -> list[ModulatedPair]:
+        pairs = modulate(denoiser, start, jobs, *rest)
+        for (unit, job), pair in zip(jobs, pairs, strict=True):
+            frame, label = starts[-1] + unit, int(job.owner.unique())
+            expected = final[:, labels.index(label), frame]
+            assert float((torch.cat(pair) - expected).abs().max()) < 1e-4
+            met.add((frame, label))
+        starts.append(starts[-1] + len(start.latents))
+        return pairs
+
+    monkeypatch.setattr(upsampling, "modulate", compare)
     frames = golden["frames"].movedim(1, -1).float() / 255
     settings = replace_parts(preset("reference"), cluster={"num_clusters": 5})
     result = next(segment_windows(backbone, Frames(frames), settings))
+    maps = golden["cbr_labels"]
+    assert met == {(frame, label) for frame, seen in enumerate(maps) for label in seen.unique().tolist()}
     assert torch.equal(result.coarse.maps, golden["cbr_labels"])
     agreement = (result.labels.maps == golden["seg_filtered"]).float().mean()
     assert agreement >= 0.995, f"{agreement:.4f} of the pixels agree"

@@ -12,14 +12,11 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
-from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_parts, with_quality
 from vidseg.core.method.features import extract_features
-from vidseg.core.method.pipeline import ScanState, label_anchor, segment, segment_windows
+from vidseg.core.method.pipeline import ScanState, WindowResult, label_anchor, segment, segment_windows
 from vidseg.core.method.upsampling import upsample
 from vidseg.core.types import InputError, InterruptedByUserError, LabelMaps, Region
-
-from ..backbones.narrow_models import narrow_model
 
 SETTINGS = replace_parts(
     Settings(), cluster={"num_clusters": 3, "num_restarts": 1}, window={"length": 2}, modulation={"step": 23}
@@ -42,42 +39,55 @@ class Frames:
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> DiffusersBackbone:
-    return load_diffusers(narrow_model(tmp_path_factory.mktemp("model") / "narrow.safetensors"), device="cpu")
+def backbone(thin_backbone: DiffusersBackbone) -> DiffusersBackbone:
+    return thin_backbone
 
 
 @pytest.fixture(scope="module")
-def whole(backbone: DiffusersBackbone) -> Tensor:
-    return segment(backbone, Frames(), SETTINGS).maps
+def source() -> Frames:
+    return Frames()
 
 
-def test_labels_have_the_size_of_the_frames_and_each_frame_is_read_once(backbone: DiffusersBackbone) -> None:
-    source = Frames(3)
-    labels = segment(backbone, source, SETTINGS)
-    assert labels.maps.shape == (3, 70, 100)
-    assert labels.maps.dtype == torch.uint8
-    assert source.read_frames == [0, 1, 2]
-    assert set(labels.maps.unique().tolist()) <= {region.label for region in labels.regions}
+@pytest.fixture(scope="module")
+def results(backbone: DiffusersBackbone, source: Frames) -> list[WindowResult]:
+    return list(segment_windows(backbone, source, SETTINGS))
 
 
-def test_same_labels_with_another_batch_size(
+@pytest.fixture(scope="module")
+def whole(results: list[WindowResult]) -> Tensor:
+    return torch.cat([result.labels.maps for result in results])
+
+
+def test_labels_have_the_size_of_the_frames_and_each_frame_is_read_once(
+    source: Frames, results: list[WindowResult], whole: Tensor
+) -> None:
+    assert whole.shape == (5, 70, 100)
+    assert whole.dtype == torch.uint8
+    assert source.read_frames == [0, 1, 2, 3, 4]
+    for result in results:
+        assert set(result.labels.maps.unique().tolist()) <= {region.label for region in result.labels.regions}
+
+
+def test_same_labels_in_one_go_with_another_batch_size(
     backbone: DiffusersBackbone, whole: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def one(_self: DiffusersBackbone, _shape: Sequence[int]) -> int:
         return 1
 
     monkeypatch.setattr(DiffusersBackbone, "batch_size", one)
-    assert torch.equal(segment(backbone, Frames(), SETTINGS).maps, whole)
+    labels = segment(backbone, Frames(), SETTINGS)
+    assert torch.equal(labels.maps, whole)
+    assert set(labels.maps.unique().tolist()) <= {region.label for region in labels.regions}
 
 
-def test_same_labels_after_an_interruption(backbone: DiffusersBackbone, whole: Tensor, tmp_path: Path) -> None:
-    windows = segment_windows(backbone, Frames(), SETTINGS)
-    first = next(windows)
-    (tmp_path / "state.safetensors").write_bytes(first.state.to_bytes())
+def test_same_labels_after_an_interruption(
+    backbone: DiffusersBackbone, results: list[WindowResult], whole: Tensor, tmp_path: Path
+) -> None:
+    (tmp_path / "state.safetensors").write_bytes(results[0].state.to_bytes())
     state = ScanState.load(tmp_path / "state.safetensors", SETTINGS.context)
     rest = list(segment_windows(backbone, Frames(), SETTINGS, state=state))
     assert [result.frames for result in rest] == [range(2, 4), range(4, 5)]
-    assert torch.equal(torch.cat([first.labels.maps, *(result.labels.maps for result in rest)]), whole)
+    assert torch.equal(torch.cat([result.labels.maps for result in rest]), whole[2:])
 
 
 def test_regions_found_on_the_way_are_there_in_one_go_and_after_an_interruption(
@@ -161,7 +171,7 @@ def test_a_decode_that_is_not_a_number_stops_the_run(
 
     decode = DiffusersBackbone.decode
     monkeypatch.setattr(DiffusersBackbone, "decode", broken)
-    with pytest.raises(InputError, match=r"`modulated pictures` must be finite, .* `dtype`"):
+    with pytest.raises(InputError, match=r"`modulated pictures` must be finite, .*`dtype`"):
         segment(backbone, Frames(1), replace_parts(SETTINGS, difference={"precision": precision}))
 
 
@@ -213,8 +223,9 @@ def test_nothing_grows_over_ten_runs(backbone: DiffusersBackbone) -> None:
     def resident_mib() -> float:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
+    settings = with_quality(replace_parts(SETTINGS, modulation={"step": 24}), "balanced")
     sizes = []
     for _ in range(10):
-        segment(backbone, Frames(2), at("balanced"))
+        segment(backbone, Frames(1), settings)
         sizes.append(resident_mib())
-    assert sizes[-1] - sizes[2] < 16, sizes  # the model alone takes more than that
+    assert sizes[-1] - sizes[2] < 16, sizes  # seven more models would take more than that

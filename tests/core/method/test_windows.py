@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
-from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.config.settings import Settings, preset, replace_parts, with_quality
 from vidseg.core.method import upsampling
@@ -20,7 +20,6 @@ from vidseg.core.method.upsampling import upsample
 from vidseg.core.method.windows import split_spans
 from vidseg.core.types import InputError, InterruptedByUserError
 
-from ..backbones.narrow_models import SVD, narrow_model
 from .test_pipeline import Frames
 
 SETTINGS = replace_parts(
@@ -33,13 +32,37 @@ SETTINGS = replace_parts(
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return load_diffusers(narrow_model(tmp_path_factory.mktemp("model") / "svd.safetensors", SVD), device="cpu")
+def backbone(thin_svd_backbone: Backbone) -> Backbone:
+    return thin_svd_backbone
+
+
+class Watched(NamedTuple):
+    """A run: its results, the frames in which it modulated each region by window, progress of the first window."""
+
+    results: list[WindowResult]
+    modulated: list[list[list[bool]]]
+    calls: list[tuple[str, int, int]]
 
 
 @pytest.fixture(scope="module")
-def results(backbone: Backbone) -> list[WindowResult]:
-    return list(segment_windows(backbone, Frames(5), SETTINGS))
+def watched(backbone: Backbone) -> Watched:
+    modulated, calls = [], []
+    original = upsampling.modulate
+
+    def spy(denoiser: object, start: object, jobs: Sequence[UnitJob], *rest: object) -> object:
+        modulated.append([job.job.mask.flatten(1).any(1).tolist() for job in jobs])
+        return original(denoiser, start, jobs, *rest)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upsampling, "modulate", spy)
+        run = segment_windows(backbone, Frames(5), SETTINGS, progress=lambda *call: calls.append(call))
+        first, told = next(run), len(calls)
+        return Watched([first, *run], modulated, calls[:told])
+
+
+@pytest.fixture(scope="module")
+def results(watched: Watched) -> list[WindowResult]:
+    return watched.results
 
 
 @pytest.fixture(scope="module")
@@ -97,30 +120,19 @@ def test_windows_of_the_scene_context_may_be_shorter(backbone: Backbone) -> None
     settings = replace_parts(with_quality(SETTINGS, "fast"), window={"length": 1})
     results = list(segment_windows(backbone, Frames(4), settings))
     assert [result.frames for result in results] == [range(3), range(3, 4)]
-    with pytest.raises(InputError, match=r"must divide `video\.frames`, 3, but got 2"):
+    with pytest.raises(InputError, match=r"must divide the 3 frames"):
         segment(backbone, Frames(4), replace_parts(settings, window={"length": 2}))
 
 
-def test_a_region_is_not_modulated_in_finished_frames(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    original = upsampling.modulate
-
-    def spy(denoiser: object, start: object, jobs: Sequence[UnitJob], *rest: object) -> object:
-        seen.append([job.job.mask.flatten(1).any(1).tolist() for job in jobs])
-        return original(denoiser, start, jobs, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(upsampling, "modulate", spy)
-    segment(backbone, Frames(4), SETTINGS)
-    assert len(seen) == 2
-    assert all(frames[:2] == [False, False] for frames in seen[1])
-    assert any(frames[2] for frames in seen[1])
+def test_a_region_is_not_modulated_in_finished_frames(watched: Watched) -> None:
+    assert len(watched.modulated) == 2
+    assert all(not frames[0] for frames in watched.modulated[1])
+    assert any(any(frames[1:]) for frames in watched.modulated[1])
 
 
-def test_a_progress_callback_sees_every_step_and_can_stop(backbone: Backbone) -> None:
-    calls: list[tuple[str, int, int]] = []
-    segment(backbone, Frames(3), SETTINGS, progress=lambda *call: calls.append(call))
+def test_a_progress_callback_sees_every_step_and_can_stop(backbone: Backbone, watched: Watched) -> None:
     for stage in ("features", "modulation", "decoding"):
-        done = [(done, total) for name, done, total in calls if name == stage]
+        done = [(done, total) for name, done, total in watched.calls if name == stage]
         assert len(done) > 1
         assert [value for value, _ in done] == sorted(value for value, _ in done)
         assert done[-1][0] == done[-1][1]
@@ -133,11 +145,11 @@ def test_a_progress_callback_sees_every_step_and_can_stop(backbone: Backbone) ->
         segment(backbone, Frames(3), SETTINGS, progress=stop)
 
 
-def test_settings_and_features_of_the_other_kind_are_refused(backbone: Backbone, tmp_path: Path) -> None:
+def test_settings_and_features_of_the_other_kind_are_refused(backbone: Backbone, thin_backbone: Backbone) -> None:
     frames = Frames(3).read(0, 3)
     with pytest.raises(InputError, match=r"`video\.frames` must be 1 or more"):
         extract_features(backbone, frames, Settings())
-    image = load_diffusers(narrow_model(tmp_path / "sd.safetensors"), device="cpu")
+    image = thin_backbone
     with pytest.raises(InputError, match=r"`video\.frames` must be 0"):
         extract_features(image, frames, SETTINGS)
     features = extract_features(image, frames, replace_parts(Settings(), modulation={"step": 24}))

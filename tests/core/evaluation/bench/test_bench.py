@@ -19,15 +19,12 @@ from vidseg.core.evaluation.bench.report import TABLE_2, list_table_1
 from vidseg.core.evaluation.bench.run import ModelSpec, attempt, name_by_majority, run_job
 from vidseg.core.types import InputError
 
-from ....narrow_checkpoint import random_model
 from .synthetic import WRITERS, write_cityscapes, write_folders, write_vspw
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "random.safetensors"
-    random_model(path)
-    return path
+def model(thin_model: Path) -> Path:
+    return thin_model
 
 
 def bench(dataset: str, root: Path, out: Path, model: Path, *words: str) -> int:

@@ -10,7 +10,7 @@ from vidseg.core.command.main import main
 from vidseg.core.evaluation.bench.dataset import Dataset
 from vidseg.core.evaluation.bench.methods import BASELINES, list_methods
 
-from ...backbones.narrow_models import SVD, narrow_model
+from ...backbones.narrow_models import THIN_SVD, narrow_model
 from .synthetic import write_vspw
 
 ROWS = ("window-1", "window-14", "modulation", "modulation-aggregation", "modulation-refinement")
@@ -18,7 +18,7 @@ FAST = ("--max-side=64", "--device=cpu", "--set=cluster.num_clusters=3", "--set=
 
 
 def test_ablation_and_baselines_with_a_video_model(tmp_path: Path) -> None:
-    model = narrow_model(tmp_path / "svd.safetensors", SVD)
+    model = narrow_model(tmp_path / "svd.safetensors", THIN_SVD)
     root, out = write_vspw(tmp_path / "data", ("1_a",), 3), tmp_path / "out"
     windows = ("--set=video.frames=2", "--set=window.length=2")
     words = ["bench", "vspw", str(root), "--out", str(out), "--model", str(model), "--ablation", "--baselines"]

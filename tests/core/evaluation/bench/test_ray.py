@@ -18,7 +18,6 @@ from vidseg.core.evaluation.bench.store import Store
 from vidseg.core.progress import LineDisplay
 from vidseg.core.types import InputError
 
-from ....narrow_checkpoint import random_model
 from .synthetic import write_folders
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds workers in /proc")
@@ -63,11 +62,10 @@ def lineage(pid: int, parents: dict[int, int]) -> set[int]:
 
 @pytest.mark.filterwarnings("default")
 def test_a_killed_workers_clip_is_run_again(
-    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, thin_model: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_folders(tmp_path / "data", ("a", "c", "d"), frames=3)
     write_folders(root, ("b",), frames=40)  # its worker is busy when the first clip is done
-    random_model(tmp_path / "model.safetensors")
     killed: list[int] = []
     save = Store.save
 
@@ -81,7 +79,7 @@ def test_a_killed_workers_clip_is_run_again(
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(Store, "save", save_and_kill)
-    words = ["--model", str(tmp_path / "model.safetensors"), "--device", "cpu", "--max-side", "64"]
+    words = ["--model", str(thin_model), "--device", "cpu", "--max-side", "64"]
     words += ["--set", "cluster.num_clusters=4", "--set", "modulation.step=24", "--set", "modulation.enabled=false"]
     assert main(["bench", "folders", str(root), "--out", str(tmp_path / "local"), *words]) == 0
     again = [*words, "--engine", "ray", "--workers", "2"]

@@ -1,0 +1,29 @@
+"""One thread for each test process, and the files with long tests first.
+
+Processes that share the machine's cores are in each other's way as soon as each has a thread for every core. The names
+below are read when the libraries are imported, and are handed to the programs that tests start.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    for name in THREADS:
+        os.environ.setdefault(name, "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand out files in the order below; xdist would take those with the most tests first, which are short."""
+    config.option.loadscopereorder = False
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
