@@ -57,7 +57,9 @@ def run_method(
     if kind == "color":
         return segment_by_color(source, settings, reference=reference, progress=progress)
     if backbone is None:
-        raise InputError("`model` must be a model, but got none, which only the baseline 'color' can do without.")
+        raise InputError(
+            "`model` must name a model, but got none; only the baseline 'color' needs none. Give a .safetensors file."
+        )
     if kind == "method":
         return segment_windows(backbone, source, settings, reference=reference, state=state, progress=progress)
     segment = segment_each_frame if kind == "frame" else propagate_anchor

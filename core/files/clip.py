@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..types import InputError, Progress, no_progress
+from ..types import InputError, Progress, SettingError, no_progress
 from .images import IMAGE_SUFFIXES, read_image
 from .video import VideoStream
 
@@ -101,7 +101,7 @@ class Clip:
         for slot in result:
             label, frame = next(self._frames, ("end", None))
             if frame is None or frame.shape != slot.shape:
-                raise InputError(f"`input` must stay as it is during the run, but {label} changed. Start again.")
+                raise SettingError("input", "stay as it is during the run", f"another {label}", "Start again")
             slot.copy_(torch.from_numpy(frame))
         return result
 
@@ -125,7 +125,8 @@ def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeChec
     if path.is_dir():
         source, claimed, stream = _open_folder(path)
     elif not path.exists():
-        raise InputError(f"`input` must be a video file or a folder of frames, but {path} does not exist.")
+        limit = "be a video file or a folder of frames"
+        raise SettingError("input", limit, f"{path}, which does not exist", "Check the path")
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         source, claimed, stream = _Images([path]), 1, None
     else:
@@ -133,10 +134,9 @@ def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeChec
         source, claimed = stream, stream.claimed_frames
     size, count = _check(source, claimed, progress, check_size)
     if stream is not None and stream.is_cut_short():
-        raise InputError(
-            f"`input` must be complete, but {path.name} announces {claimed} frames and holds {count}. "
-            f"Copy it again, or re-encode what is there: ffmpeg -i {path.name} repaired.mp4."
-        )
+        got = f"{path.name}, which announces {claimed} frames and holds {count}"
+        remedy = f"Copy it again, or re-encode what is there: ffmpeg -i {path.name} repaired.mp4"
+        raise SettingError("input", "be complete", got, remedy)
     fps, times = (stream.fps, stream.variable_times()) if stream else (None, None)
     names = None if stream else tuple(file.stem for file in source.files())
     return Clip(source, ClipInfo(path.name, count, size, fps, times, fingerprint_clip(source.files()), names))
@@ -149,7 +149,7 @@ def _open_folder(folder: Path) -> tuple[_Frames, int, VideoStream | None]:
     paths = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     if not paths:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"`input` must hold at least one frame, but {folder} holds no image ({kinds}).")
+        raise SettingError("input", "hold at least one frame", f"no image in {folder}", f"Give images: {kinds}")
     return _Images(sorted(paths, key=lambda p: natural_key(p.name))), len(paths), None
 
 
@@ -165,19 +165,15 @@ def _check(
             if check_size is not None:
                 check_size(size)
         elif (height, width) != size:
-            raise InputError(
-                f"`input` must hold frames of one size, but {first} is {size[1]}x{size[0]} and {label} is "
-                f"{width}x{height}. Resize or remove the frames that differ."
-            )
+            got = f"{first} of {size[1]}x{size[0]} and {label} of {width}x{height}"
+            raise SettingError("input", "hold frames of one size", got, "Resize or remove the frames that differ")
         if not (frame.min() >= 0 and frame.max() <= 1):  # also false for NaN
-            raise InputError(
-                f"`input` must hold finite values in [0, 1], but {label} holds NaN or values beyond. "
-                "Write the frame again, as an 8-bit image if in doubt."
-            )
+            limit, remedy = "hold finite values in [0, 1]", "Write the frame again, as an 8-bit image if in doubt"
+            raise SettingError("input", limit, f"{label}, which holds NaN or values beyond", remedy)
         count += 1
         progress(CHECK_STAGE, count, max(claimed, count))
     if count == 0:
-        raise InputError("`input` must hold at least one frame, but the video holds none. Check that it plays.")
+        raise SettingError("input", "hold at least one frame", "a video without any", "Check that it plays")
     return size, count
 
 

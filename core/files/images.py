@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..regions.palette import PALETTE
-from ..types import MAX_LABEL, VOID, InputError
+from ..types import MAX_LABEL, VOID, InputError, SettingError
 
 logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -49,10 +49,8 @@ def read_image(path: Path) -> NDArray[np.float32]:
             else:
                 return np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
     except _UNREADABLE as error:
-        raise InputError(
-            f"`input` must hold readable images, but {path.name} is damaged or no image ({_first_line(error)}). "
-            "Write it again, or remove it."
-        ) from error
+        got = f"{path.name}, which is damaged or no image ({_first_line(error)})"
+        raise SettingError("input", "hold readable images", got, "Write it again, or remove it") from error
     return np.repeat(gray[..., None], 3, axis=2)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..config.parts import FrameConfig
 from ..config.settings import Settings
-from ..types import PIXELS_PER_CELL, SIDE_MULTIPLE, Grid, InputError, require_shape
+from ..types import PIXELS_PER_CELL, SIDE_MULTIPLE, Grid, InputError, SettingError, require_shape
 
 
 def fit_size(frame_size: tuple[int, int], config: FrameConfig) -> tuple[int, int]:
@@ -93,10 +93,8 @@ def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Setting
     if settings.cluster.fit_frames == "window":
         tokens *= min(settings.window.length, num_frames)
     if settings.cluster.num_clusters > tokens:
-        raise InputError(
-            f"`cluster.num_clusters` must be at most the number of tokens, {tokens}, but got "
-            f"{settings.cluster.num_clusters}. Choose fewer clusters or larger frames."
-        )
+        limit, remedy = f"be at most the number of tokens, {tokens}", "Choose fewer clusters or larger frames"
+        raise SettingError("cluster.num_clusters", limit, settings.cluster.num_clusters, remedy)
 
 
 class HeldFrames:

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.command.main import main
-from vidseg.core.config.overrides import list_keywords, list_setting_names
+from vidseg.core.config.keywords import list_keywords
+from vidseg.core.config.settings import SETTINGS
 from vidseg.core.files.result_folder import ResultFolder
 from vidseg.core.types import InputError
 
@@ -165,9 +166,8 @@ def test_settings_come_from_names_or_at_once(model: Backbone, result: vidseg.Seg
 
 
 def test_every_setting_has_one_keyword() -> None:
-    settings = vidseg.Settings()
-    keywords = list_keywords(settings)
-    assert tuple(keywords.values()) == list_setting_names(settings)
+    keywords = list_keywords()
+    assert tuple(keywords.values()) == tuple(SETTINGS)
     assert keywords["num_clusters"] == "cluster.num_clusters"
     assert keywords["modulation__step"] == "modulation.step"
     assert keywords["video__frames"] == "video.frames"
@@ -191,7 +191,10 @@ def test_every_setting_has_one_keyword() -> None:
         ({"model": "none.safetensors"}, "`model` must be an existing file"),
         ({"model": torch.nn.Identity()}, "`model` must be a path or what `load_model` returns, but got Identity"),
         ({"frames": [squares()]}, "`frames` must be a tensor, an array or a path, but got list"),
-        ({"frames": "none.mp4"}, "`frames` must be a video file or a folder of frames, but none.mp4 does not exist"),
+        (
+            {"frames": "none.mp4"},
+            "`frames` must be a video file or a folder of frames, but got none.mp4, which does not exist",
+        ),
         ({"frames": squares()[0]}, r"`frames` must have shape \(T, H, W, 3"),
         ({"frames": squares()[:0]}, "`frames` must hold at least one frame"),
         ({"frames": squares().long()}, "Divide by 255"),

@@ -60,10 +60,16 @@ def test_three_windows_named_by_ground_truth(backbone: DiffusersBackbone) -> Non
     settings = replace_parts(preset("reference"), window={"length": 6}, cluster={"num_clusters": 6})
     results = list(segment_windows(backbone, Frames(frames), settings, reference=reference))
     assert [result.frames for result in results] == spans
+    equal = []
     for result, window in zip(results, golden, strict=True):
         assert torch.equal(result.coarse.maps, window["cbr_labels"])
-        agreement = (result.labels.maps == window["seg_filtered"]).float().mean()
-        assert agreement >= 0.995, f"frames {result.frames} agree on {agreement:.4f} of the pixels"
+        equal.append(result.labels.maps == window["seg_filtered"])
+        agreement = equal[-1].float().mean()
+        # In one frame of the first window answers tie in 8 bits: rounding, which differs from one number of threads
+        # and one processor to the next, decides on up to half a percent of the window's pixels.
+        assert agreement >= 0.99, f"frames {result.frames} agree on {agreement:.4f} of the pixels"
+    agreement = torch.cat(equal).float().mean()
+    assert agreement >= 0.995, f"{agreement:.4f} of the pixels agree"
 
 
 @pytest.mark.slow

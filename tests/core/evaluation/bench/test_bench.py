@@ -121,7 +121,7 @@ def test_a_damaged_clip_ends_neither_the_others_nor_the_table(
     (root / "two" / "frames" / "00004.png").write_bytes(b"no image")
     assert bench("folders", root, tmp_path / "out", model, *COARSE) == 2
     captured = capsys.readouterr()
-    assert "default/two failed: `input` must hold readable images, but 00004.png is damaged" in captured.err
+    assert "default/two failed: `input` must hold readable images, but got 00004.png, which is damaged" in captured.err
     assert "Not all clips finished: ours, default." in captured.out
     (row,) = [row for row in rows(tmp_path / "out" / "clips.csv") if row["clip"] == "one"]
     assert float(row["ours, default"]) > 0
@@ -202,7 +202,7 @@ def test_propagation_needs_the_first_mask(tmp_path: Path) -> None:
     dataset = open_dataset("cityscapes", write_cityscapes(tmp_path))
     method = list_methods(["default"], ablation=False, baselines=True)[-1]
     job = Job(method, dataset.clips[0], method.settings(dataset, ["frame.max_side=64"]))
-    with pytest.raises(InputError, match=r"`--model` must name a model"):
+    with pytest.raises(InputError, match=r"`model` must name a model"):
         run_job(job, ModelSpec(None).load())
 
 
