@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from vidseg.core.backbones.protocol import Backbone, BackboneInfo, Denoiser, Prediction, StepCache
-from vidseg.core.config.parts import ModulationConfig
+from vidseg.core.config.parts import ModulationConfig, VideoConfig
 from vidseg.core.method.estimate import QUERY_SHARE, REPLAY_SHARE, TAIL_SHARE
+from vidseg.core.types import Conditioning
 
 
 def clock() -> float:
@@ -82,6 +84,16 @@ class CountingBackbone:
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Of the inner one."""
         return self._inner.batch_size(latent_shape)
+
+    def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning | None:
+        """Of the inner one."""
+        return self._inner.condition(frame, noise, config)
+
+    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> CountingBackbone:
+        """Return the backbone of a window; its calls count here."""
+        other = copy.copy(self)
+        other._inner = self._inner.conditioned(conditioning, config)
+        return other
 
 
 class CountingDenoiser:
