@@ -66,7 +66,7 @@ class PreviewRegions(io.ComfyNode):
         frames = convert_frames(frames)
         require_frames_of(labels, frames)
         progress = NodeProgress(has_text=False)
-        maps, regions = labels.full(progress)
+        maps, regions = labels.full(progress).maps, labels.regions
         painted = torch.empty_like(frames)
         for number in range(len(frames)):
             one = slice(number, number + 1)

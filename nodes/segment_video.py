@@ -100,8 +100,8 @@ class SegmentVideo(io.ComfyNode):
         reference = None if mask is None else convert_label_map(mask, "the first frame")
         progress = NodeProgress(expect_stage_shares(settings))
         with open_source(frames, video, progress) as (source, size):
-            maps, regions = _segmented(backbone, source, size, settings, reference, progress)
-        return io.NodeOutput(Labels(maps, regions, size))
+            found = _segmented(backbone, source, size, settings, reference, progress)
+        return io.NodeOutput(Labels(found.maps, found.regions, size))
 
 
 def _segmented(

@@ -16,6 +16,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 from vidseg.core.method.scene import choose_scene
 from vidseg.core.types import Features, InputError
+from vidseg.nodes import demo_model
 from vidseg.nodes.demo_model import LoadedModel
 
 from .graphs import call, wired
