@@ -73,11 +73,7 @@ class CorrectRegions(io.ComfyNode):
         """Apply the corrections."""
         painted = None if mask is None else Painted(_one_mask(mask), mask_frame, mask_name.strip() or "painted")
         result = correct_labels(
-            features,
-            labels,
-            parse_corrections(corrections),
-            painted=painted,
-            progress=NodeProgress(),
+            features, labels, parse_corrections(corrections), painted=painted, progress=NodeProgress()
         )
         report = "\n".join(f"Not applied: {problem}" for problem in result.problems) or "All corrections were applied."
         fixed = replace(labels, maps=result.labels.maps, regions=result.labels.regions, scan=None)

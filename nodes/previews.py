@@ -91,10 +91,7 @@ class PreviewFeatures(io.ComfyNode):
             "have the same color in all frames.",
             search_aliases=["vidseg", "pca", "visualize features"],
             is_output_node=True,
-            inputs=[
-                features_input(),
-                fps_input(),
-            ],
+            inputs=[features_input(), fps_input()],
             outputs=[io.Image.Output("image", display_name="image")],
         )
 

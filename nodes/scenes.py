@@ -45,10 +45,7 @@ class SaveScene(io.ComfyNode):
                     tooltip="Folder and start of the name below ComfyUI's output folder; empty writes no file.",
                 ),
             ],
-            outputs=[
-                SceneSocket.Output("scene", display_name="scene"),
-                io.String.Output("file", display_name="file"),
-            ],
+            outputs=[SceneSocket.Output("scene", display_name="scene"), io.String.Output("file", display_name="file")],
         )
 
     @classmethod
@@ -79,7 +76,7 @@ class LoadScene(io.ComfyNode):
                     "file",
                     default="vidseg/scene_00001_.safetensors",
                     tooltip="File below ComfyUI's output or input folder, as Save Scene shows it.",
-                ),
+                )
             ],
             outputs=[SceneSocket.Output("scene", display_name="scene")],
         )

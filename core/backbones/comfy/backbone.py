@@ -45,11 +45,7 @@ class ComfyBackbone:
     """`Backbone` over what the host's loaders give."""
 
     def __init__(
-        self,
-        model: Any,
-        vae: Any,
-        positive: Conditioning | None = None,
-        negative: Conditioning | None = None,
+        self, model: Any, vae: Any, positive: Conditioning | None = None, negative: Conditioning | None = None
     ) -> None:
         """Check the parts before any long work; halves without conditioning are zeros, as in the paper's code."""
         require_readable(model)

@@ -14,14 +14,7 @@ from ...config.parts import ModulationConfig
 from ...types import InputError, require_shape
 from ..attention_weights import AttentionWeights
 from ..memory import is_out_of_memory
-from ..protocol import (
-    Prediction,
-    StepCache,
-    halve_on_out_of_memory,
-    require_attention,
-    require_latents,
-    split_replay,
-)
+from ..protocol import Prediction, StepCache, halve_on_out_of_memory, require_attention, require_latents, split_replay
 from .unet import (
     AttentionRecord,
     Injection,

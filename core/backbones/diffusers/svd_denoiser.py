@@ -155,13 +155,7 @@ class SvdDenoiser:
         return VideoRecord(*(tensor.to(self._cache_device) for tensor in record))
 
     def _replay(
-        self,
-        half: Half,
-        latents: Tensor,
-        sigma: float,
-        state: HalfState,
-        keep: ModulationConfig,
-        offset: Tensor | None,
+        self, half: Half, latents: Tensor, sigma: float, state: HalfState, keep: ModulationConfig, offset: Tensor | None
     ) -> Tensor:
         """Repeat the UNet call of one half."""
         model_input, time = self._inputs(half, latents, sigma)

@@ -150,12 +150,7 @@ def run_decoder(vae: Any, latents: Tensor) -> Tensor:  # noqa: ANN401
 
 
 def run_block(
-    block: DecoderBlock,
-    hidden: Tensor,
-    skip: Tensor,
-    time: Tensor,
-    context: Tensor,
-    injected: Injection | None = None,
+    block: DecoderBlock, hidden: Tensor, skip: Tensor, time: Tensor, context: Tensor, injected: Injection | None = None
 ) -> tuple[Tensor, AttentionRecord | None]:
     """Run a decoder block without its upsampler, on ``(E,C,h,w)`` with the encoder's ``skip`` ``(E,C',h,w)``.
 
