@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ..core.regions.palette import draw_legend, draw_overlay
 from ..core.types import Features
-from .host.frames import convert_frames
+from .host.frames import convert_frames, draw_beside_legend, draw_tags, project_to_colors, reduce_frames
 from .host.labels import Labels, require_frames_of
-from .host.pictures import draw_beside_legend, draw_tags, project_to_colors, reduce_frames
 from .host.progress import NodeProgress
 from .host.schema import features_input, fps_input, labels_input, schema
 

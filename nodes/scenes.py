@@ -15,8 +15,7 @@ from .host.labels import Labels
 from .host.paths import OUTPUT_PLACE, find_free_place, require_place
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
-from .host.schema import advanced, features_input, labels_input, schema, setting_input
-from .host.settings import read_settings, tell_widgets
+from .host.schema import advanced, features_input, labels_input, read_settings, schema, setting_input, tell_widgets
 
 SceneSocket = io.Custom("VIDSEG_SCENE")
 SUFFIX = ".safetensors"

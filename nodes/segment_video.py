@@ -21,6 +21,7 @@ from .host.labels import Labels
 from .host.progress import NodeProgress, log_peak
 from .host.schema import Labels as LabelsSocket
 from .host.schema import (
+    adapt_to_kind,
     advanced,
     clip_vision_input,
     conditioning_inputs,
@@ -28,11 +29,12 @@ from .host.schema import (
     granularity_input,
     model_inputs,
     quality_input,
+    read_settings,
     schema,
     seed_input,
     setting_input,
+    tell_widgets,
 )
-from .host.settings import adapt_to_kind, read_settings, tell_widgets
 
 
 class SegmentVideo(io.ComfyNode):

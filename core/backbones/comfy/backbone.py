@@ -181,11 +181,7 @@ class ComfyBackbone:
 
 
 class Session(comfy.samplers.Sampler, Generic[Result]):  # type: ignore[misc]
-    """Sampler that hands the loaded model to a job instead of sampling.
-
-    Attributes:
-        result: what the job returned.
-    """
+    """Sampler that hands the loaded model to a job instead of sampling, and keeps its result."""
 
     def __init__(self, job: Callable[[Denoiser], Result], make: Callable[[Loaded], Denoiser]) -> None:
         """Hold the job, and what makes its denoiser of the loaded model."""
