@@ -5,18 +5,16 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .coarse import CorrespondenceRefine, KMeansInit, SceneContextKNN
-from .corrections import CorrectRegions
 from .demo_model import LoadDemoModel
-from .features import ExtractDiffusionFeatures
 from .files import ExportRegions, LoadRegions, SaveRegions
 from .masks import FinishMask, RegionsToMask, RegionsToMasks, RegionsToSEGS, RegionsToTracker
+from .model_stages import ExtractDiffusionFeatures, MaskedModulationUpsample
 from .pick_regions import PickRegions
 from .previews import PreviewFeatures, PreviewRegions
-from .regions import AssignRegionsFromMask, NameRegions, SplitInstances
+from .regions import AssignRegionsFromMask, CorrectRegions, NameRegions, SplitInstances
 from .scenes import ApplyScene, LoadScene, SaveScene
 from .scores import ScoreRegions
 from .segment_video import SegmentVideo
-from .upsample import MaskedModulationUpsample
 
 __all__ = ["NODES", "VidSegExtension"]
 

@@ -14,8 +14,16 @@ from .host.labels import Labels, Scan
 from .host.progress import NodeProgress
 from .host.schema import AnchorLabels as AnchorLabelsSocket
 from .host.schema import Labels as LabelsSocket
-from .host.schema import advanced, features_input, granularity_input, schema, seed_input, setting_input
-from .host.settings import read_settings, tell_widgets
+from .host.schema import (
+    advanced,
+    features_input,
+    granularity_input,
+    read_settings,
+    schema,
+    seed_input,
+    setting_input,
+    tell_widgets,
+)
 
 _DEFAULT = preset("default")
 _SAME = "Keep the same in K-Means and KNN nodes."

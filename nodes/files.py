@@ -87,7 +87,7 @@ class LoadRegions(io.ComfyNode):
                     "folder",
                     default="vidseg/regions_00001_",
                     tooltip="Folder below ComfyUI's output or input folder, as Save Regions shows it.",
-                ),
+                )
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
         )

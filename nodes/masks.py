@@ -9,10 +9,9 @@ from ..core.regions.export import find_boxes, join_names, make_segs, take_masks
 from ..core.regions.labels import mask_labels, mask_union
 from ..core.regions.masks import Finish, finish_masks
 from ..core.types import Region
-from .host.labels import Labels
+from .host.labels import ALL_REGIONS, Labels, choose_labels, choose_or_all
 from .host.progress import NodeProgress
 from .host.schema import advanced, labels_input, regions_input, schema
-from .host.text import ALL_REGIONS, choose_labels, choose_or_all
 
 
 class RegionsToMask(io.ComfyNode):

@@ -20,9 +20,8 @@ from ..core.files.record import list_colors
 from ..core.regions.labels import count_pixels, mask_union, reduce_reference, tabulate_regions
 from ..core.regions.points import Picks, describe_picks, parse_points, resolve_points
 from ..core.types import InputError, LabelMaps, Progress
-from .host.frames import convert_frames
+from .host.frames import convert_frames, reduce_frames, reduce_size
 from .host.labels import Labels, require_frames_of
-from .host.pictures import reduce_frames, reduce_size
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
 from .host.schema import labels_input, schema
@@ -111,10 +110,7 @@ Levels = np.ndarray[Any, np.dtype[np.uint8]]
 def make_picker_output(
     frames: Tensor, labels: LabelMaps, text: str, picks: Picks, progress: Progress
 ) -> dict[str, list[dict[str, Any]]]:
-    """Write the files of the picker, unless they are there, and return what the browser gets.
-
-    ``frames`` ``(T,H,W,3)`` in [0, 1]; ``labels`` are those before anything is picked; ``text`` gave ``picks``.
-    """
+    """Write the picker's files, of ``labels`` before ``text`` gave ``picks``, and return what the browser gets."""
     numbers = list(range(0, len(frames), -(-len(frames) // MAX_FRAMES)))
     size = reduce_size(frames.shape[1:3], SIDE)
     maps = [reduce_reference(labels.maps[number], size).cpu().numpy().astype(np.uint8) for number in numbers]

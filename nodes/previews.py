@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ..core.regions.palette import draw_legend, draw_overlay
 from ..core.types import Features
-from .host.frames import convert_frames
+from .host.frames import convert_frames, draw_beside_legend, draw_tags, project_to_colors, reduce_frames
 from .host.labels import Labels, require_frames_of
-from .host.pictures import draw_beside_legend, draw_tags, project_to_colors, reduce_frames
 from .host.progress import NodeProgress
 from .host.schema import features_input, fps_input, labels_input, schema
 
@@ -66,7 +65,7 @@ class PreviewRegions(io.ComfyNode):
         frames = convert_frames(frames)
         require_frames_of(labels, frames)
         progress = NodeProgress(has_text=False)
-        maps, regions = labels.full(progress)
+        maps, regions = labels.full(progress).maps, labels.regions
         painted = torch.empty_like(frames)
         for number in range(len(frames)):
             one = slice(number, number + 1)
@@ -91,10 +90,7 @@ class PreviewFeatures(io.ComfyNode):
             "have the same color in all frames.",
             search_aliases=["vidseg", "pca", "visualize features"],
             is_output_node=True,
-            inputs=[
-                features_input(),
-                fps_input(),
-            ],
+            inputs=[features_input(), fps_input()],
             outputs=[io.Image.Output("image", display_name="image")],
         )
 

@@ -15,8 +15,7 @@ from .host.labels import Labels
 from .host.paths import OUTPUT_PLACE, find_free_place, require_place
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
-from .host.schema import advanced, features_input, labels_input, schema, setting_input
-from .host.settings import read_settings, tell_widgets
+from .host.schema import advanced, features_input, labels_input, read_settings, schema, setting_input, tell_widgets
 
 SceneSocket = io.Custom("VIDSEG_SCENE")
 SUFFIX = ".safetensors"
@@ -45,10 +44,7 @@ class SaveScene(io.ComfyNode):
                     tooltip="Folder and start of the name below ComfyUI's output folder; empty writes no file.",
                 ),
             ],
-            outputs=[
-                SceneSocket.Output("scene", display_name="scene"),
-                io.String.Output("file", display_name="file"),
-            ],
+            outputs=[SceneSocket.Output("scene", display_name="scene"), io.String.Output("file", display_name="file")],
         )
 
     @classmethod
@@ -79,7 +75,7 @@ class LoadScene(io.ComfyNode):
                     "file",
                     default="vidseg/scene_00001_.safetensors",
                     tooltip="File below ComfyUI's output or input folder, as Save Scene shows it.",
-                ),
+                )
             ],
             outputs=[SceneSocket.Output("scene", display_name="scene")],
         )

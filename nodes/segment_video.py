@@ -21,6 +21,7 @@ from .host.labels import Labels
 from .host.progress import NodeProgress, log_peak
 from .host.schema import Labels as LabelsSocket
 from .host.schema import (
+    adapt_to_kind,
     advanced,
     clip_vision_input,
     conditioning_inputs,
@@ -28,11 +29,12 @@ from .host.schema import (
     granularity_input,
     model_inputs,
     quality_input,
+    read_settings,
     schema,
     seed_input,
     setting_input,
+    tell_widgets,
 )
-from .host.settings import adapt_to_kind, read_settings, tell_widgets
 
 
 class SegmentVideo(io.ComfyNode):
@@ -100,8 +102,8 @@ class SegmentVideo(io.ComfyNode):
         reference = None if mask is None else convert_label_map(mask, "the first frame")
         progress = NodeProgress(expect_stage_shares(settings))
         with open_source(frames, video, progress) as (source, size):
-            maps, regions = _segmented(backbone, source, size, settings, reference, progress)
-        return io.NodeOutput(Labels(maps, regions, size))
+            found = _segmented(backbone, source, size, settings, reference, progress)
+        return io.NodeOutput(Labels(found.maps, found.regions, size))
 
 
 def _segmented(

@@ -32,9 +32,8 @@ class AttentionWeights:
     ) -> Tensor | None:
         """Return the attention's output ``(G*B,N,C)`` before its projection, or None where keeping does not pay.
 
-        It does not where the elements repeat different frames, do not lie on a CPU as float32, or are large. ``frames``
-        ``(B,)`` names the frame that each element repeats, ``value`` ``(G*B,N,C)`` has heads merged and ``G`` groups
-        with queries and keys of their own (halves of guidance), and ``recorded`` gives those ``(G,N,C)`` of a frame.
+        ``frames`` ``(B,)`` are those repeated by ``value`` ``(G*B,N,C)``, heads merged, in ``G`` halves of guidance;
+        ``recorded`` gives queries and keys ``(G,N,C)`` of a frame. It pays on a CPU, for one frame and small layers.
         """
         groups, tokens = len(value) // len(frames), value.shape[1]
         fits = groups * heads * tokens**2 * value.element_size() <= MAX_BYTES

@@ -72,11 +72,7 @@ def check_device(device: torch.device | str | None) -> None:
 
 
 def measure_peak(device: torch.device | None = None) -> dict[str, int]:
-    """Return the most memory that this process has held since its start, in bytes by what it is.
-
-    `main memory` where the system tells, and `GPU memory allocated by torch` where CUDA was in use. Statistics are read
-    and never reset, since they belong to the whole process, a host's other work included.
-    """
+    """Return the most memory that this process, a host's other work included, has held, in bytes by what it is."""
     peaks = {"main memory": _peak_main_memory()}
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         peaks["GPU memory allocated by torch"] = torch.cuda.max_memory_allocated(device)

@@ -26,19 +26,12 @@ LATENT_MULTIPLE = 8
 
 
 class BackboneInfo(NamedTuple):
-    """What a model is, for messages and for the record of a run.
+    """What a model is, for messages and for the record of a run."""
 
-    Attributes:
-        name: file name, or what the host calls the model.
-        kind: ``sd`` (image model, frames independent) or ``svd`` (video model, a window is one sample).
-        prediction: ``epsilon`` or ``v_prediction``.
-        fingerprint: hash of the weights, hexadecimal; empty where the host does not tell.
-    """
-
-    name: str
-    kind: str
-    prediction: str
-    fingerprint: str
+    name: str  # of its file, or what the host calls it
+    kind: str  # ``sd`` (image model, frames independent) or ``svd`` (video model, a window is one sample)
+    prediction: str  # ``epsilon`` or ``v_prediction``
+    fingerprint: str  # hash of the weights, hexadecimal; empty where the host does not tell
 
 
 class StepCache(Protocol):
@@ -46,14 +39,10 @@ class StepCache(Protocol):
 
 
 class Prediction(NamedTuple):
-    """Outcome of an unmodulated UNet call.
+    """Outcome of an unmodulated UNet call."""
 
-    ``denoised`` ``(T,4,H/8,W/8)`` float32 is the guided prediction of the clean latents, ``cache`` is for
-    `Denoiser.replay` and None unless asked for.
-    """
-
-    denoised: Tensor
-    cache: StepCache | None
+    denoised: Tensor  # (T,4,H/8,W/8) float32, guided prediction of the clean latents
+    cache: StepCache | None  # for `Denoiser.replay`, where asked for
 
 
 class FeatureDenoiser(Protocol):
@@ -69,10 +58,7 @@ class FeatureDenoiser(Protocol):
         ...
 
     def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return self-attention queries of the conditional half, per block ``(T,N,C)`` float32, in raster order.
-
-        Adapters compute no more than what leads to them: one half of guidance, and nothing after the last block.
-        """
+        """Return the conditional half's queries, per block ``(T,N,C)`` float32, and compute nothing after the last."""
         ...
 
 
@@ -84,20 +70,12 @@ class Denoiser(FeatureDenoiser, Protocol):
         ...
 
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
-        """Call the UNet again with queries and keys of an unmodulated step injected (when its ``keep.inject``).
+        """Return guided predictions ``(B,4,H/8,W/8)`` float32 with the ``cache`` of a step at ``sigma`` injected.
 
-        Args:
-            latents: ``(B,4,H/8,W/8)`` float32.
-            sigma: noise level of the step that left ``cache``.
-            cache: of the unmodulated step at the same noise level.
-            frames: ``(B,)`` int64, for each element the frame of the cached batch that it repeats. For a video model,
-                whose window is one sample, whole windows: ``0 .. T-1`` for each.
-            offset: ``(B,h,w)`` float32 or None: added to all channels of the output of the modulated block's attention
-                (Eq. 2: plus or minus lambda times the mask), in both halves of guidance. Only at the modulated step,
-                where ``latents`` must equal those of the unmodulated step.
-
-        Returns:
-            ``(B,4,H/8,W/8)`` float32, guided prediction of the clean latents.
+        ``frames`` ``(B,)`` int64 names the cached frame that each element repeats: of a video model whole windows,
+        ``0 .. T-1`` for each. ``offset`` ``(B,h,w)`` float32 is added to all channels of the output of the modulated
+        block's attention (Eq. 2: plus or minus lambda times the mask), in both halves of guidance; only at the
+        modulated step, whose ``latents`` must be those of the unmodulated one. Injection is left to ``keep.inject``.
         """
         ...
 
@@ -112,49 +90,32 @@ class FeatureBackbone(Protocol):
 
     @property
     def training_sigmas(self) -> Tensor:
-        """Noise levels of the training schedule, ``(1000,)`` float64, rising: ``sqrt((1 - acp) / acp)``.
-
-        Of a video model, levels over the range that it was trained for.
-        """
+        """Noise levels ``(1000,)`` float64, rising, of the training schedule; of a video model over its range."""
         ...
 
     def encode(self, frames: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
-        """Return scaled latents ``(T,4,H/8,W/8)`` float32 on the CPU of frames ``(T,H,W,3)`` in [0, 1].
-
-        The mode of the posterior, or with ``posterior_noise`` (shape of the result) a sample.
-        """
+        """Return scaled latents ``(T,4,H/8,W/8)`` float32, on the CPU, of ``(T,H,W,3)``: mode, or sample by noise."""
         ...
 
     def run(
         self, job: Callable[[FeatureDenoiser], Result], guidance_scale: float, latent_shape: Sequence[int]
     ) -> Result:
-        """Load the model, call ``job`` with a denoiser that is valid during the call, and leave the model unchanged.
-
-        ``latent_shape`` is the largest batch that the job will pass, for the estimate of memory.
-        """
+        """Call ``job``, whose largest batch is of ``latent_shape``, with a denoiser that is valid during the call."""
         ...
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
-        """Return how many units (latents ``(4,H/8,W/8)``, or windows) one UNet call may hold within the free memory.
-
-        Beside it lies what one step keeps of as many.
-        """
+        """Return how many units (latents ``(4,H/8,W/8)``, or windows), and what is kept of them, fit into memory."""
         ...
 
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning | None:
-        """Return what a video model is told about a window; None of an image model.
+        """Return what a video model is told about a window by its first frame ``(H,W,3)``; None of an image model.
 
-        Its first frame ``(H,W,3)`` float32 in [0, 1], with standard normal ``noise`` ``(3,H,W)`` float32, and the
-        numbers of ``config``, the strength of the noise among them.
+        Standard normal ``noise`` ``(3,H,W)`` float32 is added with the strength that ``config`` tells.
         """
         ...
 
     def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> FeatureBackbone:
-        """Return the backbone of a window, which `run` of a video model needs; an image model is its own.
-
-        Frames of a window depend on each other: a UNet call holds whole windows. ``config`` tells which queries to read
-        and to inject.
-        """
+        """Return the backbone of a window, all in one UNet call, which `run` of a video model needs."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The host's IMAGE, VIDEO and MASK as the core's frames and label maps."""
+"""The host's IMAGE, VIDEO and MASK as the core's frames and label maps, and pictures for people."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import folder_paths
+import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from comfy_api.input_impl import VideoFromFile
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...core.files.clip import open_clip
 from ...core.files.images import LabelReader, Picture
 from ...core.method.frames import FrameSource, HeldFrames
-from ...core.types import InputError, Progress
+from ...core.regions.labels import find_inner_point
+from ...core.regions.palette import draw_legend
+from ...core.types import Features, InputError, Progress, Region
 
 
 @contextmanager
 def open_source(frames: Tensor | None, video: Any, progress: Progress) -> Iterator[tuple[FrameSource, tuple[int, int]]]:
-    """Open the host's IMAGE or VIDEO, whichever is wired, and tell the size ``(H,W)`` of its frames.
-
-    A video that is a file is decoded frame by frame, never held as a whole.
-    """
+    """Open the IMAGE or VIDEO that is wired, a file to be decoded frame by frame; also tell its frames' ``(H,W)``."""
     if (frames is None) == (video is None):
         wired = "both" if frames is not None else "neither"
         raise InputError(
@@ -105,3 +107,83 @@ def convert_label_map(mask: Tensor, which: str) -> Tensor:
             "check that the image has one."
         )
     return maps[0]
+
+
+_MARGIN = 8
+"""Pixels between a preview and its legend."""
+_OUTLINE = 2
+"""Pixels of the dark line around a tag."""
+_MOST_COLUMNS, _SHEET_ASPECT = 8, 1.7
+"""Columns of the legend beside a preview, and width to height of the room in a node that it should fill."""
+_TAGGED_SHARE = 1 / 1000
+"""Part of the picture that a region must cover to get a tag."""
+
+
+def draw_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tensor:
+    """Write the id and name of each region on ``frames`` ``(T,H,W,3)``, inside the region if there is room."""
+    font = ImageFont.load_default(max(10, frames.shape[1] // 24))
+    tagged = []
+    for frame, labels in zip(frames, maps, strict=True):
+        image = Image.fromarray((frame * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+        for label, name in regions:
+            inside = labels == label
+            if int(inside.sum()) >= max(1, _TAGGED_SHARE * inside.numel()):
+                x, y = find_inner_point(inside)
+                text = str(label) if name in (f"region {label}", f"label {label}") else f"{label} {name}"
+                _write(image, (x * image.width, y * image.height), (text, str(label)), font)
+        tagged.append(torch.from_numpy(np.array(image)).float() / 255)
+    return torch.stack(tagged)
+
+
+def _write(image: Image.Image, spot: tuple[float, float], texts: tuple[str, ...], font: Any) -> None:
+    """Write the first of ``texts`` that ``image`` is wide enough for, or the last, centered on ``spot`` if it fits."""
+    draw = ImageDraw.Draw(image)
+    style: dict[str, Any] = {"font": font, "stroke_width": _OUTLINE, "anchor": "mm"}
+    boxes = [(text, draw.textbbox((0, 0), text, **style)) for text in texts]
+    text, (left, top, right, bottom) = next(
+        (pair for pair in boxes if pair[1][2] - pair[1][0] <= image.width), boxes[-1]
+    )
+    x = max(-left, min(spot[0], image.width - right))
+    y = max(-top, min(spot[1], image.height - bottom))
+    draw.text((x, y), text, fill="white", stroke_fill="black", **style)
+
+
+def draw_beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:
+    """Return ``frames`` ``(T,H,W,3)`` on white with a legend at their right that leaves them largest in a node."""
+    frame_height, frame_width = frames.shape[1:3]
+    tables = [draw_legend(regions, -(-len(regions) // columns)) for columns in range(1, _MOST_COLUMNS + 1)]
+    sizes = [max(frame_width + table.shape[1], _SHEET_ASPECT * max(frame_height, table.shape[0])) for table in tables]
+    picture = tables[sizes.index(min(sizes))].float() / 255
+    height, left = max(frame_height, picture.shape[0]), frame_width + _MARGIN
+    sheet = torch.ones(len(frames), height, left + picture.shape[1], 3)
+    sheet[:, :frame_height, :frame_width] = frames
+    sheet[:, : picture.shape[0], left:] = picture
+    return sheet
+
+
+def reduce_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Return height and width with the longer one at most ``longest`` pixels."""
+    scale = min(1.0, longest / max(size))
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
+
+
+def reduce_frames(frames: Tensor, longest: int) -> Tensor:
+    """Return ``frames`` ``(T,H,W,3)`` with the longer side at most ``longest`` pixels."""
+    old = (int(frames.shape[1]), int(frames.shape[2]))
+    size = reduce_size(old, longest)
+    if size == old:
+        return frames
+    planes = F.interpolate(frames.movedim(-1, 1), size, mode="bilinear", antialias=True, align_corners=False)
+    return planes.movedim(1, -1).clamp(0, 1)
+
+
+def project_to_colors(features: Features) -> Tensor:
+    """Return the three main directions of the features as RGB ``(T,h,w,3)`` in [0, 1], the same for all frames."""
+    tokens = features.queries.float().flatten(0, 1)
+    centered = tokens - tokens.mean(0)
+    _, vectors = torch.linalg.eigh(centered.T @ centered)
+    colors = centered @ vectors[:, -3:].flip(-1)
+    low, high = colors.quantile(torch.tensor([0.01, 0.99]), dim=0) if len(colors) < 2**24 else colors.aminmax(dim=0)
+    scaled = ((colors - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+    return scaled.reshape(features.num_frames, *features.grid, 3)

@@ -1,8 +1,9 @@
-"""What travels between the nodes beside the core's own types."""
+"""Labels between nodes, and what people type to choose, name and merge their regions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,24 +12,19 @@ from torch import Tensor
 from ...core.config.settings import Settings
 from ...core.method.enlarging import enlarge_bilinear
 from ...core.regions.labels import merge_labels, reduce_reference, rename_regions
-from ...core.types import AnchorLabels, Features, InputError, LabelMaps, Progress, Region, no_progress
+from ...core.types import AnchorLabels, Features, InputError, LabelMaps, Progress, Region, list_labels, no_progress
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What coarse labels were made from, so that refinement can replay the scan with its own feedback.
+    """What coarse labels were made from, so that refinement can replay the scan with its own feedback."""
 
-    Not a tuple: a host that weighs cached outputs by walking tuples must not count the features twice.
-
-    Attributes:
-        anchor_labels: their regions stay as they were, so that a replay finds what is new under the same labels.
-        merges: for each label merged since the scan the label that it became.
-    """
-
+    # Not a tuple: a host that weighs cached outputs by walking tuples must not count the features twice.
     features: Features
-    anchor_labels: AnchorLabels
+    anchor_labels: AnchorLabels  # with their regions as they were: a replay finds what is new under the same labels
     settings: Settings
     merges: Mapping[int, int] = field(default_factory=dict)
+    """For each label merged since the scan the label that it became."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,12 +44,7 @@ class Labels(LabelMaps):
         return torch.stack([reduce_reference(frame, size) for frame in self.maps]).long()
 
     def with_names(self, names: Mapping[int, str], merges: Mapping[int, int]) -> Labels:
-        """Return these labels with new names, and some merged; labels that become one vote as one in refinement.
-
-        Args:
-            names: new name by label, after merging.
-            merges: for each merged label the label that it becomes, which is not merged itself.
-        """
+        """Return these labels merged, each into one that is not merged itself, then named; they vote as one."""
         maps, left = merge_labels(self.maps, self.regions, merges)
         scan = self.scan
         if scan is not None:
@@ -82,11 +73,7 @@ class Labels(LabelMaps):
 
 
 def require_features_of(labels: Labels, features: Features) -> None:
-    """Check that ``labels`` and ``features`` belong to the same clip.
-
-    Raises:
-        InputError: they do not.
-    """
+    """Check that ``labels`` and ``features`` belong to the same clip."""
     if not labels.is_coarse:
         raise InputError(
             "`labels` must be coarse, but got labels that are already in full resolution. Wire the labels of "
@@ -109,14 +96,86 @@ def require_features_of(labels: Labels, features: Features) -> None:
 
 
 def require_frames_of(labels: Labels, frames: Tensor) -> None:
-    """Check that ``frames`` ``(T,H,W,C)`` and ``labels`` have the same number and size.
-
-    Raises:
-        InputError: they differ.
-    """
+    """Check that ``frames`` ``(T,H,W,C)`` and ``labels`` have the same number and size."""
     expected, actual = (labels.num_frames, *labels.frame_size), tuple(frames.shape[:3])
     if expected != actual:
         raise InputError(
             f"`frames` must be the {expected[0]} frames of {expected[2]}x{expected[1]} pixels that were segmented, but "
             f"got {actual[0]} of {actual[2]}x{actual[1]}. Wire the same images here as to the first VidSeg node."
         )
+
+
+_RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
+
+
+def join_labels(regions: Sequence[Region]) -> str:
+    """Return the regions in words, for messages."""
+    return ", ".join(f"{region.label} ({region.name})" for region in regions) or "none"
+
+
+def choose_labels(text: str, regions: Sequence[Region], field: str = "regions") -> tuple[int, ...]:
+    """Return the labels of regions chosen by id, range of ids or name, separated by commas or lines of ``field``.
+
+    >>> choose_labels("sky, 3-5", (Region(1, "Sky"), Region(3, "a"), Region(5, "b")))
+    (1, 3, 5)
+    """
+    parts = [part.strip() for part in re.split(r"[,;\n]", text) if part.strip()]
+    if not parts:
+        raise InputError(
+            f"`{field}` must name at least one region, but got nothing. There are: {join_labels(regions)}."
+        )
+    return tuple(sorted({label for part in parts for label in _labels_of(part, regions, field)}))
+
+
+def _labels_of(part: str, regions: Sequence[Region], field: str) -> list[int]:
+    named = [region.label for region in regions if region.name.casefold() == part.casefold()]
+    span = _RANGE.fullmatch(part)
+    low, high = (int(span[1]), int(span[2])) if span else (int(part), int(part)) if part.isdecimal() else (1, 0)
+    found = named or [region.label for region in regions if low <= region.label <= high]
+    if not found:
+        raise InputError(f"`{field}` must name regions, but got {part!r}. There are: {join_labels(regions)}.")
+    return found
+
+
+def parse_names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[int, str], dict[int, int]]:
+    """Return new names, and what each merged label becomes, the smallest of its line, by lines ``person: 3, 7``.
+
+    >>> parse_names_and_merges("person: 3, 7", (Region(3, "region 3"), Region(7, "region 7")))
+    ({3: 'person'}, {7: 3})
+    """
+    names: dict[int, str] = {}
+    merges: dict[int, int] = {}
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        name, colon, choice = (part.strip() for part in line.partition(":"))
+        if not colon or not name:
+            raise InputError(
+                f"`names` must hold lines such as 'person: 3, 7', but got {line!r}. Put a name and a colon."
+            )
+        first, *others = choose_labels(choice, regions, "names")
+        twice = sorted({first, *others} & (set(names) | set(merges)))
+        if twice:
+            raise InputError(f"`names` must name each region once, but got {twice} twice. Remove one of the lines.")
+        names[first] = name
+        merges.update(dict.fromkeys(others, first))
+    return names, merges
+
+
+def parse_class_names(text: str) -> dict[int, str]:
+    """Read names of classes such as ``0: background, 1: dog``, separated by commas or lines."""
+    names: dict[int, str] = {}
+    for entry in filter(None, (entry.strip() for entry in re.split(r"[,;\n]", text))):
+        number, _, name = (part.strip() for part in entry.partition(":"))
+        if not number.isdecimal() or not name:
+            raise InputError(
+                f"`class_names` must hold entries such as '1: dog', but got {entry!r}. Put number, colon, name."
+            )
+        names[int(number)] = name
+    return names
+
+
+ALL_REGIONS = "Empty: all regions."
+
+
+def choose_or_all(regions: str, labels: Labels) -> tuple[int, ...]:
+    """Return the labels of the regions that a text lists, of all regions where it is empty."""
+    return choose_labels(regions, labels.regions) if regions.strip() else list_labels(labels.regions)

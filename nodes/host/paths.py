@@ -13,10 +13,7 @@ from ...core.types import InputError
 
 
 def find_free_place(prefix: str, default: str, suffix: str = "") -> tuple[Path, str]:
-    """Return a path below the output folder where nothing lies yet, and the same as text from that folder on.
-
-    The host fills dates into ``prefix``; ``default`` is the name where it gives a folder alone.
-    """
+    """Return a free path below the output folder, and its text from there; ``default`` completes a folder's prefix."""
     text = prefix.strip()
     if not text or text.endswith(("/", "\\")):
         text += default
@@ -28,10 +25,7 @@ def find_free_place(prefix: str, default: str, suffix: str = "") -> tuple[Path, 
 
 
 def find_place(text: str, is_wanted: Callable[[Path], bool]) -> Path | None:
-    """Return the wanted path that ``text`` means below the output or input folder; None if there is none.
-
-    Links below these folders are followed, as the host does when it saves; ``..`` does not lead out of them.
-    """
+    """Return the wanted path that ``text`` means below the output or input folder, links followed, ``..`` not."""
     for folder in (folder_paths.get_output_directory(), folder_paths.get_input_directory()):
         base = os.path.abspath(folder)  # noqa: PTH100, links stay, unlike in Path.resolve
         path = Path(os.path.abspath(Path(base) / text.strip()))  # noqa: PTH100

@@ -24,10 +24,7 @@ QUIET_SECONDS = 2.0
 
 
 class NodeDisplay:
-    """The bar and the line of text of the running node; without a server, the bar alone.
-
-    Texts stay on the node and take room from its picture, so nodes may go without.
-    """
+    """The bar of the running node, and its text if wanted, which stays and takes room from the node's picture."""
 
     def __init__(self, *, has_text: bool = True) -> None:
         self._bar = comfy.utils.ProgressBar(BAR_UNITS)
@@ -74,10 +71,7 @@ class NodeProgress(RunProgress):
 
 @contextmanager
 def log_peak(name: str) -> Iterator[None]:
-    """Log the peak memory of the host's process when the node ``name`` ends, fails or is stopped.
-
-    Torch's statistics are not reset: neither does the host, and other nodes may read them.
-    """
+    """Log the peak memory of the host's process, never reset, when the node ``name`` ends, fails or is stopped."""
     peak = PeakMemory(comfy.model_management.get_torch_device())
     try:
         yield

@@ -1,13 +1,26 @@
-"""Small differences between versions of the host, in one place; and what every node shares."""
+"""What every node shares: inputs, widgets that know their settings, and differences between versions of the host."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, TypeVar, get_origin
 
 from comfy_api.latest import io
 
-from ...core.config.settings import OWN, QUALITIES, SETTINGS, Settings, preset, read_setting
+from ...core.config.settings import (
+    OWN,
+    QUALITIES,
+    SETTINGS,
+    Settings,
+    parse_value,
+    preset,
+    read_setting,
+    replace_parts,
+    replace_values,
+)
+from ...core.types import InputError, SettingError
 
 CATEGORY = "VidSeg"
 AUTO = -1
@@ -75,10 +88,7 @@ def clip_vision_input() -> io.Input:
 def setting_input(
     name: str, key: str, remark: str = "", *, base: Settings | None = None, automatic: int | None = None, **looks: Any
 ) -> io.Input:
-    """Return the widget ``name`` of a setting, whose default, range, choices and tooltip are those of its field.
-
-    ``automatic`` is a value, the default then, that leaves the choice to the preset; else ``base`` has the default.
-    """
+    """Return the widget of a setting, with the looks of its field; ``automatic`` leaves the choice to the preset."""
     about = {**OWN, **SETTINGS}[key]
     value = read_setting(base or preset("default"), key) if automatic is None else about.kind(automatic)
     looks |= {"default": value, "tooltip": _describe(key, remark, automatic)}
@@ -156,4 +166,58 @@ def fps_input() -> io.Input:
     """Return the speed of an animated preview."""
     return io.Float.Input(
         "fps", default=12.0, min=0.1, max=120.0, step=0.5, tooltip="Speed of the preview in the node."
+    )
+
+
+WORDS = {"dtype": "--force-fp32 of ComfyUI"}
+"""What people type for arguments of the core that are no widgets."""
+
+
+def tell_widgets(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the errors of a node's ``execute`` name its widgets instead of the settings that they hold."""
+
+    @wraps(execute)
+    def executed(node: type[io.ComfyNode], *args: Any, **inputs: Any) -> Any:
+        try:
+            return execute(node, *args, **inputs)
+        except SettingError as error:
+            widgets = {key: socket.id for key, socket in _setting_widgets(node).items()}
+            raise InputError(error.told({**WORDS, **widgets})).with_traceback(error.__traceback__) from None
+
+    return executed
+
+
+def read_settings(
+    node: type[io.ComfyNode], base: Settings, widgets: Mapping[str, Any], fixed: Mapping[str, Any] | None = None
+) -> Settings:
+    """Return ``base`` with what ``widgets`` hold by name, unless missing or automatic, and ``fixed`` values by key."""
+    values = dict(fixed or {})
+    for key, socket in _setting_widgets(node).items():
+        value = widgets.get(socket.id)
+        if key in SETTINGS and value is not None and value != socket.automatic:
+            values[key] = parse_value(SETTINGS[key], value) if isinstance(value, str) else value
+    steps, step = values.get("sampling.num_steps"), base.modulation.step
+    if steps is not None and "modulation.step" not in values and step >= steps:
+        limit = f"be at least {step + 1} while {{0}} is {AUTO}, which stands for step {step}"
+        raise SettingError("sampling.num_steps", limit, steps, "Raise it, or choose {0}", "modulation.step")
+    return replace_values(base, values)
+
+
+def _setting_widgets(node: type[io.ComfyNode]) -> dict[str, Any]:
+    """Return the widgets of a node that hold settings, by key."""
+    sockets = node.define_schema().inputs
+    return {socket.setting: socket for socket in sockets if hasattr(socket, "setting")}
+
+
+def adapt_to_kind(settings: Settings, video_frames: int, layer: str = "spatial") -> Settings:
+    """Return ``settings`` with a video model's frames seen together (0: as they are) and layer of the queries."""
+    if not settings.video.frames:
+        if layer != "spatial":
+            remedy = "Load Stable Video Diffusion, or choose spatial"
+            limit = "be spatial for an image model, which has no temporal layers"
+            raise SettingError("video.query_layer", limit, layer, remedy)
+        return settings
+    windows = {"window": {"length": video_frames}} if video_frames else {}
+    return replace_parts(
+        settings, video={"frames": video_frames or settings.video.frames, "query_layer": layer}, **windows
     )

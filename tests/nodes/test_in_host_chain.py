@@ -25,8 +25,8 @@ from vidseg.core.method.pipeline import segment
 from vidseg.core.types import Features, Grid, InputError, Region
 from vidseg.nodes.demo_model import LoadedModel
 from vidseg.nodes.host import progress
+from vidseg.nodes.host.frames import draw_beside_legend, draw_tags
 from vidseg.nodes.host.labels import Labels
-from vidseg.nodes.host.pictures import draw_beside_legend, draw_tags
 
 from .graphs import call, coarse_labels, wired
 

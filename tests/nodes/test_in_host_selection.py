@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from vidseg.core.files.images import make_label_image, read_labels
 from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import InputError, Region
-from vidseg.nodes.host import text as selection
+from vidseg.nodes.host import labels as selection
 from vidseg.nodes.host.frames import convert_frames, convert_label_maps
-from vidseg.nodes.host.text import choose_labels, parse_class_names, parse_names_and_merges
+from vidseg.nodes.host.labels import choose_labels, parse_class_names, parse_names_and_merges
 
 REGIONS = (Region(1, "sky"), Region(3, "region 3"), Region(4, "a dog"), Region(7, "12"))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from vidseg.core.backbones.comfy import tail as comfy_tail
 from vidseg.core.backbones.comfy.attention import host_attention
 from vidseg.core.backbones.comfy.load import model_kind, open_backbone
-from vidseg.core.backbones.comfy.svd_backbone import ComfySvdBackbone
+from vidseg.core.backbones.comfy.svd import ComfySvdBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.protocol import Backbone, Denoiser
 from vidseg.core.config.parts import ModulationConfig, VideoConfig
@@ -23,7 +23,7 @@ from vidseg.core.config.settings import Settings, preset, replace_parts
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.frames import HeldFrames
 from vidseg.core.method.pipeline import segment
-from vidseg.core.types import InputError
+from vidseg.core.types import InputError, LabelMaps
 
 from ..core.backbones import test_video_contract as contract
 from ..core.backbones.narrow_models import SVD, narrow_model
@@ -269,11 +269,11 @@ def test_nodes_take_the_preset_of_the_kind(svd: LoadedSvd, frames: Tensor, monke
 
         return record
 
-    for module, name, result in (
-        ("features", "extract_features", None), ("fine", "upsample", (None, ())), ("whole", "_segmented", (None, ())),
-    ):  # fmt: skip
-        monkeypatch.setattr(f"vidseg.nodes.{module}.{name}", spy(module, result))
-    monkeypatch.setattr("vidseg.nodes.upsample.require_features_of", lambda *_arguments: None)
+    made = LabelMaps(torch.zeros(3, 64, 128, dtype=torch.uint8), ())
+    monkeypatch.setattr("vidseg.nodes.model_stages.extract_features", spy("features", None))
+    monkeypatch.setattr("vidseg.nodes.model_stages.upsample", spy("fine", made))
+    monkeypatch.setattr("vidseg.nodes.segment_video._segmented", spy("whole", made))
+    monkeypatch.setattr("vidseg.nodes.model_stages.require_features_of", lambda *_arguments: None)
     video = {"model": svd.model, "vae": svd.vae}
     stub = SimpleNamespace(maps=None, regions=(), scan=None, frame_size=(64, 128), num_frames=3)
     call("ExtractDiffusionFeatures", **video, frames=frames, clip_vision=svd.clip_vision)

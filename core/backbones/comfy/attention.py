@@ -141,10 +141,7 @@ class Turns:
 def capture_both(
     attention: AttentionPatch, block: int, into: dict[Slot, Tensor], kinds: tuple[str, ...], device: torch.device | None
 ) -> AttentionPatch:
-    """Return a patch of SVD's self-attentions that captures those of ``kinds`` and changes nothing.
-
-    With ``device`` captured tensors are moved there.
-    """
+    """Return a patch of SVD's self-attentions that captures ``kinds``, moved to ``device``, and changes nothing."""
     turns = Turns()
 
     def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
@@ -192,11 +189,8 @@ def host_attention(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Te
 
 
 def cpu_attention(usual: Callable[..., Tensor], query: Tensor, *rest: Any, **options: Any) -> Tensor:
-    """Compute attention on a CPU by torch's own function, as the program outside the host does; it is faster, too.
-
-    ``usual``, the host's choice, keeps numbers of half precision.
-    """
-    chosen = attention_pytorch if query.dtype == torch.float32 else usual
+    """Compute attention on a CPU by torch's own function, as the program outside the host does; it is faster, too."""
+    chosen = attention_pytorch if query.dtype == torch.float32 else usual  # the host's choice for half precision
     out: Tensor = chosen(query, *rest, **options)
     return out
 

@@ -45,11 +45,7 @@ class ComfyBackbone:
     """`Backbone` over what the host's loaders give."""
 
     def __init__(
-        self,
-        model: Any,
-        vae: Any,
-        positive: Conditioning | None = None,
-        negative: Conditioning | None = None,
+        self, model: Any, vae: Any, positive: Conditioning | None = None, negative: Conditioning | None = None
     ) -> None:
         """Check the parts before any long work; halves without conditioning are zeros, as in the paper's code."""
         require_readable(model)
@@ -185,11 +181,7 @@ class ComfyBackbone:
 
 
 class Session(comfy.samplers.Sampler, Generic[Result]):  # type: ignore[misc]
-    """Sampler that hands the loaded model to a job instead of sampling.
-
-    Attributes:
-        result: what the job returned.
-    """
+    """Sampler that hands the loaded model to a job instead of sampling, and keeps its result."""
 
     def __init__(self, job: Callable[[Denoiser], Result], make: Callable[[Loaded], Denoiser]) -> None:
         """Hold the job, and what makes its denoiser of the loaded model."""

@@ -242,10 +242,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def agree(plain: Tensor, explicit: Tensor, short: Tensor) -> bool:
-    """Return whether the modulated predictions of a whole and of a short call differ by rounding only; say so if not.
-
-    ``plain`` is the unmodulated prediction.
-    """
+    """Tell whether modulated predictions differ by rounding only; ``plain`` is unmodulated. Log it if not."""
     effect, error = float((explicit - plain).abs().max()), float((explicit - short).abs().max())
     if error <= MAX_TAIL_ERROR * effect + NEGLIGIBLE * float(plain.abs().max()):
         return True

@@ -8,7 +8,7 @@ from ...types import InputError
 from ..protocol import Backbone
 from .backbone import ComfyBackbone, Conditioning
 from .checks import is_video_model, is_video_vae
-from .svd_backbone import ComfySvdBackbone
+from .svd import ComfySvdBackbone
 
 
 def model_kind(model: Any) -> str:
@@ -25,10 +25,7 @@ def open_backbone(
     *,
     reads_frames: bool = True,
 ) -> Backbone:
-    """Return the host's model as a backbone, after checking that what is wired belongs together.
-
-    With ``reads_frames`` windows of a video model will be conditioned; else features bring what is needed.
-    """
+    """Return the host's model as a backbone if its parts belong together; ``reads_frames`` needs conditioning."""
     if not is_video_model(model):
         if clip_vision is not None:
             raise InputError(

@@ -24,15 +24,11 @@ VIDEO_OPTIONS = ("time_context", "num_video_frames", "image_only_indicator")
 
 
 class TailState(NamedTuple):
-    """What enters the block after the modulated one, of one half of guidance.
+    """What enters the block after the modulated one, of one half of guidance."""
 
-    ``hidden`` ``(T,C,h',w')`` is the output of the modulated block, ``skips`` are those of the later blocks, the last
-    block's first, and ``transformer_index`` is the host's running number of the next transformer.
-    """
-
-    hidden: Tensor
-    skips: tuple[Tensor, ...]
-    transformer_index: int
+    hidden: Tensor  # (T,C,h',w'), output of the modulated block
+    skips: tuple[Tensor, ...]  # of the later blocks, the last block's first
+    transformer_index: int  # the host's running number of the next transformer
 
 
 class TailRecorder:
@@ -64,15 +60,12 @@ class TailRecorder:
 
 @dataclass(frozen=True)
 class TailCall:
-    """Wrapper of the UNet that runs only the blocks after ``block``, with ``offset`` ``(B,h,w)`` in that block.
-
-    It starts from the recorded ``states`` of the frames ``frames`` ``(B,)``, or of a whole window.
-    """
+    """Wrapper of the UNet that runs only the blocks after the modulated one, from recorded states."""
 
     states: dict[Any, TailState]
     block: int
-    frames: Tensor | slice
-    offset: Tensor
+    frames: Tensor | slice  # (B,) of the states, or a whole window
+    offset: Tensor  # (B,h,w)
 
     def __call__(
         self, executor: Any, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None, _control: None,
@@ -119,10 +112,7 @@ def _embed(unet: Any, timesteps: Tensor, x: Tensor, y: Tensor | None, options: d
 
 
 def projected_offset(layers: Any, offset: Tensor, like: Tensor, next_skip: Tensor) -> Tensor:
-    """Return what ``offset`` ``(B,h,w)`` inside a block's transformer adds to the output of the block's ``layers``.
-
-    ``like`` gives device and type, and ``next_skip`` the size that an upsampling layer aims at.
-    """
+    """Return what ``offset`` ``(B,h,w)`` inside a block's transformer adds to the block's output, enlarged if it is."""
     change = offset.new_zeros(())
     for layer in layers:
         if isinstance(layer, SpatialVideoTransformer):

@@ -104,10 +104,7 @@ class DiffusersBackbone:
         return self
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
-        """Return how many latents of shape ``(4,H/8,W/8)`` fit into the free memory, what is kept of them included.
-
-        On the CPU fewer go into one UNet call, but as many may be in work at a time.
-        """
+        """Return how many latents ``(4,H/8,W/8)`` in work fit into the free memory, what is kept of them included."""
         activations = 0 if self.device.type == "cpu" else self._activation_bytes(latent_shape)
         return _fitting(find_budget(self.device), activations + self._cache_bytes(latent_shape))
 

@@ -14,14 +14,7 @@ from ...config.parts import ModulationConfig
 from ...types import InputError, require_shape
 from ..attention_weights import AttentionWeights
 from ..memory import is_out_of_memory
-from ..protocol import (
-    Prediction,
-    StepCache,
-    halve_on_out_of_memory,
-    require_attention,
-    require_latents,
-    split_replay,
-)
+from ..protocol import Prediction, StepCache, halve_on_out_of_memory, require_attention, require_latents, split_replay
 from .unet import (
     AttentionRecord,
     Injection,
@@ -41,20 +34,14 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class DiffusersStepCache(StepCache):
-    """What an unmodulated step leaves, on the model's device and in its type.
-
-    Tensors start with the axes (guidance halves, frames), so that frames can be picked: ``attention`` has what each
-    decoder block's attention used and is empty without injection, ``hidden`` ``(halves,T,C,h,w)`` is the output of the
-    modulated block before its upsampler, ``skips`` are of the blocks after it, and ``weights`` are those of
-    self-attention, of the frame that was repeated last.
-    """
+    """What an unmodulated step leaves, on the model's device; tensors start with the axes (guidance halves, frames)."""
 
     keep: ModulationConfig
     sigma: float
-    attention: dict[int, AttentionRecord]
-    hidden: Tensor
-    skips: tuple[Tensor, ...]
-    weights: AttentionWeights = field(default_factory=AttentionWeights)
+    attention: dict[int, AttentionRecord]  # of each decoder block; empty without injection
+    hidden: Tensor  # (halves,T,C,h,w), output of the modulated block before its upsampler
+    skips: tuple[Tensor, ...]  # of the blocks after it
+    weights: AttentionWeights = field(default_factory=AttentionWeights)  # of the frame that was repeated last
 
     def attention_of(self, number: int, frames: Tensor) -> Injection | None:
         """Return what to inject into a block for the elements of ``frames`` ``(B,)``, or None."""
@@ -94,9 +81,8 @@ def join_caches(caches: Sequence[DiffusersStepCache]) -> DiffusersStepCache:
 
 
 class DiffusersDenoiser:
-    """A UNet of diffusers with its conditioning and guidance, as the `Denoiser` protocol asks for.
+    """`Denoiser` of diffusers' UNet and conditioning ``(2,77,C)``, negative first, which a scale of 1 leaves out.
 
-    ``conditioning`` ``(2,77,C)`` has the negative embedding first, a ``guidance_scale`` of 1 leaves that half out, and
     ``compute_batch`` is the most elements of a UNet call, per half of guidance.
     """
 
@@ -145,8 +131,8 @@ class DiffusersDenoiser:
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
         """Call the UNet again with kept queries and keys; see `Denoiser.replay`.
 
-        With ``offset`` only the decoder after the modulated block runs: its output is the kept one plus the offset
-        times `respond_to_offset`. Whether the self- or the cross-attention is modulated makes no difference.
+        With ``offset`` only the decoder after the modulated block runs, on its kept output plus offset times
+        `respond_to_offset`; whether self- or cross-attention is modulated makes no difference.
         """
         if not isinstance(cache, DiffusersStepCache):
             raise TypeError("`cache` must come from `predict` of the same backbone")

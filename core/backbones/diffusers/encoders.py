@@ -66,10 +66,7 @@ def build_image_encoder(model: ModelDescription, device: torch.device, dtype: to
 
 @torch.no_grad()
 def embed_frame(encoder: Any, frame: Tensor) -> Tensor:  # noqa: ANN401
-    """Return the embedding ``(1,C)`` float32, on the CPU, of a frame ``(H,W,3)`` float32 in [0, 1].
-
-    The whole frame is squeezed into the encoder's square, as the reference code does.
-    """
+    """Return the embedding ``(1,C)`` float32, on the CPU, of a whole frame ``(H,W,3)`` squeezed to a square (code)."""
     weight = encoder.vision_model.embeddings.patch_embedding.weight
     side = encoder.config.image_size
     picture = frame.to(weight.device, torch.float32).movedim(-1, 0)[None]  # (H,W,3) -> (1,3,H,W)
@@ -132,10 +129,8 @@ _CLIP = f"{TEXT_PREFIX}transformer."
 
 
 def embed_empty_prompt(model: ModelDescription) -> Tensor:
-    """Return the embedding ``(77,C)`` float32, on the CPU, of the empty prompt by the model's own text encoder.
-
-    SD 1.x takes CLIP's last layer, SD 2.x the last but one of OpenCLIP; the final norm follows in both.
-    """
+    """Return the embedding ``(77,C)`` float32, on the CPU, of the empty prompt by the model's own text encoder."""
+    # SD 1.x takes CLIP's last layer, SD 2.x the last but one of OpenCLIP; the final norm follows in both.
     if model.layout == "folder":
         encoder = _folder_encoder(model.path / "text_encoder")
     else:

@@ -12,6 +12,7 @@ from ...types import InputError, SettingError, require_shape
 from ..memory import choose_device
 from .backbone import DiffusersBackbone
 from .encoders import NUM_TOKENS, embed_empty_prompt
+from .svd_backbone import DiffusersSvdBackbone, make_video_embeddings
 from .weights import read_tensors
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -48,8 +49,6 @@ def load_diffusers(
         raise SettingError("device", "be one that this machine has", target, "Use cpu")
     description = model if isinstance(model, ModelDescription) else describe_model(model)
     if description.sizes.unet.is_video:
-        from .svd_backbone import DiffusersSvdBackbone, make_video_embeddings  # noqa: PLC0415, it builds on this file
-
         return DiffusersSvdBackbone(description, make_video_embeddings(description, conditioning), dtype, target)
     return DiffusersBackbone(description, _make_conditioning(description, conditioning), dtype, target)
 

@@ -26,15 +26,11 @@ class Half(NamedTuple):
 
 
 class HalfState(NamedTuple):
-    """What one half of guidance of an unmodulated step leaves.
+    """What one half of guidance of an unmodulated step leaves."""
 
-    ``attention`` has what each decoder block's attention used and is empty without injection, ``hidden`` ``(T,C,h,w)``
-    is the output of the modulated block before its upsampler, and ``skips`` are of the blocks after it.
-    """
-
-    attention: dict[int, VideoRecord]
-    hidden: Tensor
-    skips: tuple[Tensor, ...]
+    attention: dict[int, VideoRecord]  # of each decoder block; empty without injection
+    hidden: Tensor  # (T,C,h,w), output of the modulated block before its upsampler
+    skips: tuple[Tensor, ...]  # of the blocks after it
 
 
 @dataclass(frozen=True)
@@ -47,11 +43,10 @@ class VideoStepCache(StepCache):
 
 
 class SvdDenoiser:
-    """SVD's UNet with the conditioning of one window, as the `Denoiser` protocol asks for.
+    """`Denoiser` of SVD's UNet, told ``numbers`` ``(3,)`` about one window; what is kept lies on ``cache_device``.
 
-    A call of ``B`` latents holds whole windows of ``T`` frames, one after the other. The conditional one of ``halves``
-    is the last, and alone where there is no guidance, whose scale is that of the last frame (the first one's is 1);
-    ``numbers`` ``(3,)`` is what the model is told about the window. What is kept lies on ``cache_device``.
+    The conditional one of ``halves`` is the last, and alone where there is no guidance, whose scale is that of the last
+    frame (the first one's is 1).
     """
 
     def __init__(
@@ -101,11 +96,7 @@ class SvdDenoiser:
 
     @torch.no_grad()
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
-        """Call the UNet again with kept queries and keys; see `Denoiser.replay`.
-
-        ``frames`` must be ``0 .. T-1``, once for each window in ``latents``. With ``offset`` only the decoder after the
-        modulated block runs: its output is the kept one plus the offset times `respond_to_video_offset`.
-        """
+        """Call the UNet again, or with ``offset`` its end, with kept queries and keys; see `Denoiser.replay`."""
         if not isinstance(cache, VideoStepCache):
             raise TypeError("`cache` must come from `predict` of the same backbone")
         if cache.sigma != sigma or len(cache.halves) != len(self._halves):
@@ -155,13 +146,7 @@ class SvdDenoiser:
         return VideoRecord(*(tensor.to(self._cache_device) for tensor in record))
 
     def _replay(
-        self,
-        half: Half,
-        latents: Tensor,
-        sigma: float,
-        state: HalfState,
-        keep: ModulationConfig,
-        offset: Tensor | None,
+        self, half: Half, latents: Tensor, sigma: float, state: HalfState, keep: ModulationConfig, offset: Tensor | None
     ) -> Tensor:
         """Repeat the UNet call of one half."""
         model_input, time = self._inputs(half, latents, sigma)

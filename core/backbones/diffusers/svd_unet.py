@@ -1,4 +1,4 @@
-"""The UNet of Stable Video Diffusion from diffusers, run part by part on one window: the counterpart of `unet_passes`.
+"""The UNet of Stable Video Diffusion from diffusers, run part by part on one window: the counterpart of `unet`.
 
 A UNet call holds one window of ``T`` frames and one half of guidance, so the first axis is the frames. The context is
 one token, hence cross-attention gives the same for every cell whatever its queries and keys are.
@@ -15,10 +15,7 @@ from .unet import DecoderBlock, EncoderOutput, attend, run_feed_forward
 
 
 class VideoRecord(NamedTuple):
-    """Queries and keys of a decoder block's self-attentions, heads merged.
-
-    The spatial ones are ``(T,N,C)``, the temporal ones ``(N,T,C)``.
-    """
+    """Queries and keys of a decoder block's self-attentions, spatial ``(T,N,C)`` and temporal ``(N,T,C)``."""
 
     query: Tensor
     key: Tensor
@@ -46,11 +43,7 @@ def embed_window(unet: Any, noise_level: float, numbers: Tensor, count: int, lik
 
 
 def run_video_encoder(unet: Any, latents: Tensor, time: Tensor, context: Tensor) -> EncoderOutput:  # noqa: ANN401
-    """Run the UNet up to and including its middle block.
-
-    ``latents`` ``(T,8,H/8,W/8)`` are scaled ones with the conditioning frame behind, ``time`` is ``(T,C)`` and
-    ``context`` ``(1,1,C')``.
-    """
+    """Run the UNet to its middle block on ``(T,8,H/8,W/8)``, scaled latents with the conditioning frame behind."""
     count = len(latents)
     indicator = make_indicator(latents, count)
     contexts = context.expand(count, -1, -1)
@@ -78,7 +71,7 @@ def run_video_block(
 def respond_to_video_offset(block: DecoderBlock) -> Tensor:
     """Return ``(C,)`` float32: what 1 added to both self-attentions' outputs adds to the block's output.
 
-    As `unet_passes.offset_response`; the temporal branch starts from the spatial one and gets the offset once more, and
+    As `unet.respond_to_offset`; the temporal branch starts from the spatial one and gets the offset once more, and
     both are mixed with weights alpha and 1 - alpha, hence the factor ``2 - alpha``.
     """
     if block.attention is None:

@@ -75,10 +75,7 @@ def build_video_vae(model: ModelDescription, device: torch.device, dtype: torch.
 
 
 def build_frame_encoder(model: ModelDescription, device: torch.device, dtype: torch.dtype) -> nn.Module | None:
-    """Return the encoder of a single file for the frame that conditions a window, from pixels to moments ``(B,8,h,w)``.
-
-    None where the file has none, or for folders: the autoencoder serves instead.
-    """
+    """Return a file's own encoder of conditioning frames, to moments ``(B,8,h,w)``, or None: the autoencoder serves."""
     if model.layout == "folder":
         return None
     prefix = f"{FRAME_ENCODER_PREFIX}encoder."

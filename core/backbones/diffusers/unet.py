@@ -19,27 +19,18 @@ from ...config.parts import ATTENTION_BLOCKS
 
 
 class AttentionRecord(NamedTuple):
-    """What the attention of one decoder block used, ``(E,N,C)`` each, heads merged.
-
-    Queries and keys of the self-attention, and the output of the cross-attention after its projection. Queries and keys
-    of the cross-attention need not be kept: with them fixed and values that depend on the context alone, its output is
-    fixed.
-    """
+    """What self-attention in a decoder block used, and cross-attention gave, ``(E,N,C)`` each, heads merged."""
 
     query: Tensor
     key: Tensor
-    cross: Tensor
+    cross: Tensor  # projected: fixed where its queries and keys are, since its values depend on the context alone
 
 
 class Injection(NamedTuple):
-    """What takes the place of a block's own attention in a repetition.
+    """What takes the place of a block's own attention in a repetition."""
 
-    ``mix`` returns, of the self-attention's module and values ``(E,N,C)``, its output ``(E,N,C)`` before projection;
-    ``cross`` ``(E,N,C)`` is the output of the cross-attention.
-    """
-
-    mix: Callable[[Any, Tensor], Tensor]
-    cross: Tensor
+    mix: Callable[[Any, Tensor], Tensor]  # self-attention's output (E,N,C), not projected, of its module and values
+    cross: Tensor  # (E,N,C), output of the cross-attention
 
 
 class DecoderBlock(NamedTuple):
@@ -51,15 +42,10 @@ class DecoderBlock(NamedTuple):
 
 
 class EncoderOutput(NamedTuple):
-    """What the decoder starts from.
+    """What the decoder starts from."""
 
-    Attributes:
-        hidden: ``(E,C,h,w)`` output of the middle block.
-        skips: one tensor for each decoder block, in the decoder's order.
-    """
-
-    hidden: Tensor
-    skips: tuple[Tensor, ...]
+    hidden: Tensor  # (E,C,h,w), output of the middle block
+    skips: tuple[Tensor, ...]  # one for each decoder block, in the decoder's order
 
 
 def list_decoder_blocks(unet: Any) -> tuple[DecoderBlock, ...]:  # noqa: ANN401
@@ -103,11 +89,8 @@ def run_encoder(unet: Any, latents: Tensor, time: Tensor, context: Tensor) -> En
 
 
 def run_resnet(block: Any, hidden: Tensor, time: Tensor | None = None) -> Tensor:  # noqa: ANN401
-    """Run a residual block on ``(E,C,h,w)``, with a time embedding ``(E,C'')`` in a UNet.
-
-    The bits are those of diffusers' own block. What nothing else reads is overwritten here, since fetching fresh memory
-    takes a good part of the time on a CPU.
-    """
+    """Run a residual block on ``(E,C,h,w)``, with a time embedding ``(E,C'')`` in a UNet; with diffusers' own bits."""
+    # What nothing else reads is overwritten, since fetching fresh memory takes a good part of the time on a CPU.
     if not _is_plain(block):
         other: Tensor = block(hidden, time)
         return other
@@ -150,17 +133,9 @@ def run_decoder(vae: Any, latents: Tensor) -> Tensor:  # noqa: ANN401
 
 
 def run_block(
-    block: DecoderBlock,
-    hidden: Tensor,
-    skip: Tensor,
-    time: Tensor,
-    context: Tensor,
-    injected: Injection | None = None,
+    block: DecoderBlock, hidden: Tensor, skip: Tensor, time: Tensor, context: Tensor, injected: Injection | None = None
 ) -> tuple[Tensor, AttentionRecord | None]:
-    """Run a decoder block without its upsampler, on ``(E,C,h,w)`` with the encoder's ``skip`` ``(E,C',h,w)``.
-
-    Also return what its attention used: None where it has none, or where ``injected`` takes its place.
-    """
+    """Run a decoder block without its upsampler, on ``(E,C,h,w)``; also return what its own attention used, if any."""
     hidden = run_resnet(block.resnet, torch.cat([hidden, skip], dim=1), time)
     if block.attention is None:
         return hidden, None

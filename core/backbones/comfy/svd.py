@@ -1,4 +1,4 @@
-"""Adapter over ComfyUI's MODEL, VAE, CLIP_VISION and CONDITIONING of Stable Video Diffusion."""
+"""Adapter over ComfyUI's MODEL, VAE, CLIP_VISION and CONDITIONING of Stable Video Diffusion, one window at a time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ... import types
-from ...config.parts import VideoConfig
+from ...config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
 from ...types import PIXELS_PER_LATENT, InputError, require_shape
 from .. import schedule
-from ..protocol import BackboneInfo, Denoiser, Result
+from ..protocol import BackboneInfo, Denoiser, Prediction, Result, StepCache, require_attention, require_whole_windows
+from .attention import SPATIAL, TEMPORAL, HostCache, Slot, add_to_both, capture_both, inject_both
 from .backbone import MEMORY_FACTOR, QUERY_WIDTHS, ComfyBackbone, Conditioning, Session
 from .checks import (
     VIDEO_REMEDY,
@@ -26,8 +27,8 @@ from .checks import (
     require_video_conditioning,
     require_video_readable,
 )
-from .denoiser import Loaded
-from .svd_denoiser import VideoHostDenoiser
+from .denoiser import Call, HostDenoiser, Loaded, as_cache
+from .tail import TailState
 
 logger = logging.getLogger(__name__)
 KEPT_TENSORS = 5
@@ -51,11 +52,7 @@ class ComfySvdBackbone(ComfyBackbone):
         negative: Conditioning | None = None,
         clip_vision: Any = None,
     ) -> None:
-        """Check the parts before any long work.
-
-        ``positive`` and ``negative`` are the outputs of the host's SVD_img2vid_Conditioning; without the latter zeros
-        serve.
-        """
+        """Check the parts before any long work, conditioning being that of the host's SVD_img2vid_Conditioning."""
         require_video_readable(model)
         require_vae(vae)
         self._width = model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
@@ -171,3 +168,80 @@ def _host_conditioning(conditioning: types.Conditioning) -> tuple[Conditioning, 
     tokens, image = conditioning.embedding[None], conditioning.image[None]
     positive = [[tokens, {**numbers, "concat_latent_image": image}]]
     return positive, [[torch.zeros_like(tokens), {**numbers, "concat_latent_image": torch.zeros_like(image)}]]
+
+
+WHOLE = slice(None)
+"""The frames of a window, which is one sample."""
+
+
+class VideoHostDenoiser(HostDenoiser):
+    """`Denoiser` over a loaded SVD model, conditioned on one window; what is kept lies on ``cache_device``, if any."""
+
+    def __init__(
+        self, loaded: Loaded, guidance_scale: float, config: VideoConfig, cache_device: torch.device | None
+    ) -> None:
+        super().__init__(loaded, guidance_scale)
+        self._config = config
+        self._cache_device = cache_device
+
+    def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
+        """Call the UNet on the window ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`."""
+        if keep is not None:
+            require_attention("keep.block", (keep.block,))
+        captured: dict[Slot, Tensor] = {}
+        call = Call({}, {})
+        kinds = TEMPORAL if self._config.injected == "temporal" else (*SPATIAL, *TEMPORAL)
+        for block in ATTENTION_BLOCKS if keep and keep.inject else ():
+            attention = self._attention("attn1", block)
+            call.replace["attn1", block] = capture_both(attention, block, captured, kinds, self._cache_device)
+        return self._kept_call(latents, sigma, keep, call, captured)
+
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return self-attention queries ``(T,N,C)`` of the conditional half; see `FeatureDenoiser.queries`."""
+        require_attention("blocks", blocks or (None,))
+        is_temporal = self._config.query_layer == "temporal"
+        kind = TEMPORAL[0] if is_temporal else SPATIAL[0]
+        captured: dict[Slot, Tensor] = {}
+        call = Call({}, {})
+        for block in set(blocks):
+            call.replace["attn1", block] = capture_both(self._attention("attn1", block), block, captured, (kind,), None)
+        self._denoised(latents, sigma, call, guided=False)
+        conditional = self._loaded.conds["positive"][0]["uuid"]
+        found = (captured[Slot(kind, block, conditional)].float() for block in blocks)
+        return tuple(query.transpose(0, 1) if is_temporal else query for query in found)
+
+    def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:
+        """Call the UNet again with injected queries and keys, window by window; see `Denoiser.replay`."""
+        stored, count = as_cache(cache), self._num_frames
+        require_whole_windows(frames, count, len(latents))
+        offsets = [None] * (len(latents) // count) if offset is None else torch.split(offset, count)
+        windows = zip(torch.split(latents, count), offsets, strict=True)
+        return torch.cat([self._replay(window, sigma, stored, WHOLE, shift) for window, shift in windows])
+
+    @property
+    def _num_frames(self) -> int:
+        """Frames of the window, as the host was told them."""
+        return int(self._loaded.conds["positive"][0]["model_conds"]["num_video_frames"].cond)
+
+    def _stored(self, state: TailState) -> TailState:
+        """Return ``state`` where it is kept."""
+        if self._cache_device is None:
+            return state
+        skips = tuple(skip.to(self._cache_device) for skip in state.skips)
+        return TailState(state.hidden.to(self._cache_device), skips, state.transformer_index)
+
+    def _injection(self, cache: HostCache, _frames: Any) -> Call:
+        call = Call({}, {})
+        for block in ATTENTION_BLOCKS if cache.keep.inject else ():
+            call.replace["attn1", block] = inject_both(self._attention("attn1", block), block, cache.tensors)
+        return call
+
+    def _explicit_call(self, cache: HostCache, frames: Any, offset: Tensor) -> Call:
+        """Return the patches of a whole call that adds ``offset`` in both layers of the modulated block (Eq. 2)."""
+        call = self._injection(cache, frames)
+        call.patches["attn1_output_patch"] = add_to_both(cache.keep.block, offset)
+        return call
+
+    def _guidance(self, like: Tensor) -> Tensor:
+        """Return the scale of guidance, which rises from 1 in the first frame to that of the last."""
+        return torch.linspace(1, self._guidance_scale, len(like), device=like.device)[:, None, None, None]
