@@ -54,7 +54,7 @@ def measure_costs(
     Returns:
         Seconds.
     """
-    height, width = fit_size(frame_size, settings.frame)
+    height, width = fit_size(frame_size, settings)
     picture = torch.full((1, height, width, 3), 0.5)
     latents = backbone.encode(picture)
     blank = torch.zeros(3, height, width)

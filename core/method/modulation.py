@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +18,10 @@ from torch import Tensor
 from ..backbones.protocol import Denoiser
 from ..config.settings import Settings
 from ..types import InputError, require_shape
+from . import published
 from .modulation_jobs import ModulationJob
 from .sampling import EulerStep, list_modulated_levels, sample_euler, step_euler
 
-Blending = Literal["all", "first", "none"]
 CELL_LATENTS = 2
 """Latents along the side of a coarse cell."""
 
@@ -131,8 +131,7 @@ def _replay(denoiser: Denoiser, latents: Tensor, step: EulerStep, call: _Call, s
     offset = call.offset.to(device) if step.number == 0 else None
     x = latents.to(device)
     x = step_euler(x, denoiser.replay(x, step.sigma, step.cache, frames, offset), step.sigma, step.next_sigma)
-    blends = blends_after(step.number, settings.modulation.blending)
-    return blend_latents(x, step.latents[frames], masks) if blends else x
+    return blend_latents(x, step.latents[frames], masks) if blends_after(step.number, settings) else x
 
 
 def make_offsets(masks: Tensor, signs: Tensor, factor: float) -> Tensor:
@@ -154,9 +153,8 @@ def blend_latents(modulated: Tensor, plain: Tensor, masks: Tensor) -> Tensor:
     return torch.where(inside[:, None], modulated, plain)
 
 
-def blends_after(index: int, blending: Blending) -> bool:
-    """Return whether latents are blended after the ``index``-th step, counted from the modulated one.
-
-    Paper: after every step. Reference code: after the first two only (``first``).
-    """
-    return blending == "all" or (blending == "first" and index < 2)
+def blends_after(index: int, settings: Settings) -> bool:
+    """Return whether latents are blended after the ``index``-th step, counted from the modulated one."""
+    if settings.variant == "published" and not published.blends_after(index, is_video=settings.video.frames > 0):
+        return False
+    return settings.modulation.blending == "all"

@@ -33,7 +33,7 @@ class ModulationJob(NamedTuple):
 def plan_jobs(maps: Tensor, settings: Settings, num_finished: int = 0) -> tuple[ModulationJob, ...]:
     """Return the jobs of one unit, whose first frames may be finished already: in those no cell is modulated.
 
-    A frame of one single label is that label everywhere; with 8-bit differences its differences are needed even so,
+    A frame of one single label is that label everywhere; in the published code its differences are needed even so,
     since pixels whose difference was truncated to zero get the lowest label of all. A label that a frame lacks changes
     nothing in it with latent blending after all steps; with less blending it can, through a video model's temporal
     layers.
@@ -49,7 +49,7 @@ def plan_jobs(maps: Tensor, settings: Settings, num_finished: int = 0) -> tuple[
     require_shape("maps", maps, "K h w")
     maps = maps.cpu()
     found = [set(torch.unique(cells).tolist()) for cells in maps]
-    keeps_uniform = settings.difference.precision == "8bit"
+    keeps_uniform = settings.variant == "published"
     reaches_others = settings.modulation.blending != "all"
     counted = [frame for frame, labels in enumerate(found) if len(labels) > 1 or keeps_uniform]
     finished = torch.zeros((num_finished, *maps.shape[1:]), dtype=torch.bool)

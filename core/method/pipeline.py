@@ -21,7 +21,7 @@ from ..config.settings import Settings
 from ..regions.labels import name_clusters_by_reference
 from ..types import VOID, AnchorLabels, Features, InputError, LabelMaps, Progress, Region, no_progress
 from .clustering import cluster_anchor, name_clusters_by_number
-from .coarse import CoarseScan, SceneChanges
+from .coarse import CoarseScan
 from .context import SceneContext
 from .features import extract_window_features
 from .frames import FrameSource
@@ -75,7 +75,8 @@ def label_anchor(
     )
     if reference is None:
         return name_clusters_by_number(clusters, anchor)
-    return name_clusters_by_reference(clusters, reference, anchor, ignore=None if settings.cluster.void_votes else VOID)
+    ignore = None if settings.variant == "published" else VOID  # void pixels vote on names in the published code
+    return name_clusters_by_reference(clusters, reference, anchor, ignore=ignore)
 
 
 def segment_windows(
@@ -111,7 +112,7 @@ def segment_windows(
         span = work[index]
         features = extract_window_features(backbone, source, span, settings, progress)
         anchor_labels = anchor_labels or label_anchor(features, settings, reference, progress=progress)
-        scan = CoarseScan(anchor_labels, settings.context, settings.refinement, context, SceneChanges.of(settings))
+        scan = CoarseScan(anchor_labels, settings, context)
         maps = [scan.step(features.window(part.start, part.stop)) for part in split_context_windows(span, settings)]
         anchor_labels = anchor_labels._replace(regions=scan.regions)
         coarse = LabelMaps(torch.cat(maps), anchor_labels.regions, features.frame_size)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ... import types
-from ...config.parts import VideoConfig
+from ...config.parts import Variant, VideoConfig
 from ...types import PIXELS_PER_LATENT, InputError, require_shape
 from .. import schedule
 from ..protocol import BackboneInfo, Denoiser, Result
@@ -68,7 +68,7 @@ class ComfySvdBackbone(ComfyBackbone):
             )
         self._model, self._vae = model.clone(), vae
         self._frame_conditioning, self._clip_vision = positive, clip_vision
-        self._window: tuple[types.Conditioning, VideoConfig] | None = None
+        self._window: tuple[types.Conditioning, VideoConfig, Variant] | None = None
 
     @property
     def info(self) -> BackboneInfo:
@@ -118,10 +118,12 @@ class ComfySvdBackbone(ComfyBackbone):
             )
         return embedding
 
-    def conditioned(self, conditioning: types.Conditioning | None, config: VideoConfig) -> ComfySvdBackbone:
+    def conditioned(
+        self, conditioning: types.Conditioning | None, config: VideoConfig, variant: Variant = "paper"
+    ) -> ComfySvdBackbone:
         """Return this backbone with the conditioning of a window; see `Backbone.conditioned`."""
         other = copy.copy(self)
-        other._window = None if conditioning is None else (conditioning, config)
+        other._window = None if conditioning is None else (conditioning, config, variant)
         return other
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -132,12 +134,12 @@ class ComfySvdBackbone(ComfyBackbone):
         """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""
         if self._window is None:
             raise InputError("`backbone` must be `conditioned` on a window before it runs, but is not.")
-        conditioning, config = self._window
+        conditioning, config, variant = self._window
         require_shape("conditioning.image", conditioning.image, "4 h w", h=latent_shape[-2], w=latent_shape[-1])
 
         def make(loaded: Loaded) -> Denoiser:
             device = self._cache_device(latent_shape)
-            return VideoHostDenoiser(loaded, guidance_scale, config, device)
+            return VideoHostDenoiser(loaded, guidance_scale, config, variant, device)
 
         blank, sigmas = torch.zeros(tuple(latent_shape)), schedule.make_edm_sigmas(25)
         return self._sample(Session(job, make), guidance_scale, blank, sigmas, _host_conditioning(conditioning))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
+from ...config.parts import ATTENTION_BLOCKS, ModulationConfig, Variant, VideoConfig
 from ..protocol import Prediction, StepCache, require_attention, require_whole_windows
 from .attention import SPATIAL, TEMPORAL, HostCache, Slot, add_to_both, capture_both, inject_both
 from .denoiser import Call, HostDenoiser, Loaded, as_cache
@@ -26,10 +26,16 @@ class VideoHostDenoiser(HostDenoiser):
     """
 
     def __init__(
-        self, loaded: Loaded, guidance_scale: float, config: VideoConfig, cache_device: torch.device | None
+        self,
+        loaded: Loaded,
+        guidance_scale: float,
+        config: VideoConfig,
+        variant: Variant,
+        cache_device: torch.device | None,
     ) -> None:
         super().__init__(loaded, guidance_scale)
         self._config = config
+        self._injected = TEMPORAL if variant == "published" else (*SPATIAL, *TEMPORAL)
         self._cache_device = cache_device
 
     def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
@@ -38,10 +44,9 @@ class VideoHostDenoiser(HostDenoiser):
             require_attention("keep.block", (keep.block,))
         captured: dict[Slot, Tensor] = {}
         call = Call({}, {})
-        kinds = TEMPORAL if self._config.injected == "temporal" else (*SPATIAL, *TEMPORAL)
         for block in ATTENTION_BLOCKS if keep and keep.inject else ():
             attention = self._attention("attn1", block)
-            call.replace["attn1", block] = capture_both(attention, block, captured, kinds, self._cache_device)
+            call.replace["attn1", block] = capture_both(attention, block, captured, self._injected, self._cache_device)
         return self._kept_call(latents, sigma, keep, call, captured)
 
     def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
