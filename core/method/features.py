@@ -24,17 +24,10 @@ def extract_features(
     first_frame: int = 0,
     progress: Progress = no_progress,
 ) -> Features:
-    """Encode frames, add noise and read the self-attention queries while denoising (paper 4.1).
+    """Encode frames ``(T,H,W,3)``, add noise and read the self-attention queries while denoising (paper 4.1).
 
     Windows of a video model that overlap share latents and noise; frames that an earlier window has finished keep its
-    queries.
-
-    Args:
-        backbone: the diffusion model.
-        frames: ``(T,H,W,3)`` floating point in [0, 1].
-        settings: frame size, sampling, feature and video settings.
-        first_frame: number of the first of these frames in the clip; its noise depends on it.
-        progress: called as ``("features", done, total)`` in frames.
+    queries. Noise depends on ``first_frame``, the number of the first of them in the clip.
     """
     check_frames(frames)
     require_kind(backbone, settings)

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize, one_hot
 from ..config.parts import DifferenceConfig
 from ..types import SIDE_MULTIPLE, Grid, LabelMaps, list_labels, require_finite
 from .correspondence import match_features, measure_moves
-from .filters import blur_maps, filter_maps
+from .differences import blur_maps, filter_maps
 
 _TINY = 1e-5
 """Added to each maximum before dividing by it."""

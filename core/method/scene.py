@@ -57,11 +57,7 @@ class Scene(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> Scene:
-        """Read a scene from a file of `to_bytes`.
-
-        Raises:
-            InputError: there is no such file, it is no scene, or it is not whole.
-        """
+        """Read a scene from a file of `to_bytes`."""
         try:
             with safe_open(path, "pt") as file:
                 record = json.loads(file.metadata()[_KEY])
@@ -88,19 +84,7 @@ def _find_fault(scene: Scene) -> str:
 
 
 def choose_scene(features: Features, labels: LabelMaps, config: SceneFileConfig | None = None) -> Scene:
-    """Choose cells that stand for the regions of a clip: of each region as many, spread over the clip.
-
-    Args:
-        features: of the clip.
-        labels: ``(T,h,w)`` or ``(T,H,W)`` labels of the same frames, and their regions.
-        config: how many cells.
-
-    Returns:
-        The scene; regions that never occur have no cells, but keep their names.
-
-    Raises:
-        InputError: numbers of frames differ, or a token is NaN or infinite.
-    """
+    """Choose cells that stand for the regions of ``(T,h,w)`` or ``(T,H,W)`` labels: as many of each, spread out."""
     if len(labels.maps) != features.num_frames:
         raise InputError(
             f"`labels` must have as many frames as `features`, {features.num_frames}, but got {len(labels.maps)}. "

@@ -17,8 +17,7 @@ from . import published
 from .differences import RunningArgmax, make_initial_maps, score_labels
 from .enlarging import enlarge_maps, enlarge_nearest
 from .features import require_same_kind
-from .modulation import Batching, ModulatedPair, Noised, UnitJob, modulate
-from .modulation_jobs import ModulationJob, plan_jobs
+from .modulation import Batching, ModulatedPair, ModulationJob, Noised, UnitJob, modulate, plan_jobs
 from .sampling import add_noise, list_modulated_levels, list_sigmas
 
 
@@ -34,15 +33,8 @@ def upsample(
 
     Units (frames, or a video model's windows) are processed in chunks; the result does not depend on them. In a window
     that is shifted back, frames that are finished take part as they are: no region is modulated in them. A label absent
-    from a frame's coarse map has an empty difference map there and is skipped, which changes nothing.
-
-    Args:
-        backbone: the diffusion model.
-        features: of the same frames as ``coarse``; their latents and noise are denoised again.
-        coarse: labels on the coarse grid, of the frames that are not finished.
-        settings: modulation and difference settings; with modulation off, those of `enlarge_maps`.
-        progress: called with stages ``modulation`` in steps and ``decoding`` in frames of jobs, or ``upsampling`` in
-            frames.
+    from a frame's coarse map has an empty difference map there and is skipped, which changes nothing. ``progress`` has
+    stages ``modulation`` in steps and ``decoding`` in frames of jobs, or ``upsampling`` in frames.
     """
     require_shape("coarse.maps", coarse.maps, "T h w", T=features.num_kept, h=features.grid.h, w=features.grid.w)
     if not settings.modulation.enabled:

@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 from vidseg.core.config.parts import DifferenceConfig
 from vidseg.core.method import differences, published
-from vidseg.core.method import filters as map_filters
-from vidseg.core.method.differences import RunningArgmax, compute_difference_map, make_initial_maps, score_labels
-from vidseg.core.method.filters import blur_maps, enlarge_masks, filter_maps, normalize_maps
+from vidseg.core.method.differences import (
+    RunningArgmax,
+    blur_maps,
+    compute_difference_map,
+    enlarge_masks,
+    filter_maps,
+    make_initial_maps,
+    normalize_maps,
+    score_labels,
+)
 from vidseg.core.types import InputError, LabelMaps, Region
 
 FLOAT = DifferenceConfig()
@@ -190,7 +197,7 @@ def test_relabeling_commutes_without_ties() -> None:
 
 
 def test_doctests() -> None:
-    assert doctest.testmod(differences).failed == doctest.testmod(map_filters).failed == 0
+    assert doctest.testmod(differences).failed == doctest.testmod(published).failed == 0
 
 
 def test_normalizing_by_owner_equals_normalizing_each_alone() -> None:
