@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from vidseg.core.backbones.protocol import Backbone, BackboneInfo, Denoiser, Prediction, StepCache
-from vidseg.core.config.parts import ModulationConfig, VideoConfig
+from vidseg.core.config.parts import ModulationConfig, Variant, VideoConfig
 from vidseg.core.method.estimate import QUERY_SHARE, REPLAY_SHARE, TAIL_SHARE
 from vidseg.core.types import Conditioning
 
@@ -89,10 +89,12 @@ class CountingBackbone:
         """Of the inner one."""
         return self._inner.condition(frame, noise, config)
 
-    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> CountingBackbone:
+    def conditioned(
+        self, conditioning: Conditioning | None, config: VideoConfig, variant: Variant = "paper"
+    ) -> CountingBackbone:
         """Return the backbone of a window; its calls count here."""
         other = copy.copy(self)
-        other._inner = self._inner.conditioned(conditioning, config)
+        other._inner = self._inner.conditioned(conditioning, config, variant)
         return other
 
 

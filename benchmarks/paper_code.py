@@ -38,6 +38,7 @@ from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.checkpoints.describe import describe_model
 from vidseg.core.checkpoints.sizes import UNET_PREFIX, VAE_PREFIX
 from vidseg.core.config.parts import FrameConfig
+from vidseg.core.config.settings import Settings
 from vidseg.core.evaluation.bench.dataset import BenchClip, ClipFrames
 from vidseg.core.evaluation.bench.layouts import open_folders
 from vidseg.core.evaluation.bench.methods import Job, list_methods
@@ -218,7 +219,7 @@ def run_published(arguments: argparse.Namespace, clip: BenchClip, positive: Tens
 
 def prepared(clip: BenchClip, out: Path, max_side: int) -> BenchClip:
     """Write the clip in a size that all take as it is; return what was written."""
-    size = fit_size(ClipFrames(clip).frame_size, FrameConfig(max_side, "floor"))
+    size = fit_size(ClipFrames(clip).frame_size, Settings(frame=FrameConfig(max_side), variant="published"))
     small = clip._replace(size=size)
     frames, masks = out / "clip" / "frames", out / "clip" / "masks"
     if out.resolve() in clip.frames[0].resolve().parents:

@@ -121,7 +121,6 @@ class CorrespondenceRefine(io.ComfyNode):
             inputs=[
                 LabelsSocket.Input("labels", tooltip="From Scene Context KNN."),
                 setting_input("spatial_threshold", "refinement.spatial_threshold"),
-                advanced(setting_input("voting", "refinement.voting")),
             ],
             outputs=[LabelsSocket.Output("refined", display_name="labels")],
         )

@@ -131,9 +131,7 @@ class ApplyScene(io.ComfyNode):
     def execute(cls, features: Features, scene: Scene, **widgets: Any) -> io.NodeOutput:
         """Label the clip."""
         settings = read_settings(cls, _DEFAULT, widgets)
-        coarse = label_by_scene(
-            scene, features, settings.window, settings.context, settings.refinement, progress=NodeProgress()
-        )
+        coarse = label_by_scene(scene, features, settings, progress=NodeProgress())
         return io.NodeOutput(Labels(coarse.maps, coarse.regions, coarse.frame_size))
 
 

@@ -126,10 +126,9 @@ def score_along_correspondences(labels: Labels, features: object) -> tuple[list[
     """Return a report and the share of matched cells that keep their region from one frame to the next."""
     if not isinstance(features, Features) or features.num_frames < 2:
         return ["one frame alone: nothing to compare from frame to frame"], UNMEASURED
-    config = RefinementConfig()
     maps = labels.on_grid((features.grid.h, features.grid.w)).flatten(1)
-    matches = match_cells(features.matching, config)
-    good = within_threshold(matches, features.grid, config)
+    matches = match_cells(features.matching)
+    good = within_threshold(matches, features.grid, RefinementConfig.spatial_threshold)
     kept = maps[:-1] == maps[1:].gather(1, matches)
     switches = (good & ~kept).sum(1)
     agreement = float((good & kept).sum() / good.sum().clamp_min(1))

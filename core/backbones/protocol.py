@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
-from ..config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
+from ..config.parts import ATTENTION_BLOCKS, ModulationConfig, Variant, VideoConfig
 from ..types import Conditioning, InputError, require_shape
 
 Result = TypeVar("Result")
@@ -114,8 +114,15 @@ class FeatureBackbone(Protocol):
         """
         ...
 
-    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> FeatureBackbone:
-        """Return the backbone of a window, all in one UNet call, which `run` of a video model needs."""
+    def conditioned(
+        self, conditioning: Conditioning | None, config: VideoConfig, variant: Variant = "paper"
+    ) -> FeatureBackbone:
+        """Return the backbone of a window, which `run` of a video model needs; an image model is its own.
+
+        Frames of a window depend on each other: a UNet call holds whole windows. ``config`` tells which queries to
+        read. Queries and keys are injected in spatial and temporal attention (paper A.4), in the latter alone with the
+        variant ``published``.
+        """
         ...
 
 
@@ -130,7 +137,9 @@ class Backbone(FeatureBackbone, Protocol):
         """Call ``job`` with a denoiser that can also repeat; see `FeatureBackbone.run`."""
         ...
 
-    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> Backbone:
+    def conditioned(
+        self, conditioning: Conditioning | None, config: VideoConfig, variant: Variant = "paper"
+    ) -> Backbone:
         """Return the backbone of a window; see `FeatureBackbone.conditioned`."""
         ...
 

@@ -12,6 +12,8 @@ from typing import Literal
 from ..types import MAX_LABEL, SettingError
 from .fields import Part, setting
 
+Variant = Literal["paper", "published"]
+"""Whose method it is: that of the paper's text, or that of its published code."""
 ATTENTION_BLOCKS = tuple(range(3, 12))
 """Decoder blocks of SD 1.x/2.x and SVD that hold attention."""
 MAX_AUTOMATIC_CLUSTERS = 64
@@ -30,9 +32,6 @@ class FrameConfig(Part):
         0, "Longer side in pixels that frames are reduced to before processing; 0 keeps their size. Smaller is faster "
         "and coarser", "code", low=0, high=16_384,
     )  # fmt: skip
-    rounding: Literal["nearest", "floor"] = setting(
-        "nearest", "How a side is rounded to a multiple of 64; floor is the published code's"
-    )
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,6 @@ class SamplingConfig(Part):
         "last frame, to which it rises from 1 in the first", "code; the paper does not mention it", low=0, high=1000,
     )  # fmt: skip
     seed: int = setting(1, "Seed of noise and K-means", "code", low=0, high=2**32 - 1)
-    noise: Literal["frame", "window"] = setting(
-        "frame", "frame: the noise depends on seed and frame number alone. window: it is restarted in each window, as "
-        "in the published code",
-    )  # fmt: skip
-    posterior: Literal["mode", "sample"] = setting(
-        "mode", "Latent taken from the encoder's distribution; sample is the published code's"
-    )
 
 
 @dataclass(frozen=True)
@@ -84,10 +76,6 @@ class WindowConfig(Part):
         14, "Frames that are labeled together before the memory moves on; with Stable Video Diffusion those that it "
         "sees together, 25 for SVD-XT", "paper 5.1", low=1, high=10_000,
     )  # fmt: skip
-    tail: Literal["short", "overlap"] = setting(
-        "short", "short: the last window holds the frames that remain. overlap: it is shifted back and overwrites, as "
-        "in the published code",
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,9 +91,6 @@ class ClusterConfig(Part):
         "window", "Frames that K-means looks at: all of the anchor frame's window, as in the published code, or the "
         "anchor frame alone, as in the paper",
     )  # fmt: skip
-    void_votes: bool = setting(
-        False, "Void pixels of a reference label map vote on the name of a cluster, as in the published code"
-    )
     granularity: float = setting(
         0.55, "Only with 0 clusters: share of the variety of the anchor frame that regions must explain. More gives "
         "more and smaller regions", "ours", low=0, high=1,
@@ -135,18 +120,6 @@ class RefinementConfig(Part):
         1, "Cells (of 16 pixels) that something may move by from frame to frame; more for fast motion", "paper A.4",
         low=0, high=1000,
     )  # fmt: skip
-    matching: Literal["pairwise", "anchored"] = setting(
-        "pairwise", "Similarity of consecutive frames, as in the paper, or blended with that to the window's first "
-        "frame, as in the published code",
-    )  # fmt: skip
-    one_sided: bool = setting(False, "Apply the threshold to moves down and right only, a fault of the published code")
-    bad_match: Literal["split", "drop"] = setting(
-        "split", "A match beyond the threshold ends the track there, or drops the whole track, as in the published code"
-    )
-    voting: Literal["cell", "track"] = setting(
-        "cell", "cell: all tracks through a cell vote. track: tracks of the window's first frame overwrite their cells "
-        "in raster order, as in the published code",
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -169,10 +142,9 @@ class ModulationConfig(Part):
         "paper A.4; 10 without latent blending, as in EmerDiff", low=0, high=10_000,
     )  # fmt: skip
     inject: bool = setting(True, "Replace queries and keys of attention by those of the unmodulated pass", "code")
-    blending: Literal["all", "first", "none"] = setting(
-        "all", "Restore the picture outside the region (Eq. 5) after every step, as in the paper, after the first two, "
-        "as in the published code, or never",
-    )  # fmt: skip
+    blending: Literal["all", "none"] = setting(
+        "all", "Restore the picture outside the region (Eq. 5) after every step, as in the paper, or never"
+    )
     steps: Literal["all", "first"] = setting(
         "all", "Steps of a modulated pass: all to the end, as in the paper, or the first alone, whose prediction of "
         "the clean latents is decoded (ours, quality balanced)",
@@ -187,10 +159,6 @@ class DifferenceConfig(Part):
     filter_strength: float = setting(
         0.7, "Weight of the difference outside a region's coarse cells: smaller keeps closer to the cells, 1 turns the "
         "filter off", "paper A.4", low=0, high=1,
-    )  # fmt: skip
-    precision: Literal["float", "8bit"] = setting(
-        "float", "float: exact differences. 8bit: squares wrap at 256 and maps pass through JPEG, faults of the "
-        "published code",
     )  # fmt: skip
     normalize: bool = setting(
         True, "Scale each region's response to its own maximum, which helps faint regions", "code"
@@ -272,8 +240,4 @@ class VideoConfig(Part):
     query_layer: Literal["spatial", "temporal"] = setting(
         "spatial", "Attention of a video model whose queries are the features: spatial makes good ones, temporal ones "
         "change from frame to frame and are there to look at only", "paper 1, A.6",
-    )  # fmt: skip
-    injected: Literal["all", "temporal"] = setting(
-        "all", "Attention with injected queries and keys: spatial and temporal, as in paper A.4, or the latter, as in "
-        "the published code",
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from ..types import InputError, SettingError
 from .fields import Part, SettingInfo, describe_fields, setting
@@ -31,6 +31,7 @@ class Settings:
     Attributes:
         preset: name of the preset that it started from.
         quality: ``exact``, ``balanced``, ``fast`` or ``draft``.
+        variant: ``paper``, or ``published`` for what only the published code does.
         frame: size of the frames as the model sees them.
         sampling: noise and denoising steps.
         feature: where features are read.
@@ -55,6 +56,10 @@ class Settings:
         "apart share a modulated pass of one step. fast: no modulation, borders follow the edges of the picture. "
         "draft: likewise, with quicker features",
     )  # fmt: skip
+    variant: Literal["paper", "published"] = setting(
+        "paper", "paper: what the paper describes. published: what only its published code does, faults included, for "
+        "comparison; the preset reference has it",
+    )  # fmt: skip
     frame: FrameConfig = field(default_factory=FrameConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     feature: FeatureConfig = field(default_factory=FeatureConfig)
@@ -70,6 +75,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every value before any long computation."""
+        for info in describe_fields(Settings, ""):
+            info.check(getattr(self, info.key))
         for part in PARTS:
             getattr(self, part).check()
         last = self.sampling.num_steps - 1
@@ -81,8 +88,8 @@ class Settings:
 
     def _check_sharing(self) -> None:
         """Check that regions share a modulated pass only where they can."""
-        if self.modulation.shared and self.difference.precision == "8bit":
-            limit, remedy = "be off with 8-bit differences", "Use the quality 'exact' with them"
+        if self.modulation.shared and self.variant == "published":
+            limit, remedy = "be off with the published code's differences", "Use the quality 'exact' with them"
             raise SettingError("modulation.shared", limit, "on", remedy)
         if self.modulation.shared and self.video.frames:
             limit = "be off with a video model, whose temporal layers mix regions"
@@ -123,12 +130,14 @@ class Settings:
         return asdict(self)
 
 
-PARTS = {name: kind for name, kind in get_type_hints(Settings).items() if issubclass(kind, Part)}
+PARTS: dict[str, type[Part]] = {
+    name: kind for name, kind in get_type_hints(Settings).items() if isinstance(kind, type) and issubclass(kind, Part)
+}
 """The parts by name."""
 SETTINGS = {info.key: info for part in PARTS.values() for info in part.describe()}
 """What is known of each setting, by its key such as ``window.length``."""
 OWN = {info.key: info for info in describe_fields(Settings, "")}
-"""The same of `preset` and `quality`, which set many of them."""
+"""The same of `preset` and `quality`, which set many of them, and of `variant`."""
 _DEFAULT = Settings()
 _PAPER = Settings(
     preset="paper",
@@ -136,16 +145,7 @@ _PAPER = Settings(
     cluster=ClusterConfig(fit_frames="anchor"),
     difference=DifferenceConfig(normalize=False),
 )
-_REFERENCE = Settings(
-    preset="reference",
-    frame=FrameConfig(rounding="floor"),
-    sampling=SamplingConfig(noise="window", posterior="sample"),
-    window=WindowConfig(tail="overlap"),
-    cluster=ClusterConfig(void_votes=True),
-    refinement=RefinementConfig(matching="anchored", one_sided=True, bad_match="drop", voting="track"),
-    modulation=ModulationConfig(blending="first"),
-    difference=DifferenceConfig(precision="8bit"),
-)
+_REFERENCE = Settings(preset="reference", variant="published")
 _EMERDIFF = Settings(
     preset="emerdiff",
     feature=FeatureConfig(blocks=(7,)),
@@ -213,9 +213,7 @@ def _for_svd(settings: Settings, name: str, **parts: dict[str, Any]) -> Settings
 SVD_PRESETS = {
     "default": _for_svd(_DEFAULT, "svd"),
     "paper": _for_svd(_PAPER, "svd-paper", feature={"matching_block": 8}),
-    "reference": _for_svd(
-        _REFERENCE, "svd-reference", modulation={"blending": "all"}, video={"frames": 14, "injected": "temporal"}
-    ),
+    "reference": _for_svd(_REFERENCE, "svd-reference"),
     "emerdiff": _for_svd(_EMERDIFF, "svd-emerdiff", feature={"blocks": (8,)}),
 }
 """The same presets for Stable Video Diffusion, taken when the model is one."""

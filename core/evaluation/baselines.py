@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,8 +11,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..backbones.protocol import Backbone
-from ..config.parts import ClusterConfig, RefinementConfig
-from ..config.settings import Settings
+from ..config.parts import ClusterConfig, SceneConfig
+from ..config.settings import Settings, replace_parts
 from ..method.clustering import cluster_anchor
 from ..method.coarse import CoarseScan
 from ..method.enlarging import enlarge_bilinear
@@ -74,13 +75,14 @@ def segment_by_color(
     Windows, clusters and scene context are those of ``settings``; correspondences and modulation are not used.
     """
     scan: CoarseScan | None = None
+    plain = replace(replace_parts(settings, refinement={"enabled": False}), scene=SceneConfig())
     regions: tuple[Region, ...] = ()
-    for span in split_windows(_num_frames(source), settings.window):
+    for span in split_windows(_num_frames(source), settings.window, settings.variant):
         features = make_color_features(source.read(span.start, span.stop), settings)
         if scan is None:
             anchor_labels = label_anchor(features, settings, reference)
             regions = anchor_labels.regions
-            scan = CoarseScan(anchor_labels, settings.context, RefinementConfig(enabled=False))
+            scan = CoarseScan(anchor_labels, plain)
         labels = enlarge_bilinear(LabelMaps(scan.step(features), regions, features.frame_size))
         progress("features", len(span), len(span))
         yield WindowResult(span, labels)
@@ -160,7 +162,7 @@ def make_color_features(frames: Tensor, settings: Settings) -> Features:
     The last component is 1, the largest of all, so that dividing a token by its largest component changes nothing.
     """
     check_frames(frames)
-    sized = fit_frames(frames, settings.frame)
+    sized = fit_frames(frames, settings)
     height, width = (int(side) for side in sized.shape[1:3])
     grid = coarse_grid((height, width))
     colors = F.adaptive_avg_pool2d(sized.movedim(-1, 1), (grid.h, grid.w))  # (T,H,W,3) -> (T,3,h,w)

@@ -21,18 +21,9 @@ from ..types import AnchorLabels, Features, Progress, Region, SettingError, no_p
 
 
 def normalize_tokens(tokens: Tensor) -> Tensor:
-    """Divide each token by its largest absolute component; a token of zeros stays as it is.
+    """Divide each token ``(...,C)`` by its largest absolute component; a token of zeros stays as it is.
 
     Reference code: the same, with NaN for a token of zeros. Applied before K-means and the nearest neighbors.
-
-    Args:
-        tokens: ``(...,C)`` floating point, finite.
-
-    Returns:
-        Same shape, components in [-1, 1].
-
-    Raises:
-        InputError: a token is NaN or infinite.
 
     >>> normalize_tokens(torch.tensor([[1.0, -4.0], [0.0, 0.0]])).tolist()
     [[0.25, -1.0], [0.0, 0.0]]
@@ -43,23 +34,11 @@ def normalize_tokens(tokens: Tensor) -> Tensor:
 
 
 def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress: Progress = no_progress) -> Tensor:
-    """Fit K-means (k-means++ start, best of ``config.num_restarts`` runs) and return the centers.
+    """Fit K-means (k-means++, best of ``num_restarts`` runs) to normalized ``(M,C)``; return centers ``(K,C)``.
 
     Fewer than K distinct tokens give centers that coincide, hence fewer clusters in use. Runs go side by side, each on
     one thread: more threads would sum the centers in the order in which they finish, so that results would differ from
     run to run. The starts are those that scikit-learn draws for ``n_init`` runs from the same seed.
-
-    Args:
-        tokens: ``(M,C)`` float32, normalized.
-        config: number of clusters and restarts.
-        seed: of the local random state; the same seed and tokens give the same centers.
-        progress: called with stage ``K-means runs`` after each start and each run; what has not begun by then can stop.
-
-    Returns:
-        ``(K,C)`` float32 on the CPU.
-
-    Raises:
-        InputError: there are more clusters than tokens, or a token is NaN or infinite.
     """
     num_tokens = require_shape("tokens", tokens, "M C")["M"]
     require_finite("tokens", tokens)
@@ -95,23 +74,11 @@ def _run_lloyd(points: np.ndarray, start: np.ndarray) -> KMeans:
 
 
 def choose_num_clusters(tokens: Tensor, granularity: float, seed: int, *, progress: Progress = no_progress) -> int:
-    """Choose the number of clusters: the least that explain a share of the variance of the tokens.
+    """Choose the number of clusters: the least, 2 to 64, that explain a share of the variance of ``(M,C)`` tokens.
 
     The explained share is 1 less the mean squared distance to the nearest center over that to the mean. It grows with
     the number of clusters, so a larger ``granularity`` never gives fewer; the number is found by bisection, with one
     run of K-means for each that is tried.
-
-    Args:
-        tokens: ``(M,C)`` float32, normalized, of the anchor frame.
-        granularity: share in [0, 1].
-        seed: of K-means.
-        progress: called with stage ``number of clusters`` after each number that is tried.
-
-    Returns:
-        A number in [2, 64]; at most that of the tokens.
-
-    Raises:
-        InputError: a token is NaN or infinite.
     """
     total = float((tokens - tokens.mean(0)).square().sum())
     low, high = min(2, len(tokens)), min(MAX_AUTOMATIC_CLUSTERS, len(tokens))
@@ -126,15 +93,7 @@ def choose_num_clusters(tokens: Tensor, granularity: float, seed: int, *, progre
 
 
 def find_nearest_centers(tokens: Tensor, centers: Tensor) -> Tensor:
-    """Return for each token the index of the nearest center; ties go to the smallest index.
-
-    Args:
-        tokens: ``(...,C)`` float32.
-        centers: ``(K,C)`` float32.
-
-    Returns:
-        ``(...)`` int64 in [0, K), on the device of ``centers``.
-    """
+    """Return for tokens ``(...,C)`` the nearest of ``(K,C)`` centers, ``(...)`` int64; ties: the smallest."""
     exact, flat = centers.double(), tokens.reshape(-1, tokens.shape[-1]).to(centers.device).double()
     distances = exact.square().sum(1) - 2 * flat @ exact.T  # less the token's own norm, which is common to a row
     return distances.argmin(1).reshape(tokens.shape[:-1])
@@ -149,24 +108,10 @@ def cluster_anchor(
     window_length: int = WindowConfig.length,
     progress: Progress = no_progress,
 ) -> Tensor:
-    """Cluster the anchor frame.
+    """Cluster the anchor frame, one of those of ``features``: ``(h,w)`` int64 clusters in [0, K), on the CPU.
 
     Paper: K-means sees the anchor frame alone. Reference code: K-means sees all frames of the first window; both are
     values of ``config.fit_frames``.
-
-    Args:
-        features: of the clip, or of the window that holds the anchor.
-        config: number of clusters and restarts, and the frames that K-means sees.
-        seed: of K-means.
-        anchor: index of the anchor frame, in [0, T).
-        window_length: frames of a window; the window that holds the anchor is the one that K-means sees.
-        progress: called as by `choose_num_clusters` and `cluster_tokens`.
-
-    Returns:
-        ``(h,w)`` int64 clusters in [0, K), on the CPU.
-
-    Raises:
-        InputError: the anchor is no frame, there are more clusters than tokens, or a token is NaN or infinite.
     """
     require_shape("features.queries", features.queries, "T N C", N=features.grid.num_tokens)
     if not 0 <= anchor < features.num_frames:
@@ -183,18 +128,7 @@ def cluster_anchor(
 
 
 def name_clusters_by_number(cluster_map: Tensor, anchor: int = 0) -> AnchorLabels:
-    """Take the clusters that occur as regions called ``region 0``, ``region 1``, ... after their label.
-
-    Args:
-        cluster_map: ``(h,w)`` int64 in [0, 255].
-        anchor: index of the anchor frame.
-
-    Returns:
-        The anchor labels of a segmentation without class names.
-
-    Raises:
-        InputError: ``cluster_map`` has not two axes.
-    """
+    """Take the clusters that occur in ``(h,w)`` as regions called ``region 0``, ``region 1``, ... after their label."""
     require_shape("cluster_map", cluster_map, "h w")
     regions = tuple(Region(label, f"region {label}") for label in torch.unique(cluster_map, sorted=True).tolist())
     return AnchorLabels(anchor, cluster_map, regions)

@@ -42,33 +42,15 @@ class SceneContext:
 
     @classmethod
     def from_anchor(cls, tokens: Tensor, labels: Tensor, config: ContextConfig) -> SceneContext:
-        """Start from the anchor frame.
-
-        Args:
-            tokens: ``(N,C)`` float32, normalized.
-            labels: ``(N,)`` int64.
-            config: number of neighbors, and what is remembered.
-
-        Raises:
-            InputError: shapes disagree, a token is NaN or infinite, or there are fewer tokens than neighbors.
-        """
+        """Start from the anchor frame: normalized tokens ``(N,C)`` float32, labels ``(N,)`` int64."""
         num_anchor = tokens.shape[0] if config.memory == "anchor+previous" else 0
         return cls(tokens, labels.to(tokens.device), config, num_anchor)
 
     def predict(self, tokens: Tensor) -> Tensor:
-        """Label tokens by the majority of their nearest neighbors (Euclidean, uniform weights).
+        """Label normalized tokens ``(T,N,C)`` by the majority of their nearest neighbors (Euclidean), ``(T,N)`` int64.
 
         Ties between labels go to the smallest label, ties between distances to the token that came first.
         Distances are float64; the result does not depend on how they are chunked.
-
-        Args:
-            tokens: ``(T,N,C)`` float32, normalized.
-
-        Returns:
-            ``(T,N)`` int64 labels, on the device of the context.
-
-        Raises:
-            InputError: the shape is wrong, or a token is NaN or infinite.
         """
         size = require_shape("tokens", tokens, "T N C", C=self.tokens.shape[1])
         require_finite("tokens", tokens)
@@ -88,15 +70,9 @@ class SceneContext:
     def updated(self, tokens: Tensor, labels: Tensor) -> SceneContext:
         """Return the context for the next window: this window's tokens and labels, behind the anchor's if remembered.
 
+        Tokens are ``(T,N,C)`` or ``(M,C)``.
         Reference code: the previous window alone (``memory="previous"``), so a label that is absent from a whole
         window is lost.
-
-        Args:
-            tokens: ``(T,N,C)`` or ``(M,C)`` float32, normalized.
-            labels: ``(T,N)``, ``(T,h,w)`` or ``(M,)`` int64.
-
-        Raises:
-            InputError: numbers of tokens and labels differ, or a token is NaN or infinite.
         """
         flat = tokens.reshape(-1, tokens.shape[-1]).to(self.tokens.device)
         flat_labels = labels.reshape(-1).to(self.labels.device)
@@ -111,11 +87,7 @@ class SceneContext:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], config: ContextConfig) -> SceneContext:
-        """Rebuild a context from `to_tensors`.
-
-        Raises:
-            InputError: a tensor is missing or has a wrong shape.
-        """
+        """Rebuild a context from `to_tensors`."""
         missing = sorted({"tokens", "labels", "num_anchor"} - tensors.keys())
         if missing:
             raise InputError(f"`tensors` must hold {', '.join(missing)}, but got {sorted(tensors)}. Start anew.")

@@ -16,16 +16,10 @@ LABELS_AT_A_TIME = 4
 def enlarge_guided(cells: Tensor, picture: Tensor, frame_size: tuple[int, int], config: EnlargingConfig) -> Tensor:
     """Return the label of each pixel: that whose coarse mask, filtered along the picture's edges, is largest.
 
+    Of cells ``(h,w)`` int64 and the picture ``(H,W,3)`` uint8 as the model saw it, ``(*frame_size)`` uint8 on the CPU;
+    ties go to the smallest label.
+
     Guided filter (He, Sun & Tang, TPAMI 2013) with the colors of the picture as guide; kornia's implementation.
-
-    Args:
-        cells: ``(h,w)`` int64 labels.
-        picture: ``(H,W,3)`` uint8, the frame in the size that the model saw, on any device.
-        frame_size: ``(H,W)`` of the result, pixels.
-        config: radius, epsilon and subsampling of the filter.
-
-    Returns:
-        ``(*frame_size)`` uint8 on the CPU; ties go to the smallest label.
     """
     require_shape("picture", picture, "H W 3")
     labels = torch.unique(cells).to(picture.device)
@@ -56,17 +50,7 @@ def _filter_masks(masks: Tensor, guide: Tensor, frame_size: tuple[int, int], con
 def enlarge_maps(
     coarse: LabelMaps, features: Features, config: EnlargingConfig, progress: Progress = no_progress
 ) -> LabelMaps:
-    """Return coarse maps enlarged without the model.
-
-    Args:
-        coarse: labels on the coarse grid.
-        features: of the same frames.
-        config: how.
-        progress: called with stage ``upsampling`` in frames.
-
-    Raises:
-        InputError: the guided filter is asked for and the features came without pictures.
-    """
+    """Return coarse maps enlarged without the model; ``features`` are of the same frames."""
     if config.method == "bilinear":
         return enlarge_bilinear(coarse, progress)
     if features.pictures is None:

@@ -43,18 +43,8 @@ class UnitCosts(NamedTuple):
 def measure_costs(
     backbone: FeatureBackbone, frame_size: tuple[int, int], settings: Settings, num_frames: int | None = None
 ) -> UnitCosts:
-    """Time one call of each part that ``settings`` need, after a first call that warms up.
-
-    Args:
-        backbone: the model.
-        frame_size: ``(H,W)`` of the frames as they come in.
-        settings: frame size, guidance, whether modulation is on, and frames of a window of a video model.
-        num_frames: of the clip, where a window may have more.
-
-    Returns:
-        Seconds.
-    """
-    height, width = fit_size(frame_size, settings.frame)
+    """Time one call of each part that ``settings`` need for frames of ``(H,W)``, after a first call that warms up."""
+    height, width = fit_size(frame_size, settings)
     picture = torch.full((1, height, width, 3), 0.5)
     latents = backbone.encode(picture)
     blank = torch.zeros(3, height, width)
@@ -133,16 +123,6 @@ def estimate_run_seconds(
     """Return the seconds for a clip of ``num_frames`` whose frames before ``first`` are finished.
 
     A video model sees whole windows, so that frames of the last ones may count twice (`windows.split_spans`).
-
-    Args:
-        costs: of the model.
-        settings: all settings.
-        num_labels: regions of each frame.
-        num_frames: of the whole clip.
-        first: number of the first frame that is not finished.
-
-    Returns:
-        Seconds.
     """
     seconds = estimate_frame_seconds(costs, settings, num_labels)
     if not settings.video.frames:
@@ -174,16 +154,7 @@ def announce(
     num_frames: int,
     first: int = 0,
 ) -> None:
-    """Say before a run how long it will take at most: as if every region occurred in every frame.
-
-    Args:
-        progress: where to say it.
-        backbone: the model, which is timed.
-        settings: all settings.
-        frame_size: ``(H,W)`` of the frames, pixels.
-        num_frames: of the clip.
-        first: number of the first frame that is not finished.
-    """
+    """Say before a run how long it will take at most: as if every region occurred in every frame."""
     regions = settings.cluster.num_clusters or MAX_AUTOMATIC_CLUSTERS
     costs = measure_costs(backbone, frame_size, settings, num_frames)
     seconds = estimate_run_seconds(costs, settings, regions, num_frames, first)

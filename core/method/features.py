@@ -11,14 +11,8 @@ from ..backbones.protocol import FeatureBackbone, FeatureDenoiser
 from ..config.settings import Settings
 from ..types import PIXELS_PER_LATENT, Features, InputError, Progress, SeenWindow, no_progress
 from .frames import FrameSource, check_frames, coarse_grid, fit_frames
-from .sampling import (
-    add_noise,
-    draw_frame_noise,
-    draw_video_window_noise,
-    draw_window_noise,
-    list_sigmas,
-    sample_euler,
-)
+from .published import draw_video_window_noise, draw_window_noise
+from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler
 from .windows import Span, require_kind, split_seen
 
 
@@ -30,21 +24,14 @@ def extract_features(
     first_frame: int = 0,
     progress: Progress = no_progress,
 ) -> Features:
-    """Encode frames, add noise and read the self-attention queries while denoising (paper 4.1).
+    """Encode frames ``(T,H,W,3)``, add noise and read the self-attention queries while denoising (paper 4.1).
 
     Windows of a video model that overlap share latents and noise; frames that an earlier window has finished keep its
-    queries.
-
-    Args:
-        backbone: the diffusion model.
-        frames: ``(T,H,W,3)`` floating point in [0, 1].
-        settings: frame size, sampling, feature and video settings.
-        first_frame: number of the first of these frames in the clip; its noise depends on it.
-        progress: called as ``("features", done, total)`` in frames.
+    queries. Noise depends on ``first_frame``, the number of the first of them in the clip.
     """
     check_frames(frames)
     require_kind(backbone, settings)
-    sized = fit_frames(frames, settings.frame)
+    sized = fit_frames(frames, settings)
     size = (int(sized.shape[1]), int(sized.shape[2]))
     draws = _Draws(settings, first_frame, len(sized), size)
     latents = backbone.encode(sized, draws.posterior)
@@ -141,27 +128,19 @@ def mark_finished(features: Features, span: Span) -> Features:
 
 
 class _Draws:
-    """All noise of some frames.
-
-    Attributes:
-        noise: ``(T,4,H/8,W/8)`` for the inversion.
-        posterior: the same shape, or None where the mode is taken.
-    """
+    """All noise of some frames: ``(T,4,H/8,W/8)`` for the inversion, and for the posterior unless its mode is taken."""
 
     def __init__(self, settings: Settings, first_frame: int, count: int, size: tuple[int, int]) -> None:
         self._sampling, self._first, self._size = settings.sampling, first_frame, size
         shape, seed = (4, size[0] // PIXELS_PER_LATENT, size[1] // PIXELS_PER_LATENT), settings.sampling.seed
+        self.posterior: Tensor | None = None
         self._image: Tensor | None = None
-        if settings.sampling.noise == "window":
-            if settings.video.frames:
-                posterior, self._image, self.noise = draw_video_window_noise(seed, (count, *shape))
-            else:
-                posterior, self.noise = draw_window_noise(seed, (count, *shape))
+        if settings.variant == "paper":
+            self.noise = draw_frame_noise(seed, range(first_frame, first_frame + count), shape)
+        elif settings.video.frames:
+            self.posterior, self._image, self.noise = draw_video_window_noise(seed, (count, *shape))
         else:
-            numbers = range(first_frame, first_frame + count)
-            self.noise = draw_frame_noise(seed, numbers, shape)
-            posterior = draw_frame_noise(seed + 1, numbers, shape)
-        self.posterior = posterior if settings.sampling.posterior == "sample" else None
+            self.posterior, self.noise = draw_window_noise(seed, (count, *shape))
 
     def of_image(self, start: int) -> Tensor:
         """Return the noise ``(3,H,W)`` on the frame that conditions the window which begins at ``start``."""

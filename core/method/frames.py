@@ -8,30 +8,30 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..config.parts import FrameConfig
 from ..config.settings import Settings
 from ..types import PIXELS_PER_CELL, SIDE_MULTIPLE, Grid, InputError, SettingError, require_shape
+from .published import round_side
 
 
-def fit_size(frame_size: tuple[int, int], config: FrameConfig) -> tuple[int, int]:
+def fit_size(frame_size: tuple[int, int], settings: Settings) -> tuple[int, int]:
     """Return the size ``(H, W)`` in pixels at which frames of ``frame_size`` are processed.
 
-    The longer side is reduced to ``config.max_side`` when that is set, never enlarged, then both sides are rounded to
+    The longer side is reduced to ``frame.max_side`` when that is set, never enlarged, then both sides are rounded to
     multiples of 64, at least 64.
 
-    >>> fit_size((480, 854), FrameConfig(max_side=448))
-    (256, 448)
-    >>> fit_size((480, 854), FrameConfig(rounding="floor"))
-    (448, 832)
+    >>> fit_size((480, 854), Settings.of(max_side=448)), fit_size((480, 854), Settings.of("reference"))
+    ((256, 448), (448, 832))
     """
     longest = max(frame_size)
-    scale = min(1.0, config.max_side / longest) if config.max_side else 1.0
-    if config.rounding == "floor":
-        rounded = [int(side * scale) // SIDE_MULTIPLE for side in frame_size]
-    else:
-        rounded = [int(side * scale / SIDE_MULTIPLE + 0.5) for side in frame_size]
-    height, width = (max(1, count) * SIDE_MULTIPLE for count in rounded)
+    scale = min(1.0, settings.frame.max_side / longest) if settings.frame.max_side else 1.0
+    round_to = round_side if settings.variant == "published" else _round_side
+    height, width = (max(SIDE_MULTIPLE, round_to(side * scale)) for side in frame_size)
     return height, width
+
+
+def _round_side(side: float) -> int:
+    """Round a side in pixels to the nearest multiple of 64."""
+    return int(side / SIDE_MULTIPLE + 0.5) * SIDE_MULTIPLE
 
 
 def coarse_grid(size: tuple[int, int]) -> Grid:
@@ -40,11 +40,7 @@ def coarse_grid(size: tuple[int, int]) -> Grid:
 
 
 def check_frames(frames: Tensor) -> None:
-    """Check that ``frames`` are ``(T,H,W,3)`` floating-point values in [0, 1].
-
-    Raises:
-        InputError: wrong shape, no frames, or values that are not finite or not in range.
-    """
+    """Check that ``frames`` are ``(T,H,W,3)`` floating-point values in [0, 1], and that there are any."""
     sizes = require_shape("frames", frames, "T H W 3")
     if not frames.is_floating_point():
         raise InputError(f"`frames` must hold floating-point values in [0, 1], but got {frames.dtype}. Divide by 255.")
@@ -59,13 +55,13 @@ def check_frames(frames: Tensor) -> None:
             )
 
 
-def fit_frames(frames: Tensor, config: FrameConfig) -> Tensor:
+def fit_frames(frames: Tensor, settings: Settings) -> Tensor:
     """Return ``frames`` ``(T,H,W,3)`` resized to `fit_size` (bicubic, antialiased, in [0, 1]), aspect not kept.
 
     Resized frames are rounded to 8 bits before and after, on the CPU: within one gray level of the reference code's
     Pillow. Frames that have the right size stay as they are.
     """
-    height, width = fit_size((int(frames.shape[1]), int(frames.shape[2])), config)
+    height, width = fit_size((int(frames.shape[1]), int(frames.shape[2])), settings)
     if (height, width) == tuple(frames.shape[1:3]):
         return frames.float()
     levels = (frames.detach().cpu().float() * 255).round().clamp(0, 255).to(torch.uint8)
@@ -89,7 +85,7 @@ class FrameSource(Protocol):
 
 def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Settings) -> None:
     """Check that K-means will see as many tokens of ``num_frames`` frames ``(H,W)`` as there are clusters."""
-    tokens = coarse_grid(fit_size(frame_size, settings.frame)).num_tokens
+    tokens = coarse_grid(fit_size(frame_size, settings)).num_tokens
     if settings.cluster.fit_frames == "window":
         tokens *= min(settings.window.length, num_frames)
     if settings.cluster.num_clusters > tokens:

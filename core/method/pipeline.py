@@ -21,7 +21,7 @@ from ..config.settings import Settings
 from ..regions.labels import name_clusters_by_reference
 from ..types import VOID, AnchorLabels, Features, InputError, LabelMaps, Progress, Region, no_progress
 from .clustering import cluster_anchor, name_clusters_by_number
-from .coarse import CoarseScan, SceneChanges
+from .coarse import CoarseScan
 from .context import SceneContext
 from .features import extract_window_features
 from .frames import FrameSource
@@ -53,18 +53,7 @@ def label_anchor(
     anchor: int = 0,
     progress: Progress = no_progress,
 ) -> AnchorLabels:
-    """Cluster the anchor frame, and name the clusters by a reference label map if there is one (paper 4.1, 5.1).
-
-    Args:
-        features: of the first window at least.
-        settings: clustering, window and sampling settings.
-        reference: ``(H,W)`` uint8 labels of the anchor frame, 255 = void, or None.
-        anchor: index of the anchor frame.
-        progress: called as by `cluster_anchor`.
-
-    Returns:
-        Labels of the anchor frame: cluster numbers, or labels of ``reference``.
-    """
+    """Cluster the anchor frame, and name clusters by a reference ``(H,W)`` uint8 if there is one (paper 4.1, 5.1)."""
     clusters = cluster_anchor(
         features,
         settings.cluster,
@@ -75,7 +64,8 @@ def label_anchor(
     )
     if reference is None:
         return name_clusters_by_number(clusters, anchor)
-    return name_clusters_by_reference(clusters, reference, anchor, ignore=None if settings.cluster.void_votes else VOID)
+    ignore = None if settings.variant == "published" else VOID  # void pixels vote on names in the published code
+    return name_clusters_by_reference(clusters, reference, anchor, ignore=ignore)
 
 
 def segment_windows(
@@ -87,18 +77,10 @@ def segment_windows(
     state: ScanState | None = None,
     progress: Progress = no_progress,
 ) -> Iterator[WindowResult]:
-    """Segment a clip window by window, in memory that does not depend on its length.
+    """Segment a clip window by window, in memory that does not depend on its length; yield the results in order.
 
-    Args:
-        backbone: the diffusion model.
-        source: the frames.
-        settings: all settings.
-        reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
-        state: of the last finished window, to continue an interrupted run; labels equal those of a run in one go.
-        progress: called after each unit of work.
-
-    Yields:
-        The result of each window, in order; with overlapping windows the later result of a frame is the valid one.
+    ``reference`` ``(H,W)`` are labels of the first frame that name the clusters. ``state`` of the last finished window
+    continues a run; labels equal those of a run in one go. Where windows overlap the later result is the valid one.
     """
     if source.num_frames < 1:
         raise InputError("`source` must hold at least one frame, but got none.")
@@ -111,7 +93,7 @@ def segment_windows(
         span = work[index]
         features = extract_window_features(backbone, source, span, settings, progress)
         anchor_labels = anchor_labels or label_anchor(features, settings, reference, progress=progress)
-        scan = CoarseScan(anchor_labels, settings.context, settings.refinement, context, SceneChanges.of(settings))
+        scan = CoarseScan(anchor_labels, settings, context)
         maps = [scan.step(features.window(part.start, part.stop)) for part in split_context_windows(span, settings)]
         anchor_labels = anchor_labels._replace(regions=scan.regions)
         coarse = LabelMaps(torch.cat(maps), anchor_labels.regions, features.frame_size)
@@ -130,21 +112,7 @@ def segment(
     reference: Tensor | None = None,
     progress: Progress = no_progress,
 ) -> LabelMaps:
-    """Segment a whole clip that fits into memory; see `segment_windows`.
-
-    Args:
-        backbone: the diffusion model.
-        source: the frames.
-        settings: all settings.
-        reference: ``(H,W)`` labels of the first frame that name the clusters, or None.
-        progress: called after each unit of work.
-
-    Returns:
-        Label maps ``(T,H,W)`` uint8 in the size of the frames.
-
-    Raises:
-        InputError: no frames.
-    """
+    """Segment a whole clip that fits into memory, ``(T,H,W)`` uint8; see `segment_windows`."""
     maps: Tensor | None = None
     regions: tuple[Region, ...] = ()
     for result in segment_windows(backbone, source, settings, reference=reference, progress=progress):
@@ -183,11 +151,7 @@ class ScanState(NamedTuple):
 
     @classmethod
     def load(cls, path: Path, config: ContextConfig, device: torch.device | str = "cpu") -> ScanState:
-        """Read a state from a file of `to_bytes`.
-
-        Raises:
-            InputError: there is no such file, or it is not whole.
-        """
+        """Read a state from a file of `to_bytes`."""
         try:
             with safe_open(path, "pt", str(device)) as file:
                 record = json.loads(file.metadata()["vidseg.state"])

@@ -91,28 +91,6 @@ def draw_frame_noise(seed: int, frames: Sequence[int], shape: Sequence[int]) -> 
     return torch.stack([torch.randn(tuple(shape), generator=_seed_generator(seed, frame)) for frame in frames])
 
 
-def draw_window_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Draw the noise of one window as the reference code does on a CPU: two draws of one restarted generator.
-
-    Returns the noise of the autoencoder's posterior and that of the inversion, both float32 of ``shape``
-    ``(T,4,H/8,W/8)``; the same for every window of that shape.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    posterior_noise = torch.randn(tuple(shape), generator=generator)
-    return posterior_noise, torch.randn(tuple(shape), generator=generator)
-
-
-def draw_video_window_noise(seed: int, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the noise of one window of SVD as the reference code does: `draw_window_noise` with a draw between.
-
-    That one, ``(3,H,W)``, is for the frame that conditions the window.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    posterior_noise = torch.randn(tuple(shape), generator=generator)
-    image_noise = torch.randn((3, 8 * shape[-2], 8 * shape[-1]), generator=generator)
-    return posterior_noise, image_noise, torch.randn(tuple(shape), generator=generator)
-
-
 def _seed_generator(seed: int, frame: int) -> torch.Generator:
     """Return a generator for one frame; torch's CPU generator looks at 32 bits of a seed only, so both are hashed."""
     hashed = np.random.SeedSequence([seed, frame]).generate_state(1, np.uint32)[0]

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from ..config.parts import ContextConfig, RefinementConfig, WindowConfig
+from ..config.settings import Settings
 from ..regions.labels import reduce_reference, spread_indices
 from ..types import (
     AnchorLabels,
@@ -57,11 +57,7 @@ class Scene(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> Scene:
-        """Read a scene from a file of `to_bytes`.
-
-        Raises:
-            InputError: there is no such file, it is no scene, or it is not whole.
-        """
+        """Read a scene from a file of `to_bytes`."""
         try:
             with safe_open(path, "pt") as file:
                 record = json.loads(file.metadata()[_KEY])
@@ -88,19 +84,7 @@ def _find_fault(scene: Scene) -> str:
 
 
 def choose_scene(features: Features, labels: LabelMaps, config: SceneFileConfig | None = None) -> Scene:
-    """Choose cells that stand for the regions of a clip: of each region as many, spread over the clip.
-
-    Args:
-        features: of the clip.
-        labels: ``(T,h,w)`` or ``(T,H,W)`` labels of the same frames, and their regions.
-        config: how many cells.
-
-    Returns:
-        The scene; regions that never occur have no cells, but keep their names.
-
-    Raises:
-        InputError: numbers of frames differ, or a token is NaN or infinite.
-    """
+    """Choose cells that stand for the regions of ``(T,h,w)`` or ``(T,H,W)`` labels: as many of each, spread out."""
     if len(labels.maps) != features.num_frames:
         raise InputError(
             f"`labels` must have as many frames as `features`, {features.num_frames}, but got {len(labels.maps)}. "
@@ -115,31 +99,11 @@ def choose_scene(features: Features, labels: LabelMaps, config: SceneFileConfig 
 
 
 def label_by_scene(
-    scene: Scene,
-    features: Features,
-    window: WindowConfig,
-    context: ContextConfig,
-    refinement: RefinementConfig,
-    *,
-    progress: Progress = no_progress,
+    scene: Scene, features: Features, settings: Settings, *, progress: Progress = no_progress
 ) -> LabelMaps:
     """Label a clip by a scene, window by window: each cell takes the label of its nearest known cells (paper 4.1-4.2).
 
-    The scene stays in the scene context; the previous window is added to it.
-
-    Args:
-        scene: of this or another clip, by the same model.
-        features: of the clip.
-        window: length and tail of the windows.
-        context: number of neighbors; the memory is the scene and the previous window.
-        refinement: settings of the correspondence-based refinement, which may be switched off.
-        progress: called after each window with stage ``coarse maps`` and numbers of frames.
-
-    Returns:
-        Coarse maps of all frames, and the regions of the scene.
-
-    Raises:
-        InputError: the scene is of another model, or has fewer cells than neighbors.
+    The scene, of this or another clip by the same model, stays in the scene context; the previous window is added.
     """
     channels = int(features.queries.shape[-1])
     if scene.tokens.shape[1] != channels:
@@ -147,9 +111,9 @@ def label_by_scene(
             f"`scene` must be of a model with {channels} channels, but got {scene.tokens.shape[1]}. Use the model that "
             "the scene was saved with."
         )
-    known = SceneContext(scene.tokens, scene.labels, context, num_anchor=len(scene.labels))
+    known = SceneContext(scene.tokens, scene.labels, settings.context, num_anchor=len(scene.labels))
     no_anchor = AnchorLabels(0, torch.empty(0), scene.regions)  # the scene stands for it
-    return scan_clip(features, CoarseScan(no_anchor, context, refinement, known), window, progress=progress)
+    return scan_clip(features, CoarseScan(no_anchor, settings, known), progress=progress)
 
 
 @dataclass(frozen=True)

@@ -46,21 +46,11 @@ def measure_familiarity(tokens: Tensor, known: Tensor) -> Tensor:
 def find_new_regions(
     tokens: Tensor, maps: Tensor, known: Tensor, regions: tuple[Region, ...], config: SceneConfig
 ) -> Novelty:
-    """Give connected cells that are far from everything known a region of their own.
+    """Give connected cells of ``(T,N,C)`` that are far from everything known ``(M,C)`` a region of their own.
 
     A cell is compared with the known tokens and with the cells of the frame before that are surely known, so that slow
     change is followed; the mean over the cells around it decides, since single cells are noisy. What stays new in
-    enough cells for enough frames becomes a region.
-
-    Args:
-        tokens: ``(T,N,C)`` float32, of one window.
-        maps: ``(T,h,w)`` int64 labels that the scene context predicts.
-        known: ``(M,C)`` float32, the tokens of the scene context.
-        regions: the regions so far.
-        config: thresholds and sizes.
-
-    Returns:
-        Labels, regions, and the cells that are not sure yet. Without a free label nothing is new.
+    enough cells for enough frames becomes a region; without a free label nothing is new.
     """
     grid = tuple(maps.shape[1:])
     scores = torch.empty(maps.shape)
@@ -93,17 +83,9 @@ class Restart(NamedTuple):
 
 
 def find_cuts(tokens: Tensor, known: Tensor | None, config: SceneConfig) -> list[int]:
-    """Find the frames with which another scene begins.
+    """Find the frames of ``(T,N,C)`` with which another scene begins; ``known`` ``(M,C)`` came before, if anything.
 
     A cut is where half of the cells have nothing similar in the frame before.
-
-    Args:
-        tokens: ``(T,N,C)`` float32, of one window.
-        known: ``(M,C)`` float32 of what came before the window, or None where it is the first.
-        config: the similarity below which a frame begins another scene.
-
-    Returns:
-        Numbers of frames in the window, in order; 0 may be among them.
     """
     before = [known, *tokens[:-1]]
     return [
@@ -121,22 +103,11 @@ def restart_context(
     cluster: ClusterConfig,
     seed: int,
 ) -> Restart:
-    """Start the scene context anew from the first frame after a cut; known names carry over to what looks like them.
+    """Start the scene context anew from the first frame ``(N,C)`` after a cut; what looks known keeps its name.
 
     K-means divides the frame. A cluster whose cells resemble known ones takes the label that most of these have; the
     others become new regions. Some tokens of each label from before the cut stay, so that a scene that comes back is
-    recognized.
-
-    Args:
-        cells: ``(N,C)`` float32, normalized tokens of the frame.
-        context: before the cut.
-        regions: the regions so far.
-        config: the similarity from which on a cluster is known, and how many tokens of each label stay.
-        cluster: number of clusters, at most that of cells, and restarts.
-        seed: of K-means.
-
-    Returns:
-        The new context and the regions. Without a free label a cluster takes the most similar one.
+    recognized. Without a free label a cluster takes the most similar one.
     """
     number = cluster.num_clusters or choose_num_clusters(cells, cluster.granularity, seed)
     centers = cluster_tokens(cells, ClusterConfig(min(number, len(cells)), cluster.num_restarts), seed)

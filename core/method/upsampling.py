@@ -13,11 +13,11 @@ from torch import Tensor
 from ..backbones.protocol import REPLAYED_TOGETHER, Backbone, Denoiser, FeatureBackbone, require_modulation
 from ..config.settings import Settings
 from ..types import Features, LabelMaps, Progress, SeenWindow, no_progress, require_shape
+from . import published
 from .differences import RunningArgmax, make_initial_maps, score_labels
 from .enlarging import enlarge_maps, enlarge_nearest
 from .features import require_same_kind
-from .modulation import Batching, ModulatedPair, Noised, UnitJob, modulate
-from .modulation_jobs import plan_jobs
+from .modulation import Batching, ModulatedPair, ModulationJob, Noised, UnitJob, modulate, plan_jobs
 from .sampling import add_noise, list_modulated_levels, list_sigmas
 
 
@@ -33,15 +33,8 @@ def upsample(
 
     Units (frames, or a video model's windows) are processed in chunks; the result does not depend on them. In a window
     that is shifted back, frames that are finished take part as they are: no region is modulated in them. A label absent
-    from a frame's coarse map has an empty difference map there and is skipped, which changes nothing.
-
-    Args:
-        backbone: the diffusion model.
-        features: of the same frames as ``coarse``; their latents and noise are denoised again.
-        coarse: labels on the coarse grid, of the frames that are not finished.
-        settings: modulation and difference settings; with modulation off, those of `enlarge_maps`.
-        progress: called with stages ``modulation`` in steps and ``decoding`` in frames of jobs, or ``upsampling`` in
-            frames.
+    from a frame's coarse map has an empty difference map there and is skipped, which changes nothing. ``progress`` has
+    stages ``modulation`` in steps and ``decoding`` in frames of jobs, or ``upsampling`` in frames.
     """
     require_shape("coarse.maps", coarse.maps, "T h w", T=features.num_kept, h=features.grid.h, w=features.grid.w)
     if not settings.modulation.enabled:
@@ -83,7 +76,7 @@ class _Chunk:
         self, backbone: Backbone, features: Features, units: Sequence[SeenWindow], settings: Settings, batch: int
     ) -> None:
         self.settings, self.units, self.batch = settings, units, batch
-        self.backbone = backbone.conditioned(units[0].conditioning, settings.video)
+        self.backbone = backbone.conditioned(units[0].conditioning, settings.video, settings.variant)
         self.start = units[0].start
         frames = slice(units[0].start, units[-1].stop)
         self.latents, self.noise = features.latents[frames], features.noise[frames]
@@ -108,19 +101,23 @@ class _Chunk:
 
     def label_maps(self, report: _Report) -> Tensor:
         """Return ``(T,H,W)`` uint8 of the frames that are kept; decoding waits until the UNet is no longer needed."""
-        difference, size = self.settings.difference, self.coarse.frame_size
-        best = RunningArgmax(make_initial_maps(self.coarse, size, difference))
+        size = self.coarse.frame_size
+        make_initial = published.make_initial_maps if self.settings.variant == "published" else make_initial_maps
+        best = RunningArgmax(make_initial(self.coarse, size))
         pairs = self._modulate(report) if self.jobs else []
         for (_, job), kept, pair in zip(self.jobs, self.kept, pairs, strict=True):
             for frame in job.scored:
-                plus, minus = self.backbone.decode(torch.stack([pair.plus[frame], pair.minus[frame]]))
-                owner = job.owner[frame]
-                scores = score_labels(
-                    plus[None], minus[None], job.mask[frame][None], size, difference, owners=owner[None]
-                )
-                best.update(kept + frame, enlarge_nearest(owner, size), scores[0].cpu())
+                best.update(kept + frame, enlarge_nearest(job.owner[frame], size), self._score(job, frame, pair))
                 report.advance("decoding", 1)
         return best.maps
+
+    def _score(self, job: ModulationJob, frame: int, pair: ModulatedPair) -> Tensor:
+        """Return the scores ``(H,W)`` of a frame of a job, on the CPU."""
+        plus, minus = self.backbone.decode(torch.stack([pair.plus[frame], pair.minus[frame]]))[:, None]
+        mask, size, difference = job.mask[frame][None], self.coarse.frame_size, self.settings.difference
+        if self.settings.variant == "published":
+            return published.score_labels(plus, minus, mask, size, difference)[0]
+        return score_labels(plus, minus, mask, size, difference, owners=job.owner[frame][None])[0].cpu()
 
     def _modulate(self, report: _Report) -> list[ModulatedPair]:
         """Run all modulated passes."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ... import types
-from ...config.parts import VideoConfig
+from ...config.parts import Variant, VideoConfig
 from ...types import InputError, require_shape
 from .. import schedule
 from ..protocol import BackboneInfo, Denoiser, Result
@@ -149,7 +149,12 @@ class ComfyBackbone:
         """Return None: frames are independent, and nothing is told about them."""
         return None
 
-    def conditioned(self, conditioning: types.Conditioning | None, config: VideoConfig) -> ComfyBackbone:  # noqa: ARG002
+    def conditioned(
+        self,
+        conditioning: types.Conditioning | None,  # noqa: ARG002
+        config: VideoConfig,  # noqa: ARG002
+        variant: Variant = "paper",  # noqa: ARG002
+    ) -> ComfyBackbone:
         """Return this backbone, which is that of every frame."""
         return self
 

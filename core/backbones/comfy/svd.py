@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ... import types
-from ...config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
+from ...config.parts import ATTENTION_BLOCKS, ModulationConfig, Variant, VideoConfig
 from ...types import PIXELS_PER_LATENT, InputError, require_shape
 from .. import schedule
 from ..protocol import BackboneInfo, Denoiser, Prediction, Result, StepCache, require_attention, require_whole_windows
@@ -65,7 +65,7 @@ class ComfySvdBackbone(ComfyBackbone):
             )
         self._model, self._vae = model.clone(), vae
         self._frame_conditioning, self._clip_vision = positive, clip_vision
-        self._window: tuple[types.Conditioning, VideoConfig] | None = None
+        self._window: tuple[types.Conditioning, VideoConfig, Variant] | None = None
 
     @property
     def info(self) -> BackboneInfo:
@@ -115,10 +115,12 @@ class ComfySvdBackbone(ComfyBackbone):
             )
         return embedding
 
-    def conditioned(self, conditioning: types.Conditioning | None, config: VideoConfig) -> ComfySvdBackbone:
+    def conditioned(
+        self, conditioning: types.Conditioning | None, config: VideoConfig, variant: Variant = "paper"
+    ) -> ComfySvdBackbone:
         """Return this backbone with the conditioning of a window; see `Backbone.conditioned`."""
         other = copy.copy(self)
-        other._window = None if conditioning is None else (conditioning, config)
+        other._window = None if conditioning is None else (conditioning, config, variant)
         return other
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -129,12 +131,12 @@ class ComfySvdBackbone(ComfyBackbone):
         """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""
         if self._window is None:
             raise InputError("`backbone` must be `conditioned` on a window before it runs, but is not.")
-        conditioning, config = self._window
+        conditioning, config, variant = self._window
         require_shape("conditioning.image", conditioning.image, "4 h w", h=latent_shape[-2], w=latent_shape[-1])
 
         def make(loaded: Loaded) -> Denoiser:
             device = self._cache_device(latent_shape)
-            return VideoHostDenoiser(loaded, guidance_scale, config, device)
+            return VideoHostDenoiser(loaded, guidance_scale, config, variant, device)
 
         blank, sigmas = torch.zeros(tuple(latent_shape)), schedule.make_edm_sigmas(25)
         return self._sample(Session(job, make), guidance_scale, blank, sigmas, _host_conditioning(conditioning))
@@ -178,10 +180,16 @@ class VideoHostDenoiser(HostDenoiser):
     """`Denoiser` over a loaded SVD model, conditioned on one window; what is kept lies on ``cache_device``, if any."""
 
     def __init__(
-        self, loaded: Loaded, guidance_scale: float, config: VideoConfig, cache_device: torch.device | None
+        self,
+        loaded: Loaded,
+        guidance_scale: float,
+        config: VideoConfig,
+        variant: Variant,
+        cache_device: torch.device | None,
     ) -> None:
         super().__init__(loaded, guidance_scale)
         self._config = config
+        self._injected = TEMPORAL if variant == "published" else (*SPATIAL, *TEMPORAL)
         self._cache_device = cache_device
 
     def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
@@ -190,10 +198,9 @@ class VideoHostDenoiser(HostDenoiser):
             require_attention("keep.block", (keep.block,))
         captured: dict[Slot, Tensor] = {}
         call = Call({}, {})
-        kinds = TEMPORAL if self._config.injected == "temporal" else (*SPATIAL, *TEMPORAL)
         for block in ATTENTION_BLOCKS if keep and keep.inject else ():
             attention = self._attention("attn1", block)
-            call.replace["attn1", block] = capture_both(attention, block, captured, kinds, self._cache_device)
+            call.replace["attn1", block] = capture_both(attention, block, captured, self._injected, self._cache_device)
         return self._kept_call(latents, sigma, keep, call, captured)
 
     def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:

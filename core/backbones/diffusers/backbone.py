@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.describe import ModelDescription
-from ...config.parts import VideoConfig
+from ...config.parts import Variant, VideoConfig
 from ...types import PIXELS_PER_LATENT, Conditioning, InputError, require_shape
 from ..memory import find_budget, is_out_of_memory
 from ..protocol import BackboneInfo, Denoiser, Result, halve_on_out_of_memory
@@ -99,7 +99,12 @@ class DiffusersBackbone:
         """Return None: frames are independent, and nothing is told about them."""
         return None
 
-    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> DiffusersBackbone:  # noqa: ARG002
+    def conditioned(
+        self,
+        conditioning: Conditioning | None,  # noqa: ARG002
+        config: VideoConfig,  # noqa: ARG002
+        variant: Variant = "paper",  # noqa: ARG002
+    ) -> DiffusersBackbone:
         """Return this backbone, which is that of every frame."""
         return self
 

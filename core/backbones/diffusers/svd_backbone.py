@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.describe import CONDITIONING_KEY, ModelDescription
-from ...config.parts import VideoConfig
+from ...config.parts import Variant, VideoConfig
 from ...types import Conditioning, InputError, require_shape
 from ..memory import find_budget
 from ..protocol import Denoiser, Result
 from ..schedule import make_edm_training_sigmas
 from .backbone import DiffusersBackbone
 from .encoders import build_image_encoder, embed_frame
-from .svd_denoiser import Half, SvdDenoiser
+from .svd_denoiser import Half, SvdDenoiser, Told
 from .svd_weights import build_frame_encoder, build_video_unet, build_video_vae, take_mode
 from .weights import read_tensors
 
@@ -40,7 +40,7 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         super().__init__(description, torch.zeros(2, 1, context) if embeddings is None else embeddings, dtype, device)
         self._encoder = None if embeddings is not None else build_image_encoder(description, device, dtype)
         self._frame_encoder: Any = build_frame_encoder(description, device, self._vae.dtype)
-        self._window: tuple[Conditioning, VideoConfig] | None = None
+        self._window: tuple[Conditioning, VideoConfig, Variant] | None = None
         self._training_sigmas = make_edm_training_sigmas()
 
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning:
@@ -60,26 +60,28 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         pixels = (2 * frame.to(self.device, torch.float32) - 1).movedim(-1, 0)[None]
         return take_mode(self._frame_encoder(pixels.to(self._vae.dtype)))[0].float().cpu()
 
-    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> DiffusersSvdBackbone:
+    def conditioned(
+        self, conditioning: Conditioning | None, config: VideoConfig, variant: Variant = "paper"
+    ) -> DiffusersSvdBackbone:
         """Return this backbone with the conditioning of a window; see `Backbone.conditioned`."""
         other = object.__new__(DiffusersSvdBackbone)
         other.__dict__.update(self.__dict__)
-        other._window = None if conditioning is None else (conditioning, config)
+        other._window = None if conditioning is None else (conditioning, config, variant)
         return other
 
     def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
         """Call ``job`` with a denoiser of the window, whose shape is ``latent_shape``; see `Backbone.run`."""
         if self._window is None:
             raise InputError("`backbone` must be `conditioned` on a window before it runs, but is not.")
-        conditioning, config = self._window
+        conditioning, config, variant = self._window
         require_shape("conditioning.image", conditioning.image, "4 h w", h=latent_shape[-2], w=latent_shape[-1])
         dtype = self._conditioning.dtype
         image = conditioning.image.to(self.device, dtype)
         halves = [Half(conditioning.embedding.to(self.device, dtype)[None], image)]
         if guidance_scale != 1:
             halves.insert(0, Half(self._conditioning[:1], torch.zeros_like(image)))
-        numbers, cache_device = torch.tensor(conditioning.numbers), self._cache_device(latent_shape)
-        return job(SvdDenoiser(self._unet, halves, numbers, guidance_scale, config, cache_device))
+        told = Told(torch.tensor(conditioning.numbers), config, variant)
+        return job(SvdDenoiser(self._unet, halves, told, guidance_scale, self._cache_device(latent_shape)))
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Return 1: a UNet call holds one window, whatever its size."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ...config.parts import ModulationConfig, VideoConfig
+from ...config.parts import ModulationConfig, Variant, VideoConfig
 from ...types import InputError, require_shape
 from ..protocol import Prediction, StepCache, require_attention, require_latents, require_whole_windows
 from .svd_unet import Injected, VideoRecord, embed_window, respond_to_video_offset, run_video_block, run_video_encoder
@@ -42,6 +42,14 @@ class VideoStepCache(StepCache):
     halves: tuple[HalfState, ...]
 
 
+class Told(NamedTuple):
+    """The three numbers ``(3,)`` that the model is told about a window, which queries to read, and what to inject."""
+
+    numbers: Tensor
+    config: VideoConfig
+    variant: Variant
+
+
 class SvdDenoiser:
     """`Denoiser` of SVD's UNet, told ``numbers`` ``(3,)`` about one window; what is kept lies on ``cache_device``.
 
@@ -53,17 +61,15 @@ class SvdDenoiser:
         self,
         unet: Any,  # noqa: ANN401
         halves: Sequence[Half],
-        numbers: Tensor,
+        told: Told,
         guidance_scale: float,
-        config: VideoConfig,
         cache_device: torch.device,
     ) -> None:
         self._unet = unet
         self._blocks = list_decoder_blocks(unet)
         self._halves = tuple(halves)
-        self._numbers = numbers
         self._guidance_scale = guidance_scale
-        self._config = config
+        self._numbers, self._config, self._variant = told
         self._cache_device = cache_device
 
     @torch.no_grad()
@@ -140,7 +146,7 @@ class SvdDenoiser:
 
     def _kept(self, record: VideoRecord) -> VideoRecord:
         """Return what is injected of ``record``, where it is kept; spatial ones are emptied where they are not."""
-        if self._config.injected == "temporal":
+        if self._variant == "published":
             nothing = record.query[:0]
             record = record._replace(query=nothing, key=nothing)
         return VideoRecord(*(tensor.to(self._cache_device) for tensor in record))

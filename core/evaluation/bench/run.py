@@ -38,7 +38,7 @@ def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progres
         for number in clip.masks.keys() & set(result.frames):
             found[number] = result.labels.maps[number - result.frames.start].cpu()
         done = max(done, result.frames.stop)
-        if done > numbers[-1] and settings.window.tail == "short":
+        if done > numbers[-1] and settings.variant == "paper":
             break
     seconds = time.perf_counter() - start
     prediction = torch.stack([found[number] for number in numbers])

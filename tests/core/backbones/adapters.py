@@ -18,7 +18,7 @@ from vidseg.core.backbones.protocol import (
     FeatureDenoiser,
     Prediction,
 )
-from vidseg.core.config.parts import VideoConfig
+from vidseg.core.config.parts import Variant, VideoConfig
 from vidseg.core.types import Conditioning
 
 
@@ -48,8 +48,10 @@ class FeaturesOnly:
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning | None:
         return self._inner.condition(frame, noise, config)
 
-    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig) -> FeaturesOnly:
-        return FeaturesOnly(self._inner.conditioned(conditioning, config))
+    def conditioned(
+        self, conditioning: Conditioning | None, config: VideoConfig, variant: Variant = "paper"
+    ) -> FeaturesOnly:
+        return FeaturesOnly(self._inner.conditioned(conditioning, config, variant))
 
 
 class _Reader:

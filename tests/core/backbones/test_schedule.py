@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from vidseg.core.backbones.schedule import make_sigmas, make_timesteps, make_training_sigmas
-from vidseg.core.method.sampling import add_noise, draw_frame_noise, draw_window_noise, step_euler
+from vidseg.core.method.published import draw_window_noise
+from vidseg.core.method.sampling import add_noise, draw_frame_noise, step_euler
 from vidseg.core.types import InputError
 
 from ...golden_data import golden_dir

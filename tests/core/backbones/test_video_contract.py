@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core.backbones.protocol import Backbone, Denoiser
-from vidseg.core.config.parts import ATTENTION_BLOCKS, ModulationConfig, VideoConfig
+from vidseg.core.config.parts import ATTENTION_BLOCKS, ModulationConfig, Variant, VideoConfig
 from vidseg.core.config.settings import preset
 from vidseg.core.types import Conditioning, InputError
 
@@ -50,8 +50,13 @@ def latents() -> Tensor:
 
 @pytest.fixture(scope="module")
 def run(backbone: Backbone, conditioning: Conditioning) -> Run:
-    def call(job: Callable[[Denoiser], Any], guidance: float = GUIDANCE, config: VideoConfig = VIDEO) -> Any:
-        return backbone.conditioned(conditioning, config).run(job, guidance, SHAPE)
+    def call(
+        job: Callable[[Denoiser], Any],
+        guidance: float = GUIDANCE,
+        config: VideoConfig = VIDEO,
+        variant: Variant = "paper",
+    ) -> Any:
+        return backbone.conditioned(conditioning, config, variant).run(job, guidance, SHAPE)
 
     return call
 
@@ -210,7 +215,7 @@ def test_injected_queries_and_keys_act_on_other_latents(run: Run, latents: Tenso
     _, without = replay(run, latents, None, keep=ModulationConfig(inject=False), again=other)
     close(without, recomputed)
     _, everywhere = replay(run, latents, None, again=other)
-    _, over_time = replay(run, latents, None, again=other, config=VideoConfig(frames=14, injected="temporal"))
+    _, over_time = replay(run, latents, None, again=other, variant="published")
     assert min(float((x - recomputed).abs().max()) for x in (everywhere, over_time)) > 1e-4
     assert float((everywhere - over_time).abs().max()) > 1e-4
 

@@ -526,7 +526,7 @@ def test_options_change_the_settings() -> None:
         ("cluster.num_clusters=-1", r"\[0, 255\]"),
         ("difference.filter_strength=lots", "a number"),
         ("modulation.enabled=perhaps", "true or false"),
-        ("window.tail=long", "short, overlap"),
+        ("cluster.fit_frames=long", "window, anchor"),
         ("feature.blocks=6;7", "commas"),
         ("feature.blocks=2", "the blocks whose"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -59,13 +61,16 @@ def test_scan_equals_scikit_learn_with_feedback():
 
 
 @pytest.mark.parametrize("memory", ["previous", "anchor+previous"])
-@pytest.mark.parametrize("refinement", [OFF, RefinementConfig(), REFERENCE.refinement])
-def test_streaming_and_resuming_equal_the_whole(memory, refinement):
+@pytest.mark.parametrize(
+    ("refinement", "variant"), [(OFF, "paper"), (RefinementConfig(), "paper"), (RefinementConfig(), "published")]
+)
+def test_streaming_and_resuming_equal_the_whole(memory, refinement, variant):
     features, anchor_labels, config = random_features(), random_anchor_labels(), ContextConfig(4, memory)
-    whole = segment_coarse(features, anchor_labels, settings_of(WindowConfig(3), config, refinement)).maps
+    settings = replace(settings_of(WindowConfig(3), config, refinement), variant=variant)
+    whole = segment_coarse(features, anchor_labels, settings).maps
     context = None
     for frames in split_windows(7, WindowConfig(3)):
-        scan = CoarseScan(anchor_labels, config, refinement, context)
+        scan = CoarseScan(anchor_labels, settings, context)
         maps = scan.step(features.window(frames.start, frames.stop))
         assert torch.equal(maps, whole[frames.start : frames.stop])
         context = SceneContext.from_tensors(scan.context.to_tensors(), config)
@@ -103,19 +108,20 @@ def test_anchor_memory_brings_back_what_the_previous_window_lost():
 
 def test_overlapping_windows_overwrite():
     features, anchor_labels = random_features(drift=0.9), random_anchor_labels()
-    maps = segment_coarse(features, anchor_labels, settings_of(WindowConfig(4, "overlap"), ContextConfig(4))).maps
-    scan = CoarseScan(anchor_labels, ContextConfig(4), RefinementConfig())
+    settings = replace(settings_of(WindowConfig(4), ContextConfig(4)), variant="published")
+    maps = segment_coarse(features, anchor_labels, settings).maps
+    scan = CoarseScan(anchor_labels, settings)
     first, second = scan.step(features.window(0, 4)), scan.step(features.window(3, 7))
     assert torch.equal(maps, torch.cat([first[:3], second]))
 
 
-@pytest.mark.parametrize("tail", ["short", "overlap"])
+@pytest.mark.parametrize("variant", ["paper", "published"])
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("length", [1, 3, 14])
-def test_any_number_of_frames(num_frames, length, tail):
+def test_any_number_of_frames(num_frames, length, variant):
     features, anchor_labels = random_features(num_frames), random_anchor_labels()
-    window = WindowConfig(length, tail)
-    result = segment_coarse(features, anchor_labels, settings_of(window, ContextConfig(1)))
+    settings = replace(settings_of(WindowConfig(length), ContextConfig(1)), variant=variant)
+    result = segment_coarse(features, anchor_labels, settings)
     assert result.maps.shape == (num_frames, *GRID)
     assert set(result.maps.unique().tolist()) <= {0, 1, 2, 3}
     if num_frames == 1:
@@ -155,10 +161,11 @@ def test_anchor_in_a_later_frame():
     tokens = normalize_tokens(features.queries)
     context = SceneContext.from_anchor(tokens[5], anchor_labels.cluster_map.flatten(), ContextConfig(1))
     assert torch.equal(maps[:3], context.predict(tokens[:3]).reshape(3, *GRID))
-    started = CoarseScan(anchor_labels, ContextConfig(1), OFF, start_context(features, anchor_labels, ContextConfig(1)))
+    settings = settings_of(WindowConfig(3), ContextConfig(1), OFF)
+    started = CoarseScan(anchor_labels, settings, start_context(features, anchor_labels, ContextConfig(1)))
     assert torch.equal(started.step(features.window(0, 3)), maps[:3])
     with pytest.raises(InputError, match=r"`anchor_labels.anchor` must lie in \[0, 2\], but got 5"):
-        CoarseScan(anchor_labels, ContextConfig(1), OFF).step(features.window(0, 3))
+        CoarseScan(anchor_labels, settings).step(features.window(0, 3))
 
 
 def test_progress_counts_frames_and_may_stop_the_scan():
@@ -212,18 +219,15 @@ def golden_window(index, name="sd_windows"):
 def test_golden_scan_of_one_window_from_the_features_alone():
     features, golden = golden_window(0, "sd_default")
     anchor_labels = name_clusters_by_number(cluster_anchor(features, ClusterConfig(5), REFERENCE.sampling.seed))
-    result = segment_coarse(
-        features, anchor_labels, settings_of(WindowConfig(14), REFERENCE.context, REFERENCE.refinement)
-    )
-    np.testing.assert_array_equal(result.maps, golden["cbr_labels"])
+    np.testing.assert_array_equal(CoarseScan(anchor_labels, REFERENCE).step(features), golden["cbr_labels"])
 
 
 def test_golden_scan_of_three_windows():
     """Windows [0,6) [6,12) [8,14): the tail overlaps, and carries its own noise, hence window by window."""
-    assert split_windows(14, WindowConfig(6, REFERENCE.window.tail)) == [range(6), range(6, 12), range(8, 14)]
+    assert split_windows(14, WindowConfig(6), REFERENCE.variant) == [range(6), range(6, 12), range(8, 14)]
     _, first = golden_window(0)
     anchor_labels = name_clusters_by_number(torch.from_numpy(first["knn_fit_y"]).reshape(8, 16))
-    scan = CoarseScan(anchor_labels, REFERENCE.context, REFERENCE.refinement)
+    scan = CoarseScan(anchor_labels, REFERENCE)
     for index in range(3):
         features, golden = golden_window(index)
         if index:

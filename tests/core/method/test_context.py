@@ -55,13 +55,13 @@ def test_overlapping_windows_follow_the_reference(num_frames, length):
         if end == num_frames:
             start = max(0, num_frames - length)
         expected.append(range(start, end))
-    assert split_windows(num_frames, WindowConfig(length, "overlap")) == expected
+    assert split_windows(num_frames, WindowConfig(length), "published") == expected
 
 
 def test_windows_of_the_specification():
-    assert split_windows(20, WindowConfig(14, "overlap")) == [range(14), range(6, 20)]
-    assert split_windows(14, WindowConfig(14, "overlap")) == [range(14), range(14)]
-    assert split_windows(14, WindowConfig(6, "overlap")) == [range(6), range(6, 12), range(8, 14)]
+    assert split_windows(20, WindowConfig(14), "published") == [range(14), range(6, 20)]
+    assert split_windows(14, WindowConfig(14), "published") == [range(14), range(14)]
+    assert split_windows(14, WindowConfig(6), "published") == [range(6), range(6, 12), range(8, 14)]
     assert split_windows(15, WindowConfig(14)) == [range(14), range(14, 15)]
 
 

@@ -8,22 +8,18 @@ import numpy as np
 import pytest
 import torch
 from vidseg.core.config.parts import RefinementConfig
-from vidseg.core.config.settings import preset
 from vidseg.core.method import correspondence
-from vidseg.core.method.correspondence import follow_matches, match_cells, published_starts, refine, within_threshold
+from vidseg.core.method.correspondence import match_cells, refine, vote_by_cell, within_threshold
+from vidseg.core.method.published import find_starts, follow_matches, match_anchored, vote_by_track, within_one_side
 from vidseg.core.types import Grid, InputError
 
 from ...golden_data import golden_dir
 
 GRID = Grid(4, 5)
 WIDE = Grid(6, 7)
-REFERENCE = preset("reference").refinement
-VARIANTS = [
-    RefinementConfig(True, threshold, *values)
-    for threshold, values in product(
-        (0, 1, 2), product(("pairwise", "anchored"), (False, True), ("split", "drop"), ("cell", "track"))
-    )
-]
+BOTH = pytest.mark.parametrize("vote", [vote_by_cell, vote_by_track], ids=["paper", "published"])
+THRESHOLDS = pytest.mark.parametrize("threshold", [0, 1, 2])
+DEFAULT = RefinementConfig()
 DIRECTIONS = [step for step in product((-1, 0, 1), repeat=2) if step != (0, 0)]
 
 
@@ -51,23 +47,23 @@ def moving_case(direction, num_frames=4, grid=WIDE):
     return torch.stack(features), torch.stack(truth)
 
 
-def slow_match(matching, config, frame, cell):
+def slow_match(matching, vote, frame, cell):
     def cosine(a, b):
         return float((a @ b) / (a.norm() * b.norm()))
 
     source, scores = matching[frame, cell].double(), []
     for target in range(matching.shape[1]):
         score = cosine(source, matching[frame + 1, target].double())
-        if config.matching == "anchored":
+        if vote is vote_by_track:
             first = cosine(source, matching[0, target].double())
             score = frame / (frame + 1) * score + 1 / (frame + 1) * first
         scores.append(score)
     return scores.index(max(scores))
 
 
-def slow_is_good(start, end, grid, config):
+def slow_is_good(start, end, grid, threshold, vote):
     moves = [end // grid.w - start // grid.w, end % grid.w - start % grid.w]
-    return all((move if config.one_sided else abs(move)) <= config.spatial_threshold for move in moves)
+    return all((move if vote is vote_by_track else abs(move)) <= threshold for move in moves)
 
 
 def published_rows(size):
@@ -75,18 +71,18 @@ def published_rows(size):
     return [int((torch.tensor(row) / size) * size) for row in range(size)]
 
 
-def slow_tracks(matching, grid, config):
+def slow_tracks(matching, grid, threshold, vote):
     """List tracks as lists of (frame, cell), for the votes by cell: starts also where nothing arrives."""
     num_frames, num_cells = matching.shape[:2]
     match = {
-        (frame, cell): slow_match(matching, config, frame, cell)
+        (frame, cell): slow_match(matching, vote, frame, cell)
         for frame, cell in product(range(num_frames - 1), range(num_cells))
     }
-    good = {at: slow_is_good(at[1], end, grid, config) for at, end in match.items()}
-    joined = {at for at in match if good[at] or config.bad_match == "drop"}
+    good = {at: slow_is_good(at[1], end, grid, threshold, vote) for at, end in match.items()}
+    joined = {at for at in match if good[at] or vote is vote_by_track}
     reached = {(at[0] + 1, match[at]) for at in joined}
     starts = [at for at in product(range(num_frames), range(num_cells)) if at not in reached]
-    if config.voting == "track":
+    if vote is vote_by_track:
         starts = [(0, y * grid.w + x) for y, x in product(published_rows(grid.h), published_rows(grid.w))]
     tracks = []
     for start in starts:
@@ -98,12 +94,12 @@ def slow_tracks(matching, grid, config):
     return tracks
 
 
-def slow_refine(maps, matching, config):
+def slow_refine(maps, matching, threshold, vote):
     grid = Grid(*maps.shape[1:])
     labels = maps.flatten(1).tolist()
     result = [list(row) for row in labels]
     votes: dict[tuple[int, int], dict[int, int]] = {}
-    for track in slow_tracks(matching, grid, config):
+    for track in slow_tracks(matching, grid, threshold, vote):
         met = [labels[frame][cell] for frame, cell in track]
         winner = max(met, key=met.count)  # the first of the tied
         for frame, cell in track:
@@ -111,7 +107,7 @@ def slow_refine(maps, matching, config):
             counts = votes.setdefault((frame, cell), {})
             for label in met:
                 counts[label] = counts.get(label, 0) + 1
-    if config.voting == "track":
+    if vote is vote_by_track:
         return torch.tensor(result).reshape(maps.shape)
     result = [list(row) for row in labels]
     for (frame, cell), counts in votes.items():
@@ -121,51 +117,55 @@ def slow_refine(maps, matching, config):
     return torch.tensor(result).reshape(maps.shape)
 
 
-@pytest.mark.parametrize("config", VARIANTS, ids=str)
+@BOTH
+@THRESHOLDS
 @pytest.mark.parametrize("seed", [0, 1])
-def test_refine_equals_slow_loops(config, seed):
+def test_refine_equals_slow_loops(vote, threshold, seed):
     maps, matching = random_case(seed=seed)
-    refined = refine(maps, matching, config)
+    refined = refine(maps, matching, RefinementConfig(spatial_threshold=threshold), vote)
     assert refined.dtype == torch.int64
-    assert torch.equal(refined, slow_refine(maps, matching, config))
+    assert torch.equal(refined, slow_refine(maps, matching, threshold, vote))
 
 
-@pytest.mark.parametrize("config", [RefinementConfig(), REFERENCE], ids=["default", "reference"])
-def test_cases_reach_both_outcomes(config):
+@pytest.mark.parametrize(
+    ("match", "within", "vote"),
+    [(match_cells, within_threshold, vote_by_cell), (match_anchored, within_one_side, vote_by_track)],
+    ids=["paper", "published"],
+)
+def test_cases_reach_both_outcomes(match, within, vote):
     """The cases above have bad and good matches, merging tracks and changed labels."""
     maps, matching = random_case()
-    matches = match_cells(matching, config)
-    assert 0.1 < float(within_threshold(matches, GRID, config).float().mean()) < 0.99
+    matches = match(matching)
+    assert 0.1 < float(within(matches, GRID, 1).float().mean()) < 0.99
     assert len(matches[-1].unique()) < GRID.num_tokens
-    assert not torch.equal(refine(maps, matching, config), maps)
+    assert not torch.equal(refine(maps, matching, DEFAULT, vote), maps)
 
 
-@pytest.mark.parametrize("matching_kind", ["pairwise", "anchored"])
-def test_matches_and_tracks_equal_slow_loops(matching_kind):
-    config = RefinementConfig(matching=matching_kind)
+@pytest.mark.parametrize(("match", "vote"), [(match_cells, vote_by_cell), (match_anchored, vote_by_track)])
+def test_matches_and_tracks_equal_slow_loops(match, vote):
     _, matching = random_case()
-    matches = match_cells(matching, config)
+    matches = match(matching)
     for frame, cell in product(range(4), range(GRID.num_tokens)):
-        assert int(matches[frame, cell]) == slow_match(matching, config, frame, cell)
+        assert int(matches[frame, cell]) == slow_match(matching, vote, frame, cell)
     cells = follow_matches(matches)
     for start in range(GRID.num_tokens):
         cell = start
         for frame in range(5):
             assert int(cells[frame, start]) == cell
-            cell = slow_match(matching, config, frame, cell) if frame < 4 else cell
+            cell = slow_match(matching, vote, frame, cell) if frame < 4 else cell
 
 
 def test_anchored_matching_never_moves_in_the_first_hop():
     _, matching = random_case(drift=5.0)
-    assert match_cells(matching, REFERENCE)[0].tolist() == list(range(GRID.num_tokens))
-    assert match_cells(matching, RefinementConfig())[0].tolist() != list(range(GRID.num_tokens))
+    assert match_anchored(matching)[0].tolist() == list(range(GRID.num_tokens))
+    assert match_cells(matching)[0].tolist() != list(range(GRID.num_tokens))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_shift_by_one_cell_is_followed(direction):
     matching, truth = moving_case(direction)
-    matches = match_cells(matching, RefinementConfig())
-    good = within_threshold(matches, WIDE, RefinementConfig())
+    matches = match_cells(matching)
+    good = within_threshold(matches, WIDE, 1)
     for frame, row, column in product(range(3), range(6), range(7)):
         to_row, to_column = row + direction[0], column + direction[1]
         if 0 <= to_row < 6 and 0 <= to_column < 7:
@@ -173,7 +173,7 @@ def test_a_shift_by_one_cell_is_followed(direction):
             assert bool(good[frame, row * 7 + column])
     wrong = truth.clone()
     wrong[1, 2:4, 2:4] = 9999  # a mistake in one frame, which the three others outvote
-    assert torch.equal(refine(wrong, matching, RefinementConfig())[:, 2:4, 2:4], truth[:, 2:4, 2:4])
+    assert torch.equal(refine(wrong, matching, DEFAULT)[:, 2:4, 2:4], truth[:, 2:4, 2:4])
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -190,82 +190,91 @@ def test_one_sided_threshold_lets_moves_up_and_left_pass():
     matches = torch.arange(25)[None]
     ends = matches.clone()
     ends[0, 12] = 0  # two up and two left
-    assert not bool(within_threshold(ends, grid, RefinementConfig())[0, 12])
-    assert bool(within_threshold(ends, grid, RefinementConfig(one_sided=True))[0, 12])
+    assert not bool(within_threshold(ends, grid, 1)[0, 12])
+    assert bool(within_one_side(ends, grid, 1)[0, 12])
     near = [cell for cell in range(25) if abs(cell // 5 - 2) <= 1 and abs(cell % 5 - 2) <= 1]
-    assert within_threshold(middle, grid, RefinementConfig())[0].nonzero().flatten().tolist() == near
+    assert within_threshold(middle, grid, 1)[0].nonzero().flatten().tolist() == near
     below = [cell for cell in range(25) if 2 - cell // 5 <= 1 and 2 - cell % 5 <= 1]
-    one_sided = within_threshold(middle, grid, RefinementConfig(one_sided=True))
+    one_sided = within_one_side(middle, grid, 1)
     assert one_sided[0].nonzero().flatten().tolist() == below
-    assert bool(within_threshold(ends, grid, RefinementConfig(spatial_threshold=2))[0, 12])
+    assert bool(within_threshold(ends, grid, 2)[0, 12])
 
 
-@pytest.mark.parametrize("config", VARIANTS, ids=str)
-def test_constant_maps_are_a_fixed_point(config):
+@BOTH
+@THRESHOLDS
+def test_constant_maps_are_a_fixed_point(vote, threshold):
+    config = RefinementConfig(spatial_threshold=threshold)
     _, matching = random_case()
     maps = torch.full((5, *GRID), 17)
-    assert torch.equal(refine(maps, matching, config), maps)
+    assert torch.equal(refine(maps, matching, config, vote), maps)
 
 
-@pytest.mark.parametrize("config", VARIANTS, ids=str)
-def test_a_still_clip_with_still_labels_is_a_fixed_point(config):
+@BOTH
+@THRESHOLDS
+def test_a_still_clip_with_still_labels_is_a_fixed_point(vote, threshold):
+    config = RefinementConfig(spatial_threshold=threshold)
     maps, matching = random_case(1)
     still = maps.expand(5, -1, -1)
-    assert torch.equal(refine(still, matching.expand(5, -1, -1), config), still)
+    assert torch.equal(refine(still, matching.expand(5, -1, -1), config, vote), still)
 
 
-@pytest.mark.parametrize("config", VARIANTS, ids=str)
-def test_rising_relabeling_commutes(config):
+@BOTH
+@THRESHOLDS
+def test_rising_relabeling_commutes(vote, threshold):
+    config = RefinementConfig(spatial_threshold=threshold)
     maps, matching = random_case(seed=3)
     rising = torch.tensor([5, 6, 255])
-    assert torch.equal(refine(rising[maps], matching, config), rising[refine(maps, matching, config)])
+    plain = refine(maps, matching, config, vote)
+    assert torch.equal(refine(rising[maps], matching, config, vote), rising[plain])
 
 
 def test_any_relabeling_commutes_where_ties_do_not_look_at_labels():
     maps, matching = random_case(seed=3)
     other = torch.tensor([8, 0, 3])
-    assert torch.equal(refine(other[maps], matching, REFERENCE), other[refine(maps, matching, REFERENCE)])
+    published = refine(maps, matching, DEFAULT, vote_by_track)
+    assert torch.equal(refine(other[maps], matching, DEFAULT, vote_by_track), other[published])
     two = maps % 2  # with two labels the cell's own label is always among the tied
-    plain = refine(two, matching, RefinementConfig())
-    assert torch.equal(refine(other[two], matching, RefinementConfig()), other[plain])
+    plain = refine(two, matching, DEFAULT)
+    assert torch.equal(refine(other[two], matching, DEFAULT), other[plain])
 
 
 @pytest.mark.parametrize("grid", [Grid(44, 2), Grid(2, 56)])
 def test_rows_and_columns_that_the_published_code_leaves_out_start_no_track(grid):
     maps, matching = random_case(2, grid, drift=2.0)
     assert len(set(published_rows(44))) == 42
-    assert int(published_starts(grid).sum()) < grid.num_tokens
-    assert torch.equal(refine(maps, matching, REFERENCE), slow_refine(maps, matching, REFERENCE))
+    assert int(find_starts(grid).sum()) < grid.num_tokens
+    ours = refine(maps, matching, DEFAULT, vote_by_track)
+    assert torch.equal(ours, slow_refine(maps, matching, 1, vote_by_track))
 
 
 def test_ties_keep_the_label_of_the_cell_or_take_the_first_met():
     matching = torch.eye(4).expand(2, 4, 4)
     maps = torch.tensor([[[2, 0], [1, 3]], [[1, 3], [1, 2]]])
-    assert torch.equal(refine(maps, matching, RefinementConfig()), maps)
+    assert torch.equal(refine(maps, matching, DEFAULT), maps)
     first_met = maps[0].expand(2, 2, 2)
-    assert torch.equal(refine(maps, matching, RefinementConfig(voting="track")), first_met)
+    assert torch.equal(refine(maps, matching, DEFAULT, vote_by_track), first_met)
 
 
-@pytest.mark.parametrize("config", [RefinementConfig(), REFERENCE], ids=["default", "reference"])
-def test_one_frame_and_off_change_nothing(config):
+@pytest.mark.parametrize(("match", "vote"), [(match_cells, vote_by_cell), (match_anchored, vote_by_track)])
+def test_one_frame_and_off_change_nothing(match, vote):
     maps, matching = random_case()
-    assert torch.equal(refine(maps[:1], matching[:1], config), maps[:1])
-    assert torch.equal(refine(maps, matching, RefinementConfig(enabled=False)), maps)
-    assert match_cells(matching[:1], config).shape == (0, GRID.num_tokens)
+    assert torch.equal(refine(maps[:1], matching[:1], DEFAULT, vote), maps[:1])
+    assert torch.equal(refine(maps, matching, RefinementConfig(enabled=False), vote), maps)
+    assert match(matching[:1]).shape == (0, GRID.num_tokens)
 
 
 def test_length_of_tokens_does_not_matter():
     maps, matching = random_case()
     scale = torch.rand(5, GRID.num_tokens, 1, generator=torch.Generator().manual_seed(0)) + 0.5
-    assert torch.equal(refine(maps, matching * scale, RefinementConfig()), refine(maps, matching, RefinementConfig()))
+    assert torch.equal(refine(maps, matching * scale, DEFAULT), refine(maps, matching, DEFAULT))
 
 
 def test_chunks_do_not_change_matches(monkeypatch):
     _, matching = random_case()
-    expected = match_cells(matching, RefinementConfig())
+    expected = match_cells(matching)
     for elements in (1, 50, 390):
         monkeypatch.setattr(correspondence, "_CHUNK_ELEMENTS", elements)
-        assert torch.equal(match_cells(matching, RefinementConfig()), expected)
+        assert torch.equal(match_cells(matching), expected)
 
 
 def test_refuses_bad_input():
@@ -273,21 +282,21 @@ def test_refuses_bad_input():
     bad = matching.clone()
     bad[2, 3, 1] = float("nan")
     with pytest.raises(InputError, match="`matching` must be finite"):
-        refine(maps, bad, RefinementConfig())
+        refine(maps, bad, DEFAULT)
     with pytest.raises(InputError, match=r"`matching` must have shape \(T=5, N=20, C\)"):
-        refine(maps, matching[:, :19], RefinementConfig())
+        refine(maps, matching[:, :19], DEFAULT)
     with pytest.raises(InputError, match="`maps` must have shape"):
-        refine(maps.flatten(1), matching, RefinementConfig())
+        refine(maps.flatten(1), matching, DEFAULT)
 
 
 @pytest.mark.parametrize("name", ["sd_default", "sd_windows_0", "sd_windows_1", "sd_windows_2"])
 def test_golden_tracks_and_maps(name):
     golden = np.load(golden_dir() / f"{name}.npz")
     matching = torch.from_numpy(golden["q_block7_t24"])[len(golden["latents_clean"]) :]
-    cells = follow_matches(match_cells(matching, REFERENCE))
+    cells = follow_matches(match_anchored(matching))
     np.testing.assert_array_equal(cells // 16, golden["corr_h"])
     np.testing.assert_array_equal(cells % 16, golden["corr_w"])
-    refined = refine(torch.from_numpy(golden["knn_labels"]), matching, REFERENCE)
+    refined = refine(torch.from_numpy(golden["knn_labels"]), matching, DEFAULT, vote_by_track)
     np.testing.assert_array_equal(refined, golden["cbr_labels"])
 
 

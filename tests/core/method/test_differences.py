@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import doctest
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from vidseg.core.config.parts import DifferenceConfig
-from vidseg.core.method import differences
-from vidseg.core.method import filters as map_filters
-from vidseg.core.method.differences import RunningArgmax, compute_difference_map, make_initial_maps, score_labels
-from vidseg.core.method.filters import blur_maps, enlarge_masks, filter_maps, normalize_maps
+from vidseg.core.method import differences, published
+from vidseg.core.method.differences import (
+    RunningArgmax,
+    blur_maps,
+    compute_difference_map,
+    enlarge_masks,
+    filter_maps,
+    make_initial_maps,
+    normalize_maps,
+    score_labels,
+)
 from vidseg.core.types import InputError, LabelMaps, Region
 
 FLOAT = DifferenceConfig()
-EIGHT_BIT = DifferenceConfig(precision="8bit")
 
 
 def pictures(seed: int, *shape: int) -> Tensor:
@@ -103,14 +110,14 @@ def test_scores_are_enlarged_to_the_frame() -> None:
     assert torch.allclose(outside, 0.7 * same, atol=1e-6)
 
 
-@pytest.mark.parametrize("config", [FLOAT, EIGHT_BIT])
-def test_scores_do_not_depend_on_the_batch(config: DifferenceConfig) -> None:
+@pytest.mark.parametrize("score", [score_labels, published.score_labels], ids=["paper", "published"])
+def test_scores_do_not_depend_on_the_batch(score: Callable[..., Tensor]) -> None:
     plus, minus = pictures(1, 3, 32, 48, 3), pictures(2, 3, 32, 48, 3)
     masks = pictures(3, 3, 2, 3) > 0.5
-    together = score_labels(plus, minus, masks, (40, 48), config)
+    together = score(plus, minus, masks, (40, 48), FLOAT)
     for one in range(3):
         part = slice(one, one + 1)
-        torch.testing.assert_close(score_labels(plus[part], minus[part], masks[part], (40, 48), config), together[part])
+        torch.testing.assert_close(score(plus[part], minus[part], masks[part], (40, 48), FLOAT), together[part])
 
 
 def test_wrong_shapes_are_refused() -> None:
@@ -151,13 +158,13 @@ def test_the_initial_maps_are_not_written_to() -> None:
 def test_pixels_without_any_difference() -> None:
     maps = coarse([7, 3], [7, 7])
     nearest = [[[7, 7, 3, 3], [7, 7, 3, 3]], [[7] * 4] * 2]
-    assert make_initial_maps(maps, (2, 4), FLOAT).tolist() == nearest
-    assert make_initial_maps(maps, (2, 4), EIGHT_BIT).tolist() == [[[3] * 4] * 2] * 2
-    assert make_initial_maps(maps, (2, 4), FLOAT).dtype == torch.uint8
+    assert make_initial_maps(maps, (2, 4)).tolist() == nearest
+    assert published.make_initial_maps(maps, (2, 4)).tolist() == [[[3] * 4] * 2] * 2
+    assert make_initial_maps(maps, (2, 4)).dtype == torch.uint8
 
 
 def test_a_frame_of_one_label_is_that_label_with_and_without_its_differences() -> None:
-    best = RunningArgmax(make_initial_maps(coarse([5, 5, 5]), (16, 48), FLOAT))
+    best = RunningArgmax(make_initial_maps(coarse([5, 5, 5]), (16, 48)))
     untouched = best.maps.clone()
     mask = torch.ones(1, 1, 3, dtype=torch.bool)
     best.update(0, 5, score_labels(pictures(1, 1, 16, 48, 3), pictures(2, 1, 16, 48, 3), mask, (16, 48), FLOAT)[0])
@@ -167,7 +174,7 @@ def test_a_frame_of_one_label_is_that_label_with_and_without_its_differences() -
 
 def test_strong_differences_move_the_border_off_the_coarse_grid() -> None:
     maps = coarse([1, 2])
-    best = RunningArgmax(make_initial_maps(maps, (16, 32), FLOAT))
+    best = RunningArgmax(make_initial_maps(maps, (16, 32)))
     gray = torch.full((1, 16, 32, 3), 0.5)
     left, right = gray.clone(), gray.clone()
     left[:, :, :20] = 1.0  # the region of label 1 ends at column 20, its coarse cell at 16
@@ -181,7 +188,7 @@ def test_relabeling_commutes_without_ties() -> None:
     chosen = []
     for names in ((1, 2, 3), (8, 7, 6)):
         maps = coarse(list(names))
-        best = RunningArgmax(make_initial_maps(maps, (16, 48), FLOAT))
+        best = RunningArgmax(make_initial_maps(maps, (16, 48)))
         for index, label in enumerate(names):
             plus, minus = pictures(index, 1, 16, 48, 3), pictures(10 + index, 1, 16, 48, 3)
             best.update(0, label, score_labels(plus, minus, maps.maps == label, (16, 48), FLOAT)[0])
@@ -190,7 +197,7 @@ def test_relabeling_commutes_without_ties() -> None:
 
 
 def test_doctests() -> None:
-    assert doctest.testmod(differences).failed == doctest.testmod(map_filters).failed == 0
+    assert doctest.testmod(differences).failed == doctest.testmod(published).failed == 0
 
 
 def test_normalizing_by_owner_equals_normalizing_each_alone() -> None:

@@ -4,35 +4,35 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vidseg.core.config.parts import FrameConfig
+from vidseg.core.config.settings import Settings, preset
 from vidseg.core.method.frames import check_frames, coarse_grid, fit_frames, fit_size
 from vidseg.core.types import Grid, InputError
 
 
 @pytest.mark.parametrize(
-    ("size", "config", "expected"),
+    ("size", "settings", "expected"),
     [
-        ((480, 854), FrameConfig(), (512, 832)),
-        ((480, 854), FrameConfig(rounding="floor"), (448, 832)),
-        ((480, 854), FrameConfig(max_side=448), (256, 448)),
-        ((854, 480), FrameConfig(max_side=448), (448, 256)),
-        ((10, 2000), FrameConfig(max_side=640), (64, 640)),
-        ((128, 192), FrameConfig(max_side=640), (128, 192)),
+        ((480, 854), Settings(), (512, 832)),
+        ((480, 854), preset("reference"), (448, 832)),
+        ((480, 854), Settings.of(max_side=448), (256, 448)),
+        ((854, 480), Settings.of(max_side=448), (448, 256)),
+        ((10, 2000), Settings.of(max_side=640), (64, 640)),
+        ((128, 192), Settings.of(max_side=640), (128, 192)),
     ],
 )
-def test_sizes_are_multiples_of_64(size: tuple[int, int], config: FrameConfig, expected: tuple[int, int]) -> None:
-    assert fit_size(size, config) == expected
+def test_sizes_are_multiples_of_64(size: tuple[int, int], settings: Settings, expected: tuple[int, int]) -> None:
+    assert fit_size(size, settings) == expected
     assert coarse_grid(expected) == Grid(expected[0] // 16, expected[1] // 16)
 
 
 def test_frames_of_the_right_size_stay_as_they_are() -> None:
     frames = torch.rand(2, 64, 128, 3)
-    assert torch.equal(fit_frames(frames, FrameConfig()), frames)
+    assert torch.equal(fit_frames(frames, Settings()), frames)
 
 
 def test_resizing_is_that_of_pillow_within_a_gray_level() -> None:
     levels = np.random.default_rng(0).integers(0, 256, (97, 150, 3), dtype=np.uint8)
-    ours = fit_frames(torch.from_numpy(levels)[None].float() / 255, FrameConfig(rounding="floor"))[0]
+    ours = fit_frames(torch.from_numpy(levels)[None].float() / 255, preset("reference"))[0]
     theirs = np.asarray(Image.fromarray(levels).resize((128, 64), Image.Resampling.BICUBIC), np.float32)
     assert ours.shape == (64, 128, 3)
     assert np.abs(ours.numpy() * 255 - theirs).max() <= 1.001

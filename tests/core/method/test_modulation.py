@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import weakref
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones.protocol import REPLAYED_TOGETHER, Prediction
 from vidseg.core.backbones.schedule import make_sigmas, make_training_sigmas
+from vidseg.core.config.parts import Variant
 from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.method import modulation
-from vidseg.core.method.modulation import Batching, Noised, UnitJob, blend_latents, make_offsets
-from vidseg.core.method.modulation_jobs import plan_jobs
+from vidseg.core.method.modulation import Batching, Noised, UnitJob, blend_latents, make_offsets, plan_jobs
 from vidseg.core.method.sampling import sample_euler, step_euler
 from vidseg.core.types import InputError
 
@@ -106,7 +107,7 @@ def by_loop(latents: Tensor, maps: Tensor, settings: Settings) -> dict[tuple[int
                     x = step_euler(
                         x, toy.replay(x, sigma, prediction.cache, torch.tensor([0]), offset), sigma, following
                     )
-                    if config.blending == "all" or (config.blending == "first" and step <= config.step + 1):
+                    if config.blending == "all" and (settings.variant == "paper" or step <= config.step + 1):
                         x = x * big + plain * (1 - big)
                 results[frame, label, sign] = x[0]
     return results
@@ -127,17 +128,16 @@ def test_equals_the_loop_version_for_any_batch_size(batch_size: int) -> None:
 @pytest.mark.parametrize(
     ("part", "values"),
     [
-        ("modulation", {"blending": "first"}),
         ("modulation", {"blending": "none"}),
         ("modulation", {"step": 20}),
         ("modulation", {"step": 24}),
-        ("modulation", {"step": 23, "blending": "first"}),
         ("feature", {"step": 20}),
         ("modulation", {"inject": False, "factor": 7.0}),
     ],
 )
-def test_equals_the_loop_version_for_other_settings(part: str, values: dict[str, Any]) -> None:
-    settings = replace_parts(SETTINGS, **{part: values})
+@pytest.mark.parametrize("variant", ["paper", "published"])
+def test_equals_the_loop_version_for_other_settings(part: str, values: dict[str, Any], variant: Variant) -> None:
+    settings = replace(replace_parts(SETTINGS, **{part: values}), variant=variant)
     latents, maps = clip()
     expected = by_loop(latents, maps, settings)
     for pair in modulate(ToyDenoiser(), latents, maps, settings, 4):
@@ -148,8 +148,8 @@ def test_equals_the_loop_version_for_other_settings(part: str, values: dict[str,
 def test_blending_leaves_the_outside_as_it_was() -> None:
     latents, maps = clip(num_frames=1)
     plain = plain_latents(latents)[0]
-    for blending, untouched in (("all", True), ("first", False), ("none", False)):
-        settings = replace_parts(SETTINGS, modulation={"blending": blending})
+    published, never = replace(SETTINGS, variant="published"), replace_parts(SETTINGS, modulation={"blending": "none"})
+    for settings, untouched in ((SETTINGS, True), (published, False), (never, False)):
         for pair in modulate(ToyDenoiser(), latents, maps, settings, 8):
             outside = (maps[0] != pair.label).repeat_interleave(2, 0).repeat_interleave(2, 1)
             assert torch.equal(pair.plus[:, outside], plain[:, outside]) == untouched
@@ -195,7 +195,7 @@ def test_a_cpu_repeats_the_same_elements_together_whatever_the_batch(batch_size:
 
 
 def test_absent_labels_and_uniform_frames_need_no_modulation() -> None:
-    exact, published = SETTINGS, replace_parts(SETTINGS, difference={"precision": "8bit"})
+    exact, published = SETTINGS, replace(SETTINGS, variant="published")
     for settings, expected in ((exact, [[], [1, 2], []]), (published, [[1], [1, 2], [2]])):
         for cells, labels in zip(torch.tensor([[[1, 1]], [[1, 2]], [[2, 2]]]), expected, strict=True):
             jobs = plan_jobs(cells[None], settings)
@@ -211,7 +211,7 @@ def test_a_window_is_modulated_as_a_whole_but_for_its_finished_frames() -> None:
         [[[False, False]], [[False, True]], [[True, True]]],
     ]
     assert [job.scored for job in jobs] == [(1,), (1,)]
-    blended_less = replace_parts(SETTINGS, modulation={"blending": "first"}, difference={"precision": "8bit"})
+    blended_less = replace(replace_parts(SETTINGS, modulation={"blending": "none"}), variant="published")
     assert [job.scored for job in plan_jobs(maps, blended_less)] == [(0, 1), (0, 1)]
 
 

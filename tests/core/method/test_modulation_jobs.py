@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from vidseg.core.config.settings import Settings, replace_parts
-from vidseg.core.method import modulation_jobs as module
-from vidseg.core.method.modulation_jobs import plan_jobs
+from vidseg.core.method import modulation as module
+from vidseg.core.method.modulation import plan_jobs
 
 SHARED = replace_parts(Settings(), modulation={"shared": True})
 

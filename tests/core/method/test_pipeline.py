@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
+from vidseg.core.config.parts import Variant
 from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_parts, with_quality
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import ScanState, WindowResult, label_anchor, segment, segment_windows
@@ -148,7 +150,7 @@ def test_an_unknown_quality_is_refused_and_coarse_regions_stay_coarse() -> None:
         with_quality(SETTINGS, "best")
     coarse = replace_parts(SETTINGS, modulation={"enabled": False})
     assert with_quality(coarse, "balanced").modulation == coarse.modulation
-    with pytest.raises(InputError, match="must be off with 8-bit"):
+    with pytest.raises(InputError, match="must be off with the published"):
         with_quality(preset("reference"), "balanced")
 
 
@@ -160,9 +162,9 @@ def test_guided_upsampling_needs_the_pictures(backbone: DiffusersBackbone) -> No
         upsample(backbone, features._replace(pictures=None), coarse, at("fast"))
 
 
-@pytest.mark.parametrize("precision", ["float", "8bit"])
+@pytest.mark.parametrize("variant", ["paper", "published"])
 def test_a_decode_that_is_not_a_number_stops_the_run(
-    backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch, precision: str
+    backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch, variant: Variant
 ) -> None:
     def broken(self: DiffusersBackbone, latents: Tensor) -> Tensor:
         pictures = decode(self, latents)
@@ -172,7 +174,7 @@ def test_a_decode_that_is_not_a_number_stops_the_run(
     decode = DiffusersBackbone.decode
     monkeypatch.setattr(DiffusersBackbone, "decode", broken)
     with pytest.raises(InputError, match=r"`modulated pictures` must be finite, .*`dtype`"):
-        segment(backbone, Frames(1), replace_parts(SETTINGS, difference={"precision": precision}))
+        segment(backbone, Frames(1), replace(SETTINGS, variant=variant))
 
 
 def test_a_progress_callback_can_stop_the_run(backbone: DiffusersBackbone) -> None:

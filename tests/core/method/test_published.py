@@ -9,13 +9,20 @@ import numpy as np
 import pytest
 import torch
 from vidseg.core.config.parts import DifferenceConfig
-from vidseg.core.method.differences import RunningArgmax, make_initial_maps, score_labels
-from vidseg.core.method.published import compute_jpeg_maps, quantize, resize, score_jpeg_maps
+from vidseg.core.method.differences import RunningArgmax
+from vidseg.core.method.published import (
+    compute_jpeg_maps,
+    make_initial_maps,
+    quantize,
+    resize,
+    score_jpeg_maps,
+    score_labels,
+)
 from vidseg.core.types import LabelMaps, Region
 
 from ...golden_data import golden_dir
 
-EIGHT_BIT = DifferenceConfig(precision="8bit")
+EIGHT_BIT = DifferenceConfig()
 GOLDEN = ("sd_default", "sd_windows_0", "sd_windows_1", "sd_windows_2")
 
 
@@ -42,10 +49,10 @@ def test_8bit_maps_equal_those_of_the_reference_code(name: str) -> None:
 @pytest.mark.parametrize("name", GOLDEN)
 def test_8bit_label_maps_equal_those_of_the_reference_code(name: str, key: str, strength: float) -> None:
     tensors = golden(name)
-    config = DifferenceConfig(precision="8bit", filter_strength=strength)
+    config = DifferenceConfig(filter_strength=strength)
     labels, coarse = tensors["ref_unique_labels"].tolist(), torch.from_numpy(tensors["cbr_labels"])
     regions = tuple(Region(label, "") for label in labels)
-    best = RunningArgmax(make_initial_maps(LabelMaps(coarse, regions), tensors[key].shape[1:], config))
+    best = RunningArgmax(make_initial_maps(LabelMaps(coarse, regions), tensors[key].shape[1:]))
     for index, label in enumerate(labels):
         scores = score_jpeg_maps(torch.from_numpy(tensors["diff_jpeg_uint8"][index]), coarse == label, config)
         for frame, score in enumerate(scores):
@@ -65,7 +72,7 @@ def test_8bit_from_decodes_to_scores_in_one_call() -> None:
 
 def test_squares_wrap_at_256() -> None:
     plus = torch.tensor([16, 10, 3]).view(3, 1, 1, 1).expand(3, 9, 9, 3) / 255
-    unblurred = DifferenceConfig(precision="8bit", blur_size=1)
+    unblurred = DifferenceConfig(blur_size=1)
     maps = compute_jpeg_maps(plus, torch.zeros_like(plus), (9, 9), unblurred)
     assert [int(values.float().mean().round()) for values in maps] == [0, 17, 5]  # sqrt(0), sqrt(300), sqrt(27)
     assert torch.equal(maps, compute_jpeg_maps(torch.zeros_like(plus), plus, (9, 9), unblurred))
@@ -94,6 +101,6 @@ def test_resizing_equals_opencv(old: tuple[int, int], new: tuple[int, int]) -> N
 
 def test_scores_without_normalizing_are_the_stored_maps() -> None:
     maps = torch.tensor([[[3, 0], [20, 7]]], dtype=torch.uint8)
-    config = DifferenceConfig(precision="8bit", normalize=False)
+    config = DifferenceConfig(normalize=False)
     assert torch.equal(score_jpeg_maps(maps, torch.ones(1, 1, 1).bool(), config), maps.double())
     assert torch.allclose(score_jpeg_maps(maps, torch.zeros(1, 1, 1).bool(), config), 0.7 * maps.double())

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from vidseg.core.config.parts import ContextConfig, RefinementConfig, WindowConfig
+from vidseg.core.config.parts import WindowConfig
+from vidseg.core.config.settings import Settings
 from vidseg.core.method.scene import Scene, SceneFileConfig, choose_scene, label_by_scene
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
 
 GRID = Grid(6, 8)
 REGIONS = (Region(0, "ground"), Region(4, "Großer Hund 🐕"), Region(9, "never seen"))
-CONFIGS = (WindowConfig(3), ContextConfig(), RefinementConfig())
+SETTINGS = Settings(window=WindowConfig(3))
 
 
 def clip(seed: int, frames: int = 5, column: int = 1) -> tuple[Features, LabelMaps]:
@@ -30,7 +31,7 @@ def clip(seed: int, frames: int = 5, column: int = 1) -> tuple[Features, LabelMa
 def test_another_clip_gets_the_regions(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(choose_scene(*clip(1)).to_bytes())
     features, truth = clip(2, frames=7, column=5)
-    result = label_by_scene(Scene.load(tmp_path / "a.safetensors"), features, *CONFIGS)
+    result = label_by_scene(Scene.load(tmp_path / "a.safetensors"), features, SETTINGS)
     assert torch.equal(result.maps, truth.maps)
     assert result.regions == REGIONS
 
@@ -39,7 +40,7 @@ def test_a_region_that_was_away_for_a_window_comes_back() -> None:
     features, truth = clip(2, frames=9)
     queries, maps = features.queries.clone(), truth.maps.clone()
     queries[:6, maps[0].flatten() == 4], maps[:6] = queries[:6, :9], 0  # the first row is ground
-    result = label_by_scene(choose_scene(*clip(1)), features._replace(queries=queries, matching=queries), *CONFIGS)
+    result = label_by_scene(choose_scene(*clip(1)), features._replace(queries=queries, matching=queries), SETTINGS)
     assert torch.equal(result.maps, maps)
 
 
@@ -94,6 +95,6 @@ def test_other_models_and_clips_are_refused() -> None:
     features, labels = clip(1)
     scene = choose_scene(features, labels)
     with pytest.raises(InputError, match="a model with 8 channels"):
-        label_by_scene(scene, features._replace(queries=features.queries[..., :8]), *CONFIGS)
+        label_by_scene(scene, features._replace(queries=features.queries[..., :8]), SETTINGS)
     with pytest.raises(InputError, match="as many frames"):
         choose_scene(features, LabelMaps(labels.maps[:2], REGIONS))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from vidseg.core.config.parts import ClusterConfig, ContextConfig, RefinementConfig, SceneConfig, WindowConfig
 from vidseg.core.config.settings import PRESETS, Settings, preset
-from vidseg.core.method.coarse import CoarseScan, SceneChanges, segment_coarse
+from vidseg.core.method.coarse import CoarseScan, segment_coarse
 from vidseg.core.method.pipeline import ScanState
 from vidseg.core.method.scene_changes import find_cuts
 from vidseg.core.types import AnchorLabels, Features, Grid, LabelMaps, Region
@@ -117,8 +117,7 @@ def test_a_stored_scan_goes_on_as_one_in_one_go(tmp_path: Path) -> None:
     whole = segmented(queries, ON)
     anchor_labels, context, maps = AnchorLabels(0, layout(1)[0], REGIONS), None, []
     for start in range(0, 18, 6):
-        changes = SceneChanges(ON, ClusterConfig(2), 1)
-        scan = CoarseScan(anchor_labels, ContextConfig(), PLAIN, context, changes)
+        scan = CoarseScan(anchor_labels, settings_of(ON, 6), context)
         maps.append(scan.step(features(queries[start : start + 6])))
         assert scan.context is not None
         stored = ScanState(1, anchor_labels._replace(regions=scan.regions), scan.context)

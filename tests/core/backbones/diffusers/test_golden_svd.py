@@ -17,12 +17,12 @@ from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone
 from vidseg.core.backbones.protocol import Denoiser
 from vidseg.core.backbones.schedule import make_edm_sigmas
 from vidseg.core.config.settings import preset, replace_parts
-from vidseg.core.method.coarse import segment_coarse
+from vidseg.core.method.coarse import CoarseScan
 from vidseg.core.method.features import extract_features
-from vidseg.core.method.modulation import Batching, ModulatedPair, Noised, UnitJob, modulate
-from vidseg.core.method.modulation_jobs import plan_jobs
+from vidseg.core.method.modulation import Batching, ModulatedPair, Noised, UnitJob, modulate, plan_jobs
 from vidseg.core.method.pipeline import label_anchor
-from vidseg.core.method.sampling import draw_video_window_noise, step_euler
+from vidseg.core.method.published import draw_video_window_noise
+from vidseg.core.method.sampling import step_euler
 
 from ....golden_data import golden_dir
 from ..narrow_models import SVD
@@ -81,15 +81,14 @@ def test_plain_steps_and_queries(backbone: DiffusersSvdBackbone, golden: dict[st
         for block, query in zip((6, 7, 8), queries, strict=True):
             assert relative(query, golden[f"q_block{block}_t24"][14:]) < 1e-4
 
-    backbone.conditioned(conditioning, REFERENCE.video).run(job, GUIDANCE, SHAPE)
+    backbone.conditioned(conditioning, REFERENCE.video, REFERENCE.variant).run(job, GUIDANCE, SHAPE)
 
 
 @pytest.mark.slow
 def test_coarse_maps_of_the_window(backbone: DiffusersSvdBackbone, golden: dict[str, Tensor], frames: Tensor) -> None:
     features = extract_features(backbone, frames, REFERENCE)
     anchor_labels = label_anchor(features, replace_parts(REFERENCE, cluster={"num_clusters": 4}))
-    once = replace_parts(REFERENCE, window={"tail": "short"})  # else the code's windows repeat the only one
-    maps = segment_coarse(features, anchor_labels, once).maps
+    maps = CoarseScan(anchor_labels, REFERENCE).step(features)  # once: the code's windows repeat the only one
     assert torch.equal(maps, golden["cbr_labels"])
 
 
@@ -103,7 +102,7 @@ def test_a_modulated_region(backbone: DiffusersSvdBackbone, golden: dict[str, Te
     def job(denoiser: Denoiser) -> list[ModulatedPair]:
         return modulate(denoiser, start, [UnitJob(0, chosen)], REFERENCE, Batching(1))
 
-    (ours,) = backbone.conditioned(conditioning, REFERENCE.video).run(job, GUIDANCE, SHAPE)
+    (ours,) = backbone.conditioned(conditioning, REFERENCE.video, REFERENCE.variant).run(job, GUIDANCE, SHAPE)
     for latents, expected in zip((ours.plus, ours.minus), golden["modulated_latents_final"][:, label], strict=True):
         assert float((latents - expected).abs().max()) < 1e-4
     decoded = backbone.decode(ours.plus[:2])
