@@ -316,10 +316,10 @@ def bad_input(kind: str, folder: Path, tmp_path: Path) -> tuple[list[object], st
         return [folder, *kind.split()], WRONG_SETTINGS[kind]
     if kind == "no frames":
         (tmp_path / "empty").mkdir()
-        return [tmp_path / "empty"], "holds no image"
+        return [tmp_path / "empty"], "no image in"
     if kind == "corrupt frame":
         (frames / "00003.png").write_bytes((frames / "00003.png").read_bytes()[:80])
-        return [folder], "00003.png is damaged"
+        return [folder], "00003.png, which is damaged"
     if kind == "sizes":
         Image.new("RGB", (32, 32)).save(frames / "00003.png")
         return [folder], "frames of one size"
