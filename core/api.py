@@ -21,10 +21,12 @@ from .files.arrays import Array, to_labels, to_tensor
 from .files.checks import check_mask_size, prepare_anchor_mask, read_anchor_mask
 from .files.clip import open_clip
 from .files.package import DEMO_MODEL
+from .leaves import Leaves
 from .method import pipeline
 from .method.frames import FrameSource, HeldFrames, check_tokens
 from .method.windows import require_kind
-from .types import InputError, Progress, Region, no_progress
+from .regions.cutting import cut_regions
+from .types import InputError, LabelMaps, Progress, Region, no_progress
 
 __all__ = ["InputError", "Region", "Segmentation", "Settings", "load_model", "segment", "segment_windows"]
 
@@ -36,11 +38,28 @@ class Segmentation(NamedTuple):
         frames: numbers of the frames, from 0 on.
         maps: ``(T,H,W)`` uint8 tensor on the CPU: the label, 0 to 255, of each pixel of these frames, in their size.
         regions: every label that may occur in the maps, with its name, sorted by label.
+        leaves: the small clusters that regions are made of, so that `cut` can change their number; else None.
     """
 
     frames: range
     maps: Tensor
     regions: tuple[Region, ...]
+    leaves: Leaves | None = None
+
+    def cut(self, num_regions: int) -> Segmentation:
+        """Return the same frames in another number of regions, without running the model; more regions only split.
+
+        Args:
+            num_regions: 1 to the number of leaves; regions found after the anchor frame come on top.
+
+        Returns:
+            Label maps ``(T,H,W)`` uint8 and regions. A region that stays the same keeps its name.
+
+        Raises:
+            InputError: the regions have no leaves, as with ``method="kmeans"``; or the number is below 1.
+        """
+        cut = cut_regions(LabelMaps(self.maps, self.regions, leaves=self.leaves), num_regions)
+        return Segmentation(self.frames, cut.maps, cut.regions, cut.leaves)
 
 
 def load_model(
@@ -111,7 +130,7 @@ def segment(  # noqa: PLR0913
         labels = pipeline.segment(
             job.backbone, job.source, job.settings, reference=job.reference, progress=job.progress
         )
-    return Segmentation(range(job.source.num_frames), labels.maps, labels.regions)
+    return Segmentation(range(job.source.num_frames), labels.maps, labels.regions, labels.leaves)
 
 
 def segment_windows(  # noqa: PLR0913
@@ -159,7 +178,8 @@ def _iterate(job: _Job) -> Iterator[Segmentation]:
         for window in pipeline.segment_windows(
             job.backbone, job.source, job.settings, reference=job.reference, progress=job.progress
         ):
-            yield Segmentation(window.frames, window.labels.maps, window.labels.regions)
+            labels = window.labels
+            yield Segmentation(window.frames, labels.maps, labels.regions, labels.leaves)
 
 
 class _Job(NamedTuple):

@@ -22,6 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .leaves import Leaves
+
 MAX_LABEL = 255
 """Largest label id: label maps are stored as 8-bit palette images."""
 VOID = 255
@@ -202,11 +204,15 @@ class AnchorLabels(NamedTuple):
         anchor: index of the anchor frame in the clip.
         cluster_map: ``(h,w)`` int64 labels of the anchor frame.
         regions: every label that may occur, sorted by label.
+        leaves: what the regions are made of, ``(h,w)``; None where each is one cluster.
+        place: weight of where cells lie, by which they were divided; see `method.place.add_place`.
     """
 
     anchor: int
     cluster_map: Tensor
     regions: tuple[Region, ...]
+    leaves: Leaves | None = None
+    place: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,11 +223,13 @@ class LabelMaps:
         maps: ``(T,h,w)`` int64 on the coarse grid, or ``(T,H,W)`` uint8 in full resolution.
         regions: every label that may occur.
         frame_size: ``(H, W)`` of the frames, pixels; left out, that of ``maps``.
+        leaves: what the regions are made of, so that their number can be changed; None where that is not known.
     """
 
     maps: Tensor
     regions: tuple[Region, ...]
     frame_size: tuple[int, int] = (0, 0)
+    leaves: Leaves | None = None
 
     def __post_init__(self) -> None:
         """Take the size of the maps where none is given."""

@@ -59,6 +59,9 @@ class KMeansInit(io.ComfyNode):
                 advanced(setting_input("num_restarts", "cluster.num_restarts")),
                 advanced(setting_input("window_length", "window.length", _SAME)),
                 granularity_input(),
+                setting_input("method", "cluster.method"),
+                advanced(setting_input("num_leaves", "cluster.num_leaves")),
+                advanced(setting_input("place", "cluster.place", step=0.05)),
             ],
             outputs=[AnchorLabelsSocket.Output("anchor_labels", display_name="anchor_labels")],
         )
@@ -141,4 +144,4 @@ class CorrespondenceRefine(io.ComfyNode):
 def _scanned(scan: Scan, settings: Settings) -> Labels:
     """Return coarse labels of all frames, by the settings of a scan with or without refinement."""
     coarse = segment_coarse(scan.features, scan.anchor_labels, settings, progress=NodeProgress())
-    return Labels(coarse.maps, coarse.regions, coarse.frame_size, scan)
+    return Labels(coarse.maps, coarse.regions, coarse.frame_size, coarse.leaves, scan)

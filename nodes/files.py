@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
 
-from ..core.files.record import FORMAT, list_colors
+from ..core.files.record import FORMAT, list_region_entries
 from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder
 from ..core.files.video import write_id_video
 from ..core.regions.export import make_coco
-from ..core.types import MAX_LABEL, InputError, Region, list_labels
+from ..core.types import MAX_LABEL, InputError, LabelMaps, Region, list_labels
 from .host.labels import Labels
 from .host.paths import OUTPUT_PLACE, find_free_place, require_place
 from .host.progress import NodeProgress
@@ -53,20 +54,19 @@ class SaveRegions(io.ComfyNode):
         progress = NodeProgress()
         full = labels.full(progress)
         folder.prepare(full.maps.numel())
-        folder.write_label_maps(0, full.maps, progress)
-        folder.write_text(RECORD_FILE, json.dumps(_record(full.num_frames, full.regions), indent=1) + "\n")
+        folder.write_label_maps(0, full, progress)
+        folder.write_text(RECORD_FILE, json.dumps(_record(full), indent=1) + "\n")
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{full.num_frames} label maps in output/{saved}"))
 
 
-def _record(num_frames: int, regions: tuple[Region, ...]) -> dict[str, Any]:
+def _record(labels: LabelMaps) -> dict[str, Any]:
     """Return the content of the JSON file; a part of what the command line writes."""
-    colors = list_colors(regions)
     return {
         "program": "vidseg",
         "format": FORMAT,
         "finished": True,
-        "frames_done": num_frames,
-        "regions": [{"label": label, "name": name, "color": colors[label]} for label, name in regions],
+        "frames_done": labels.num_frames,
+        **list_region_entries(labels.regions, labels.leaves),
     }
 
 
@@ -121,10 +121,11 @@ class LoadRegions(io.ComfyNode):
                 f"`folder` must hold label maps of one size, but {folder} does not. Save the regions again."
             )
         maps = torch.stack(frames)
+        leaves = result.read_leaves(maps)
         known = {region.label for region in regions}
         extra = tuple(Region(int(label), f"region {label}") for label in maps.unique() if int(label) not in known)
         size = (int(maps.shape[1]), int(maps.shape[2]))
-        return io.NodeOutput(Labels(maps, tuple(sorted(regions + extra)), size))
+        return io.NodeOutput(Labels(maps, tuple(sorted(regions + extra)), size, leaves))
 
 
 def _recorded(path: Path) -> tuple[tuple[Region, ...], int]:
@@ -187,7 +188,7 @@ class ExportRegions(io.ComfyNode):
         folder, progress = ResultFolder(path, OUTPUT_PLACE), NodeProgress()
         full = labels.full(progress)
         folder.prepare(full.maps.numel())
-        folder.write_label_maps(0, full.maps, progress)
+        folder.write_label_maps(0, replace(full, leaves=None), progress)
         folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps, progress))
         folder.write_text(COCO_FILE, json.dumps(make_coco(full, progress=progress)) + "\n")
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{COCO_FILE}, {ID_FILE} and PNGs in output/{saved}"))

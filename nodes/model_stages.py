@@ -161,4 +161,4 @@ class MaskedModulationUpsample(io.ComfyNode):
         progress = NodeProgress(shares)  # the features are there already
         progress.start(features.num_frames, features.num_frames)
         full = upsample(backbone, features, labels, settings, progress=progress)
-        return io.NodeOutput(Labels(full.maps, full.regions, full.frame_size, labels.scan))
+        return io.NodeOutput(Labels(full.maps, full.regions, full.frame_size, full.leaves, labels.scan))

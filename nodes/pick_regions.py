@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ..core.files.disk import write_atomically
 from ..core.files.record import list_colors
+from ..core.regions.cutting import cut_regions
 from ..core.regions.labels import count_pixels, mask_union, reduce_reference, tabulate_regions
 from ..core.regions.points import Picks, describe_picks, parse_points, resolve_points
-from ..core.types import InputError, LabelMaps, Progress
+from ..core.types import MAX_LABEL, InputError, LabelMaps, Progress, Region
 from .host.frames import convert_frames, reduce_frames, reduce_size
 from .host.labels import Labels, require_frames_of
 from .host.progress import NodeProgress
@@ -54,6 +55,16 @@ class PickRegions(io.ComfyNode):
                     "region, lines that start with hide put it out of sight.",
                 ),
                 io.Boolean.Input("invert", default=False, tooltip="Everything but the picked regions."),
+                io.Int.Input(
+                    "num_regions",
+                    default=0,
+                    min=0,
+                    max=MAX_LABEL,
+                    optional=True,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="Number of regions, changed without segmenting again: fewer merge, more only split. 0 "
+                    "keeps the regions as they come. Needs labels of the method tree.",
+                ),
             ],
             outputs=[
                 io.Mask.Output("mask", display_name="mask"),
@@ -77,19 +88,21 @@ class PickRegions(io.ComfyNode):
         return make_folder_mark()
 
     @classmethod
-    def execute(cls, frames: Tensor, labels: Labels, picks: str, invert: bool) -> io.NodeOutput:
+    def execute(cls, frames: Tensor, labels: Labels, picks: str, invert: bool, num_regions: int = 0) -> io.NodeOutput:
         """Find the regions under the points and make the mask ``(T,H,W)``."""
         frames = convert_frames(frames)
         require_frames_of(labels, frames)
         progress = NodeProgress(has_text=False)
-        full = labels.full(progress)
+        given = labels.full(progress)
+        labels = labels.cut(num_regions)
+        full = cut_regions(given, num_regions) if num_regions else given
         found = resolve_points(parse_points(picks), full)
         named = labels.with_names(found.names, found.merges)
         maps = named.full(progress).maps
         counts = count_pixels(maps, progress).sum(0)
         report = describe_picks(found, lambda label: f"{int(counts[label]) / maps.numel():.1%} of the clip")
         mask = mask_union(maps, found.picked, progress)
-        shown = make_picker_output(frames, full, picks, found, progress)
+        shown = make_picker_output(frames, given, picks, found, progress)
         return io.NodeOutput((~mask if invert else mask).float(), named, report, ui=shown)
 
 
@@ -110,10 +123,14 @@ Levels = np.ndarray[Any, np.dtype[np.uint8]]
 def make_picker_output(
     frames: Tensor, labels: LabelMaps, text: str, picks: Picks, progress: Progress
 ) -> dict[str, list[dict[str, Any]]]:
-    """Write the picker's files, of ``labels`` before ``text`` gave ``picks``, and return what the browser gets."""
+    """Write the picker's files, of ``labels`` before ``text`` gave ``picks``, and return what the browser gets.
+
+    Where regions are made of leaves the files show these, and the browser cuts regions from them.
+    """
+    shown = labels.leaves.maps if labels.leaves else labels.maps
     numbers = list(range(0, len(frames), -(-len(frames) // MAX_FRAMES)))
     size = reduce_size(frames.shape[1:3], SIDE)
-    maps = [reduce_reference(labels.maps[number], size).cpu().numpy().astype(np.uint8) for number in numbers]
+    maps = [reduce_reference(shown[number], size).cpu().numpy().astype(np.uint8) for number in numbers]
     stem = _digest([*(_levels(frames[number, ::_SAMPLED, ::_SAMPLED]) for number in numbers), *maps])
     folder = _folder()
     for done, (number, labeled) in enumerate(zip(numbers, maps, strict=True), 1):
@@ -122,14 +139,24 @@ def make_picker_output(
         )
         _write(folder / f"{stem}_{number}.png", lambda labeled=labeled: labeled)
         progress("pictures", done, len(numbers))
-    colors = list_colors(labels.regions)
-    rows = [row._asdict() | {"color": colors[row.label]} for row in tabulate_regions(labels, progress)]
     found = [[point.frame, point.x, point.y, label] for point, label in zip(picks.points, picks.found, strict=True)]
     content = {
-        "text": text, "stem": stem, "numFrames": len(frames), "frames": numbers, "regions": rows,
-        "found": found, "problems": list(picks.problems),
+        "text": text, "stem": stem, "numFrames": len(frames), "frames": numbers,
+        "regions": _list_rows(labels, progress), "found": found, "problems": list(picks.problems),
     }  # fmt: skip
+    if labels.leaves:
+        maps_of_leaves, tree, owners = labels.leaves
+        leaves = LabelMaps(maps_of_leaves, tuple(Region(leaf, f"region {leaf}") for leaf in range(len(owners))))
+        content["leaves"] = {
+            "parents": list(tree.parents), "owners": list(owners), "rows": _list_rows(leaves, progress)
+        }  # fmt: skip
     return {KEY: [content]}
+
+
+def _list_rows(labels: LabelMaps, progress: Progress) -> list[dict[str, Any]]:
+    """Return what the browser knows of each region."""
+    colors = list_colors(labels.regions)
+    return [row._asdict() | {"color": colors[row.label]} for row in tabulate_regions(labels, progress)]
 
 
 def make_folder_mark() -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.regions.corrections import Painted, correct_labels, parse_corrections
 from ..core.regions.instances import InstanceConfig, split_instances
-from ..core.regions.labels import name_clusters_by_reference
+from ..core.regions.labels import name_anchor
 from ..core.types import VOID, AnchorLabels, Features, InputError
 from .host.frames import convert_label_map
 from .host.labels import ALL_REGIONS, Labels, choose_or_all, parse_class_names, parse_names_and_merges
@@ -97,11 +97,7 @@ class AssignRegionsFromMask(io.ComfyNode):
         reference = convert_label_map(mask, f"frame {anchor_labels.anchor}")
         ignore = VOID if ignore_unknown else None
         names = parse_class_names(class_names)
-        return io.NodeOutput(
-            name_clusters_by_reference(
-                anchor_labels.cluster_map, reference, anchor_labels.anchor, ignore=ignore, names=names
-            )
-        )
+        return io.NodeOutput(name_anchor(anchor_labels, reference, ignore=ignore, names=names))
 
 
 _INSTANCES = InstanceConfig()
@@ -149,7 +145,7 @@ class SplitInstances(io.ComfyNode):
         """Split the regions."""
         config = InstanceConfig(min_share, min_frames)
         things = split_instances(labels, choose_or_all(regions, labels), config, progress=NodeProgress())
-        return io.NodeOutput(replace(labels, maps=things.maps, regions=things.regions, scan=None))
+        return io.NodeOutput(replace(labels, maps=things.maps, regions=things.regions, leaves=None, scan=None))
 
 
 class CorrectRegions(io.ComfyNode):
@@ -213,7 +209,7 @@ class CorrectRegions(io.ComfyNode):
             features, labels, parse_corrections(corrections), painted=painted, progress=NodeProgress()
         )
         report = "\n".join(f"Not applied: {problem}" for problem in result.problems) or "All corrections were applied."
-        fixed = replace(labels, maps=result.labels.maps, regions=result.labels.regions, scan=None)
+        fixed = replace(labels, maps=result.labels.maps, regions=result.labels.regions, leaves=None, scan=None)
         return io.NodeOutput(fixed, report, ui=ui.PreviewText(report))
 
 

@@ -132,7 +132,7 @@ class ApplyScene(io.ComfyNode):
         """Label the clip."""
         settings = read_settings(cls, _DEFAULT, widgets)
         coarse = label_by_scene(scene, features, settings, progress=NodeProgress())
-        return io.NodeOutput(Labels(coarse.maps, coarse.regions, coarse.frame_size))
+        return io.NodeOutput(Labels(coarse.maps, coarse.regions, coarse.frame_size, coarse.leaves))
 
 
 def _found(file: str) -> Path:

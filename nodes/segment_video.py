@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
@@ -15,7 +17,7 @@ from ..core.files.disk import LabelStore
 from ..core.method.estimate import announce, expect_stage_shares
 from ..core.method.frames import FrameSource
 from ..core.method.pipeline import segment_windows
-from ..core.types import SIDE_MULTIPLE, LabelMaps, Region
+from ..core.types import SIDE_MULTIPLE, LabelMaps
 from .host.frames import convert_label_map, find_temporary_folder, open_source
 from .host.labels import Labels
 from .host.progress import NodeProgress, log_peak
@@ -103,7 +105,7 @@ class SegmentVideo(io.ComfyNode):
         progress = NodeProgress(expect_stage_shares(settings))
         with open_source(frames, video, progress) as (source, size):
             found = _segmented(backbone, source, size, settings, reference, progress)
-        return io.NodeOutput(Labels(found.maps, found.regions, size))
+        return io.NodeOutput(Labels(found.maps, found.regions, size, found.leaves))
 
 
 def _segmented(
@@ -117,10 +119,15 @@ def _segmented(
     """Segment window by window; labels go to a temporary file that is mapped, not held."""
     announce(progress, backbone, settings, size, source.num_frames)
     progress.start(source.num_frames, settings.video.frames or settings.window.length)
-    regions: tuple[Region, ...] = ()
-    with LabelStore(find_temporary_folder(), source.num_frames, size) as store:
+    with ExitStack() as files:
+        make = partial(LabelStore, find_temporary_folder(), source.num_frames, size)
+        store, leaf_store = files.enter_context(make()), None
         for window in segment_windows(backbone, source, settings, reference=reference, progress=progress):
-            store.write(window.frames.start, window.labels.maps)
-            regions = window.labels.regions
+            labels = window.labels
+            store.write(window.frames.start, labels.maps)
+            if labels.leaves:
+                leaf_store = leaf_store or files.enter_context(make())
+                leaf_store.write(window.frames.start, labels.leaves.maps)
             progress.window_done(window.frames.stop)
-        return LabelMaps(store.maps(), regions)
+        leaves = labels.leaves and leaf_store and labels.leaves._replace(maps=leaf_store.maps())
+        return LabelMaps(store.maps(), labels.regions, size, leaves)

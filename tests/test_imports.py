@@ -20,23 +20,26 @@ STANDALONE = [
     path for path in CORE if path not in [*ADAPTERS["comfy"], *ADAPTERS["diffusers"]] and path.name != "__main__.py"
 ]
 MAY_IMPORT = {
-    "types": set(),
+    "leaves": set(),
+    "types": {"leaves"},
     "progress": set(),
     "config": {"types"},
     "checkpoints": {"config", "types"},
     "backbones": {"config", "types"},
     "backbones.comfy": {"backbones", "config", "types"},
     "backbones.diffusers": {"backbones", "checkpoints", "config", "types"},
-    "regions": {"config", "types"},
-    "method": {"backbones", "config", "progress", "regions", "types"},
-    "files": {"backbones", "config", "regions", "types"},
+    "regions": {"config", "leaves", "types"},
+    "method": {"backbones", "config", "leaves", "progress", "regions", "types"},
+    "files": {"backbones", "config", "leaves", "regions", "types"},
     "evaluation": {
         "backbones", "backbones.diffusers", "checkpoints", "config", "files", "method", "progress", "regions", "types",
     },
-    "api": {"backbones", "backbones.diffusers", "checkpoints", "config", "files", "method", "types"},
+    "api": {
+        "backbones", "backbones.diffusers", "checkpoints", "config", "files", "leaves", "method", "regions", "types",
+    },
     "command": {
-        "backbones", "backbones.diffusers", "checkpoints", "config", "evaluation", "files", "method", "progress",
-        "regions", "types",
+        "backbones", "backbones.diffusers", "checkpoints", "config", "evaluation", "files", "leaves", "method",
+        "progress", "regions", "types",
     },
     "nodes.host": {"backbones", "config", "files", "method", "progress", "regions", "types"},
     "nodes": {

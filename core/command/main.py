@@ -1,4 +1,4 @@
-"""The command line: `vidseg segment`, `score`, `bench`, `demo` and `info`."""
+"""The command line: `vidseg segment`, `regions`, `score`, `bench`, `demo` and `info`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..types import InputError, InterruptedByUserError
 from .bench import add_options as add_bench_options
 from .bench import bench
 from .options import DTYPES, add_device_options, add_segment_options, list_words, make_settings
+from .regions import STAGE, Recut
 from .segment import SegmentOptions, SegmentRun
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -62,6 +63,14 @@ def build_parser() -> argparse.ArgumentParser:
         "masks", type=Path, metavar="MASKS", help="folder of masks, named as the frames; of a video 00000.png, ..."
     )
     score.set_defaults(command=_score)
+    regions = commands.add_parser("regions", help="change the number of regions of a result, without running a model")
+    regions.add_argument("result", type=Path, metavar="DIR", help="folder of a result of vidseg segment")
+    regions.add_argument("--num", type=int, metavar="N", help="number of regions; fewer merge, more only split")
+    regions.add_argument(
+        "--split", type=int, action="append", default=[], metavar="LABEL", help="then split this region in two; repeat"
+    )
+    regions.add_argument("--clip", type=Path, metavar="FILE", help="the clip, to draw the overlay again")
+    regions.set_defaults(command=_regions)
     demo = commands.add_parser("demo", help="segment the bundled clip with the bundled model")
     demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
     demo.add_argument("--overwrite", action="store_true", help="replace an earlier result")
@@ -99,6 +108,21 @@ def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
     again = [word for word in words if word not in {"--overwrite", "--resume"}]
     again.append("--overwrite" if arguments.baseline else "--resume")
     return _execute(options, again)
+
+
+def _regions(arguments: argparse.Namespace, _words: list[str]) -> int:
+    if arguments.num is None and not arguments.split:
+        raise InputError("`--num` or `--split` must be given, but got neither. Say how many regions there should be.")
+    progress = RunProgress(open_display(sys.stderr), {STAGE: 1.0})
+    try:
+        recut = Recut(arguments.result, progress)
+        recut.change(arguments.num, arguments.split)
+        progress.start(recut.num_frames, recut.num_frames)
+        recut.write(arguments.clip)
+    finally:
+        progress.close()
+    sys.stdout.write(f"{recut.num_frames} frames, {len(recut.labels.regions)} regions: {arguments.result}\n")
+    return 0
 
 
 def _demo(arguments: argparse.Namespace, words: list[str]) -> int:

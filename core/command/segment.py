@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from ..backbones.memory import choose_device
 from ..backbones.protocol import Backbone
@@ -18,22 +17,21 @@ from ..config.settings import Settings
 from ..evaluation.baselines import Kind, Start, run_method
 from ..files.checks import check_apart, check_mask_size, read_anchor_mask
 from ..files.clip import Clip, open_clip
+from ..files.overlay import write_overlay
 from ..files.record import RunDescription, RunResult
-from ..files.result_folder import OVERLAY_FILE, STATE_FILE, ResultFolder
-from ..files.video import write_video
+from ..files.result_folder import STATE_FILE, ResultFolder
+from ..leaves import Leaves
 from ..method.estimate import announce
 from ..method.frames import check_tokens
 from ..method.pipeline import ScanState, WindowResult
 from ..method.windows import split_spans
 from ..progress import RunProgress
 from ..regions.labels import count_pixels
-from ..regions.palette import draw_legend, draw_overlay
+from ..regions.palette import draw_legend
 from ..types import InputError, InterruptedByUserError, Region, SettingError
 
 RECORD_GROWTH = 1.5
 """Factor by which the finished frames grow between two records of an unfinished run."""
-OVERLAY_STAGE = "overlay"
-"""Name of the stage that writes the video at the end."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ class SegmentRun:
         self._areas = torch.zeros(256, dtype=torch.int64)
         self._next_record = 0
         self._regions: tuple[Region, ...] = ()
+        self._leaves: Leaves | None = None
 
     def execute(self) -> Outcome:
         """Check, segment and write everything."""
@@ -139,7 +138,7 @@ class SegmentRun:
                 return None
             if folder.state.exists():
                 state = ScanState.load(folder.state, run.settings.context)
-                self._regions = state.anchor_labels.regions
+                self._regions, self._leaves = state.anchor_labels.regions, state.anchor_labels.leaves
                 self.frames_done = self._first_frame(state)
                 for label_map in folder.read_label_maps(self.frames_done):
                     self._areas += count_pixels(label_map[None])[0]
@@ -165,12 +164,11 @@ class SegmentRun:
 
     def _write_windows(self, run: RunDescription, results: Iterator[WindowResult]) -> None:
         for window in results:
-            maps = window.labels.maps
-            self._folder.write_label_maps(window.frames.start, maps)
+            self._folder.write_label_maps(window.frames.start, window.labels)
             if window.state is not None:
                 self._folder.write_bytes(STATE_FILE, window.state.to_bytes())
-            self._areas += count_pixels(maps).sum(0)
-            self._regions = window.labels.regions
+            self._areas += count_pixels(window.labels.maps).sum(0)
+            self._regions, self._leaves = window.labels.regions, window.labels.leaves
             self.frames_done = window.frames.stop
             if self.frames_done >= self._next_record:  # more and more rarely: the record grows with the clip
                 self._write_record(run, finished=False)
@@ -179,21 +177,12 @@ class SegmentRun:
 
     def _finish(self, clip: Clip, run: RunDescription) -> None:
         """Write what shows the whole clip, and drop the state."""
-        info = clip.info
         self._folder.write_legend(draw_legend(self._regions))
-        pictures = self._overlay_frames(clip)
-        self._folder.write_file(OVERLAY_FILE, lambda path: write_video(path, pictures, info.fps, info.times))
+        write_overlay(self._folder, clip, self._progress)
         self._write_record(run, finished=True)
         self._folder.state.unlink(missing_ok=True)
 
-    def _overlay_frames(self, clip: Clip) -> Iterator[Tensor]:
-        """Yield frames with the colors of their labels, ``(H,W,3)`` uint8."""
-        for number, label_map in enumerate(self._folder.read_label_maps(clip.num_frames)):
-            picture = draw_overlay(clip.read(number, number + 1), label_map[None])[0]
-            yield (picture * 255).round().to(torch.uint8)
-            self._progress(OVERLAY_STAGE, number + 1, clip.num_frames)
-
     def _write_record(self, run: RunDescription, *, finished: bool) -> None:
         """Write `segmentation.json` as far as the run has come."""
-        result = RunResult(self._regions, self._areas.tolist(), self.frames_done, finished)
+        result = RunResult(self._regions, self._leaves, self._areas.tolist(), self.frames_done, finished)
         self._folder.write_record(run, result)

@@ -80,7 +80,7 @@ class WindowConfig(Part):
 
 @dataclass(frozen=True)
 class ClusterConfig(Part):
-    """K-means on the first window (paper 4.1)."""
+    """Regions of the anchor frame: K-means on the first window (paper 4.1), or a tree of smaller clusters (ours)."""
 
     num_clusters: int = setting(
         20, "Number of regions: few for a subject before a background, 20 for a whole scene; 0 chooses it by "
@@ -94,6 +94,22 @@ class ClusterConfig(Part):
     granularity: float = setting(
         0.55, "Only with 0 clusters: share of the variety of the anchor frame that regions must explain. More gives "
         "more and smaller regions", "ours", low=0, high=1,
+    )  # fmt: skip
+    method: Literal["tree", "kmeans"] = setting(
+        "tree", "tree: many small clusters, merged to as many regions as asked for, which can be changed after the "
+        "run. kmeans: as many clusters as regions, as in the paper", "ours",
+    )  # fmt: skip
+    num_leaves: int = setting(
+        100, "Only with the method tree: small clusters that are followed through the clip", "ours",
+        low=1, high=MAX_LABEL - 1,
+    )  # fmt: skip
+    place: float = setting(
+        0.3, "Weight of where a cell lies beside what it looks like, a share of the variance: 0 is the paper's, more "
+        "makes regions compact", "ours", low=0, high=0.9,
+    )  # fmt: skip
+    named: Literal["leaves", "regions"] = setting(
+        "leaves", "What a mask of the anchor frame names: each small cluster, which follows the mask closely, or each "
+        "region, as the paper's tables do", "ours",
     )  # fmt: skip
 
 

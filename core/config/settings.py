@@ -139,17 +139,19 @@ SETTINGS = {info.key: info for part in PARTS.values() for info in part.describe(
 OWN = {info.key: info for info in describe_fields(Settings, "")}
 """The same of `preset` and `quality`, which set many of them, and of `variant`."""
 _DEFAULT = Settings()
+_AS_PAPER = ClusterConfig(method="kmeans", place=0.0)
 _PAPER = Settings(
     preset="paper",
     modulation=ModulationConfig(step=20),
-    cluster=ClusterConfig(fit_frames="anchor"),
+    cluster=replace(_AS_PAPER, fit_frames="anchor"),
     difference=DifferenceConfig(normalize=False),
 )
-_REFERENCE = Settings(preset="reference", variant="published")
+_REFERENCE = Settings(preset="reference", variant="published", cluster=_AS_PAPER)
 _EMERDIFF = Settings(
     preset="emerdiff",
     feature=FeatureConfig(blocks=(7,)),
     window=WindowConfig(length=1),
+    cluster=_AS_PAPER,
     refinement=RefinementConfig(enabled=False),
     modulation=ModulationConfig(factor=10.0, blending="none"),
     difference=DifferenceConfig(filter_strength=1.0),

@@ -11,9 +11,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..backbones.protocol import Backbone
-from ..config.parts import ClusterConfig, SceneConfig
+from ..config.parts import SceneConfig
 from ..config.settings import Settings, replace_parts
-from ..method.clustering import cluster_anchor
+from ..method.clustering import cluster_anchor, gather_tokens
 from ..method.coarse import CoarseScan
 from ..method.enlarging import enlarge_bilinear
 from ..method.features import extract_window_features
@@ -75,15 +75,13 @@ def segment_by_color(
     Windows, clusters and scene context are those of ``settings``; correspondences and modulation are not used.
     """
     scan: CoarseScan | None = None
-    plain = replace(replace_parts(settings, refinement={"enabled": False}), scene=SceneConfig())
-    regions: tuple[Region, ...] = ()
+    plain = replace_parts(settings, refinement={"enabled": False}, cluster={"method": "kmeans", "place": 0.0})
+    plain = replace(plain, scene=SceneConfig())
     for span in split_windows(_num_frames(source), settings.window, settings.variant):
         features = make_color_features(source.read(span.start, span.stop), settings)
         if scan is None:
-            anchor_labels = label_anchor(features, settings, reference)
-            regions = anchor_labels.regions
-            scan = CoarseScan(anchor_labels, plain)
-        labels = enlarge_bilinear(LabelMaps(scan.step(features), regions, features.frame_size))
+            scan = CoarseScan(label_anchor(features, plain, reference), plain)
+        labels = enlarge_bilinear(scan.step(features))
         progress("features", len(span), len(span))
         yield WindowResult(span, labels)
 
@@ -104,7 +102,7 @@ def segment_each_frame(
     """
     if settings.cluster.num_clusters == 0:
         raise SettingError("cluster.num_clusters", "be at least 1 for this baseline", 0, "Choose a number")
-    alone = ClusterConfig(settings.cluster.num_clusters, settings.cluster.num_restarts, "anchor")
+    alone, seed = replace(settings.cluster, fit_frames="anchor", place=0.0), settings.sampling.seed
     table: Tensor | None = None
     regions: tuple[Region, ...] = ()
     for span in split_spans(_num_frames(source), settings):
@@ -112,7 +110,7 @@ def segment_each_frame(
         kept = features.kept()
         clusters = torch.stack(
             [
-                number_by_occurrence(cluster_anchor(kept, alone, settings.sampling.seed, anchor=index))
+                number_by_occurrence(cluster_anchor(gather_tokens(kept, alone, index, 1), kept.grid, alone, seed))
                 for index in range(kept.num_frames)
             ]
         )

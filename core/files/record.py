@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 from ..backbones.protocol import BackboneInfo
 from ..config.settings import Settings
+from ..leaves import Leaves
+from ..regions.cutting import describe_leaves
 from ..regions.palette import PALETTE
-from ..types import Region, SettingError
+from ..types import LabelMaps, Region, SettingError
 from .clip import ClipInfo
 
 FORMAT = 1
@@ -40,6 +42,7 @@ class RunResult(NamedTuple):
     """What a run has found so far."""
 
     regions: Sequence[Region]  # every label that may occur
+    leaves: Leaves | None  # what they are made of; its maps do not matter
     areas: Sequence[int]  # pixels of labels 0 to 255 in all finished frames
     frames_done: int
     finished: bool  # all frames and the overlay are written
@@ -47,7 +50,6 @@ class RunResult(NamedTuple):
 
 def make_record(run: RunDescription, result: RunResult) -> str:
     """Return the content of `segmentation.json`."""
-    colors = list_colors(result.regions)
     record = {
         "program": "vidseg",
         "format": FORMAT,
@@ -58,13 +60,33 @@ def make_record(run: RunDescription, result: RunResult) -> str:
         "fps": run.clip.fps,
         "frame_times": run.clip.times,
         "versions": list_versions(),
-        "regions": [
-            {"label": label, "name": name, "color": colors[label], "area": result.areas[label]}
-            for label, name in result.regions
-        ],
+        **list_region_entries(result.regions, result.leaves, result.areas),
     }
-    # the names last and in one line: there are as many as frames
-    return f'{json.dumps(record, indent=1)[:-2]},\n "{FRAME_NAMES}": {json.dumps(run.clip.frame_names)}\n}}\n'
+    return _dump({**record, FRAME_NAMES: run.clip.frame_names})
+
+
+def change_regions(record: str, labels: LabelMaps, areas: Sequence[int], *, finished: bool) -> str:
+    """Return a record with other regions; the maps of ``labels`` do not matter."""
+    entries = list_region_entries(labels.regions, labels.leaves, areas)
+    return _dump({**json.loads(record), **entries, "finished": finished})
+
+
+def _dump(record: dict[str, Any]) -> str:
+    """Return a record as JSON; the names of frames last and in one line, since there are as many as frames."""
+    others = {name: value for name, value in record.items() if name != FRAME_NAMES}
+    text = json.dumps(others, indent=1)[:-2]
+    return f'{text},\n "{FRAME_NAMES}": {json.dumps(record.get(FRAME_NAMES))}\n}}\n'
+
+
+def list_region_entries(
+    regions: Sequence[Region], leaves: Leaves | None, areas: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Return what a record says of regions: ids, names, colors, numbers of pixels, and the tree of their leaves."""
+    colors = list_colors(regions)
+    entries = [{"label": label, "name": name, "color": colors[label]} for label, name in regions]
+    if areas is not None:
+        entries = [{**entry, "area": areas[region.label]} for entry, region in zip(entries, regions, strict=True)]
+    return {"regions": entries, "leaves": leaves and describe_leaves(leaves)}
 
 
 def list_colors(regions: Sequence[Region]) -> dict[int, str]:

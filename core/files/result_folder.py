@@ -8,15 +8,20 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch import Tensor
 
-from ..types import Progress, Region, SettingError, no_progress
+from ..leaves import Leaves
+from ..regions.cutting import restore_leaves
+from ..types import LabelMaps, Progress, Region, SettingError, no_progress
 from .disk import OUT, Place, explain_unwritable, write_atomically
 from .images import make_label_image, read_label_values
 from .record import RunDescription, RunResult, make_record, require_same_run
 
 LABELS_FOLDER, OVERLAY_FILE, LEGEND_FILE = "labels", "overlay.mp4", "legend.png"
+LEAVES_FOLDER = "leaves"
+"""Folder of the maps of the leaves that regions are made of, where there are any."""
 RECORD_FILE, STATE_FILE = "segmentation.json", "resume.safetensors"
 MIN_BYTES_PER_PIXEL = 1 / 64
 """Least disk space that label maps and overlay of a pixel take; a disk with less is refused beforehand."""
@@ -85,7 +90,7 @@ class ResultFolder:
 
     def read_regions(self) -> tuple[Region, ...]:
         """Return the regions of a finished run."""
-        record = json.loads((self.path / RECORD_FILE).read_text(encoding="utf-8"))
+        record = json.loads(self.read_record())
         return tuple(Region(int(region["label"]), str(region["name"])) for region in record["regions"])
 
     def require_same_run(self, run: RunDescription) -> None:
@@ -94,16 +99,38 @@ class ResultFolder:
         if record.exists():
             require_same_run(record.read_text(), run)
 
-    def write_label_maps(self, start: int, maps: Tensor, progress: Progress = no_progress) -> None:
-        """Write ``maps`` ``(T,H,W)`` uint8 of the frames from number ``start`` on."""
-        for number, label_map in enumerate(maps, start):
-            self._write_image(self._label_file(number), make_label_image(label_map))
-            progress("label maps", number + 1 - start, len(maps))
+    def write_label_maps(self, start: int, labels: LabelMaps, progress: Progress = no_progress) -> None:
+        """Write label maps ``(T,H,W)`` uint8, and those of their leaves, of the frames from number ``start`` on."""
+        for number, label_map in enumerate(labels.maps):
+            self._write_image(self._map_file(LABELS_FOLDER, start + number), make_label_image(label_map))
+            if labels.leaves:
+                leaf_map = make_label_image(labels.leaves.maps[number])
+                self._write_image(self._map_file(LEAVES_FOLDER, start + number), leaf_map)
+            progress("label maps", number + 1, labels.num_frames)
 
-    def read_label_maps(self, stop: int) -> Iterator[Tensor]:
-        """Yield the label maps ``(H,W)`` uint8 of the frames before ``stop``."""
-        for number in range(stop):
-            yield read_label_values(self._label_file(number), LABELS_FOLDER)
+    def read_label_maps(self, stop: int, start: int = 0, folder: str = LABELS_FOLDER) -> Iterator[Tensor]:
+        """Yield the label maps ``(H,W)`` uint8, or those of the leaves, of the frames before ``stop``."""
+        for number in range(start, stop):
+            yield read_label_values(self._map_file(folder, number), folder)
+
+    def read_leaves(self, maps: Tensor) -> Leaves | None:
+        """Return the leaves of the label maps ``(T,H,W)`` that are here; None if there are none, or no longer theirs.
+
+        Label maps that were changed since, in an image editor, are not those of the leaves.
+        """
+        record = json.loads(self.read_record()).get("leaves")
+        if not record or not (self.path / LEAVES_FOLDER).is_dir():
+            return None
+        leaves = restore_leaves(torch.stack(list(self.read_label_maps(len(maps), folder=LEAVES_FOLDER))), record)
+        table = torch.tensor(leaves.owners, dtype=maps.dtype)
+        same = leaves.maps.shape == maps.shape and all(
+            torch.equal(table[own.long()], frame) for own, frame in zip(leaves.maps, maps, strict=True)
+        )
+        return leaves if same else None
+
+    def read_record(self) -> str:
+        """Return the content of `segmentation.json`."""
+        return (self.path / RECORD_FILE).read_text(encoding="utf-8")
 
     def write_record(self, run: RunDescription, result: RunResult) -> None:
         """Write `segmentation.json`."""
@@ -131,12 +158,13 @@ class ResultFolder:
     def _write_image(self, target: Path, image: Image.Image) -> None:
         self.write_file(target.relative_to(self.path).as_posix(), lambda path: image.save(path, "PNG"))
 
-    def _label_file(self, number: int) -> Path:
-        return self.labels / f"{number:05d}.png"
+    def _map_file(self, folder: str, number: int) -> Path:
+        return self.path / folder / f"{number:05d}.png"
 
     def _files(self) -> list[Path]:
         """Return the files of a run but for the record; the label maps are those that are here."""
-        maps = [path for path in self.labels.glob("*.png") if _LABEL_FILE.fullmatch(path.name)]
+        folders = (self.labels, self.path / LEAVES_FOLDER)
+        maps = [path for folder in folders for path in folder.glob("*.png") if _LABEL_FILE.fullmatch(path.name)]
         return [self.state, self.path / OVERLAY_FILE, self.path / LEGEND_FILE, *sorted(maps)]
 
     @staticmethod

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +17,19 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 from torch import Tensor
 
-from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig, WindowConfig
-from ..types import AnchorLabels, Features, Progress, Region, SettingError, no_progress, require_finite, require_shape
+from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig
+from ..types import (
+    AnchorLabels,
+    Features,
+    Grid,
+    Progress,
+    Region,
+    SettingError,
+    no_progress,
+    require_finite,
+    require_shape,
+)
+from .place import add_place, measure_place
 
 
 def normalize_tokens(tokens: Tensor) -> Tensor:
@@ -99,16 +111,22 @@ def find_nearest_centers(tokens: Tensor, centers: Tensor) -> Tensor:
     return distances.argmin(1).reshape(tokens.shape[:-1])
 
 
-def cluster_anchor(
-    features: Features,
-    config: ClusterConfig,
-    seed: int,
-    *,
-    anchor: int = 0,
-    window_length: int = WindowConfig.length,
-    progress: Progress = no_progress,
-) -> Tensor:
-    """Cluster the anchor frame, one of those of ``features``: ``(h,w)`` int64 clusters in [0, K), on the CPU.
+class AnchorTokens(NamedTuple):
+    """Tokens that the anchor frame is divided by, normalized, with the places of their cells.
+
+    Attributes:
+        seen: ``(M,C)`` of all frames that K-means sees.
+        shown: ``(N,C)`` of the anchor frame.
+        place: weight of the places; see `place.add_place`.
+    """
+
+    seen: Tensor
+    shown: Tensor
+    place: float
+
+
+def gather_tokens(features: Features, config: ClusterConfig, anchor: int, window_length: int) -> AnchorTokens:
+    """Return the tokens by which the anchor frame, one of those of ``features``, is divided.
 
     Paper: K-means sees the anchor frame alone. Reference code: K-means sees all frames of the first window; both are
     values of ``config.fit_frames``.
@@ -119,12 +137,20 @@ def cluster_anchor(
     start = anchor - anchor % window_length
     seen = slice(anchor, anchor + 1) if config.fit_frames == "anchor" else slice(start, start + window_length)
     tokens = normalize_tokens(features.queries[seen])
-    shown = tokens[anchor - (seen.start or 0)]
+    place = measure_place(tokens, features.grid, config.place)
+    tokens = add_place(tokens, features.grid, place)
+    return AnchorTokens(tokens.flatten(0, 1), tokens[anchor - (seen.start or 0)], place)
+
+
+def cluster_anchor(
+    tokens: AnchorTokens, grid: Grid, config: ClusterConfig, seed: int, *, progress: Progress = no_progress
+) -> Tensor:
+    """Cluster the anchor frame: ``(h,w)`` int64 clusters in [0, K), on the CPU."""
     if config.num_clusters == 0:
-        number = choose_num_clusters(shown, config.granularity, seed, progress=progress)
+        number = choose_num_clusters(tokens.shown, config.granularity, seed, progress=progress)
         config = replace(config, num_clusters=number)
-    centers = cluster_tokens(tokens.flatten(0, 1), config, seed, progress=progress)
-    return find_nearest_centers(shown, centers).reshape(features.grid)
+    centers = cluster_tokens(tokens.seen, config, seed, progress=progress)
+    return find_nearest_centers(tokens.shown, centers).reshape(grid)
 
 
 def name_clusters_by_number(cluster_map: Tensor, anchor: int = 0) -> AnchorLabels:

@@ -7,10 +7,23 @@ from torch import Tensor
 
 from ..config.parts import ContextConfig
 from ..config.settings import Settings
-from ..types import AnchorLabels, Features, InputError, LabelMaps, Progress, list_labels, no_progress, require_shape
+from ..regions.cutting import group_leaves
+from ..regions.labels import list_free_labels
+from ..types import (
+    AnchorLabels,
+    Features,
+    InputError,
+    LabelMaps,
+    Progress,
+    Region,
+    list_labels,
+    no_progress,
+    require_shape,
+)
 from .clustering import normalize_tokens
 from .context import SceneContext
 from .correspondence import refine, vote_by_cell
+from .place import add_place
 from .published import vote_by_track
 from .scene_changes import find_cuts, find_new_regions, restart_context
 from .windows import split_windows
@@ -20,48 +33,52 @@ class CoarseScan:
     """The scan, one window at a time, for clips whose features are not held at once.
 
     The first window must hold the anchor frame, unless a context is given: one made of the anchor with
-    `start_context`, or one stored after an earlier window. ``context`` is that for the next window, ``regions`` are
-    those of the anchor labels and those found since.
+    `start_context`, or one stored after an earlier window. ``context`` is that for the next window, ``anchor_labels``
+    are those given, with what was found since. Where there are leaves, they are what is followed through the clip.
     """
 
     def __init__(self, anchor_labels: AnchorLabels, settings: Settings, context: SceneContext | None = None) -> None:
-        self.context, self.regions, self.settings = context, anchor_labels.regions, settings
-        self._anchor_labels = anchor_labels
+        self.context, self.anchor_labels, self.settings = context, anchor_labels, settings
         self._vote = vote_by_track if settings.variant == "published" else vote_by_cell
 
-    def step(self, window: Features) -> Tensor:
-        """Label the next window, ``(T,h,w)`` int64, and update the context with the (refined) labels."""
+    def step(self, window: Features) -> LabelMaps:
+        """Label the next window, coarse maps ``(T,h,w)``, and update the context with the (refined) labels."""
         first = self.context is None
-        context = self.context or start_context(window, self._anchor_labels, self.settings.context)
+        context = self.context or start_context(window, self.anchor_labels, self.settings.context)
         require_shape("window.queries", window.queries, "T N C", N=window.grid.num_tokens)
-        tokens = normalize_tokens(window.queries)
-        config = self.settings.scene
-        cuts = find_cuts(tokens, None if first else context.tokens, config) if config.cuts else []
+        tokens = make_tokens(window, self.anchor_labels)
+        looks = window.queries.shape[-1]  # components that say what a cell looks like, not where it lies
+        config, followed = self.settings.scene, list_followed(self.anchor_labels)
+        known = None if first else context.tokens[..., :looks]
+        cuts = find_cuts(tokens[..., :looks], known, config) if config.cuts else []
         starts = sorted({0, *cuts})
         maps = []
         for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
             part = tokens[start:stop]
             if start in cuts:
-                cluster, seed = self.settings.cluster, self.settings.sampling.seed
-                context, self.regions = restart_context(part[0], context, self.regions, config, cluster, seed)
-            labels, context = self._labeled(part, window.window(start, stop), context)
+                context, followed = restart_context(part[0], looks, context, followed, self.settings)
+            labels, context, followed = self._labeled(part, window.window(start, stop), context, followed)
             maps.append(labels)
         self.context = context
-        return torch.cat(maps)
+        self.anchor_labels = add_followed(self.anchor_labels, followed)
+        return group_followed(torch.cat(maps), self.anchor_labels, window.frame_size)
 
-    def _labeled(self, tokens: Tensor, window: Features, context: SceneContext) -> tuple[Tensor, SceneContext]:
-        """Return labels ``(T,h,w)`` of frames of one scene, and the context after them."""
+    def _labeled(
+        self, tokens: Tensor, window: Features, context: SceneContext, followed: tuple[Region, ...]
+    ) -> tuple[Tensor, SceneContext, tuple[Region, ...]]:
+        """Return labels ``(T,h,w)`` of frames of one scene, the context after them, and what is followed then."""
         maps = context.predict(tokens).reshape(-1, *window.grid)
         if not self.settings.scene.new_regions:
             maps = refine(maps, window.matching, self.settings.refinement, self._vote)
-            return maps, context.updated(tokens, maps)
-        novelty = find_new_regions(tokens, maps, context.tokens, self.regions, self.settings.scene)
-        self.regions = novelty.regions
+            return maps, context.updated(tokens, maps), followed
+        looks = window.queries.shape[-1]
+        known = context.tokens[..., :looks]
+        novelty = find_new_regions(tokens[..., :looks], maps, known, followed, self.settings.scene)
         maps = refine(novelty.maps, window.matching, self.settings.refinement, self._vote)
         sure = ~novelty.unsure
         enough = int(sure.sum()) >= self.settings.context.num_neighbors
         kept = sure if enough else torch.ones_like(sure)
-        return maps, context.updated(tokens[kept.flatten(1)], maps[kept.to(maps.device)])
+        return maps, context.updated(tokens[kept.flatten(1)], maps[kept.to(maps.device)]), novelty.regions
 
 
 def start_context(features: Features, anchor_labels: AnchorLabels, config: ContextConfig) -> SceneContext:
@@ -84,8 +101,10 @@ def start_context(features: Features, anchor_labels: AnchorLabels, config: Conte
             f"`anchor_labels.cluster_map` must hold labels of `anchor_labels.regions`, but got {sorted(unknown)}. "
             "Name every label."
         )
-    tokens = normalize_tokens(features.queries[anchor_labels.anchor])
-    return SceneContext.from_anchor(tokens, anchor_labels.cluster_map.flatten(), config)
+    anchor = anchor_labels.anchor
+    tokens = make_tokens(features.window(anchor, anchor + 1), anchor_labels)[0]
+    followed = anchor_labels.leaves.maps if anchor_labels.leaves else anchor_labels.cluster_map
+    return SceneContext.from_anchor(tokens, followed.flatten(), config)
 
 
 def segment_coarse(
@@ -105,6 +124,41 @@ def scan_clip(features: Features, scan: CoarseScan, *, progress: Progress = no_p
     num_frames, settings = features.num_frames, scan.settings
     maps = torch.empty((num_frames, *features.grid), dtype=torch.int64)
     for frames in split_windows(num_frames, settings.window, settings.variant):
-        maps[frames.start : frames.stop] = scan.step(features.window(frames.start, frames.stop)).cpu()
+        found = scan.step(features.window(frames.start, frames.stop))
+        maps[frames.start : frames.stop] = (found.leaves.maps if found.leaves else found.maps).cpu()
         progress("coarse maps", frames.stop, num_frames)
-    return LabelMaps(maps, scan.regions, features.frame_size)
+    return group_followed(maps, scan.anchor_labels, features.frame_size)
+
+
+def make_tokens(features: Features, anchor_labels: AnchorLabels) -> Tensor:
+    """Return the tokens ``(T,N,C)`` by which cells are labeled: looks, and places as they divided the anchor frame."""
+    return add_place(normalize_tokens(features.queries), features.grid, anchor_labels.place)
+
+
+def list_followed(anchor_labels: AnchorLabels) -> tuple[Region, ...]:
+    """Return what the scan follows: the leaves, as regions of their own, or the regions where there are none."""
+    if anchor_labels.leaves is None:
+        return anchor_labels.regions
+    return tuple(Region(leaf, f"leaf {leaf}") for leaf in range(len(anchor_labels.leaves.owners)))
+
+
+def add_followed(anchor_labels: AnchorLabels, followed: tuple[Region, ...]) -> AnchorLabels:
+    """Return anchor labels with what was found beside them, among ``followed``: each a region of its own."""
+    leaves = anchor_labels.leaves
+    if leaves is None:
+        return anchor_labels._replace(regions=followed)
+    owners, regions = list(leaves.owners), list(anchor_labels.regions)
+    for leaf in range(len(owners), len(followed)):
+        free = list_free_labels(list_labels(regions))
+        label = leaf if leaf in free else free[0]
+        owners.append(label)
+        regions.append(Region(label, f"new {label}"))
+    return anchor_labels._replace(regions=tuple(sorted(regions)), leaves=leaves._replace(owners=tuple(owners)))
+
+
+def group_followed(maps: Tensor, anchor_labels: AnchorLabels, frame_size: tuple[int, int]) -> LabelMaps:
+    """Return the label maps of maps ``(T,h,w)`` of what the scan follows."""
+    if anchor_labels.leaves is None:
+        return LabelMaps(maps, anchor_labels.regions, frame_size)
+    _, tree, owners = anchor_labels.leaves
+    return group_leaves(maps, tree, owners, anchor_labels.regions, frame_size)

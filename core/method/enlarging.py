@@ -2,68 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..config.parts import EnlargingConfig
-from ..types import Features, InputError, LabelMaps, Progress, list_labels, no_progress, require_shape
-
-LABELS_AT_A_TIME = 4
-"""Labels filtered in one call: bounds the memory."""
-
-
-def enlarge_guided(cells: Tensor, picture: Tensor, frame_size: tuple[int, int], config: EnlargingConfig) -> Tensor:
-    """Return the label of each pixel: that whose coarse mask, filtered along the picture's edges, is largest.
-
-    Of cells ``(h,w)`` int64 and the picture ``(H,W,3)`` uint8 as the model saw it, ``(*frame_size)`` uint8 on the CPU;
-    ties go to the smallest label.
-
-    Guided filter (He, Sun & Tang, TPAMI 2013) with the colors of the picture as guide; kornia's implementation.
-    """
-    require_shape("picture", picture, "H W 3")
-    labels = torch.unique(cells).to(picture.device)
-    if len(labels) == 1:
-        return torch.full(frame_size, int(labels[0]), dtype=torch.uint8)
-    guide = picture.movedim(-1, 0)[None].float() / 255
-    best = torch.full(frame_size, -torch.inf, device=picture.device)
-    chosen = torch.zeros(frame_size, dtype=torch.uint8, device=picture.device)
-    for group in torch.split(labels, LABELS_AT_A_TIME):
-        masks = (cells.to(picture.device) == group[:, None, None]).float()[None]
-        scores, indices = _filter_masks(masks, guide, frame_size, config).max(0)
-        wins = scores > best
-        best[wins], chosen[wins] = scores[wins], group.to(torch.uint8)[indices[wins]]
-    return chosen.cpu()
-
-
-def _filter_masks(masks: Tensor, guide: Tensor, frame_size: tuple[int, int], config: EnlargingConfig) -> Tensor:
-    """Return masks ``(1,L,h,w)`` at ``frame_size``, filtered along the edges of ``guide`` ``(1,3,H,W)``."""
-    from kornia.filters import guided_blur  # noqa: PLC0415, takes a second to import
-
-    enlarged = F.interpolate(masks, guide.shape[2:], mode="bilinear", align_corners=False)
-    smooth = guided_blur(
-        guide, enlarged, 2 * config.guided_radius + 1, config.guided_epsilon, subsample=config.guided_subsample
-    )
-    return F.interpolate(smooth, frame_size, mode="bilinear", align_corners=False)[0]
+from ..leaves import Leaves
+from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, list_labels, no_progress
+from .guided import BilinearFilter, GuidedFilter, Patch
 
 
 def enlarge_maps(
     coarse: LabelMaps, features: Features, config: EnlargingConfig, progress: Progress = no_progress
 ) -> LabelMaps:
-    """Return coarse maps enlarged without the model; ``features`` are of the same frames."""
+    """Return coarse maps enlarged without the model, and their leaves; ``features`` are of the same frames."""
     if config.method == "bilinear":
         return enlarge_bilinear(coarse, progress)
-    if features.pictures is None:
-        raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
-    maps = []
-    for index, (cells, picture) in enumerate(zip(coarse.maps, features.pictures, strict=True)):
-        maps.append(enlarge_guided(cells, picture, features.frame_size, config))
+    make_filter, members = _guide(coarse, features, config), _list_members(coarse)
+    labels, leaves = [], []
+    for index in range(len(coarse.maps)):
+        best = _BestPixels(coarse.frame_size)
+        for label, patches in _filter_frame(coarse, index, members, make_filter(index)):
+            best.add(label, patches)
+        labels.append(best.labels)
+        leaves.append(best.leaves)
         progress("upsampling", index + 1, len(coarse.maps))
-    return LabelMaps(torch.stack(maps), coarse.regions)
+    return _with_leaves(LabelMaps(torch.stack(labels), coarse.regions, coarse.frame_size), torch.stack(leaves), coarse)
 
 
 def enlarge_bilinear(coarse: LabelMaps, progress: Progress = no_progress) -> LabelMaps:
-    """Enlarge coarse maps: bilinear per label, the largest wins, ties to the smallest label.
+    """Enlarge coarse maps, and their leaves: bilinear per label, the largest wins, ties to the smallest label.
 
     ``progress`` is called with stage ``upsampling`` in frames.
     """
@@ -78,10 +48,122 @@ def enlarge_bilinear(coarse: LabelMaps, progress: Progress = no_progress) -> Lab
             best = torch.maximum(best, score)
         maps.append(chosen)
         progress("upsampling", len(maps), len(coarse.maps))
-    return LabelMaps(torch.stack(maps), coarse.regions)
+    return add_leaves(LabelMaps(torch.stack(maps), coarse.regions), coarse)
+
+
+def add_leaves(
+    full: LabelMaps, coarse: LabelMaps, features: Features | None = None, config: EnlargingConfig | None = None
+) -> LabelMaps:
+    """Return full label maps with the leaves of the coarse ones, if these have any: the strongest of its region.
+
+    Leaves are enlarged along the edges of the pictures that ``features`` hold, bilinearly without them.
+    """
+    if coarse.leaves is None:
+        return full
+    make_filter = _guide(coarse, features, config) if features and config else _interpolate(coarse)
+    members, owners = _list_members(coarse), coarse.leaves.owners
+    first = {owner: leaf for leaf, owner in reversed(list(enumerate(owners)))}
+    table = torch.tensor([first.get(label, 0) for label in range(MAX_LABEL + 1)], dtype=torch.uint8)
+    maps = []
+    for index, labels in enumerate(full.maps):
+        leaves = table[labels.long()]
+        for label, patches in _filter_frame(coarse, index, members, make_filter(index)):
+            area, _, which = _join(patches)
+            torch.where(labels[area] == label, which, leaves[area], out=leaves[area])
+        maps.append(leaves)
+    return _with_leaves(full, torch.stack(maps), coarse)
 
 
 def enlarge_nearest(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Return labels ``(...,h,w)`` enlarged to ``size`` without interpolation: each pixel has that of its cell."""
     flat = cells.reshape(-1, 1, *cells.shape[-2:]).double()
     return F.interpolate(flat, size, mode="nearest-exact").reshape(*cells.shape[:-2], *size).to(cells.dtype)
+
+
+Filter = Callable[[Tensor], Patch]
+"""Enlarges a mask ``(h,w)`` bool of a frame to the size of the frame."""
+
+
+def _guide(coarse: LabelMaps, features: Features, config: EnlargingConfig) -> Callable[[int], Filter]:
+    """Return what makes the guided filter of each frame."""
+    pictures, grid = features.pictures, (features.grid.h, features.grid.w)
+    if pictures is None:
+        raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
+    return lambda index: GuidedFilter(pictures[index].cpu(), grid, coarse.frame_size, config).filter
+
+
+def _interpolate(coarse: LabelMaps) -> Callable[[int], Filter]:
+    """Return what makes the bilinear filter of each frame, which is the same for all."""
+    size = coarse.maps.shape[1:]
+    filtered = BilinearFilter((int(size[0]), int(size[1])), coarse.frame_size).filter
+    return lambda _index: filtered
+
+
+def _list_members(coarse: LabelMaps) -> dict[int, list[int]]:
+    """Return the leaves of each label, or the label itself where there are none; the smallest label first."""
+    if coarse.leaves is None:
+        return {label: [label] for label in sorted(list_labels(coarse.regions))}
+    members: dict[int, list[int]] = {label: [] for label in sorted(set(coarse.leaves.owners))}
+    for leaf, owner in enumerate(coarse.leaves.owners):
+        members[owner].append(leaf)
+    return members
+
+
+def _filter_frame(
+    coarse: LabelMaps, index: int, members: Mapping[int, list[int]], enlarge: Filter
+) -> Iterable[tuple[int, list[tuple[int, Patch]]]]:
+    """Yield each label that a frame holds, and its leaves there with their answers."""
+    cells = (coarse.leaves.maps if coarse.leaves else coarse.maps)[index].cpu()
+    present = set(torch.unique(cells).tolist())
+    for label, leaves in members.items():
+        patches = [(leaf, enlarge(cells == leaf)) for leaf in leaves if leaf in present]
+        if patches:
+            yield label, patches
+
+
+class _BestPixels:
+    """The strongest label of each pixel of a frame, and the strongest leaf in it; ties: the smallest."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._best = torch.zeros(size)
+        self.labels, self.leaves = (torch.zeros(size, dtype=torch.uint8) for _ in range(2))
+
+    def add(self, label: int, patches: list[tuple[int, Patch]]) -> None:
+        """Let a label compete, whose answer is the sum of those of its leaves: the filter is linear."""
+        area, total, which = _join(patches)
+        best, leaves = self._best[area], self.leaves[area]
+        wins = total > best
+        torch.maximum(best, total, out=best)
+        self.labels[area].masked_fill_(wins, label)
+        torch.where(wins, which, leaves, out=leaves)
+
+
+def _join(patches: list[tuple[int, Patch]]) -> tuple[tuple[slice, slice], Tensor, Tensor]:
+    """Return the area that some leaves reach, the sum of their answers there, and the strongest leaf, uint8."""
+    rows, columns = _span([patch.rows for _, patch in patches]), _span([patch.columns for _, patch in patches])
+    if len(patches) == 1:
+        leaf, patch = patches[0]
+        return (rows, columns), patch.values, torch.full(patch.values.shape, leaf, dtype=torch.uint8)
+    total = torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
+    top, which = torch.full_like(total, -torch.inf), torch.full(total.shape, patches[0][0], dtype=torch.uint8)
+    for leaf, patch in patches:
+        part = (_shift(patch.rows, rows.start), _shift(patch.columns, columns.start))
+        total[part] += patch.values
+        which[part].masked_fill_(patch.values > top[part], leaf)
+        torch.maximum(top[part], patch.values, out=top[part])
+    return (rows, columns), total, which
+
+
+def _span(parts: list[slice]) -> slice:
+    return slice(min(part.start for part in parts), max(part.stop for part in parts))
+
+
+def _shift(part: slice, offset: int) -> slice:
+    return slice(part.start - offset, part.stop - offset)
+
+
+def _with_leaves(full: LabelMaps, maps: Tensor, coarse: LabelMaps) -> LabelMaps:
+    """Return full label maps with maps of leaves, where the coarse ones have leaves."""
+    if coarse.leaves is None:
+        return full
+    return LabelMaps(full.maps, full.regions, full.frame_size, Leaves(maps, *coarse.leaves[1:]))

@@ -18,13 +18,15 @@ from torch import Tensor
 from ..backbones.protocol import FeatureBackbone, require_modulation
 from ..config.parts import ContextConfig
 from ..config.settings import Settings
-from ..regions.labels import name_clusters_by_reference
+from ..regions.cutting import describe_leaves, join_maps, restore_leaves
+from ..regions.labels import name_anchor
 from ..types import VOID, AnchorLabels, Features, InputError, LabelMaps, Progress, Region, no_progress
-from .clustering import cluster_anchor, name_clusters_by_number
+from .clustering import cluster_anchor, gather_tokens, name_clusters_by_number
 from .coarse import CoarseScan
 from .context import SceneContext
 from .features import extract_window_features
 from .frames import FrameSource
+from .leaf_growing import grow_leaves
 from .upsampling import upsample
 from .windows import require_kind, split_context_windows, split_spans
 
@@ -53,19 +55,18 @@ def label_anchor(
     anchor: int = 0,
     progress: Progress = no_progress,
 ) -> AnchorLabels:
-    """Cluster the anchor frame, and name clusters by a reference ``(H,W)`` uint8 if there is one (paper 4.1, 5.1)."""
-    clusters = cluster_anchor(
-        features,
-        settings.cluster,
-        settings.sampling.seed,
-        anchor=anchor,
-        window_length=settings.window.length,
-        progress=progress,
-    )
+    """Divide the anchor frame, and name regions by a reference ``(H,W)`` uint8 if there is one (paper 4.1, 5.1)."""
+    config, seed, length = settings.cluster, settings.sampling.seed, settings.window.length
+    tokens = gather_tokens(features, config, anchor, length)
+    if config.method == "tree":
+        found = grow_leaves(tokens, features.grid, config, seed, progress=progress)
+    else:
+        found = name_clusters_by_number(cluster_anchor(tokens, features.grid, config, seed, progress=progress))
+    found = found._replace(anchor=anchor, place=tokens.place)
     if reference is None:
-        return name_clusters_by_number(clusters, anchor)
+        return found
     ignore = None if settings.variant == "published" else VOID  # void pixels vote on names in the published code
-    return name_clusters_by_reference(clusters, reference, anchor, ignore=ignore)
+    return name_anchor(found, reference, ignore=ignore, named=config.named)
 
 
 def segment_windows(
@@ -94,9 +95,8 @@ def segment_windows(
         features = extract_window_features(backbone, source, span, settings, progress)
         anchor_labels = anchor_labels or label_anchor(features, settings, reference, progress=progress)
         scan = CoarseScan(anchor_labels, settings, context)
-        maps = [scan.step(features.window(part.start, part.stop)) for part in split_context_windows(span, settings)]
-        anchor_labels = anchor_labels._replace(regions=scan.regions)
-        coarse = LabelMaps(torch.cat(maps), anchor_labels.regions, features.frame_size)
+        parts = [scan.step(features.window(part.start, part.stop)) for part in split_context_windows(span, settings)]
+        anchor_labels, coarse = scan.anchor_labels, join_maps(parts)
         labels = upsample(backbone, features, coarse, settings, progress=progress)
         context = scan.context
         if context is None:
@@ -113,16 +113,24 @@ def segment(
     progress: Progress = no_progress,
 ) -> LabelMaps:
     """Segment a whole clip that fits into memory, ``(T,H,W)`` uint8; see `segment_windows`."""
-    maps: Tensor | None = None
-    regions: tuple[Region, ...] = ()
+    maps = leaves = None
     for result in segment_windows(backbone, source, settings, reference=reference, progress=progress):
-        if maps is None:
-            maps = result.labels.maps.new_zeros((source.num_frames, *result.labels.maps.shape[1:]))
-        maps[result.frames.start : result.frames.stop] = result.labels.maps
-        regions = result.labels.regions
+        last = result.labels
+        maps = _put(maps, last.maps, result.frames, source.num_frames)
+        if last.leaves:
+            leaves = _put(leaves, last.leaves.maps, result.frames, source.num_frames)
     if maps is None:
         raise InputError("`source` must hold at least one frame, but got none.")
-    return LabelMaps(maps, regions)
+    made_of = None if last.leaves is None or leaves is None else last.leaves._replace(maps=leaves)
+    return LabelMaps(maps, last.regions, last.frame_size, made_of)
+
+
+def _put(whole: Tensor | None, maps: Tensor, frames: range, num_frames: int) -> Tensor:
+    """Return maps of the whole clip with those of some frames."""
+    if whole is None:
+        whole = maps.new_zeros((num_frames, *maps.shape[1:]))
+    whole[frames.start : frames.stop] = maps
+    return whole
 
 
 class ScanState(NamedTuple):
@@ -141,11 +149,16 @@ class ScanState(NamedTuple):
     def to_bytes(self) -> bytes:
         """Return the content of the state's file (safetensors)."""
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.context.to_tensors().items()}
-        tensors["cluster_map"] = self.anchor_labels.cluster_map.contiguous()
+        anchor, cluster_map, regions, leaves, place = self.anchor_labels
+        tensors["cluster_map"] = cluster_map.contiguous()
+        if leaves:
+            tensors["leaf_map"] = leaves.maps.contiguous()
         record = {
             "next_window": self.next_window,
-            "anchor": self.anchor_labels.anchor,
-            "regions": self.anchor_labels.regions,
+            "anchor": anchor,
+            "regions": regions,
+            "leaves": leaves and describe_leaves(leaves),
+            "place": place,
         }
         return serialize(tensors, {"vidseg.state": json.dumps(record)})
 
@@ -161,5 +174,7 @@ class ScanState(NamedTuple):
                 f"`{path.name}` must be the state of a run, but got: {error}. Start the run anew."
             ) from error
         regions = tuple(Region(int(label), str(name)) for label, name in record["regions"])
-        anchor_labels = AnchorLabels(record["anchor"], tensors.pop("cluster_map").cpu(), regions)
+        cluster_map, leaf_map = tensors.pop("cluster_map").cpu(), tensors.pop("leaf_map", None)
+        leaves = None if leaf_map is None else restore_leaves(leaf_map.cpu(), record["leaves"])
+        anchor_labels = AnchorLabels(record["anchor"], cluster_map, regions, leaves, record["place"])
         return cls(record["next_window"], anchor_labels, SceneContext.from_tensors(tensors, config))

@@ -13,6 +13,8 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..config.settings import Settings
+from ..leaves import Leaves
+from ..regions.cutting import describe_leaves, restore_leaves
 from ..regions.labels import reduce_reference, spread_indices
 from ..types import (
     AnchorLabels,
@@ -38,13 +40,15 @@ class Scene(NamedTuple):
 
     Attributes:
         tokens: ``(M,C)`` float32, normalized features of cells that stand for the regions.
-        labels: ``(M,)`` int64.
+        labels: ``(M,)`` int64: of regions, or of leaves where there are some.
         regions: the regions.
+        leaves: what these are made of, without maps; None where each is one cluster.
     """
 
     tokens: Tensor
     labels: Tensor
     regions: tuple[Region, ...]
+    leaves: Leaves | None = None
 
     def get_ram_usage(self) -> int:
         """Return the size in bytes; hosts call this to decide what to keep in their cache."""
@@ -53,7 +57,8 @@ class Scene(NamedTuple):
     def to_bytes(self) -> bytes:
         """Return the content of the scene's file (safetensors)."""
         tensors = {"tokens": self.tokens.cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
-        return serialize(tensors, {_KEY: json.dumps({"format": FORMAT, "regions": self.regions})})
+        record = {"format": FORMAT, "regions": self.regions, "leaves": self.leaves and describe_leaves(self.leaves)}
+        return serialize(tensors, {_KEY: json.dumps(record)})
 
     @classmethod
     def load(cls, path: Path) -> Scene:
@@ -63,10 +68,12 @@ class Scene(NamedTuple):
                 record = json.loads(file.metadata()[_KEY])
                 tokens, labels = file.get_tensor("tokens"), file.get_tensor("labels")
             regions = tuple(Region(int(label), str(name)) for label, name in record["regions"])
+            made_of = record.get("leaves")
+            leaves = restore_leaves(torch.empty(0), made_of) if made_of else None
             version = int(record["format"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"`{path.name}` must be a scene file, but got: {error}. Save the scene again.") from error
-        scene = cls(tokens.float(), labels.long(), regions)
+        scene = cls(tokens.float(), labels.long(), regions, leaves)
         problem = _find_fault(scene) if version == FORMAT else f"format {version}, which is newer than this program"
         if problem:
             raise InputError(f"`{path.name}` must be a scene file, but has {problem}. Save the scene again.")
@@ -79,7 +86,8 @@ def _find_fault(scene: Scene) -> str:
         return f"tokens of shape {tuple(scene.tokens.shape)} and labels of shape {tuple(scene.labels.shape)}"
     if not bool(scene.tokens.isfinite().all()):
         return "tokens that are not finite"
-    unknown = set(torch.unique(scene.labels).tolist()) - set(list_labels(scene.regions))
+    known = range(len(scene.leaves.owners)) if scene.leaves else list_labels(scene.regions)
+    unknown = set(torch.unique(scene.labels).tolist()) - set(known)
     return f"labels without region: {sorted(unknown)}" if unknown else ""
 
 
@@ -90,12 +98,15 @@ def choose_scene(features: Features, labels: LabelMaps, config: SceneFileConfig 
             f"`labels` must have as many frames as `features`, {features.num_frames}, but got {len(labels.maps)}. "
             "Take both of the same clip."
         )
-    limit = (config or SceneFileConfig()).tokens_per_region
-    cells = torch.stack([reduce_reference(frame, (features.grid.h, features.grid.w)) for frame in labels.maps])
+    limit, leaves = (config or SceneFileConfig()).tokens_per_region, labels.leaves
+    if leaves:
+        limit = max(1, limit * len(labels.regions) // len(leaves.owners))
+    maps = leaves.maps if leaves else labels.maps
+    cells = torch.stack([reduce_reference(frame, (features.grid.h, features.grid.w)) for frame in maps])
     flat = cells.flatten().long().cpu()
     index = spread_indices(flat, limit)
     tokens = normalize_tokens(features.queries.flatten(0, 1)[index].float().cpu())
-    return Scene(tokens, flat[index], labels.regions)
+    return Scene(tokens, flat[index], labels.regions, leaves and leaves._replace(maps=torch.empty(0)))
 
 
 def label_by_scene(
@@ -112,7 +123,7 @@ def label_by_scene(
             "the scene was saved with."
         )
     known = SceneContext(scene.tokens, scene.labels, settings.context, num_anchor=len(scene.labels))
-    no_anchor = AnchorLabels(0, torch.empty(0), scene.regions)  # the scene stands for it
+    no_anchor = AnchorLabels(0, torch.empty(0), scene.regions, scene.leaves)  # the scene stands for it
     return scan_clip(features, CoarseScan(no_anchor, settings, known), progress=progress)
 
 

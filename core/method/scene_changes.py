@@ -11,6 +11,7 @@ from scipy.ndimage import label as connected  # scikit-learn brings SciPy
 from torch import Tensor
 
 from ..config.parts import ClusterConfig, SceneConfig
+from ..config.settings import Settings
 from ..regions.labels import list_free_labels, spread_indices
 from ..types import Region, list_labels
 from .clustering import choose_num_clusters, cluster_tokens, find_nearest_centers
@@ -96,23 +97,21 @@ def find_cuts(tokens: Tensor, known: Tensor | None, config: SceneConfig) -> list
 
 
 def restart_context(
-    cells: Tensor,
-    context: SceneContext,
-    regions: tuple[Region, ...],
-    config: SceneConfig,
-    cluster: ClusterConfig,
-    seed: int,
+    cells: Tensor, looks: int, context: SceneContext, regions: tuple[Region, ...], settings: Settings
 ) -> Restart:
     """Start the scene context anew from the first frame ``(N,C)`` after a cut; what looks known keeps its name.
 
-    K-means divides the frame. A cluster whose cells resemble known ones takes the label that most of these have; the
-    others become new regions. Some tokens of each label from before the cut stay, so that a scene that comes back is
-    recognized. Without a free label a cluster takes the most similar one.
+    The first ``looks`` components of a cell say what it looks like, the others where it lies. K-means divides the
+    frame. A cluster whose cells resemble known ones takes the label that most of these have; the others become new
+    regions. Some tokens of each label from before the cut stay, so that a scene that comes back is recognized. Without
+    a free label a cluster takes the most similar one.
     """
+    config, cluster, seed = settings.scene, settings.cluster, settings.sampling.seed
     number = cluster.num_clusters or choose_num_clusters(cells, cluster.granularity, seed)
     centers = cluster_tokens(cells, ClusterConfig(min(number, len(cells)), cluster.num_restarts), seed)
     clusters = find_nearest_centers(cells, centers)
-    predicted, known = context.predict(cells[None])[0].cpu(), measure_familiarity(cells, context.tokens).cpu()
+    predicted = context.predict(cells[None])[0].cpu()
+    known = measure_familiarity(cells[:, :looks], context.tokens[:, :looks]).cpu()
     labels, found = torch.empty_like(predicted), regions
     for index in torch.unique(clusters).tolist():
         inside = clusters == index

@@ -15,7 +15,7 @@ from ..config.settings import Settings
 from ..types import Features, LabelMaps, Progress, SeenWindow, no_progress, require_shape
 from . import published
 from .differences import RunningArgmax, make_initial_maps, score_labels
-from .enlarging import enlarge_maps, enlarge_nearest
+from .enlarging import add_leaves, enlarge_maps, enlarge_nearest
 from .features import require_same_kind
 from .modulation import Batching, ModulatedPair, ModulationJob, Noised, UnitJob, modulate, plan_jobs
 from .sampling import add_noise, list_modulated_levels, list_sigmas
@@ -50,7 +50,9 @@ def upsample(
         chunks.append(chunk)
         first += count
     report = _Report(progress, {stage: sum(chunk.work[stage] for chunk in chunks) for stage in _Chunk.STAGES})
-    return LabelMaps(torch.cat([chunk.label_maps(report) for chunk in chunks]), coarse.regions, coarse.frame_size)
+    maps = torch.cat([chunk.label_maps(report) for chunk in chunks])
+    full = LabelMaps(maps, coarse.regions, coarse.frame_size)
+    return add_leaves(full, coarse, features.kept(), settings.enlarging)
 
 
 @dataclass

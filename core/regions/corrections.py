@@ -147,7 +147,9 @@ def correct_labels(
     if painted is not None:
         correction.paint(painted)
     correction.settle()
-    return Correction(replace(labels, maps=correction.maps, regions=correction.regions), tuple(correction.problems))
+    return Correction(
+        replace(labels, maps=correction.maps, regions=correction.regions, leaves=None), tuple(correction.problems)
+    )
 
 
 class _Correction:

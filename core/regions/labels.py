@@ -100,17 +100,26 @@ def list_regions(maps: Tensor, names: Mapping[int, str] | None = None) -> tuple[
     return tuple(Region(label, known.get(label, default_name(label))) for label in labels)
 
 
-def name_clusters_by_reference(
-    cluster_map: Tensor,
+def name_anchor(
+    anchor_labels: AnchorLabels,
     reference: Tensor,
-    anchor: int = 0,
     *,
     ignore: int | None = VOID,
     names: Mapping[int, str] | None = None,
+    named: str = "leaves",
 ) -> AnchorLabels:
-    """Return anchor labels that are those of a reference label image of the anchor frame (see `assign_clusters`)."""
-    labels, regions = assign_clusters(cluster_map, reference, ignore=ignore, names=names)
-    return AnchorLabels(anchor, labels, regions)
+    """Return anchor labels that are those of a reference label image ``(H,W)`` of their frame (see `assign_clusters`).
+
+    Where regions are made of leaves, each of these is named by itself, or each region: ``named``, as in
+    `ClusterConfig.named`.
+    """
+    leaves = anchor_labels.leaves
+    clusters = leaves.maps if leaves and named == "leaves" else anchor_labels.cluster_map
+    labels, regions = assign_clusters(clusters, reference, ignore=ignore, names=names)
+    if leaves:
+        owners = dict(zip(leaves.maps.flatten().tolist(), labels.flatten().tolist(), strict=True))
+        leaves = leaves._replace(owners=tuple(owners.get(leaf, owner) for leaf, owner in enumerate(leaves.owners)))
+    return anchor_labels._replace(cluster_map=labels, regions=regions, leaves=leaves)
 
 
 def find_label_called(regions: Iterable[Region], name: str) -> int | None:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..types import Grid, InputError, LabelMaps, Region, require_shape
+from .cutting import merge_owners
 from .labels import merge_labels, rename_regions
 
 PICK, NAME, HIDE = "pick", "name", "hide"
@@ -187,7 +188,8 @@ def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
             names.setdefault(label, point)
     new_names, merges = _group_names(names)
     maps, left = merge_labels(labels.maps, labels.regions, merges)
-    named = replace(labels, maps=maps, regions=rename_regions(left, new_names))
+    made_of = merge_owners(labels.leaves, merges)
+    named = replace(labels, maps=maps, regions=rename_regions(left, new_names), leaves=made_of)
     picked = {merges.get(label, label) for label, action in actions.items() if action == PICK}
     seen = {merges.get(region.label, region.label) for region in labels.regions if actions.get(region.label) != HIDE}
     hidden = {merges.get(label, label) for label, action in actions.items() if action == HIDE} - seen

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...core.config.settings import Settings
 from ...core.method.enlarging import enlarge_bilinear
+from ...core.regions.cutting import cut_regions, group_leaves, merge_owners
 from ...core.regions.labels import merge_labels, reduce_reference, rename_regions
 from ...core.types import AnchorLabels, Features, InputError, LabelMaps, Progress, Region, list_labels, no_progress
 
@@ -52,9 +53,25 @@ class Labels(LabelMaps):
             seeded = {old: new for old, new in merges.items() if old in own and new in own}
             cluster_map, _ = merge_labels(scan.anchor_labels.cluster_map, scan.anchor_labels.regions, seeded)
             before = {old: merges.get(new, new) for old, new in scan.merges.items()}
-            anchor_labels = scan.anchor_labels._replace(cluster_map=cluster_map)
+            made_of = merge_owners(scan.anchor_labels.leaves, seeded)
+            anchor_labels = scan.anchor_labels._replace(cluster_map=cluster_map, leaves=made_of)
             scan = replace(scan, anchor_labels=anchor_labels, merges={**before, **merges})
-        return replace(self, maps=maps, regions=rename_regions(left, names), scan=scan)
+        leaves = merge_owners(self.leaves, merges)
+        return replace(self, maps=maps, regions=rename_regions(left, names), leaves=leaves, scan=scan)
+
+    def cut(self, num_regions: int) -> Labels:
+        """Return these labels in another number of regions; 0 keeps them as they are."""
+        if not num_regions:
+            return self
+        found = cut_regions(self, num_regions)
+        scan = self.scan
+        if scan and scan.anchor_labels.leaves and found.leaves:
+            anchor = scan.anchor_labels
+            owners = found.leaves.owners[: len(anchor.leaves.owners)]
+            cut = group_leaves(anchor.leaves.maps, anchor.leaves.tree, owners, found.regions, self.frame_size)
+            anchor = anchor._replace(cluster_map=cut.maps, regions=cut.regions, leaves=cut.leaves)
+            scan = replace(scan, anchor_labels=anchor, merges={})
+        return replace(self, maps=found.maps, regions=found.regions, leaves=found.leaves, scan=scan)
 
     def named_as(self, other: Labels) -> Labels:
         """Return these labels, replayed from the scan of ``other``, with the names and merges of ``other``."""
@@ -65,11 +82,12 @@ class Labels(LabelMaps):
         for label, target in becomes.items():
             maps[self.maps == label] = target
         regions = tuple(Region(label, names[label]) for label in sorted(set(becomes.values())))
-        return replace(self, maps=maps, regions=regions)
+        return replace(self, maps=maps, regions=regions, leaves=merge_owners(self.leaves, becomes))
 
     def get_ram_usage(self) -> int:
         """Return the size in bytes, without the features they came from, which their own node holds."""
-        return self.maps.numel() * self.maps.element_size()
+        maps = [self.maps, *([self.leaves.maps] if self.leaves else [])]
+        return sum(each.numel() * each.element_size() for each in maps)
 
 
 def require_features_of(labels: Labels, features: Features) -> None:

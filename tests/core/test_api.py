@@ -157,7 +157,7 @@ def test_settings_come_from_names_or_at_once(model: Backbone, result: vidseg.Seg
     settings = vidseg.Settings.of(quality="draft", **dotted)
     assert settings == vidseg.Settings.of("default", "draft", num_clusters=3, length=3)
     assert torch.equal(vidseg.segment(squares(), model, settings=settings).maps, result.maps)
-    changed = vidseg.Settings.of(kind="svd", blocks=[7, 8], factor=10, new_regions=True, method="guided")
+    changed = vidseg.Settings.of(kind="svd", blocks=[7, 8], factor=10, new_regions=True, enlarging__method="guided")
     assert changed.video.frames == 14
     assert changed.feature.blocks == (7, 8)
     assert changed.modulation.factor == 10

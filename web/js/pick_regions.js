@@ -4,7 +4,7 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { MIN_HEIGHT, PickerWidget } from "./picker_widget.js";
 
-const [NODE, KEY, TEXT] = ["PickRegions", "vidseg_picker", "picks"];
+const [NODE, KEY, TEXT, NUMBER] = ["PickRegions", "vidseg_picker", "picks", "num_regions"];
 const SIZE = [440, 720];
 const RETRIES = [0, 300, 1500]; // milliseconds after which outputs of an earlier run may be back
 
@@ -28,7 +28,7 @@ function lastOutput(node) {
 }
 
 function addPicker(node) {
-  const text = node.widgets.find((widget) => widget.name === TEXT);
+  const [text, number] = [TEXT, NUMBER].map((name) => node.widgets.find((widget) => widget.name === name));
   const picker = new PickerWidget(addressOf, (value) => {
     app.canvas.emitBeforeChange(); // so that the change is a step of its own in the undo of the graph
     text.value = value;
@@ -39,12 +39,19 @@ function addPicker(node) {
   const widget = node.addDOMWidget("picker", "vidseg_picker", picker.root, options);
   widget.serialize = false;
   text.element?.style.setProperty("--comfy-widget-max-height", "96px");
-  follow(text, "callback", () => picker.setText(String(text.value ?? "")));
-  follow(node, "onConfigure", () => picker.setText(String(text.value ?? "")));
+  const setNumber = () => picker.setNumber(Number(number?.value ?? 0));
+  const setText = () => picker.setText(String(text.value ?? ""));
+  follow(text, "callback", setText);
+  if (number) follow(number, "callback", setNumber);
+  follow(node, "onConfigure", () => {
+    setNumber();
+    setText();
+  });
   follow(node, "onRemoved", () => picker.remove());
   let shown = false;
   const show = (content) => {
     shown = true;
+    setNumber();
     picker.linked = node.inputs?.some((input) => input.name === TEXT && input.link != null) ?? false;
     picker.load(content);
     picker.setText(picker.linked ? content.text : String(text.value ?? ""));

@@ -13,7 +13,7 @@ export class PickerFrames {
     this.numFrames = numFrames;
   }
 
-  /** Return {number, picture, width, height, labels} of a frame that can be shown. */
+  /** Return {number, picture, width, height, pixels} of a frame that can be shown; pixels are labels or leaves. */
   async load(number) {
     const known = this.#loads.get(number);
     if (known) return known;
@@ -32,9 +32,9 @@ export class PickerFrames {
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     context.drawImage(map, 0, 0);
     const { data } = context.getImageData(0, 0, width, height);
-    const labels = new Uint8Array(width * height);
-    for (let pixel = 0; pixel < labels.length; pixel++) labels[pixel] = data[4 * pixel];
-    return { number, picture, width, height, labels };
+    const pixels = new Uint8Array(width * height);
+    for (let pixel = 0; pixel < pixels.length; pixel++) pixels[pixel] = data[4 * pixel];
+    return { number, picture, width, height, pixels };
   }
 
   async #bitmap(file) {
@@ -44,11 +44,11 @@ export class PickerFrames {
   }
 }
 
-/** Return the label under a point given as fractions of width and height. */
+/** Return the label, or the leaf, under a point given as fractions of width and height. */
 export function labelAt(frame, x, y) {
   const column = Math.min(Math.floor(x * frame.width), frame.width - 1);
   const row = Math.min(Math.floor(y * frame.height), frame.height - 1);
-  return frame.labels[row * frame.width + column];
+  return frame.pixels[row * frame.width + column];
 }
 
 /** Return the number of pixels of each label in a frame. */

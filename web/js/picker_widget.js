@@ -1,5 +1,6 @@
 // The picker: frame slider, picture, status line, buttons and list around one model.
 
+import { cutRegions, groupPixels } from "./picker_cut.js";
 import { element, percent } from "./picker_elements.js";
 import { labelAt, pixelCounts, PickerFrames } from "./picker_frames.js";
 import { PickerList } from "./picker_list.js";
@@ -16,6 +17,9 @@ export class PickerWidget {
   #problems = [];
   #ranText = null;
   #wanted = 0; // index of the frame to show
+  #content = null; // what the node sent when it ran
+  #number = 0; // of regions; 0 takes them as they came
+  #owners = null; // label of each leaf, where regions are made of leaves
   linked = false; // the text comes from another node
 
   /**
@@ -78,7 +82,10 @@ export class PickerWidget {
   async load(content) {
     this.#ranText = content.text;
     this.#problems = content.problems;
-    this.model.setRegions(content.regions, content.found, content.stem === this.#frames?.stem);
+    this.#content = content;
+    const cut = cutRegions(content, this.#number);
+    this.#owners = cut.owners;
+    this.model.setRegions(cut.regions, content.found, content.stem === this.#frames?.stem);
     const number = this.#frame?.number;
     if (content.stem !== this.#frames?.stem) {
       this.#frames = new PickerFrames(this.addressOf, content);
@@ -87,6 +94,26 @@ export class PickerWidget {
     this.slider.max = content.frames.length - 1;
     const last = content.frames.findLastIndex((candidate) => candidate <= (number ?? 0));
     await this.#showFrame(Math.max(0, last));
+  }
+
+  /** Cut another number of regions from what the node sent; 0 takes them as they came. */
+  async setNumber(number) {
+    if (number === this.#number) return;
+    this.#number = number;
+    if (!this.#content) return;
+    const cut = cutRegions(this.#content, number);
+    this.#owners = cut.owners;
+    this.model.setRegions(cut.regions, []);
+    if (this.#frame) this.#group(this.#frame);
+    await this.#resolveUnknown();
+    this.refresh();
+  }
+
+  /** Give the pixels of a frame the labels of their regions. */
+  #group(frame) {
+    frame.labels = groupPixels(frame.pixels, this.#owners);
+    this.counts = pixelCounts(frame);
+    return frame;
   }
 
   setText(text) {
@@ -103,8 +130,7 @@ export class PickerWidget {
     try {
       const frame = await this.#frames.load(number);
       if (this.#wanted !== index) return; // the slider has moved on
-      this.#frame = frame;
-      this.counts = pixelCounts(frame);
+      this.#frame = this.#group(frame);
       await this.#resolveUnknown();
       this.refresh();
     } catch (error) {
@@ -121,7 +147,8 @@ export class PickerWidget {
       const frame = await frames.load(point.frame).catch(() => null);
       if (frames !== this.#frames) return; // the node ran again, or was removed
       if (!frame) continue; // its file is gone: found by the next run, as the notes say
-      this.model.remember(point, labelAt(frame, point.x, point.y));
+      const leaf = labelAt(frame, point.x, point.y);
+      this.model.remember(point, this.#owners ? this.#owners[leaf] : leaf);
       this.refresh();
     }
   }

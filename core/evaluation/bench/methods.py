@@ -60,7 +60,11 @@ class Method:
         if self.group != "baseline":
             base = with_quality(base, quality)
         block = self.one_block[model] if self.one_block else ()
-        common = (f"cluster.num_clusters={dataset.num_clusters}", f"frame.max_side={dataset.max_side}")
+        common = (
+            f"cluster.num_clusters={dataset.num_clusters}",
+            f"frame.max_side={dataset.max_side}",
+            "cluster.named=regions",  # the paper's protocol: as many names as regions
+        )
         return with_overrides(base, (*common, *overrides, *self.overrides, *block))
 
     def fits(self, dataset: Dataset) -> bool:

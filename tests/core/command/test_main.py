@@ -25,7 +25,7 @@ from vidseg.core.files.clip import open_clip
 from vidseg.core.files.disk import write_atomically
 from vidseg.core.files.result_folder import ResultFolder
 from vidseg.core.files.video import write_video
-from vidseg.core.types import InputError
+from vidseg.core.types import InputError, LabelMaps
 
 from ...narrow_checkpoint import random_model
 from ..backbones.narrow_models import THIN
@@ -218,12 +218,12 @@ class StopAt:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, call: int, error: BaseException) -> None:
         self.calls, write = 0, ResultFolder.write_label_maps
 
-        def stopping(folder: ResultFolder, start: int, maps: torch.Tensor) -> None:
+        def stopping(folder: ResultFolder, start: int, labels: LabelMaps) -> None:
             self.calls += 1
             if self.calls == call:
-                write(folder, start, maps[:1])
+                write(folder, start, LabelMaps(labels.maps[:1], labels.regions, leaves=labels.leaves))
                 raise error
-            write(folder, start, maps)
+            write(folder, start, labels)
 
         monkeypatch.setattr(ResultFolder, "write_label_maps", stopping)
 

@@ -25,23 +25,24 @@ from vidseg.core.files.result_folder import STATE_FILE, ResultFolder
 from vidseg.core.method.context import SceneContext
 from vidseg.core.method.pipeline import ScanState
 from vidseg.core.regions.palette import PALETTE
-from vidseg.core.types import AnchorLabels, InputError, Region
+from vidseg.core.types import AnchorLabels, InputError, LabelMaps, Region
 
 CLIP = ClipInfo("clip.mp4", 3, (4, 6), 25.0, None, "f" * 64)
 MODEL = BackboneInfo("model.safetensors", "sd", "epsilon", "a" * 64)
 RUN = RunDescription(CLIP, MODEL, "cpu", "float32", Settings(), None, None)
 REGIONS = (Region(0, "road"), Region(3, "sky"))
 MAPS = torch.tensor([0, 3, 255], dtype=torch.uint8)[:, None, None].repeat(1, 4, 6)
+LABELS = LabelMaps(MAPS, REGIONS)
 
 
 def result(areas: dict[int, int] | None = None, *, frames: int = 0, finished: bool = False) -> RunResult:
-    return RunResult(REGIONS, [(areas or {}).get(label, 0) for label in range(256)], frames, finished)
+    return RunResult(REGIONS, None, [(areas or {}).get(label, 0) for label in range(256)], frames, finished)
 
 
 def test_label_maps_are_palette_images_whose_index_is_the_label(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path / "deep" / "out")
     folder.prepare(MAPS.numel())
-    folder.write_label_maps(7, MAPS)
+    folder.write_label_maps(7, LABELS)
     names = sorted(path.name for path in folder.labels.iterdir())
     assert names == ["00007.png", "00008.png", "00009.png"]
     with Image.open(folder.labels / "00008.png") as image:
@@ -52,7 +53,7 @@ def test_label_maps_are_palette_images_whose_index_is_the_label(tmp_path: Path) 
 
 def test_label_maps_come_back(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path)
-    folder.write_label_maps(0, MAPS)
+    folder.write_label_maps(0, LABELS)
     assert torch.equal(torch.stack(list(folder.read_label_maps(3))), MAPS)
     with pytest.raises(InputError, match="does not exist"):
         list(folder.read_label_maps(4))
@@ -78,7 +79,7 @@ def test_an_earlier_result_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("somebody's")
     folder.labels.mkdir()
     folder.require_free(overwrite=False, resume=False)
-    folder.write_label_maps(0, MAPS)
+    folder.write_label_maps(0, LABELS)
     folder.write_record(RUN, result())
     with pytest.raises(InputError, match="`overwrite`"):
         folder.require_free(overwrite=False, resume=False)
@@ -101,7 +102,7 @@ def test_files_of_other_origin_are_neither_replaced_nor_continued(tmp_path: Path
 def test_the_record_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a person stops while an earlier result is removed is still known as a result."""
     folder, gone = ResultFolder(tmp_path), []
-    folder.write_label_maps(0, MAPS)
+    folder.write_label_maps(0, LABELS)
     folder.write_record(RUN, result())
     monkeypatch.setattr(Path, "unlink", lambda path, **_: gone.append(path.name))
     folder.start_anew()

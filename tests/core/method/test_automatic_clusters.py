@@ -6,7 +6,7 @@ import pytest
 import torch
 from vidseg.core.config.parts import ClusterConfig
 from vidseg.core.config.settings import preset, replace_parts
-from vidseg.core.method.clustering import choose_num_clusters, cluster_anchor, normalize_tokens
+from vidseg.core.method.clustering import choose_num_clusters, cluster_anchor, gather_tokens, normalize_tokens
 from vidseg.core.types import Features, Grid, InputError
 
 
@@ -40,9 +40,10 @@ def test_zero_clusters_ask_for_the_choice() -> None:
     tokens = blobs(5)
     nothing = torch.empty(1, 0)
     features = Features(tokens[None], tokens[None], nothing, nothing, Grid(12, 20), (192, 320))
-    chosen = cluster_anchor(features, ClusterConfig(0, granularity=0.97), seed=1)
+    seen = gather_tokens(features, ClusterConfig(place=0), 0, 14)
+    chosen = cluster_anchor(seen, features.grid, ClusterConfig(0, granularity=0.97), seed=1)
     assert len(chosen.unique()) == 5
-    assert torch.equal(chosen, cluster_anchor(features, ClusterConfig(5), seed=1))
+    assert torch.equal(chosen, cluster_anchor(seen, features.grid, ClusterConfig(5), seed=1))
 
 
 def test_limits() -> None:

@@ -12,6 +12,7 @@ from vidseg.core.method.clustering import (
     cluster_anchor,
     cluster_tokens,
     find_nearest_centers,
+    gather_tokens,
     name_clusters_by_number,
     normalize_tokens,
 )
@@ -30,6 +31,11 @@ def random_features(num_frames=6, seed=0):
     latents = torch.zeros(num_frames, 4, 6, 8)
     queries = random_tokens(num_frames, GRID.num_tokens, 8, seed=seed)
     return Features(queries, queries, latents, latents, GRID, (48, 64))
+
+
+def clusters_of(features, config, seed=1, *, anchor=0, window_length=14):
+    tokens = gather_tokens(features, config, anchor, window_length)
+    return cluster_anchor(tokens, features.grid, config, seed)
 
 
 def test_normalized_equals_a_loop_and_keeps_signs():
@@ -122,10 +128,10 @@ def test_nearest_center_equals_a_loop_with_ties_to_the_smallest():
 )
 def test_cluster_anchor_sees_the_frames_it_says(fit_frames, anchor, seen):
     features = random_features()
-    config = ClusterConfig(4, fit_frames=fit_frames)
+    config = ClusterConfig(4, fit_frames=fit_frames, place=0)
     tokens = normalize_tokens(features.queries)
     kmeans = KMeans(4, n_init=10, random_state=1).fit(tokens[seen].flatten(0, 1).numpy())
-    result = cluster_anchor(features, config, 1, anchor=anchor, window_length=4)
+    result = clusters_of(features, config, anchor=anchor, window_length=4)
     assert result.dtype == torch.int64
     np.testing.assert_array_equal(result, kmeans.predict(tokens[anchor].numpy()).reshape(GRID))
 
@@ -133,18 +139,18 @@ def test_cluster_anchor_sees_the_frames_it_says(fit_frames, anchor, seen):
 def test_cluster_anchor_ignores_the_length_of_tokens():
     features = random_features()
     louder = features._replace(queries=features.queries * torch.rand(6, 12, 1).add(0.5))
-    assert torch.equal(cluster_anchor(features, ClusterConfig(3), 1), cluster_anchor(louder, ClusterConfig(3), 1))
+    assert torch.equal(clusters_of(features, ClusterConfig(3)), clusters_of(louder, ClusterConfig(3)))
 
 
 @pytest.mark.parametrize("anchor", [-1, 6])
 def test_cluster_anchor_refuses_an_anchor_outside_the_clip(anchor):
     with pytest.raises(InputError, match=r"`anchor` must lie in \[0, 5\], but got"):
-        cluster_anchor(random_features(), ClusterConfig(3), 1, anchor=anchor)
+        clusters_of(random_features(), ClusterConfig(3), anchor=anchor)
 
 
 def test_cluster_anchor_refuses_a_wrong_grid():
     with pytest.raises(InputError, match=r"`features.queries` must have shape"):
-        cluster_anchor(random_features()._replace(grid=Grid(4, 4)), ClusterConfig(3), 1)
+        clusters_of(random_features()._replace(grid=Grid(4, 4)), ClusterConfig(3))
 
 
 def test_seeds_from_clusters_names_what_occurs():
@@ -165,5 +171,5 @@ def test_golden_clusters(name):
     np.testing.assert_allclose(centers, golden["kmeans_centers"], atol=2e-6)
     latents = torch.from_numpy(golden["latents_clean"])
     features = Features(raw, raw, latents, latents, Grid(8, 16), (128, 256))
-    labels = cluster_anchor(features, ClusterConfig(num_clusters), 1)
+    labels = clusters_of(features, ClusterConfig(num_clusters, place=0))
     np.testing.assert_array_equal(labels.flatten(), golden["kmeans_labels_first_frame"])

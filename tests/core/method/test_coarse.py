@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
-from vidseg.core.config.parts import ClusterConfig, ContextConfig, RefinementConfig, WindowConfig
-from vidseg.core.config.settings import Settings, preset
-from vidseg.core.method.clustering import cluster_anchor, name_clusters_by_number, normalize_tokens
+from vidseg.core.config.parts import ContextConfig, RefinementConfig, WindowConfig
+from vidseg.core.config.settings import Settings, preset, replace_parts
+from vidseg.core.method.clustering import name_clusters_by_number, normalize_tokens
 from vidseg.core.method.coarse import CoarseScan, segment_coarse, start_context
 from vidseg.core.method.context import SceneContext
 from vidseg.core.method.correspondence import refine
+from vidseg.core.method.pipeline import label_anchor
 from vidseg.core.method.windows import split_windows
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError
 
@@ -71,7 +72,7 @@ def test_streaming_and_resuming_equal_the_whole(memory, refinement, variant):
     context = None
     for frames in split_windows(7, WindowConfig(3)):
         scan = CoarseScan(anchor_labels, settings, context)
-        maps = scan.step(features.window(frames.start, frames.stop))
+        maps = scan.step(features.window(frames.start, frames.stop)).maps
         assert torch.equal(maps, whole[frames.start : frames.stop])
         context = SceneContext.from_tensors(scan.context.to_tensors(), config)
 
@@ -111,7 +112,7 @@ def test_overlapping_windows_overwrite():
     settings = replace(settings_of(WindowConfig(4), ContextConfig(4)), variant="published")
     maps = segment_coarse(features, anchor_labels, settings).maps
     scan = CoarseScan(anchor_labels, settings)
-    first, second = scan.step(features.window(0, 4)), scan.step(features.window(3, 7))
+    first, second = scan.step(features.window(0, 4)).maps, scan.step(features.window(3, 7)).maps
     assert torch.equal(maps, torch.cat([first[:3], second]))
 
 
@@ -163,7 +164,7 @@ def test_anchor_in_a_later_frame():
     assert torch.equal(maps[:3], context.predict(tokens[:3]).reshape(3, *GRID))
     settings = settings_of(WindowConfig(3), ContextConfig(1), OFF)
     started = CoarseScan(anchor_labels, settings, start_context(features, anchor_labels, ContextConfig(1)))
-    assert torch.equal(started.step(features.window(0, 3)), maps[:3])
+    assert torch.equal(started.step(features.window(0, 3)).maps, maps[:3])
     with pytest.raises(InputError, match=r"`anchor_labels.anchor` must lie in \[0, 2\], but got 5"):
         CoarseScan(anchor_labels, settings).step(features.window(0, 3))
 
@@ -218,8 +219,8 @@ def golden_window(index, name="sd_windows"):
 
 def test_golden_scan_of_one_window_from_the_features_alone():
     features, golden = golden_window(0, "sd_default")
-    anchor_labels = name_clusters_by_number(cluster_anchor(features, ClusterConfig(5), REFERENCE.sampling.seed))
-    np.testing.assert_array_equal(CoarseScan(anchor_labels, REFERENCE).step(features), golden["cbr_labels"])
+    anchor_labels = label_anchor(features, replace_parts(REFERENCE, cluster={"num_clusters": 5}))
+    np.testing.assert_array_equal(CoarseScan(anchor_labels, REFERENCE).step(features).maps, golden["cbr_labels"])
 
 
 def test_golden_scan_of_three_windows():
@@ -232,4 +233,4 @@ def test_golden_scan_of_three_windows():
         features, golden = golden_window(index)
         if index:
             np.testing.assert_array_equal(scan.context.labels, golden["knn_fit_y"])
-        np.testing.assert_array_equal(scan.step(features), golden["cbr_labels"])
+        np.testing.assert_array_equal(scan.step(features).maps, golden["cbr_labels"])

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from vidseg.core.config.parts import EnlargingConfig
-from vidseg.core.method import enlarging as guided
-from vidseg.core.method.enlarging import enlarge_bilinear, enlarge_guided
-from vidseg.core.types import InputError, LabelMaps, Region
+from vidseg.core.leaves import MergeTree
+from vidseg.core.method.enlarging import add_leaves, enlarge_bilinear, enlarge_maps
+from vidseg.core.regions.cutting import group_leaves
+from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
+
+
+def features_of(picture: Tensor, grid: Grid, size: tuple[int, int]) -> Features:
+    nothing = torch.empty(1, 0)
+    return Features(nothing, nothing, nothing, nothing, grid, size, picture[None])
+
+
+def enlarge_guided(cells: Tensor, picture: Tensor, size: tuple[int, int], config: EnlargingConfig) -> Tensor:
+    regions = tuple(Region(label, f"region {label}") for label in cells.unique().tolist())
+    features = features_of(picture, Grid(*cells.shape), size)
+    return enlarge_maps(LabelMaps(cells[None], regions, size), features, replace(config, method="guided")).maps[0]
 
 
 def two_colors(edge: int, h: int = 96, w: int = 128) -> Tensor:
@@ -63,16 +77,36 @@ def by_hand(mask: Tensor, picture: Tensor, radius: int, epsilon: float) -> Tenso
     return (smooth * guide).sum(-1) + windows(offset).mean(2)
 
 
-def test_the_result_does_not_depend_on_how_many_labels_are_filtered_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def leaf_maps(cells: Tensor, owners: tuple[int, ...], size: tuple[int, int]) -> LabelMaps:
+    tree = MergeTree(tuple(max(0, leaf - 1) for leaf in range(len(owners))), (float("inf"), *range(len(owners), 1, -1)))
+    regions = tuple(Region(label, f"region {label}") for label in sorted(set(owners)))
+    return group_leaves(cells[None], tree, owners, regions, size)
+
+
+@pytest.mark.parametrize("method", ["guided", "bilinear"])
+def test_leaves_change_no_region_and_lie_inside_theirs(method: str) -> None:
     generator = torch.Generator().manual_seed(3)
-    picture = torch.randint(0, 256, (64, 64, 3), generator=generator).to(torch.uint8)
-    cells = torch.randint(0, 11, (4, 4), generator=generator)
-    results = []
-    for count in (1, 4, 64):
-        monkeypatch.setattr(guided, "LABELS_AT_A_TIME", count)
-        results.append(enlarge_guided(cells, picture, (50, 70), EnlargingConfig()))
-    assert all(torch.equal(results[0], other) for other in results[1:])
-    assert set(results[0].unique().tolist()) <= set(cells.unique().tolist())
+    picture = torch.randint(0, 256, (64, 96, 3), generator=generator).to(torch.uint8)
+    cells = torch.randint(0, 11, (4, 6), generator=generator)
+    owners = (3, 3, 3, 8, 8, 8, 8, 200, 200, 9, 9)
+    coarse = leaf_maps(cells, owners, (50, 70))
+    features, config = features_of(picture, Grid(4, 6), (50, 70)), EnlargingConfig(method=method)
+    full = enlarge_maps(coarse, features, config)
+    plain = enlarge_maps(LabelMaps(coarse.maps, coarse.regions, coarse.frame_size), features, config)
+    assert float((full.maps == plain.maps).float().mean()) > 0.999  # sums in another order
+    assert torch.equal(torch.tensor(owners)[full.leaves.maps.long()], full.maps.long())
+    assert set(full.leaves.maps.unique().tolist()) <= set(cells.unique().tolist())
+    assert len(full.leaves.maps.unique()) > len(full.maps.unique())
+
+
+def test_leaves_are_added_to_regions_that_modulation_found() -> None:
+    cells = torch.tensor([[0, 1], [2, 2]])
+    coarse = leaf_maps(cells, (4, 4, 7), (32, 32))
+    labels = torch.full((1, 32, 32), 4, dtype=torch.uint8)  # the region grew over the other one
+    full = add_leaves(LabelMaps(labels, coarse.regions), coarse)
+    assert torch.equal(full.maps, labels)
+    assert set(full.leaves.maps.unique().tolist()) == {0, 1}
+    assert full.leaves.maps[0, :8, 24:].eq(1).all()
 
 
 def test_one_label_alone_fills_the_frame_and_wrong_pictures_are_refused() -> None:

@@ -118,9 +118,9 @@ def test_a_stored_scan_goes_on_as_one_in_one_go(tmp_path: Path) -> None:
     anchor_labels, context, maps = AnchorLabels(0, layout(1)[0], REGIONS), None, []
     for start in range(0, 18, 6):
         scan = CoarseScan(anchor_labels, settings_of(ON, 6), context)
-        maps.append(scan.step(features(queries[start : start + 6])))
+        maps.append(scan.step(features(queries[start : start + 6])).maps)
         assert scan.context is not None
-        stored = ScanState(1, anchor_labels._replace(regions=scan.regions), scan.context)
+        stored = ScanState(1, scan.anchor_labels, scan.context)
         (tmp_path / "state").write_bytes(stored.to_bytes())
         state = ScanState.load(tmp_path / "state", ContextConfig())
         anchor_labels, context = state.anchor_labels, state.context

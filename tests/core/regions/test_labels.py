@@ -20,13 +20,13 @@ from vidseg.core.regions.labels import (
     mask_labels,
     mask_union,
     merge_labels,
-    name_clusters_by_reference,
+    name_anchor,
     reduce_reference,
     rename_regions,
     tabulate_regions,
 )
 from vidseg.core.regions.points import PointLine, find_label_under
-from vidseg.core.types import InputError, LabelMaps, Region
+from vidseg.core.types import AnchorLabels, InputError, LabelMaps, Region
 
 from ...golden_data import golden_dir
 
@@ -83,7 +83,7 @@ def test_labels_equal_those_of_the_reference_code() -> None:
     tensors = np.load(folder / "sd_windows_0.npz")
     reference = torch.from_numpy(np.array(Image.open(folder / "sd_windows_gt_frame0.png")))
     clusters = torch.from_numpy(tensors["kmeans_labels_first_frame"]).long().view(8, 16)
-    anchor_labels = name_clusters_by_reference(clusters, reference, 0, ignore=None, names={12: "tree"})
+    anchor_labels = name_anchor(AnchorLabels(0, clusters, ()), reference, ignore=None, names={12: "tree"})
     assert np.array_equal(anchor_labels.cluster_map.flatten().numpy(), tensors["knn_fit_y"])
     assert anchor_labels.regions == (Region(3, "label 3"), Region(12, "tree"))
     assert anchor_labels.anchor == 0

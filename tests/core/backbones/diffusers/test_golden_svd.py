@@ -88,7 +88,7 @@ def test_plain_steps_and_queries(backbone: DiffusersSvdBackbone, golden: dict[st
 def test_coarse_maps_of_the_window(backbone: DiffusersSvdBackbone, golden: dict[str, Tensor], frames: Tensor) -> None:
     features = extract_features(backbone, frames, REFERENCE)
     anchor_labels = label_anchor(features, replace_parts(REFERENCE, cluster={"num_clusters": 4}))
-    maps = CoarseScan(anchor_labels, REFERENCE).step(features)  # once: the code's windows repeat the only one
+    maps = CoarseScan(anchor_labels, REFERENCE).step(features).maps  # once: the code's windows repeat the only one
     assert torch.equal(maps, golden["cbr_labels"])
 
 

@@ -231,7 +231,8 @@ def test_rows_with_the_same_settings_are_run_once(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_folders(tmp_path / "data", ("one",), 3)
-    assert bench("folders", root, tmp_path / "out", model, "--ablation", "--baselines") == 0
+    as_paper = ("--set", "cluster.method=kmeans", "--set", "cluster.place=0")
+    assert bench("folders", root, tmp_path / "out", model, "--ablation", "--baselines", *as_paper) == 0
     assert "[100%] 10 of 10 clips" in capsys.readouterr().err
     names = ("default-window-1", "emerdiff-knn")
     records = [json.loads((tmp_path / "out" / "clips" / name / "one.json").read_text()) for name in names]

@@ -1,0 +1,37 @@
+"""Leaves: small clusters that regions are put together from, and the tree by which they merge (data only)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class MergeTree(NamedTuple):
+    """How leaves merge, numbered by the order in which they split off when more and more regions are cut.
+
+    The cut into K regions has the labels 0 to K-1: leaf ``i`` is a region of its own from K = i + 1 on, and belongs to
+    the region of ``parents[i]`` before. The larger part of a region that splits keeps its label. `regions.tree` makes
+    trees and cuts them.
+
+    Attributes:
+        parents: for each leaf a smaller one; that of leaf 0 is 0.
+        heights: Ward distance between the two parts that split there, never rising; that of leaf 0 is infinite.
+    """
+
+    parents: tuple[int, ...]
+    heights: tuple[float, ...]
+
+
+class Leaves(NamedTuple):
+    """The leaves of label maps, for another number of regions without another run.
+
+    Attributes:
+        maps: leaf of each cell or pixel, of the shape and type of the label maps.
+        tree: how they merge. Leaves from its length on were found later, and stand alone.
+        owners: label of the region that each leaf belongs to.
+    """
+
+    maps: Tensor
+    tree: MergeTree
+    owners: tuple[int, ...]

@@ -1,0 +1,73 @@
+"""Leaves of the anchor frame: many small clusters, and the tree by which they merge into regions (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig
+from ..leaves import MergeTree
+from ..regions.cutting import group_leaves
+from ..regions.tree import build_tree, cut_tree
+from ..types import AnchorLabels, Grid, Progress, Region, no_progress
+from .clustering import AnchorTokens, cluster_tokens, find_nearest_centers
+
+MERGE_PLACE = 0.5
+"""Factor on the place of cells when leaves are merged: leaves are compact, things may be long (measured)."""
+
+
+def grow_leaves(
+    tokens: AnchorTokens, grid: Grid, config: ClusterConfig, seed: int, *, progress: Progress = no_progress
+) -> AnchorLabels:
+    """Divide the anchor frame, ``(h,w)``, into leaves and merge them to ``config.num_clusters`` regions.
+
+    K-means makes the leaves; those that do not occur in the anchor frame are dropped. Ward's criterion merges them,
+    weighted by the number of cells in all frames that K-means saw.
+    """
+    count = min(max(config.num_leaves, config.num_clusters), len(tokens.seen))
+    centers = cluster_tokens(tokens.seen, replace(config, num_clusters=count), seed, progress=progress)
+    nearest, cells = find_nearest_centers(tokens.seen, centers), find_nearest_centers(tokens.shown, centers)
+    present, found = torch.unique(cells, return_inverse=True)
+    sizes = torch.bincount(nearest, minlength=count)[present]
+    centers = centers[present].clone()
+    if tokens.place:
+        centers[:, -2:] *= MERGE_PLACE
+    tree, number = build_tree(centers, sizes)
+    leaves = number[found]
+    num_regions = config.num_clusters or choose_cut(tree, leaves, tokens.shown, config.granularity)
+    owners = cut_tree(tree, num_regions)
+    regions = tuple(Region(label, f"region {label}") for label in sorted(set(owners)))
+    cut = group_leaves(leaves.reshape(grid), tree, owners, regions, (0, 0))
+    return AnchorLabels(0, cut.maps, regions, cut.leaves)
+
+
+def choose_cut(tree: MergeTree, leaves: Tensor, tokens: Tensor, granularity: float) -> int:
+    """Choose the least number of regions, 2 to 64, that explain a share of the variance of ``(N,C)`` tokens.
+
+    ``leaves`` ``(N,)`` are those of the tokens; see `clustering.choose_num_clusters`. Cuts are nested, so the share
+    grows with the number, which is found by bisection.
+    """
+    total = _sum_squares(tokens, torch.zeros_like(leaves))
+    low, high = min(2, len(tree.parents)), min(MAX_AUTOMATIC_CLUSTERS, len(tree.parents))
+    while low < high:
+        middle = (low + high) // 2
+        left = _sum_squares(tokens, torch.tensor(cut_tree(tree, middle))[leaves])
+        low, high = (low, middle) if left <= (1 - granularity) * total else (middle + 1, high)
+    return low
+
+
+def _sum_squares(tokens: Tensor, labels: Tensor) -> float:
+    """Return the summed squared distances of ``(N,C)`` tokens to the means of their labels."""
+    counts = torch.bincount(labels).clamp(min=1)
+    means = tokens.new_zeros(len(counts), tokens.shape[1]).index_add_(0, labels, tokens) / counts[:, None]
+    return float((tokens - means[labels]).square().sum())
+
+
+def cut_anchor(leaf_map: Tensor, tree: MergeTree, num_regions: int, anchor: int) -> AnchorLabels:
+    """Return the anchor labels ``(h,w)`` of the cut into ``num_regions``."""
+    owners = cut_tree(tree, num_regions)
+    regions = tuple(Region(label, f"region {label}") for label in sorted(set(owners)))
+    cut = group_leaves(leaf_map, tree, owners, regions, (0, 0))
+    return AnchorLabels(anchor, cut.maps, regions, cut.leaves)

@@ -1,0 +1,116 @@
+"""Merge trees over leaves: any number of regions is cut from one, and more regions only split those of fewer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from scipy.cluster.hierarchy import is_valid_linkage
+from torch import Tensor
+
+from ..leaves import MergeTree
+from ..types import InputError
+
+Linkage = Sequence[Sequence[float]]
+"""Rows of SciPy's linkage format: two nodes, the height at which they merge, the number of leaves below."""
+
+
+def cut_tree(tree: MergeTree, num_regions: int) -> list[int]:
+    """Return for each leaf the label, 0 to ``num_regions`` - 1, of the region that it belongs to.
+
+    >>> cut_tree(MergeTree((0, 0, 1), (float("inf"), 2.0, 1.0)), 2)
+    [0, 1, 1]
+    """
+    if num_regions < 1:
+        raise InputError(f"`num_regions` must be at least 1, but got {num_regions}. Choose a larger number.")
+    labels: list[int] = []
+    for leaf, parent in enumerate(tree.parents):
+        labels.append(leaf if leaf < num_regions else labels[parent])
+    return labels
+
+
+def find_split(tree: MergeTree, leaves: Iterable[int]) -> list[int]:
+    """Return those of ``leaves`` that the tree's next cut splits off from the others; none of a single one.
+
+    >>> find_split(MergeTree((0, 0, 0, 1), (float("inf"), 3.0, 2.0, 1.0)), [1, 2, 3])
+    [2]
+    """
+    ordered = sorted(leaves)
+    second = ordered[1:2]
+    return [leaf for leaf in ordered if cut_tree(tree, second[0] + 1)[leaf] == second[0]] if second else []
+
+
+def to_linkage(tree: MergeTree) -> list[list[float]]:
+    """Return a tree in SciPy's linkage format, for files and other tools."""
+    size = len(tree.parents)
+    number, count = list(range(size)), [1] * size
+    rows: list[list[float]] = []
+    for leaf in range(size - 1, 0, -1):
+        parent = tree.parents[leaf]
+        count[parent] += count[leaf]
+        rows.append([float(number[parent]), float(number[leaf]), tree.heights[leaf], float(count[parent])])
+        number[parent] = size + len(rows) - 1
+    return rows
+
+
+def from_linkage(rows: Linkage) -> MergeTree:
+    """Read what `to_linkage` wrote; other trees, whose leaves are numbered in another order, are refused."""
+    size = len(rows) + 1
+    table = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
+    if size > 1 and not is_valid_linkage(table):
+        raise InputError("`linkage` must be a tree in SciPy's format, but is not. Segment the clip again.")
+    smallest = list(range(size))
+    parents, heights = [0] * size, [float("inf")] * size
+    for first, second, height, _ in table.tolist():
+        parent, leaf = sorted((smallest[int(first)], smallest[int(second)]))
+        parents[leaf], heights[leaf] = parent, height
+        smallest.append(parent)
+    if heights != sorted(heights, reverse=True):
+        raise InputError("`linkage` must number leaves in the order of splits. Segment the clip again.")
+    return MergeTree(tuple(parents), tuple(heights))
+
+
+def build_tree(centers: Tensor, sizes: Tensor) -> tuple[MergeTree, Tensor]:
+    """Merge ``(L,C)`` centers of ``(L,)`` tokens each by Ward's criterion, weighted by size.
+
+    Returns:
+        The tree, and for each center its number in the tree, ``(L,)`` int64.
+
+    SciPy's ``linkage`` takes no sizes; with equal ones the tree is that of its method ``ward``.
+    """
+    points, weights = centers.double().cpu().numpy().copy(), sizes.double().cpu().numpy().copy()
+    alive = np.ones(len(points), dtype=bool)
+    costs = np.stack([_ward_costs(points, weights, index) for index in range(len(points))])
+    merges: list[tuple[int, int, float]] = []
+    while len(merges) < len(points) - 1:
+        first, second = np.unravel_index(np.argmin(costs), costs.shape)
+        large, small = (first, second) if weights[first] >= weights[second] else (second, first)
+        merges.append((int(large), int(small), float(np.sqrt(2 * costs[first, second]))))
+        total = weights[large] + weights[small]
+        points[large] = (weights[large] * points[large] + weights[small] * points[small]) / total
+        weights[large], alive[small] = total, False
+        costs[small], costs[:, small] = np.inf, np.inf
+        row = np.where(alive, _ward_costs(points, weights, int(large)), np.inf)
+        costs[large], costs[:, large] = row, row
+    return _number_leaves(merges, len(points))
+
+
+def _ward_costs(points: np.ndarray, weights: np.ndarray, index: int) -> np.ndarray:
+    """Return by how much merging each cluster with one of them raises the variance within; infinite for itself."""
+    costs: np.ndarray = weights * weights[index] / (weights + weights[index])
+    costs = costs * np.square(points - points[index]).sum(1)
+    costs[index] = np.inf
+    return costs
+
+
+def _number_leaves(merges: Sequence[tuple[int, int, float]], count: int) -> tuple[MergeTree, Tensor]:
+    """Number centers by the order in which they split off: the last merge is undone first."""
+    root = merges[-1][0] if merges else 0
+    order = [root, *(small for _, small, _ in reversed(merges))]
+    number = torch.empty(count, dtype=torch.int64)
+    number[torch.tensor(order)] = torch.arange(count)
+    parents = (0, *(int(number[large]) for large, _, _ in reversed(merges)))
+    rising = np.maximum.accumulate([height for _, _, height in merges]).tolist()  # against rounding
+    heights = (float("inf"), *reversed(rising))
+    return MergeTree(parents, heights), number

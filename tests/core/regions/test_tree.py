@@ -1,0 +1,79 @@
+"""Merge trees: SciPy's where clusters weigh the same, nested cuts, and a file format that other tools read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage, linkage
+from sklearn.metrics import adjusted_rand_score
+from vidseg.core.leaves import MergeTree
+from vidseg.core.regions.tree import build_tree, cut_tree, find_split, from_linkage, to_linkage
+from vidseg.core.types import InputError
+
+
+def random_tree(count: int, seed: int = 0) -> tuple[MergeTree, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.randn(count, 5, generator=generator)
+    return build_tree(centers, torch.randint(1, 50, (count,), generator=generator))
+
+
+def test_equal_weights_give_the_tree_of_scipy() -> None:
+    centers = torch.randn(40, 5, generator=torch.Generator().manual_seed(1))
+    tree, number = build_tree(centers, torch.ones(40))
+    expected = linkage(centers.numpy(), "ward")
+    np.testing.assert_allclose(sorted(tree.heights[1:]), sorted(expected[:, 2]), rtol=1e-5)
+    for count in (2, 5, 13, 40):
+        ours = np.array(cut_tree(tree, count))[number]
+        assert adjusted_rand_score(ours, fcluster(expected, count, "maxclust")) == 1
+
+
+def test_a_weight_counts_as_that_many_equal_points() -> None:
+    points = torch.tensor([[0.0], [1.0], [2.4]])
+    tree, number = build_tree(points, torch.tensor([1, 9, 1]))
+    alone, _ = build_tree(points, torch.ones(3))
+    assert tree.heights[2] == pytest.approx((2 * 9 / 10) ** 0.5)
+    assert alone.heights[2] == pytest.approx(1)
+    assert int(number[1]) == 0  # the heaviest keeps its label
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(1, 30), seed=st.integers(0, 99))
+def test_cuts_are_nested_and_hold_as_many_regions_as_asked_for(count: int, seed: int) -> None:
+    tree, number = random_tree(count, seed)
+    assert sorted(number.tolist()) == list(range(count))
+    before = cut_tree(tree, 1)
+    for regions in range(2, count + 2):
+        now = cut_tree(tree, regions)
+        assert set(now) == set(range(min(regions, count)))
+        assert len({(old, new) for old, new in zip(before, now, strict=True)}) == len(set(now))
+        before = now
+    rows = to_linkage(tree)
+    if rows:
+        assert is_valid_linkage(np.array(rows))
+        assert is_monotonic(np.array(rows))
+    assert from_linkage(rows) == tree
+
+
+def test_a_region_splits_where_the_tree_does() -> None:
+    tree, _ = random_tree(20)
+    for count in range(1, 20):
+        now, then = cut_tree(tree, count), cut_tree(tree, count + 1)
+        split = {old for old, new in zip(now, then, strict=True) if new == count}
+        inside = [leaf for leaf, label in enumerate(now) if label in split]
+        assert find_split(tree, inside) == [leaf for leaf in inside if then[leaf] == count]
+    assert find_split(tree, [7]) == []
+
+
+def test_foreign_trees_are_refused() -> None:
+    rows = to_linkage(random_tree(6)[0])
+    with pytest.raises(InputError, match="in the order of splits"):
+        from_linkage(
+            [[5 - row[0] if row[0] < 6 else row[0], *row[1:]] for row in linkage([[0], [1], [5], [9], [9.5], [30]])]
+        )
+    with pytest.raises(InputError, match="SciPy's format"):
+        from_linkage([[0, 0, 1, 2], *rows[1:]])
+    with pytest.raises(InputError, match="`num_regions` must be at least 1, but got 0"):
+        cut_tree(random_tree(3)[0], 0)
