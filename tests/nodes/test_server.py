@@ -77,7 +77,7 @@ def small(path: Path) -> Graph:
                 node["inputs"][name] = [demo, swaps[value[1]]] if value[1] in swaps else value
         if node["class_type"] == "ConditioningZeroOut":
             node["inputs"]["conditioning"] = [demo, 2]
-        for name, value in (("max_side", 128), ("num_clusters", 3), ("steps", 25), ("regions", "0-255")):
+        for name, value in (("max_side", 64), ("num_clusters", 3), ("steps", 25), ("regions", "0-255")):
             if name in node["inputs"] and not isinstance(node["inputs"][name], list):
                 node["inputs"][name] = value
         if node["class_type"] == "NameRegions":
@@ -180,7 +180,7 @@ def test_other_picks_run_nothing_before_the_picker(server: Server) -> None:
 def test_interrupted_run_can_be_repeated(server: Server) -> None:
     graph = small(next(path for path in EXAMPLES if path.stem.endswith("Segment a video")))
     kinds = {node["class_type"]: key for key, node in graph.items()}
-    graph[kinds["ExtractDiffusionFeatures"]]["inputs"].update(seed=5)  # not what the host has cached
+    graph[kinds["ExtractDiffusionFeatures"]]["inputs"].update(seed=5, max_side=128)  # not what the host has cached
     started = asyncio.run(server.started(graph, kinds["MaskedModulationUpsample"]))
     server.fetch("/interrupt", {})
     status = server.wait(started)["status"]
