@@ -128,6 +128,7 @@ def expected_of_pair(pair: Pair, frames: Tensor) -> tuple[Features, Tensor]:
     return segmented(pair.by_hand, frames[:2])
 
 
+@pytest.mark.slow
 def test_lora_equals_weights_changed_by_hand(
     pair: Pair, expected_of_pair: tuple[Features, Tensor], loading: str, frames: Tensor
 ) -> None:
