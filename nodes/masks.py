@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from ..core.regions.masks import Finish, finish_masks
 from ..core.types import Region
 from .host.labels import ALL_REGIONS, Labels, choose_labels, choose_or_all
 from .host.progress import NodeProgress
-from .host.schema import advanced, labels_input, regions_input, schema
+from .host.schema import advanced, labels_input, part_inputs, regions_input, schema, tell_widgets
 
 
 class RegionsToMask(io.ComfyNode):
@@ -71,9 +73,6 @@ class RegionsToMasks(io.ComfyNode):
         return io.NodeOutput(list(masks), [names[label] for label in chosen])
 
 
-_FINISH = Finish()
-
-
 class FinishMask(io.ComfyNode):
     """Mask -> mask fit for inpainting."""
 
@@ -88,44 +87,22 @@ class FinishMask(io.ComfyNode):
             search_aliases=["vidseg", "grow mask", "feather", "temporal smoothing", "blockify mask"],
             inputs=[
                 io.Mask.Input("mask", tooltip="One mask per frame, as from Regions to Mask."),
-                io.Int.Input("grow", default=4, min=-1024, max=1024, tooltip="Pixels to add around; negative: remove."),
-                io.Int.Input("feather", default=0, min=0, max=1024, tooltip="Pixels over which the edge fades out."),
-                io.Int.Input(
-                    "smooth_frames",
-                    default=_FINISH.smooth_frames,
-                    min=1,
-                    max=99,
-                    step=2,
-                    tooltip="Each pixel goes with the majority of this many frames; 1 changes nothing.",
+                *part_inputs(
+                    Finish,
+                    {"grow": {"default": 4}, "feather": {}, "smooth_frames": {"step": 2}, "shape": {}},
                 ),
-                io.Combo.Input(
-                    "shape",
-                    options=["region", "box", "blocks"],
-                    default=_FINISH.shape,
-                    tooltip="region: as it is. box: the box around it. blocks: all blocks of 16 pixels that it "
-                    "touches, which some video models inpaint better.",
-                ),
-                advanced(
-                    io.Int.Input(
-                        "border",
-                        default=_FINISH.border,
-                        min=0,
-                        max=64,
-                        tooltip="Pixels along the frame's border that repeat their inner neighbor: no line is left.",
-                    )
-                ),
+                *map(advanced, part_inputs(Finish, {"border": {}})),
             ],
             outputs=[io.Mask.Output("finished", display_name="mask")],
         )
 
     @classmethod
+    @tell_widgets
     def execute(
-        cls, mask: Tensor, grow: int, feather: int, smooth_frames: int, shape: str, border: int
+        cls, mask: Tensor, grow: int, feather: int, smooth_frames: int, shape: Any, border: int
     ) -> io.NodeOutput:
         """Finish the masks."""
-        finish = Finish(smooth_frames, border, grow, feather=feather)
-        if shape != "region":
-            finish = finish._replace(shape="box" if shape == "box" else "blocks")
+        finish = Finish(smooth_frames, border, grow, shape, feather=feather)
         return io.NodeOutput(finish_masks(mask.reshape(-1, *mask.shape[-2:]), finish, NodeProgress()))
 
 

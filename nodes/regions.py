@@ -16,7 +16,7 @@ from .host.labels import ALL_REGIONS, Labels, choose_or_all, parse_class_names, 
 from .host.progress import NodeProgress
 from .host.schema import AnchorLabels as AnchorLabelsSocket
 from .host.schema import Labels as LabelsSocket
-from .host.schema import advanced, features_input, labels_input, regions_input, schema
+from .host.schema import advanced, features_input, labels_input, part_inputs, regions_input, schema, tell_widgets
 
 
 class NameRegions(io.ComfyNode):
@@ -100,9 +100,6 @@ class AssignRegionsFromMask(io.ComfyNode):
         return io.NodeOutput(name_anchor(anchor_labels, reference, ignore=ignore, names=names))
 
 
-_INSTANCES = InstanceConfig()
-
-
 class SplitInstances(io.ComfyNode):
     """Regions -> separate things."""
 
@@ -118,29 +115,13 @@ class SplitInstances(io.ComfyNode):
             inputs=[
                 labels_input(),
                 regions_input(ALL_REGIONS),
-                io.Float.Input(
-                    "min_share",
-                    default=_INSTANCES.min_share,
-                    min=0.0,
-                    max=1.0,
-                    step=0.0005,
-                    round=0.0001,
-                    tooltip="Share of the frame that a thing covers at least in some frame; smaller pieces join the "
-                    "nearest thing.",
-                ),
-                io.Int.Input(
-                    "min_frames",
-                    default=_INSTANCES.min_frames,
-                    min=1,
-                    max=1000,
-                    tooltip="Frames in which a thing is apart from the others at least; what comes apart for fewer is "
-                    "one.",
-                ),
+                *part_inputs(InstanceConfig, {"min_share": {"step": 0.0005, "round": 0.0001}, "min_frames": {}}),
             ],
             outputs=[LabelsSocket.Output("instances", display_name="labels")],
         )
 
     @classmethod
+    @tell_widgets
     def execute(cls, labels: Labels, regions: str, min_share: float, min_frames: int) -> io.NodeOutput:
         """Split the regions."""
         config = InstanceConfig(min_share, min_frames)

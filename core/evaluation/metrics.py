@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -194,10 +195,8 @@ def _find_boundary(mask: Tensor) -> Tensor:
 
 
 def _dilate(mask: Tensor, radius: int) -> Tensor:
-    """Return the pixels ``(H,W)`` within ``radius`` pixels of the mask."""
-    places = torch.arange(-radius, radius + 1, device=mask.device)
-    disk = (places[:, None].square() + places.square() <= radius**2).float()
-    return F.conv2d(mask[None, None].float(), disk[None, None], padding=radius)[0, 0] > 0.5
+    """Return the pixels ``(H,W)`` within ``radius`` pixels of a mask that is not empty."""
+    return torch.from_numpy(distance_transform_edt(~mask.numpy(force=True)) <= radius).to(mask.device)
 
 
 def _require_same_shape(prediction: Tensor, truth: Tensor) -> None:

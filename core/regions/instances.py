@@ -18,18 +18,27 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects, label
 from torch import Tensor
 
+from ..config.fields import Part, setting
 from ..types import InputError, LabelMaps, Progress, Region, list_labels, no_progress, require_shape
 from .labels import list_free_labels
 
 
 @dataclass(frozen=True)
-class InstanceConfig:
+class InstanceConfig(Part):
     """Which connected pieces of a region are things (ours, chosen)."""
 
-    min_share: float = 0.001
-    """Share of the frame that a thing covers at least in one frame."""
-    min_frames: int = 3
-    """Frames in which it is a connected piece of its own at least; in shorter clips all."""
+    min_share: float = setting(
+        0.001,
+        "Share of the frame that a thing covers at least in some frame; smaller pieces join the nearest thing",
+        low=0.0,
+        high=1.0,
+    )
+    min_frames: int = setting(
+        3,
+        "Frames in which a thing is apart from the others at least; what comes apart for fewer is one",
+        low=1,
+        high=1000,
+    )
 
 
 _ALL_AROUND = np.ones((3, 3))
@@ -79,6 +88,7 @@ def split_instances(
     if unknown:
         raise InputError(f"`chosen` must hold labels of regions, but got {unknown}. Check the legend.")
     settings = config or InstanceConfig()
+    settings.check()
     maps, regions = labels.maps.clone(), {region.label: region.name for region in labels.regions}
     steps, total = count(1), len(chosen) * len(maps)
     for region in chosen:

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from ..types import InputError, Progress, no_progress, require_shape
+from ..config.fields import Part, setting
+from ..types import InputError, Progress, SettingError, no_progress, require_shape
 
-Shape = Literal["region", "box", "blocks"]
 
+@dataclass(frozen=True)
+class Finish(Part):
+    """How masks are finished; the steps are taken in this order."""
 
-class Finish(NamedTuple):
-    """How masks are finished; the steps are taken in this order.
+    smooth_frames: int = setting(
+        1, "Each pixel goes with the majority of this many frames; 1 changes nothing", low=1, high=99
+    )
+    border: int = setting(
+        2, "Pixels along the frame's border that repeat their inner neighbor: no line is left", low=0, high=64
+    )
+    grow: int = setting(0, "Pixels to add around; negative: remove", low=-1024, high=1024)
+    shape: Literal["region", "box", "blocks"] = setting(
+        "region",
+        "region: as it is. box: the box around it. blocks: all blocks of 16 pixels that it touches, which some video "
+        "models inpaint better",
+    )
+    block_size: int = setting(16, "Side of the blocks, in pixels", low=1, high=1024)
+    feather: int = setting(0, "Pixels over which the edge fades out", low=0, high=1024)
 
-    Attributes:
-        smooth_frames: a pixel is inside if it is in most of this many frames around each; odd, 1 changes nothing.
-        border: pixels along the border of the frame that repeat their inner neighbor, so that no line is left.
-        grow: pixels by which the mask is extended; negative ones are taken away.
-        shape: ``region``; ``box`` around all of it; ``blocks``, all blocks of `block_size` pixels that it touches.
-        block_size: of blocks, pixels.
-        feather: pixels over which the edge falls from 1 to 0, half inside and half outside.
-    """
-
-    smooth_frames: int = 1
-    border: int = 2
-    grow: int = 0
-    shape: Shape = "region"
-    block_size: int = 16
-    feather: int = 0
+    def check(self) -> None:
+        """Raise `SettingError` for a value that does not fit."""
+        super().check()
+        if self.smooth_frames % 2 == 0:
+            raise SettingError("finish.smooth_frames", "be odd", self.smooth_frames, "Use 1, 3, 5, ...")
 
 
 def finish_masks(masks: Tensor, finish: Finish, progress: Progress = no_progress) -> Tensor:
@@ -42,12 +48,7 @@ def finish_masks(masks: Tensor, finish: Finish, progress: Progress = no_progress
     require_shape("masks", masks, "T H W")
     if masks.numel() == 0:
         raise InputError(f"`masks` must hold at least one mask, but got {tuple(masks.shape)}. Pass one per frame.")
-    if finish.smooth_frames < 1 or finish.smooth_frames % 2 == 0:
-        raise InputError(
-            f"`smooth_frames` must be odd and at least 1, but got {finish.smooth_frames}. Use 1, 3, 5, ..."
-        )
-    if min(finish.feather, finish.border, finish.block_size - 1) < 0:
-        raise InputError(f"`feather`, `border` and `block_size` must not be negative, but got {finish}. Use 0 or more.")
+    finish.check()
     inside = masks.cpu() > 0.5
     result = torch.empty(masks.shape)
     for number in range(len(masks)):

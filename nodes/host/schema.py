@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_origin
 
 from comfy_api.latest import io
 
+from ...core.config.fields import Part, SettingInfo
 from ...core.config.settings import (
     OWN,
     QUALITIES,
@@ -91,8 +92,24 @@ def setting_input(
     """Return the widget of a setting, with the looks of its field; ``automatic`` leaves the choice to the preset."""
     about = {**OWN, **SETTINGS}[key]
     value = read_setting(base or preset("default"), key) if automatic is None else about.kind(automatic)
-    looks |= {"default": value, "tooltip": _describe(key, remark, automatic)}
-    kind = _TYPES.get(about.kind, io.Combo)
+    socket = _field_input(name, about._replace(value=value), tooltip=_describe(key, remark, automatic), **looks)
+    socket.automatic = automatic
+    return socket
+
+
+def part_inputs(part: type[Part], looks: Mapping[str, Mapping[str, Any]]) -> list[io.Input]:
+    """Return the widgets of what a part of the core lets people set, named in ``looks`` after its fields.
+
+    The part is none of `Settings`: nodes hand it over themselves.
+    """
+    infos = {info.key.partition(".")[2]: info for info in part.describe()}
+    return [_field_input(name, infos[name], tooltip=f"{infos[name].text}.", **own) for name, own in looks.items()]
+
+
+def _field_input(name: str, about: SettingInfo, **looks: Any) -> io.Input:
+    """Return the widget of a field: its kind, default, range or choices, which ``looks`` may change."""
+    value, kind = about.value, _TYPES.get(about.kind, io.Combo)
+    looks = {"default": value, **looks}
     if isinstance(value, tuple):
         kind, looks["default"] = io.String, ", ".join(map(str, value))
     elif about.low is not None:
@@ -100,7 +117,7 @@ def setting_input(
     elif about.choices:
         looks["options"] = list(about.choices)
     socket: io.Input = kind.Input(name, **looks)
-    socket.setting, socket.automatic = key, automatic
+    socket.setting, socket.automatic = about.key, None
     return socket
 
 

@@ -258,5 +258,6 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_the_package_runs_as_a_command() -> None:
-    assert re.fullmatch(r"vidseg \d+\.\d+\.\d+", run_python("-m", "vidseg", "--version"))
-    assert run_python("-m", "vidseg", "--version") == f"vidseg {vidseg.__version__}"
+    told = run_python("-m", "vidseg", "--version")
+    assert re.fullmatch(r"vidseg \d+\.\d+\.\d+", told)
+    assert told == f"vidseg {vidseg.__version__}"

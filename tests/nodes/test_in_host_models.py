@@ -122,10 +122,20 @@ def distance(features: Features, others: Features) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in parts)
 
 
-def test_lora_equals_weights_changed_by_hand(pair: Pair, loading: str, frames: Tensor) -> None:
+@pytest.fixture(scope="module")
+def expected_of_pair(pair: Pair, frames: Tensor) -> tuple[Features, Tensor]:
+    """Features and maps of two frames by the weights changed by hand."""
+    return segmented(pair.by_hand, frames[:2])
+
+
+@pytest.mark.slow
+def test_lora_equals_weights_changed_by_hand(
+    pair: Pair, expected_of_pair: tuple[Features, Tensor], loading: str, frames: Tensor
+) -> None:
+    frames = frames[:2]
     before = extracted(pair.plain, frames)
     features, maps = segmented(pair.lora, frames)
-    expected, expected_maps = segmented(pair.by_hand, frames)
+    expected, expected_maps = expected_of_pair
     close(features.queries, expected.queries, 1e-4)
     close(features.matching, expected.matching, 1e-4)
     assert agreement(maps, expected_maps) > 0.999

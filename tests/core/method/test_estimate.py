@@ -30,7 +30,7 @@ from vidseg.core.types import LabelMaps, Region
 
 from ..test_progress import Recorder
 
-NUM_LABELS = 4
+NUM_LABELS = 3
 VIDEO = replace_parts(preset("default", "svd"), window={"length": 2}, video={"frames": 2}, modulation={"step": 23})
 VIDEO_FRAMES = 5
 """Windows of frames 0-1, 2-3, and 3-4, of which 3 is finished."""
@@ -87,7 +87,7 @@ class Calls:
 
 
 def coarse(count: int) -> LabelMaps:
-    maps = (torch.arange(8) // 2).expand(count, 4, 8)
+    maps = (torch.arange(8) // 3).expand(count, 4, 8)
     return LabelMaps(maps, tuple(Region(index, str(index)) for index in range(NUM_LABELS)))
 
 

@@ -6,7 +6,7 @@ import doctest
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vidseg.core.regions import points as picks
 from vidseg.core.regions.labels import list_regions
@@ -37,6 +37,7 @@ def test_examples_in_the_documentation() -> None:
     assert doctest.testmod(picks).failed == 0
 
 
+@settings(max_examples=30)
 @given(st.lists(POINTS, max_size=6))
 def test_what_is_written_is_read_again(points: list[PointLine]) -> None:
     again = parse_points(format_points(points))

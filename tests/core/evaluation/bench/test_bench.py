@@ -40,6 +40,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 COARSE = ("--set", "modulation.enabled=false")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(WRITERS))
 def test_each_layout_passes_through_the_whole_bench(tmp_path: Path, model: Path, kind: str) -> None:
     root, out, name = WRITERS[kind](tmp_path / "data"), tmp_path / "out", kind.split(maxsplit=1)[0]

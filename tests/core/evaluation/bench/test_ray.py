@@ -60,6 +60,7 @@ def lineage(pid: int, parents: dict[int, int]) -> set[int]:
     return above
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_a_killed_workers_clip_is_run_again(
     tmp_path: Path, thin_model: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
