@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -13,13 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..files.images import read_label_set
+from ..files.label_images import read_label_set
 from ..files.record import FRAME_NAMES
 from ..files.result_folder import LABELS_FOLDER, RECORD_FILE
 from ..types import InputError
 from .metrics import CONSISTENCY, MeanIoU, VideoConsistency, compute_class_ious
 
-logger = logging.getLogger(__name__)
 MASKS_FOLDER = "masks"
 """Folder of the masks inside a clip's folder."""
 _NUMBERED = re.compile(r"(\d+)\.png")
@@ -109,9 +107,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
 def _read_pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield number, label map and mask of each labeled frame in order."""
     numbers = sorted(truth)
-    rules, masks = read_label_set([truth[number] for number in numbers], "MASKS")
-    if rules.is_black_and_white():
-        logger.warning("vidseg: the masks are black and white: 255 (white) is read as class 1, not as unknown.")
+    _, masks = read_label_set([truth[number] for number in numbers], "MASKS")
     _, predictions = read_label_set([predicted[number] for number in numbers], "DIR")
     for number, prediction, mask in zip(numbers, predictions, masks, strict=True):
         if prediction.shape != mask.shape:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..types import Progress, Region, SettingError, no_progress
 from .disk import OUT, Place, explain_unwritable, write_atomically
-from .images import make_label_image, read_label_values
+from .label_images import make_label_image, read_label_values
 from .record import RunDescription, RunResult, make_record, require_same_run
 
 LABELS_FOLDER, OVERLAY_FILE, LEGEND_FILE = "labels", "overlay.mp4", "legend.png"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...files.clip import fingerprint_clip
 from ...files.disk import write_atomically
-from ...files.images import make_label_image
+from ...files.label_images import make_label_image
 from ...files.record import flatten, shorten
 from ...files.result_folder import ResultFolder
 from ...types import InputError
