@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence
 
 from ..types import InputError, SettingError
 
@@ -16,8 +18,11 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".
 """Endings of files that are read as frames."""
 MAX_PIXELS = 1 << 26
 """Pixels of an image at most, twice those of an 8K frame: a small file may claim to be huge."""
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, UnidentifiedImageError, Image.DecompressionBombError)
-"""What Pillow raises on damaged files."""
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises on damaged files: nearly anything."""
 _TIFF_KIND, _REDUCED = 254, 1
 """Tag of a TIFF page, and its bit of a smaller copy of another page."""
 
