@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from comfy_api.latest import io, ui
 
-from ..core.files.record import FORMAT, list_colors
+from ..core.documents import DamageError, read_document
+from ..core.files.record import FORMAT, PROGRAM, RECORD, list_colors
 from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder
 from ..core.files.video import write_id_video
 from ..core.regions.export import make_coco
-from ..core.types import MAX_LABEL, InputError, Region, list_labels
+from ..core.regions.labels import count_pixels
+from ..core.types import InputError, Region
 from .host.labels import Labels
 from .host.paths import OUTPUT_PLACE, find_free_place, require_place
 from .host.progress import NodeProgress
@@ -62,7 +63,7 @@ def _record(num_frames: int, regions: tuple[Region, ...]) -> dict[str, Any]:
     """Return the content of the JSON file; a part of what the command line writes."""
     colors = list_colors(regions)
     return {
-        "program": "vidseg",
+        "program": PROGRAM,
         "format": FORMAT,
         "finished": True,
         "frames_done": num_frames,
@@ -115,14 +116,10 @@ class LoadRegions(io.ComfyNode):
         """Read the folder."""
         result = ResultFolder(_found(folder))
         regions, count = _recorded(result.path / RECORD_FILE)
-        frames = list(result.read_label_maps(count))
-        if not frames or any(frame.shape != frames[0].shape for frame in frames):
-            raise InputError(
-                f"`folder` must hold label maps of one size, but {folder} does not. Save the regions again."
-            )
-        maps = torch.stack(frames)
+        maps = result.read_all_label_maps(count)
         known = {region.label for region in regions}
-        extra = tuple(Region(int(label), f"region {label}") for label in maps.unique() if int(label) not in known)
+        used = count_pixels(maps).sum(0).nonzero().flatten().tolist()
+        extra = tuple(Region(label, f"region {label}") for label in used if label not in known)
         size = (int(maps.shape[1]), int(maps.shape[2]))
         return io.NodeOutput(Labels(maps, tuple(sorted(regions + extra)), size))
 
@@ -130,20 +127,13 @@ class LoadRegions(io.ComfyNode):
 def _recorded(path: Path) -> tuple[tuple[Region, ...], int]:
     """Return the regions and the number of frames that a JSON file holds."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        regions = tuple(Region(int(entry["label"]), str(entry["name"])) for entry in record["regions"])
-        count = int(record["frames_done"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = read_document(path, RECORD)
+    except (OSError, DamageError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"`folder` must hold a readable {path.name}, but got {error}. Save the regions again."
+            f"`folder` must hold a readable {path.name}, but this one {reason}. Save the regions again."
         ) from error
-    labels = list_labels(regions)
-    wrong = sorted(label for label in set(labels) if labels.count(label) > 1 or not 0 <= label <= MAX_LABEL)
-    if wrong:
-        raise InputError(
-            f"`folder` must hold labels from 0 to {MAX_LABEL} in {path.name}, each once, but got {wrong}. Correct them."
-        )
-    return regions, count
+    return record["regions"], record["frames_done"]
 
 
 def _found(folder: str) -> Path:

@@ -22,16 +22,18 @@ STANDALONE = [
 MAY_IMPORT = {
     "types": set(),
     "progress": set(),
+    "documents": {"types"},
     "config": {"types"},
-    "checkpoints": {"config", "types"},
+    "checkpoints": {"documents", "config", "types"},
     "backbones": {"config", "types"},
     "backbones.comfy": {"backbones", "config", "types"},
-    "backbones.diffusers": {"backbones", "checkpoints", "config", "types"},
+    "backbones.diffusers": {"documents", "backbones", "checkpoints", "config", "types"},
     "regions": {"config", "types"},
-    "method": {"backbones", "config", "progress", "regions", "types"},
-    "files": {"backbones", "config", "regions", "types"},
+    "method": {"documents", "backbones", "config", "progress", "regions", "types"},
+    "files": {"documents", "backbones", "config", "regions", "types"},
     "evaluation": {
-        "backbones", "backbones.diffusers", "checkpoints", "config", "files", "method", "progress", "regions", "types",
+        "backbones", "backbones.diffusers", "checkpoints", "config", "documents", "files", "method", "progress",
+        "regions", "types",
     },
     "api": {"backbones", "backbones.diffusers", "checkpoints", "config", "files", "method", "types"},
     "command": {
@@ -40,8 +42,8 @@ MAY_IMPORT = {
     },
     "nodes.host": {"backbones", "config", "files", "method", "progress", "regions", "types"},
     "nodes": {
-        "backbones", "backbones.comfy", "checkpoints", "config", "evaluation", "files", "method", "nodes.host",
-        "regions", "types",
+        "backbones", "backbones.comfy", "checkpoints", "config", "documents", "evaluation", "files", "method",
+        "nodes.host", "regions", "types",
     },
 }  # fmt: skip
 """Rooms, from the ground up, and the rooms whose modules those of a room may import."""

@@ -3,23 +3,63 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
+import torch
+
 from ..backbones.protocol import BackboneInfo
 from ..config.settings import Settings
+from ..documents import (
+    RATE_RANGE,
+    DamageError,
+    anything,
+    flag,
+    maybe,
+    number,
+    parse_document,
+    record,
+    region_records,
+    sequence,
+    table,
+    text,
+    whole,
+)
 from ..regions.palette import PALETTE
 from ..types import Region, SettingError
 from .clip import ClipInfo
 
+logger = logging.getLogger(__name__)
+PROGRAM = "vidseg"
+"""Entry ``program`` of our records: a folder with another record is somebody else's."""
 FORMAT = 1
 """Version of the layout of the record."""
 FRAME_NAMES = "frame_names"
 """Entry of the names of image files, without ending, in the order of the label maps; null for a video."""
 _PACKAGES = ("comfyui-vidseg", "torch", "diffusers", "transformers", "scikit-learn", "numpy", "av", "pillow")
 """Packages whose versions are recorded."""
+_LAST_FRAME = 1 << 31
+RECORD = record(
+    {
+        "program": text(),
+        "format": whole(1, 1000),
+        "finished": flag,
+        "frames_done": whole(0, _LAST_FRAME),
+        "regions": region_records,
+    },
+    input=record({}, num_frames=whole(1, _LAST_FRAME)),
+    model=maybe(table(anything)),
+    anchor_mask=maybe(text()),
+    settings=table(anything),
+    fps=maybe(number(*RATE_RANGE)),
+    frame_times=maybe(sequence(number(0, 1e9))),
+    threads=whole(1, 1 << 16),
+    frame_names=maybe(sequence(text(1000))),
+)
+"""What a record must hold, and what it may."""
 _NOT_COMPARED = frozenset({"settings.preset", "input.name", "model.name"})
 """Entries that may differ when a run is continued: names only."""
 
@@ -48,13 +88,14 @@ class RunResult(NamedTuple):
 def make_record(run: RunDescription, result: RunResult) -> str:
     """Return the content of `segmentation.json`."""
     colors = list_colors(result.regions)
-    record = {
-        "program": "vidseg",
+    content = {
+        "program": PROGRAM,
         "format": FORMAT,
         "finished": result.finished,
         "frames_done": result.frames_done,
         **_decisive(run),
         "seed": run.settings.sampling.seed,
+        "threads": torch.get_num_threads(),
         "fps": run.clip.fps,
         "frame_times": run.clip.times,
         "versions": list_versions(),
@@ -64,7 +105,7 @@ def make_record(run: RunDescription, result: RunResult) -> str:
         ],
     }
     # the names last and in one line: there are as many as frames
-    return f'{json.dumps(record, indent=1)[:-2]},\n "{FRAME_NAMES}": {json.dumps(run.clip.frame_names)}\n}}\n'
+    return f'{json.dumps(content, indent=1)[:-2]},\n "{FRAME_NAMES}": {json.dumps(run.clip.frame_names)}\n}}\n'
 
 
 def list_colors(regions: Sequence[Region]) -> dict[int, str]:
@@ -73,12 +114,19 @@ def list_colors(regions: Sequence[Region]) -> dict[int, str]:
 
 
 def require_same_run(earlier: str, run: RunDescription) -> None:
-    """Check that nothing that decides labels differs between a run and the one whose record is ``earlier``."""
+    """Check that nothing that decides labels differs between a run and the one whose record is ``earlier``.
+
+    Another number of threads adds up numbers in another order: a few pixels may differ, which is said.
+    """
     try:
-        before = flatten(json.loads(earlier))
-    except ValueError as error:
+        before = flatten(parse_document(earlier, table(anything)))
+    except DamageError as error:
         limit, got = "find a readable segmentation.json", "a damaged one"
         raise SettingError("resume", limit, got, "Start anew with {0}", "overwrite") from error
+    threads = torch.get_num_threads()
+    if before.get("threads", threads) != threads:
+        told = "vidseg: the run used %s threads before and %s now: a few pixels may differ from a run in one go."
+        logger.warning(told, before["threads"], threads)
     now = flatten(json.loads(json.dumps(_decisive(run))))
     for name, value in now.items():
         if name not in _NOT_COMPARED and before.get(name) != value:

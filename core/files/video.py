@@ -238,6 +238,11 @@ def _count_ticks(times: Sequence[float]) -> list[int]:
     return ticks
 
 
+def require_encoder() -> None:
+    """Check that an overlay can be encoded, before any long work."""
+    _codec()
+
+
 def _codec() -> str:
     """Return the first codec of `CODECS` that can encode."""
     for name in CODECS:

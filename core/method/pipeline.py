@@ -18,6 +18,7 @@ from torch import Tensor
 from ..backbones.protocol import FeatureBackbone, require_modulation
 from ..config.parts import ContextConfig
 from ..config.settings import Settings
+from ..documents import parse_document, record, region_pairs, whole
 from ..regions.labels import name_clusters_by_reference
 from ..types import VOID, AnchorLabels, Features, InputError, LabelMaps, Progress, Region, no_progress
 from .clustering import cluster_anchor, name_clusters_by_number
@@ -27,6 +28,9 @@ from .features import extract_window_features
 from .frames import FrameSource
 from .upsampling import upsample
 from .windows import require_kind, split_context_windows, split_spans
+
+_COUNT = whole(0, 1 << 31)
+_STATE = record({"next_window": _COUNT, "anchor": _COUNT, "regions": region_pairs})
 
 
 class WindowResult(NamedTuple):
@@ -142,24 +146,24 @@ class ScanState(NamedTuple):
         """Return the content of the state's file (safetensors)."""
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.context.to_tensors().items()}
         tensors["cluster_map"] = self.anchor_labels.cluster_map.contiguous()
-        record = {
+        header = {
             "next_window": self.next_window,
             "anchor": self.anchor_labels.anchor,
             "regions": self.anchor_labels.regions,
         }
-        return serialize(tensors, {"vidseg.state": json.dumps(record)})
+        return serialize(tensors, {"vidseg.state": json.dumps(header)})
 
     @classmethod
     def load(cls, path: Path, config: ContextConfig, device: torch.device | str = "cpu") -> ScanState:
         """Read a state from a file of `to_bytes`."""
         try:
             with safe_open(path, "pt", str(device)) as file:
-                record = json.loads(file.metadata()["vidseg.state"])
+                header = parse_document(file.metadata()["vidseg.state"], _STATE)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+            cluster_map, context = tensors.pop("cluster_map").cpu(), SceneContext.from_tensors(tensors, config)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"`{path.name}` must be the state of a run, but got: {error}. Start the run anew."
             ) from error
-        regions = tuple(Region(int(label), str(name)) for label, name in record["regions"])
-        anchor_labels = AnchorLabels(record["anchor"], tensors.pop("cluster_map").cpu(), regions)
-        return cls(record["next_window"], anchor_labels, SceneContext.from_tensors(tensors, config))
+        anchor_labels = AnchorLabels(header["anchor"], cluster_map, header["regions"])
+        return cls(header["next_window"], anchor_labels, context)

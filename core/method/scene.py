@@ -13,6 +13,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..config.settings import Settings
+from ..documents import parse_document, record, region_pairs, whole
 from ..regions.labels import reduce_reference, spread_indices
 from ..types import (
     AnchorLabels,
@@ -31,6 +32,7 @@ from .context import SceneContext
 FORMAT = 1
 """Version of the file's layout."""
 _KEY = "vidseg.scene"
+_HEADER = record({"format": whole(1, 1000), "regions": region_pairs})
 
 
 class Scene(NamedTuple):
@@ -60,23 +62,24 @@ class Scene(NamedTuple):
         """Read a scene from a file of `to_bytes`."""
         try:
             with safe_open(path, "pt") as file:
-                record = json.loads(file.metadata()[_KEY])
+                header = parse_document(file.metadata()[_KEY], _HEADER)
                 tokens, labels = file.get_tensor("tokens"), file.get_tensor("labels")
-            regions = tuple(Region(int(label), str(name)) for label, name in record["regions"])
-            version = int(record["format"])
+            regions, version = header["regions"], header["format"]
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"`{path.name}` must be a scene file, but got: {error}. Save the scene again.") from error
-        scene = cls(tokens.float(), labels.long(), regions)
+        scene = cls(tokens, labels, regions)
         problem = _find_fault(scene) if version == FORMAT else f"format {version}, which is newer than this program"
         if problem:
             raise InputError(f"`{path.name}` must be a scene file, but has {problem}. Save the scene again.")
-        return scene
+        return scene._replace(tokens=tokens.float(), labels=labels.long())
 
 
 def _find_fault(scene: Scene) -> str:
     """Return what is wrong with a scene, or nothing."""
     if scene.tokens.ndim != 2 or scene.labels.shape != scene.tokens.shape[:1] or not len(scene.labels):
         return f"tokens of shape {tuple(scene.tokens.shape)} and labels of shape {tuple(scene.labels.shape)}"
+    if scene.labels.is_floating_point() or scene.labels.is_complex() or not scene.tokens.is_floating_point():
+        return f"tokens of {scene.tokens.dtype} and labels of {scene.labels.dtype}"
     if not bool(scene.tokens.isfinite().all()):
         return "tokens that are not finite"
     unknown = set(torch.unique(scene.labels).tolist()) - set(list_labels(scene.regions))
