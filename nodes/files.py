@@ -16,10 +16,10 @@ from ..core.regions.export import make_coco
 from ..core.regions.labels import count_pixels
 from ..core.types import InputError, Region
 from .host.labels import Labels
-from .host.paths import OUTPUT_PLACE, find_free_place, require_place
+from .host.paths import OUTPUT_PLACE, check_prefix, find_free_place, require_place
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
-from .host.schema import labels_input, schema
+from .host.schema import labels_input, require_in_range, schema
 
 
 class SaveRegions(io.ComfyNode):
@@ -47,6 +47,11 @@ class SaveRegions(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """Check the place before the graph runs, unless it is connected."""
+        return check_prefix(filename_prefix)
+
+    @classmethod
     def execute(cls, labels: Labels, filename_prefix: str) -> io.NodeOutput:
         """Write the folder."""
         path, saved = find_free_place(filename_prefix, "regions")
@@ -54,8 +59,9 @@ class SaveRegions(io.ComfyNode):
         progress = NodeProgress()
         full = labels.full(progress)
         folder.prepare(full.maps.numel())
-        folder.write_label_maps(0, full.maps, progress)
-        folder.write_text(RECORD_FILE, json.dumps(_record(full.num_frames, full.regions), indent=1) + "\n")
+        with folder.whole_or_nothing():
+            folder.write_label_maps(0, full.maps, progress)
+            folder.write_text(RECORD_FILE, json.dumps(_record(full.num_frames, full.regions), indent=1) + "\n")
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{full.num_frames} label maps in output/{saved}"))
 
 
@@ -171,13 +177,20 @@ class ExportRegions(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """Check the place before the graph runs, unless it is connected."""
+        return check_prefix(filename_prefix)
+
+    @classmethod
     def execute(cls, labels: Labels, filename_prefix: str, fps: float) -> io.NodeOutput:
         """Write the folder."""
+        require_in_range(cls, fps=fps)
         path, saved = find_free_place(filename_prefix, "export")
         folder, progress = ResultFolder(path, OUTPUT_PLACE), NodeProgress()
         full = labels.full(progress)
         folder.prepare(full.maps.numel())
-        folder.write_label_maps(0, full.maps, progress)
-        folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps, progress))
-        folder.write_text(COCO_FILE, json.dumps(make_coco(full, progress=progress)) + "\n")
+        with folder.whole_or_nothing():
+            folder.write_label_maps(0, full.maps, progress)
+            folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps, progress))
+            folder.write_text(COCO_FILE, json.dumps(make_coco(full, progress=progress)) + "\n")
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{COCO_FILE}, {ID_FILE} and PNGs in output/{saved}"))

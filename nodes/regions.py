@@ -16,7 +16,7 @@ from .host.labels import ALL_REGIONS, Labels, choose_or_all, parse_class_names, 
 from .host.progress import NodeProgress
 from .host.schema import AnchorLabels as AnchorLabelsSocket
 from .host.schema import Labels as LabelsSocket
-from .host.schema import advanced, features_input, labels_input, regions_input, schema
+from .host.schema import advanced, features_input, labels_input, regions_input, require_in_range, schema
 
 
 class NameRegions(io.ComfyNode):
@@ -147,6 +147,7 @@ class SplitInstances(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, regions: str, min_share: float, min_frames: int) -> io.NodeOutput:
         """Split the regions."""
+        require_in_range(cls, min_share=min_share, min_frames=min_frames)
         config = InstanceConfig(min_share, min_frames)
         things = split_instances(labels, choose_or_all(regions, labels), config, progress=NodeProgress())
         return io.NodeOutput(replace(labels, maps=things.maps, regions=things.regions, scan=None))

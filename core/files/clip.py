@@ -89,6 +89,8 @@ class Clip:
         self._source = source
         self._position = 0
         self._frames = source.frames(0)
+        self._files = source.files()
+        self._seen = _sign(self._files)
 
     @property
     def num_frames(self) -> int:
@@ -113,6 +115,9 @@ class Clip:
             self.close()
             self._frames = self._source.frames(start)
         self._position = stop
+        files = self._files[start:stop] if self.info.frame_names else self._files
+        if _sign(files) != (self._seen[start:stop] if self.info.frame_names else self._seen):
+            raise SettingError("input", "stay as it is during the run", f"another {files[0].name}", "Start again")
         result = torch.empty((stop - start, *self.info.frame_size, 3))
         for slot in result:
             label, frame = next(self._frames, ("end", None))
@@ -120,6 +125,15 @@ class Clip:
                 raise SettingError("input", "stay as it is during the run", f"another {label}", "Start again")
             slot.copy_(torch.from_numpy(frame))
         return result
+
+
+def _sign(files: Sequence[Path]) -> list[tuple[int, ...]]:
+    """Return what changes with the content of files."""
+    try:
+        return [(status.st_ino, status.st_size, status.st_mtime_ns) for status in map(Path.stat, files)]
+    except OSError as error:
+        got = f"a file that is gone ({error.filename})"
+        raise SettingError("input", "stay as it is during the run", got, "Start again") from error
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -143,6 +157,9 @@ def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeChec
     elif not path.exists():
         limit = "be a video file or a folder of frames"
         raise SettingError("input", limit, f"{path}, which does not exist", "Check the path")
+    elif not path.is_file():
+        limit = "be a video file or a folder of frames"
+        raise SettingError("input", limit, f"{path}, which is neither", "Give a file")
     elif path.suffix.lower() in IMAGE_SUFFIXES:
         return _open_image(path, progress, check_size)
     else:

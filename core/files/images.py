@@ -64,6 +64,8 @@ def read_durations(path: Path) -> tuple[int, list[float]]:
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image whose header claims no more pixels than `MAX_PIXELS`."""
+    if path.exists() and not path.is_file():
+        raise SettingError("input", "hold images", f"{path.name}, which is no file", "Remove it")
     with Image.open(path) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise SettingError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,15 @@ class ResultFolder:
             limit = f"lie on a disk with at least {needed / 1e6:.3g} MB free"
             got = f"{self.path}, which has {free / 1e6:.3g} MB"
             raise SettingError(self.place.setting, limit, got, "Free space, or choose another folder")
+
+    @contextmanager
+    def whole_or_nothing(self) -> Iterator[None]:
+        """Remove a new folder again where writing into it fails or is stopped."""
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def start_anew(self) -> None:
         """Remove the files of an earlier run, and no others; last the record, by which they are known as such."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,14 @@ class Store:
         self._folder = ResultFolder(path)
         self._content: dict[str, dict[str, str]] = {}
 
-    def prepare(self) -> None:
-        """Make the folder and check that it can be written."""
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Make the folder, keep other runs out of it, and check that it can be written."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"`--out` must be a folder, but {self.path} is a file. Choose another name.")
-        self._folder.prepare(0)
+        with self._folder.hold():
+            self._folder.prepare(0)
+            yield
 
     def holds(self, job: Job) -> bool:
         """Tell whether a job is finished; refuse one with other settings, model, frames or masks."""
