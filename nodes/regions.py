@@ -10,6 +10,7 @@ from torch import Tensor
 from ..core.regions.corrections import Painted, correct_labels, parse_corrections
 from ..core.regions.instances import InstanceConfig, split_instances
 from ..core.regions.labels import name_clusters_by_reference
+from ..core.regions.typed import clean_name
 from ..core.types import VOID, AnchorLabels, Features, InputError
 from .host.frames import convert_label_map
 from .host.labels import ALL_REGIONS, Labels, choose_or_all, parse_class_names, parse_names_and_merges
@@ -209,7 +210,7 @@ class CorrectRegions(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Apply the corrections."""
-        painted = None if mask is None else Painted(_one_mask(mask), mask_frame, mask_name.strip() or "painted")
+        painted = None if mask is None else Painted(_one_mask(mask), mask_frame, clean_name(mask_name) or "painted")
         result = correct_labels(
             features, labels, parse_corrections(corrections), painted=painted, progress=NodeProgress()
         )

@@ -74,8 +74,8 @@ def require_place(name: str, text: str, is_wanted: Callable[[Path], bool], what:
     path = find_place(text, is_wanted)
     if path is None:
         raise InputError(
-            f"`{name}` must be {what} below ComfyUI's output or input folder, but got {quote(text)}. Copy the text that "
-            f"{shown_by} shows."
+            f"`{name}` must be {what} below ComfyUI's output or input folder, but got {quote(text)}. Copy the text "
+            f"that {shown_by} shows."
         )
     return path
 
