@@ -10,7 +10,7 @@ from torch import Tensor
 from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.config.settings import Settings
 from vidseg.core.files.clip import open_clip
-from vidseg.core.files.images import read_label_values
+from vidseg.core.files.label_images import read_label_values
 from vidseg.core.method.features import extract_features
 from vidseg.core.types import Features, Grid
 

@@ -39,7 +39,7 @@ from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_par
 from vidseg.core.evaluation.bench.dataset import BenchClip
 from vidseg.core.evaluation.bench.layouts import open_folders
 from vidseg.core.files.clip import open_clip
-from vidseg.core.files.images import make_label_image, read_label_values
+from vidseg.core.files.label_images import make_label_image, read_label_values
 from vidseg.core.files.record import list_versions
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import label_anchor, segment_windows

@@ -30,6 +30,26 @@ VOID = 255
 """Label of pixels without ground truth, by the convention of the data sets."""
 
 
+MAX_NAME = 200
+"""Characters of a region's name at most: several lines of a node."""
+_QUOTED = 80
+"""Characters that a message quotes of what it got, at most."""
+
+
+def quote(value: object) -> str:
+    """Return what was typed or read as a message quotes it: at most a line, whatever it holds.
+
+    >>> quote("a" * 100)[-6:]
+    'aaa...'
+    """
+    short = value[:_QUOTED] if isinstance(value, str | bytes | list | tuple) else value
+    if isinstance(value, int) and value.bit_length() > 4 * _QUOTED:
+        return f"a number of about {round(value.bit_length() * 0.30103)} digits"
+    shown = repr(short).encode("ascii", "backslashreplace").decode() if not isinstance(short, str) else repr(short)
+    shown = shown.encode("utf-8", "backslashreplace").decode()
+    return f"{shown[:_QUOTED]}..." if len(shown) > _QUOTED else shown
+
+
 class InputError(ValueError):
     """Input that cannot be processed. The message names the input, the limit and the remedy."""
 

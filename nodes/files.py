@@ -7,19 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from comfy_api.latest import io, ui
 
-from ..core.files.record import FORMAT, list_region_entries
+from ..core.documents import DamageError, read_document
+from ..core.files.record import FORMAT, PROGRAM, RECORD, list_region_entries
 from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder
 from ..core.files.video import write_id_video
 from ..core.regions.export import make_coco
-from ..core.types import MAX_LABEL, InputError, LabelMaps, Region, list_labels
+from ..core.regions.labels import count_pixels
+from ..core.types import InputError, LabelMaps, Region
 from .host.labels import Labels
-from .host.paths import OUTPUT_PLACE, find_free_place, require_place
+from .host.paths import OUTPUT_PLACE, check_prefix, find_free_place, require_place
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
-from .host.schema import labels_input, schema
+from .host.schema import labels_input, require_in_range, schema
 
 
 class SaveRegions(io.ComfyNode):
@@ -47,6 +48,11 @@ class SaveRegions(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """Check the place before the graph runs, unless it is connected."""
+        return check_prefix(filename_prefix)
+
+    @classmethod
     def execute(cls, labels: Labels, filename_prefix: str) -> io.NodeOutput:
         """Write the folder."""
         path, saved = find_free_place(filename_prefix, "regions")
@@ -54,15 +60,16 @@ class SaveRegions(io.ComfyNode):
         progress = NodeProgress()
         full = labels.full(progress)
         folder.prepare(full.maps.numel())
-        folder.write_label_maps(0, full, progress)
-        folder.write_text(RECORD_FILE, json.dumps(_record(full), indent=1) + "\n")
+        with folder.whole_or_nothing():
+            folder.write_label_maps(0, full, progress)
+            folder.write_text(RECORD_FILE, json.dumps(_record(full), indent=1) + "\n")
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{full.num_frames} label maps in output/{saved}"))
 
 
 def _record(labels: LabelMaps) -> dict[str, Any]:
     """Return the content of the JSON file; a part of what the command line writes."""
     return {
-        "program": "vidseg",
+        "program": PROGRAM,
         "format": FORMAT,
         "finished": True,
         "frames_done": labels.num_frames,
@@ -115,15 +122,11 @@ class LoadRegions(io.ComfyNode):
         """Read the folder."""
         result = ResultFolder(_found(folder))
         regions, count = _recorded(result.path / RECORD_FILE)
-        frames = list(result.read_label_maps(count))
-        if not frames or any(frame.shape != frames[0].shape for frame in frames):
-            raise InputError(
-                f"`folder` must hold label maps of one size, but {folder} does not. Save the regions again."
-            )
-        maps = torch.stack(frames)
+        maps = result.read_all_label_maps(count)
         leaves = result.read_leaves(maps)
         known = {region.label for region in regions}
-        extra = tuple(Region(int(label), f"region {label}") for label in maps.unique() if int(label) not in known)
+        used = count_pixels(maps).sum(0).nonzero().flatten().tolist()
+        extra = tuple(Region(label, f"region {label}") for label in used if label not in known)
         size = (int(maps.shape[1]), int(maps.shape[2]))
         return io.NodeOutput(Labels(maps, tuple(sorted(regions + extra)), size, leaves))
 
@@ -131,20 +134,13 @@ class LoadRegions(io.ComfyNode):
 def _recorded(path: Path) -> tuple[tuple[Region, ...], int]:
     """Return the regions and the number of frames that a JSON file holds."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        regions = tuple(Region(int(entry["label"]), str(entry["name"])) for entry in record["regions"])
-        count = int(record["frames_done"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = read_document(path, RECORD)
+    except (OSError, DamageError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(
-            f"`folder` must hold a readable {path.name}, but got {error}. Save the regions again."
+            f"`folder` must hold a readable {path.name}, but this one {reason}. Save the regions again."
         ) from error
-    labels = list_labels(regions)
-    wrong = sorted(label for label in set(labels) if labels.count(label) > 1 or not 0 <= label <= MAX_LABEL)
-    if wrong:
-        raise InputError(
-            f"`folder` must hold labels from 0 to {MAX_LABEL} in {path.name}, each once, but got {wrong}. Correct them."
-        )
-    return regions, count
+    return record["regions"], record["frames_done"]
 
 
 def _found(folder: str) -> Path:
@@ -182,13 +178,20 @@ class ExportRegions(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """Check the place before the graph runs, unless it is connected."""
+        return check_prefix(filename_prefix)
+
+    @classmethod
     def execute(cls, labels: Labels, filename_prefix: str, fps: float) -> io.NodeOutput:
         """Write the folder."""
+        require_in_range(cls, fps=fps)
         path, saved = find_free_place(filename_prefix, "export")
         folder, progress = ResultFolder(path, OUTPUT_PLACE), NodeProgress()
         full = labels.full(progress)
         folder.prepare(full.maps.numel())
-        folder.write_label_maps(0, replace(full, leaves=None), progress)
-        folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps, progress))
-        folder.write_text(COCO_FILE, json.dumps(make_coco(full, progress=progress)) + "\n")
+        with folder.whole_or_nothing():
+            folder.write_label_maps(0, replace(full, leaves=None), progress)
+            folder.write_file(ID_FILE, lambda path: write_id_video(path, full.maps, fps, progress))
+            folder.write_text(COCO_FILE, json.dumps(make_coco(full, progress=progress)) + "\n")
         return io.NodeOutput(saved, ui=ui.PreviewText(f"{COCO_FILE}, {ID_FILE} and PNGs in output/{saved}"))

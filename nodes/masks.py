@@ -13,7 +13,7 @@ from ..core.regions.masks import Finish, finish_masks
 from ..core.types import Region
 from .host.labels import ALL_REGIONS, Labels, choose_labels, choose_or_all
 from .host.progress import NodeProgress
-from .host.schema import advanced, labels_input, part_inputs, regions_input, schema, tell_widgets
+from .host.schema import advanced, labels_input, part_inputs, regions_input, require_in_range, schema, tell_widgets
 
 
 class RegionsToMask(io.ComfyNode):
@@ -136,6 +136,7 @@ class RegionsToSEGS(io.ComfyNode):
     @classmethod
     def execute(cls, labels: Labels, regions: str, crop_factor: float) -> io.NodeOutput:
         """Make the segments."""
+        require_in_range(cls, crop_factor=crop_factor)
         progress = NodeProgress()
         return io.NodeOutput(make_segs(labels.full(progress), choose_or_all(regions, labels), crop_factor, progress))
 

@@ -10,13 +10,23 @@ from torch import Tensor
 from ..core.regions.corrections import Painted, correct_labels, parse_corrections
 from ..core.regions.instances import InstanceConfig, split_instances
 from ..core.regions.labels import name_anchor
+from ..core.regions.typed import clean_name
 from ..core.types import VOID, AnchorLabels, Features, InputError
 from .host.frames import convert_label_map
 from .host.labels import ALL_REGIONS, Labels, choose_or_all, parse_class_names, parse_names_and_merges
 from .host.progress import NodeProgress
 from .host.schema import AnchorLabels as AnchorLabelsSocket
 from .host.schema import Labels as LabelsSocket
-from .host.schema import advanced, features_input, labels_input, part_inputs, regions_input, schema, tell_widgets
+from .host.schema import (
+    advanced,
+    features_input,
+    labels_input,
+    part_inputs,
+    regions_input,
+    require_in_range,
+    schema,
+    tell_widgets,
+)
 
 
 class NameRegions(io.ComfyNode):
@@ -124,6 +134,7 @@ class SplitInstances(io.ComfyNode):
     @tell_widgets
     def execute(cls, labels: Labels, regions: str, min_share: float, min_frames: int) -> io.NodeOutput:
         """Split the regions."""
+        require_in_range(cls, min_share=min_share, min_frames=min_frames)
         config = InstanceConfig(min_share, min_frames)
         things = split_instances(labels, choose_or_all(regions, labels), config, progress=NodeProgress())
         return io.NodeOutput(replace(labels, maps=things.maps, regions=things.regions, leaves=None, scan=None))
@@ -185,7 +196,7 @@ class CorrectRegions(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         """Apply the corrections."""
-        painted = None if mask is None else Painted(_one_mask(mask), mask_frame, mask_name.strip() or "painted")
+        painted = None if mask is None else Painted(_one_mask(mask), mask_frame, clean_name(mask_name) or "painted")
         result = correct_labels(
             features, labels, parse_corrections(corrections), painted=painted, progress=NodeProgress()
         )

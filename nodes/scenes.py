@@ -12,7 +12,7 @@ from ..core.files.disk import explain_unwritable, write_atomically
 from ..core.method.scene import Scene, choose_scene, label_by_scene
 from ..core.types import Features, InputError
 from .host.labels import Labels
-from .host.paths import OUTPUT_PLACE, find_free_place, require_place
+from .host.paths import OUTPUT_PLACE, check_prefix, find_free_place, require_place
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
 from .host.schema import advanced, features_input, labels_input, read_settings, schema, setting_input, tell_widgets
@@ -46,6 +46,11 @@ class SaveScene(io.ComfyNode):
             ],
             outputs=[SceneSocket.Output("scene", display_name="scene"), io.String.Output("file", display_name="file")],
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """Check the place before the graph runs, unless it is connected."""
+        return check_prefix(filename_prefix)
 
     @classmethod
     def execute(cls, labels: Labels, features: Features, filename_prefix: str) -> io.NodeOutput:

@@ -23,16 +23,18 @@ MAY_IMPORT = {
     "leaves": set(),
     "types": {"leaves"},
     "progress": set(),
+    "documents": {"types"},
     "config": {"types"},
-    "checkpoints": {"config", "types"},
+    "checkpoints": {"documents", "config", "types"},
     "backbones": {"config", "types"},
     "backbones.comfy": {"backbones", "config", "types"},
-    "backbones.diffusers": {"backbones", "checkpoints", "config", "types"},
-    "regions": {"config", "leaves", "types"},
-    "method": {"backbones", "config", "leaves", "progress", "regions", "types"},
-    "files": {"backbones", "config", "leaves", "regions", "types"},
+    "backbones.diffusers": {"documents", "backbones", "checkpoints", "config", "types"},
+    "regions": {"config", "documents", "leaves", "types"},
+    "method": {"documents", "backbones", "config", "leaves", "progress", "regions", "types"},
+    "files": {"documents", "backbones", "config", "leaves", "regions", "types"},
     "evaluation": {
-        "backbones", "backbones.diffusers", "checkpoints", "config", "files", "method", "progress", "regions", "types",
+        "backbones", "backbones.diffusers", "checkpoints", "config", "documents", "files", "method", "progress",
+        "regions", "types",
     },
     "api": {
         "backbones", "backbones.diffusers", "checkpoints", "config", "files", "leaves", "method", "regions", "types",
@@ -43,8 +45,8 @@ MAY_IMPORT = {
     },
     "nodes.host": {"backbones", "config", "files", "method", "progress", "regions", "types"},
     "nodes": {
-        "backbones", "backbones.comfy", "checkpoints", "config", "evaluation", "files", "method", "nodes.host",
-        "regions", "types",
+        "backbones", "backbones.comfy", "checkpoints", "config", "documents", "evaluation", "files", "method",
+        "nodes.host", "regions", "types",
     },
 }  # fmt: skip
 """Rooms, from the ground up, and the rooms whose modules those of a room may import."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from ..documents import DamageError, read_document, record
 from ..types import InputError
 from .sizes import SCALE_FACTOR, SD2_CONTEXT, SUPPORTED, ModelSizes, Shapes, UNetSizes, VAESizes
 
@@ -98,7 +98,7 @@ class Folder(NamedTuple):
 
 def read_folder(folder: Path) -> Folder:
     """Read configuration and headers of the pipeline of Stable Diffusion 1.x/2.x or of SVD in ``folder``."""
-    unet, vae = (_read_json(folder / part / "config.json") for part in ("unet", "vae"))
+    unet, vae = (read_config(folder / part / "config.json") for part in ("unet", "vae"))
     is_video = unet.get("_class_name") == VIDEO_UNET
     _check_class(folder, unet, VIDEO_UNET if is_video else "UNet2DConditionModel")
     _check_class(folder, vae, "AutoencoderKLTemporalDecoder" if is_video else "AutoencoderKL")
@@ -131,16 +131,19 @@ def list_part_files(part: Path) -> list[Path]:
     return [file for file in files if file.name.split(".")[-2].split("-")[0] == variant]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a configuration file of a diffusers folder."""
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
+        values: dict[str, Any] = read_document(path, record({}))
     except OSError:
         raise InputError(
             f"`model` must be a .safetensors file or a diffusers folder, but {path} does not exist. Supported are "
             f"{SUPPORTED}, or the folder that holds unet/ and vae/."
         ) from None
-    except ValueError:
-        raise InputError(f"`model` must have readable configuration files, but {path} is not JSON.") from None
+    except DamageError as error:
+        raise InputError(
+            f"`model` must have readable configuration files, but {path} {error}. Copy the model again."
+        ) from None
     return values
 
 
@@ -194,7 +197,7 @@ def _prediction(folder: Path, unet: Mapping[str, Any], headers: Iterable[Header]
     """Return the prediction type that the scheduler names, or that the weights tell."""
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if scheduler.is_file():
-        return str(_read_json(scheduler).get("prediction_type", "epsilon"))
+        return str(read_config(scheduler).get("prediction_type", "epsilon"))
     if unet.get("cross_attention_dim") != SD2_CONTEXT:
         return "epsilon"
     return next((h.tell_prediction(PREDICTION_PROBE) for h in headers if PREDICTION_PROBE in h.tensors), "epsilon")

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..types import InputError
+from ..documents import anything, number, parse_document, record, table, text
+from ..types import InputError, quote
 
 METADATA_KEY = "vidseg.config"
 """Metadata entry of a `.safetensors` file that holds `ModelSizes` as JSON; needed for models of unusual width."""
@@ -26,6 +27,9 @@ NUM_LEVELS, NUM_RES_BLOCKS, ATTENTION_RESOLUTIONS = 4, 2, (4, 2, 1)
 VIDEO_NUMBER_CHANNELS = 256
 """Channels into which SVD embeds each of the three numbers it is told about a window."""
 Shapes = Mapping[str, tuple[int, ...]]
+_HEADER = record(
+    {"unet": table(anything), "vae": table(anything)}, scale_factor=number(1e-6, 1e6), prediction_type=text()
+)
 
 
 @dataclass(frozen=True)
@@ -102,23 +106,23 @@ class ModelSizes:
         return {METADATA_KEY: json.dumps(asdict(self)), "format": "pt"}
 
     @classmethod
-    def from_metadata(cls, text: str) -> ModelSizes:
+    def from_metadata(cls, content: str) -> ModelSizes:
         """Read the JSON that `to_metadata` wrote.
 
         Raises:
             InputError: it is not such JSON, or an entry is unknown or missing.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = parse_document(content, _HEADER)
             sizes = cls(
                 unet=UNetSizes(**_known(UNetSizes, values["unet"])),
                 vae=VAESizes(**_known(VAESizes, values["vae"])),
                 scale_factor=float(values.get("scale_factor", SCALE_FACTOR)),
                 prediction_type=str(values.get("prediction_type", "epsilon")),
             )
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"`{METADATA_KEY}` in the model's metadata must be the JSON of its sizes, but got {text[:80]!r} "
+                f"`{METADATA_KEY}` in the model's metadata must be the JSON of its sizes, but got {quote(content)} "
                 f"({error}). Save the model again with `ModelSizes.to_metadata`."
             ) from None
         return sizes

@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from ..config.settings import QUALITIES, Settings, with_overrides
 from ..evaluation.bench.dataset import Dataset
@@ -18,6 +17,7 @@ from ..evaluation.bench.run import BenchProgress, Engine, ModelSpec, run_local, 
 from ..evaluation.bench.store import Store
 from ..progress import open_display
 from ..types import InputError
+from .options import read_path
 
 EXIT_OK, EXIT_INCOMPLETE = 0, 2
 """Exit codes: every clip has a result; some have none."""
@@ -27,11 +27,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what only this command takes."""
     add = parser.add_argument
     add("dataset", choices=list(LAYOUTS), metavar="DATASET", help=f"one of {', '.join(LAYOUTS)}")
-    add("root", type=Path, metavar="ROOT", help="its folder, as published; folders: CLIP/{frames,masks}")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of results; finished clips are not run again")
+    add("root", type=read_path, metavar="ROOT", help="its folder, as published; folders: CLIP/{frames,masks}")
+    add(
+        "--out",
+        type=read_path,
+        required=True,
+        metavar="DIR",
+        help="folder of results; finished clips are kept",
+    )
     add(
         "--model",
-        type=Path,
+        type=read_path,
         metavar="FILE",
         help="Stable Diffusion 1.x/2.x or Video Diffusion; default: the bundled one",
     )
@@ -61,7 +67,20 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
     methods = title_methods(methods, settings)
     jobs = [Job(method, clip, used) for method, used in zip(methods, settings, strict=True) for clip in dataset.clips]
     store = Store(arguments.out, _identify_model(model, methods))
-    store.prepare()
+    with store.hold():
+        return _bench_jobs(arguments, words, model, dataset, (methods, jobs), store)
+
+
+def _bench_jobs(
+    arguments: argparse.Namespace,
+    words: Sequence[str],
+    model: ModelSpec,
+    dataset: Dataset,
+    work: tuple[Sequence[Method], Sequence[Job]],
+    store: Store,
+) -> int:
+    """Do what is missing in a folder that no other run uses."""
+    methods, jobs = work
     waiting = [job for job in jobs if arguments.overwrite or not store.holds(job)]
     equal = _group_equal_jobs(waiting, store)
     progress = BenchProgress(open_display(sys.stderr), len(equal))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
@@ -20,9 +21,10 @@ from ..progress import RunProgress, open_display
 from ..types import InputError, InterruptedByUserError
 from .bench import add_options as add_bench_options
 from .bench import bench
-from .options import DTYPES, add_device_options, add_segment_options, list_words, make_settings
+from .options import DTYPES, add_device_options, add_segment_options, list_words, make_settings, read_path
 from .regions import STAGE, Recut
 from .segment import SegmentOptions, SegmentRun
+from .streams import PatientStream, settle
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 """Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""
@@ -32,11 +34,26 @@ DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, 2 for input that cannot be processed, 130 after Ctrl-C."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    streams = sys.stdout, sys.stderr
+    out, err = map(PatientStream, streams)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            return _run(list(sys.argv[1:] if argv is None else argv), out)
+    finally:
+        for stream in streams:
+            settle(stream)
+
+
+def _run(words: list[str], out: PatientStream) -> int:
+    """Run the command; an answer that could not be written is an error, a report of a run is not."""
     arguments = build_parser().parse_args(words)
     try:
         command: Callable[[argparse.Namespace, list[str]], int] = arguments.command
-        return command(arguments, words)
+        code = command(arguments, words)
+        out.flush()
+        if command in (_score, _info) and isinstance(out.lost, OSError) and not isinstance(out.lost, BrokenPipeError):
+            raise out.lost
+        return code
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         if arguments.debug or (isinstance(error, RuntimeError) and not is_out_of_memory(error)):
             raise
@@ -58,28 +75,28 @@ def build_parser() -> argparse.ArgumentParser:
     add_segment_options(segment)
     segment.set_defaults(command=_segment)
     score = commands.add_parser("score", help="compare label maps with a folder of masks")
-    score.add_argument("result", type=Path, metavar="DIR", help="folder of a result, or of label maps 00000.png, ...")
+    score.add_argument("result", type=read_path, metavar="DIR", help="folder of a result, or of maps 00000.png, ...")
     score.add_argument(
-        "masks", type=Path, metavar="MASKS", help="folder of masks, named as the frames; of a video 00000.png, ..."
+        "masks", type=read_path, metavar="MASKS", help="folder of masks, named as the frames; of a video 00000.png, ..."
     )
     score.set_defaults(command=_score)
     regions = commands.add_parser("regions", help="change the number of regions of a result, without running a model")
-    regions.add_argument("result", type=Path, metavar="DIR", help="folder of a result of vidseg segment")
+    regions.add_argument("result", type=read_path, metavar="DIR", help="folder of a result of vidseg segment")
     regions.add_argument("--num", type=int, metavar="N", help="number of regions; fewer merge, more only split")
     regions.add_argument(
         "--split", type=int, action="append", default=[], metavar="LABEL", help="then split this region in two; repeat"
     )
-    regions.add_argument("--clip", type=Path, metavar="FILE", help="the clip, to draw the overlay again")
+    regions.add_argument("--clip", type=read_path, metavar="FILE", help="the clip, to draw the overlay again")
     regions.set_defaults(command=_regions)
     demo = commands.add_parser("demo", help="segment the bundled clip with the bundled model")
-    demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+    demo.add_argument("--out", type=read_path, required=True, metavar="DIR", help="folder of the result")
     demo.add_argument("--overwrite", action="store_true", help="replace an earlier result")
     demo.set_defaults(command=_demo)
     add_bench_options(bench_parser := commands.add_parser("bench", help="score a data set as the paper does"))
     add_device_options(bench_parser)
     bench_parser.set_defaults(command=_bench)
     info = commands.add_parser("info", help="describe a model file or folder")
-    info.add_argument("model", type=Path, metavar="MODEL", help=".safetensors file or diffusers folder")
+    info.add_argument("model", type=read_path, metavar="MODEL", help=".safetensors file or diffusers folder")
     info.set_defaults(command=_info)
     for command in (score, info):
         command.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -118,7 +135,8 @@ def _regions(arguments: argparse.Namespace, _words: list[str]) -> int:
         recut = Recut(arguments.result, progress)
         recut.change(arguments.num, arguments.split)
         progress.start(recut.num_frames, recut.num_frames)
-        recut.write(arguments.clip)
+        with recut.folder.hold():
+            recut.write(arguments.clip)
     finally:
         progress.close()
     sys.stdout.write(f"{recut.num_frames} frames, {len(recut.labels.regions)} regions: {arguments.result}\n")

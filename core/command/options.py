@@ -21,6 +21,7 @@ from ..config.settings import (
     with_quality,
     with_window_frames,
 )
+from ..types import quote
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OPTIONS = {
@@ -39,14 +40,25 @@ WORDS = {
 """What people type for settings and arguments of the core."""
 
 
+_LONGEST_PATH = 4096
+"""Characters of a path at most, as systems have it."""
+
+
+def read_path(text: str) -> Path:
+    """Return a path that was typed; an empty one is no folder, least of all the present one."""
+    if not text.strip() or "\0" in text or len(text) > _LONGEST_PATH:
+        raise argparse.ArgumentTypeError(f"must be a path, but got {quote(text)}. Type a name")
+    return Path(text)
+
+
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `vidseg segment`."""
     add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="video file, folder of frames, or folder that holds frames/")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the result")
+    add("input", type=read_path, metavar="INPUT", help="video file, folder of frames, or folder that holds frames/")
+    add("--out", type=read_path, required=True, metavar="DIR", help="folder of the result")
     add(
         "--model",
-        type=Path,
+        type=read_path,
         metavar="FILE",
         help="Stable Diffusion 1.x/2.x or Stable Video Diffusion; default: the bundled one",
     )
@@ -62,7 +74,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
     add(
         "--anchor-mask",
-        type=Path,
+        type=read_path,
         metavar="PNG",
         help="classes of the first frame name the regions; 255 = unknown, or white",
     )

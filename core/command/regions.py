@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -29,11 +28,11 @@ class Recut:
         self.folder, self._progress = ResultFolder(path), progress
         if not (path / RECORD_FILE).is_file():
             raise SettingError("result", f"hold {RECORD_FILE}", f"{path}, which does not", "Check the path")
-        record = json.loads(self.folder.read_record())
-        if not record.get("leaves") or (not record["finished"] and not (path / LEAVES_FOLDER).is_dir()):
+        record = self.folder.read_record()
+        if not record.get("leaves") or not (path / LEAVES_FOLDER).is_dir():
             limit, got = "be of a finished run with the method `tree`", f"{path}, which is not"
             raise SettingError("result", limit, got, "Segment the clip again")
-        self.num_frames = int(record["frames_done"])
+        self.num_frames: int = record["frames_done"]
         leaves = restore_leaves(torch.empty(0), record["leaves"])
         self.labels = LabelMaps(torch.empty(0, 1, 1), self.folder.read_regions(), leaves=leaves)
 
@@ -69,5 +68,6 @@ class Recut:
         self._write_record(areas, finished=True)
 
     def _write_record(self, areas: Tensor, *, finished: bool) -> None:
-        record = change_regions(self.folder.read_record(), self.labels, areas.tolist(), finished=finished)
-        self.folder.write_text(RECORD_FILE, record)
+        earlier = (self.folder.path / RECORD_FILE).read_text(encoding="utf-8")
+        changed = change_regions(earlier, self.labels, areas.tolist(), finished=finished)
+        self.folder.write_text(RECORD_FILE, changed)

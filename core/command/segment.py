@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from ..files.clip import Clip, open_clip
 from ..files.overlay import write_overlay
 from ..files.record import RunDescription, RunResult
 from ..files.result_folder import STATE_FILE, ResultFolder
+from ..files.video import require_encoder
 from ..leaves import Leaves
 from ..method.estimate import announce
 from ..method.frames import check_tokens
@@ -73,8 +75,15 @@ class SegmentRun:
 
     def execute(self) -> Outcome:
         """Check, segment and write everything."""
-        options = self.options
         self._check_options()
+        with self._folder.hold():
+            return self._execute()
+
+    def _execute(self) -> Outcome:
+        """Do all of it in a folder that no other run uses."""
+        options = self.options
+        self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
+        require_encoder()
         reference, mask_hash = read_anchor_mask(options.anchor_mask, new_regions=options.settings.scene.new_regions)
         with open_clip(options.input, self._progress, partial(check_mask_size, reference)) as clip:
             self.num_frames = clip.num_frames
@@ -152,6 +161,9 @@ class SegmentRun:
     def _first_frame(self, state: ScanState) -> int:
         """Return how many frames are finished in ``state``."""
         work = split_spans(self.num_frames, self.options.settings)
+        if state.next_window > len(work):
+            got = f"one that stands at window {state.next_window} of {len(work)}"
+            raise SettingError("resume", f"find the {STATE_FILE} of this run", got, "Start anew with {0}", "overwrite")
         return work[state.next_window - 1].kept.stop if state.next_window else 0
 
     def _segment(self, run: RunDescription, results: Iterator[WindowResult]) -> None:
@@ -159,7 +171,8 @@ class SegmentRun:
         try:
             self._write_windows(run, results)
         except (KeyboardInterrupt, InterruptedByUserError):
-            self._write_record(run, finished=False)
+            with contextlib.suppress(InputError):  # to have been stopped is what counts
+                self._write_record(run, finished=False)
             raise
 
     def _write_windows(self, run: RunDescription, results: Iterator[WindowResult]) -> None:

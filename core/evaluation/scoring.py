@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -13,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..files.images import read_label_set
-from ..files.record import FRAME_NAMES
+from ..files.clip_meta import META, META_FILE, read_optional
+from ..files.label_images import read_label_set
+from ..files.record import FRAME_NAMES, RECORD
 from ..files.result_folder import LABELS_FOLDER, RECORD_FILE
 from ..types import InputError
 from .metrics import CONSISTENCY, MeanIoU, VideoConsistency, compute_class_ious
 
-logger = logging.getLogger(__name__)
 MASKS_FOLDER = "masks"
 """Folder of the masks inside a clip's folder."""
 _NUMBERED = re.compile(r"(\d+)\.png")
@@ -109,9 +108,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
 def _read_pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield number, label map and mask of each labeled frame in order."""
     numbers = sorted(truth)
-    rules, masks = read_label_set([truth[number] for number in numbers], "MASKS")
-    if rules.is_black_and_white():
-        logger.warning("vidseg: the masks are black and white: 255 (white) is read as class 1, not as unknown.")
+    _, masks = read_label_set([truth[number] for number in numbers], "MASKS")
     _, predictions = read_label_set([predicted[number] for number in numbers], "DIR")
     for number, prediction, mask in zip(numbers, predictions, masks, strict=True):
         if prediction.shape != mask.shape:
@@ -124,10 +121,10 @@ def _read_pairs(predicted: dict[int, Path], truth: dict[int, Path]) -> Iterator[
 
 def _list_masks(result: Path, masks: Path) -> dict[int, Path]:
     """Return the masks by the number of their frame: the frame of the same name, where the result tells the names."""
-    names = read_json_object(result / RECORD_FILE).get(FRAME_NAMES)
-    if not isinstance(names, list) or not masks.is_dir():
+    names = read_optional(result / RECORD_FILE, RECORD, "DIR").get(FRAME_NAMES)
+    if not names or not masks.is_dir():
         return _list_numbered(masks, "MASKS")
-    numbers = {str(name): number for number, name in enumerate(names)}
+    numbers = {name: number for number, name in enumerate(names)}
     files = sorted(masks.glob("[!.]*.png"))
     others = [path.name for path in files if path.stem not in numbers]
     if others or not files:
@@ -150,16 +147,6 @@ def _list_numbered(folder: Path, name: str) -> dict[int, Path]:
 
 def _read_names(result: Path, masks: Path) -> tuple[bool, dict[int, str]]:
     """Return whether an anchor mask named the clusters, and the names of labels by the clip's ``meta.json``."""
-    record, meta = read_json_object(result / RECORD_FILE), read_json_object(masks.parent / "meta.json")
-    classes = meta.get("classes", [])
-    names = dict(enumerate(map(str, classes))) if isinstance(classes, list) else {}
-    return bool(record.get("anchor_mask", True)), names
-
-
-def read_json_object(path: Path) -> dict[str, object]:
-    """Return the JSON object of a file, or an empty one where there is none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    found = read_optional(result / RECORD_FILE, RECORD, "DIR")
+    meta = read_optional(masks.parent / META_FILE, META, "MASKS")
+    return bool(found.get("anchor_mask", True)), dict(enumerate(meta.get("classes") or ()))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..types import VOID, SettingError
 from .clip import FRAMES_FOLDER
-from .images import LabelReader, Picture, open_picture
+from .label_images import BLACK_AND_WHITE, LabelReader, Picture, open_picture
 from .result_folder import LABELS_FOLDER, LEGEND_FILE, OVERLAY_FILE
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def prepare_anchor_mask(picture: Picture | Tensor, title: str, *, new_regions: b
         got = f"{title}, of which every pixel is {f'{VOID} (unknown, or white)' if is_white else values[0]}"
         raise SettingError("anchor_mask", "tell regions apart", got, "Give the label image of the first frame")
     if is_black_and_white:
-        logger.warning("vidseg: %s is black and white: 255 (white) is read as class 1, not as unknown.", title)
+        logger.warning(BLACK_AND_WHITE, f"{title} is")
     return labels
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..types import InputError, Progress, SettingError, no_progress
-from .images import IMAGE_SUFFIXES, read_image
-from .video import VideoStream
+from .images import IMAGE_SUFFIXES, read_durations, read_image, read_images
+from .video import VideoStream, find_variable_times
 
 CHECK_STAGE = "check input"
 """Name of the stage that reads every frame once before any long work."""
@@ -65,6 +66,21 @@ class _Images:
         return self._paths
 
 
+class _Pictures:
+    """The pictures of one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def frames(self, start: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        for number, pixels in enumerate(read_images(self._path)):
+            if number >= start:
+                yield f"picture {number} of {self._path.name}", pixels
+
+    def files(self) -> list[Path]:
+        return [self._path]
+
+
 class Clip:
     """A checked clip. It holds one frame at a time and reads forward; reading back starts again at the first frame."""
 
@@ -73,6 +89,8 @@ class Clip:
         self._source = source
         self._position = 0
         self._frames = source.frames(0)
+        self._files = source.files()
+        self._seen = _sign(self._files)
 
     @property
     def num_frames(self) -> int:
@@ -97,6 +115,9 @@ class Clip:
             self.close()
             self._frames = self._source.frames(start)
         self._position = stop
+        files = self._files[start:stop] if self.info.frame_names else self._files
+        if _sign(files) != (self._seen[start:stop] if self.info.frame_names else self._seen):
+            raise SettingError("input", "stay as it is during the run", f"another {files[0].name}", "Start again")
         result = torch.empty((stop - start, *self.info.frame_size, 3))
         for slot in result:
             label, frame = next(self._frames, ("end", None))
@@ -104,6 +125,15 @@ class Clip:
                 raise SettingError("input", "stay as it is during the run", f"another {label}", "Start again")
             slot.copy_(torch.from_numpy(frame))
         return result
+
+
+def _sign(files: Sequence[Path]) -> list[tuple[int, ...]]:
+    """Return what changes with the content of files."""
+    try:
+        return [(status.st_ino, status.st_size, status.st_mtime_ns) for status in map(Path.stat, files)]
+    except OSError as error:
+        got = f"a file that is gone ({error.filename})"
+        raise SettingError("input", "stay as it is during the run", got, "Start again") from error
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -127,19 +157,46 @@ def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeChec
     elif not path.exists():
         limit = "be a video file or a folder of frames"
         raise SettingError("input", limit, f"{path}, which does not exist", "Check the path")
+    elif not path.is_file():
+        limit = "be a video file or a folder of frames"
+        raise SettingError("input", limit, f"{path}, which is neither", "Give a file")
     elif path.suffix.lower() in IMAGE_SUFFIXES:
-        source, claimed, stream = _Images([path]), 1, None
+        return _open_image(path, progress, check_size)
     else:
         stream = VideoStream(path)
         source, claimed = stream, stream.claimed_frames
     size, count = _check(source, claimed, progress, check_size)
-    if stream is not None and stream.is_cut_short():
+    if stream is None:
+        return _make_clip(source, path.name, count, size)
+    if stream.is_cut_short():
         got = f"{path.name}, which announces {claimed} frames and holds {count}"
         remedy = f"Copy it again, or re-encode what is there: ffmpeg -i {path.name} repaired.mp4"
         raise SettingError("input", "be complete", got, remedy)
-    fps, times = (stream.fps, stream.variable_times()) if stream else (None, None)
-    names = None if stream else tuple(file.stem for file in source.files())
-    return Clip(source, ClipInfo(path.name, count, size, fps, times, fingerprint_clip(source.files()), names))
+    fingerprint = fingerprint_clip(source.files())
+    return Clip(source, ClipInfo(path.name, count, size, stream.measure_rate(), stream.variable_times(), fingerprint))
+
+
+def _make_clip(source: _Frames, name: str, count: int, size: tuple[int, int]) -> Clip:
+    """Return a checked clip of image files, which have no times."""
+    names = tuple(file.stem for file in source.files())
+    return Clip(source, ClipInfo(name, count, size, None, None, fingerprint_clip(source.files()), names))
+
+
+def _open_image(path: Path, progress: Progress, check_size: SizeCheck | None) -> Clip:
+    """Open an image, a clip of one frame, or the pictures of an animation or of a TIFF of several pages."""
+    claimed, durations = read_durations(path)
+    if claimed == 1:
+        single = _Images([path])
+        size, count = _check(single, claimed, progress, check_size)
+        return _make_clip(single, path.name, count, size)
+    source = _Pictures(path)
+    size, count = _check(source, claimed, progress, check_size)
+    if count != claimed:
+        got = f"{path.name}, which announces {claimed} pictures and holds {count}"
+        raise SettingError("input", "be complete", got, "Write it again")
+    times = find_variable_times([0.0, *accumulate(durations[:-1])]) if durations else None
+    fps = count / sum(durations) if durations else None
+    return Clip(source, ClipInfo(path.name, count, size, fps, times, fingerprint_clip([path])))
 
 
 def _open_folder(folder: Path) -> tuple[_Frames, int, VideoStream | None]:

@@ -43,9 +43,22 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, lasting: bo
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
         os.replace(partial, path)  # noqa: PTH105, atomic on every platform
+        if lasting:
+            sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlast a loss of power, where the system can do that."""
+    if os.name != "nt":
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 @contextlib.contextmanager

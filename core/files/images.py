@@ -1,37 +1,30 @@
-"""Read single images: frames as colors, masks and label images as labels, by the same rules wherever they come from."""
+"""Read images as frames: one picture of a file, or all of an animation; nothing is dropped silently."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from PIL import Image, ImageOps, ImageSequence
 
-from ..regions.palette import PALETTE
-from ..types import MAX_LABEL, VOID, InputError, SettingError
+from ..types import InputError, SettingError
 
-logger = logging.getLogger(__name__)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """Endings of files that are read as frames."""
-_UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
-"""What Pillow raises on damaged files."""
-_BLACK, _WHITE = 32, 223
-"""Gray values below and above which a pixel of a mask is black or white, whatever its file format did to it."""
-_TINT = 8
-"""Largest difference of the channels of a pixel of a black-and-white mask, after a video or JPEG."""
-_EDGE_SHARE, _PEAK = 0.5, 3
-"""Of a black-and-white mask: largest share of its soft edges, and how far noise goes from its black and its white."""
-_LABEL_SHARE = 0.01
-"""Share of the pixels from which a gray value that fills areas is a label beyond doubt."""
-_PHOTO_GRAYS, _PHOTO_FLAT = 64, 0.2
-"""More gray values, and a smaller share of flat areas, than label images have."""
-_REMEDY = "Save it in black and white, or as a PNG whose values are labels."
+MAX_PIXELS = 1 << 26
+"""Pixels of an image at most, twice those of an 8K frame: a small file may claim to be huge."""
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises on damaged files: nearly anything."""
+_TIFF_KIND, _REDUCED = 254, 1
+"""Tag of a TIFF page, and its bit of a smaller copy of another page."""
 
 
 def read_image(path: Path) -> NDArray[np.float32]:
@@ -39,244 +32,100 @@ def read_image(path: Path) -> NDArray[np.float32]:
 
     16-bit gray is divided by 65535, floating-point gray is taken as it is and may hold NaN.
     """
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode == "F":
-                gray = np.asarray(image, np.float32)
-            elif image.mode.startswith("I"):
-                gray = np.asarray(image, np.float32) / np.float32(65535)
-            else:
-                return np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
-    except _UNREADABLE as error:
-        got = f"{path.name}, which is damaged or no image ({_first_line(error)})"
-        raise SettingError("input", "hold readable images", got, "Write it again, or remove it") from error
+    with _explain_unreadable(path), open_image(path) as opened:
+        require_single(opened, path, "input")
+        return _convert_pixels(opened)
+
+
+def read_images(path: Path) -> Iterator[NDArray[np.float32]]:
+    """Yield each picture of a file as `read_image` does: those of an animation, the pages of a TIFF."""
+    with _explain_unreadable(path), open_image(path) as opened:
+        if count_pictures(opened) == 1:
+            yield _convert_pixels(opened)
+            return
+        for picture in ImageSequence.Iterator(opened):
+            if not _is_reduced(picture):
+                yield _convert_pixels(picture)
+
+
+def read_durations(path: Path) -> tuple[int, list[float]]:
+    """Return how many pictures a file holds, and the seconds for which each is shown; none where it does not tell."""
+    with _explain_unreadable(path), open_image(path) as opened:
+        count = count_pictures(opened)
+        if count == 1:
+            return 1, []
+        found = []
+        for picture in ImageSequence.Iterator(opened):
+            picture.load()  # some formats tell it after decoding
+            found.append(float(picture.info.get("duration", 0)) / 1000)
+    return count, found if len(found) == count and min(found) > 0 else []
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image whose header claims no more pixels than `MAX_PIXELS`."""
+    if path.exists() and not path.is_file():
+        raise SettingError("input", "hold images", f"{path.name}, which is no file", "Remove it")
+    with Image.open(path) as opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            raise SettingError(
+                "input",
+                f"hold images of at most {MAX_PIXELS >> 20} megapixels",
+                f"{path.name} of {opened.width}x{opened.height}",
+                "Reduce it",
+            )
+        yield opened
+
+
+def count_pictures(opened: Image.Image) -> int:
+    """Return how many pictures an image holds; thumbnails, depth and gain maps of photos do not count."""
+    count = int(getattr(opened, "n_frames", 1))
+    if count == 1 or opened.format == "MPO":
+        return 1
+    if opened.format != "TIFF":
+        return count
+    full = sum(not _is_reduced(page) for page in ImageSequence.Iterator(opened))
+    opened.seek(0)
+    return max(1, full)
+
+
+def require_single(opened: Image.Image, path: Path, key: str) -> None:
+    """Check that an image holds one picture."""
+    count = count_pictures(opened)
+    if count > 1:
+        limit, remedy = "hold one picture in each file", "Write each as a file of its own"
+        raise SettingError(key, limit, f"{path.name}, which holds {count}", remedy)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a message."""
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__
+
+
+def _is_reduced(page: Image.Image) -> bool:
+    """Tell whether a page of a TIFF is a smaller copy of another."""
+    return bool(getattr(page, "tag_v2", {}).get(_TIFF_KIND, 0) & _REDUCED)
+
+
+def _convert_pixels(opened: Image.Image) -> NDArray[np.float32]:
+    """Return the picture that is opened, upright, ``(H,W,3)`` float32."""
+    image = ImageOps.exif_transpose(opened)
+    if image.mode == "F":
+        gray = np.asarray(image, np.float32)
+    elif image.mode.startswith("I"):
+        gray = np.asarray(image, np.float32) / np.float32(65535)
+    else:
+        return np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
     return np.repeat(gray[..., None], 3, axis=2)
 
 
-class Picture(NamedTuple):
-    """A picture that shows labels: ``(H,W)`` uint8 gray or ``(H,W,3)`` uint8 RGB, unless ``labels`` are certain."""
-
-    levels: Tensor
-    labels: Tensor | None = None  # (H,W) uint8: indices of a palette image
-    is_lossy: bool = False  # a JPEG
-
-
-class LabelReader:
-    """The rules by which pictures show labels. They are chosen for all pictures of a set together, by `look`.
-
-    - an indexed image: the index; in VidSeg's colors, however an editor sorted them: their labels;
-    - black and white, also with soft edges or from a JPEG: 0 and 1, parted in the middle;
-    - gray: the gray value, where 255 is void;
-    - the colors of VidSeg's palette: their labels;
-    - other flat colors: numbered in the order of their RGB values;
-    - else, as a photo, refused: no object becomes void without a word.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._grays, self._flat = torch.zeros(256, dtype=torch.int64), torch.zeros(256, dtype=torch.int64)
-        self._colors: set[int] = set()
-        self._is_gray, self._is_tinted, self._is_lossy = True, True, False
-
-    def look(self, picture: Picture) -> None:
-        """Take a picture of the set into account."""
-        if picture.labels is not None:
-            return
-        gray, spread = picture.levels, 0
-        if picture.levels.ndim == 3:
-            gray = picture.levels.amax(-1)
-            spread = int((gray - picture.levels.amin(-1)).max())
-        self._is_gray, self._is_tinted = self._is_gray and spread == 0, self._is_tinted and spread <= _TINT
-        self._is_lossy = self._is_lossy or picture.is_lossy
-        self._grays += torch.bincount(gray.flatten(), minlength=256)
-        self._flat += torch.bincount(gray[1:-1, 1:-1][_find_flat(gray)], minlength=256)
-        if len(self._colors) <= MAX_LABEL:
-            self._colors.update(torch.unique(_encode_colors(picture.levels)).tolist())
-
-    def read(self, picture: Picture) -> Tensor:
-        """Return the labels ``(H,W)`` uint8 of a picture of the set."""
-        if picture.labels is not None:
-            return picture.labels
-        gray = picture.levels if picture.levels.ndim == 2 else picture.levels.amax(-1)
-        if self.is_black_and_white():
-            return (gray > VOID // 2).to(torch.uint8)
-        if self._is_gray:
-            self._check_grays()
-            return gray
-        return self._read_colors(picture.levels)
-
-    def is_black_and_white(self) -> bool:
-        """Tell whether white is label 1, not void."""
-        used = self._grays.nonzero().flatten().tolist()
-        if set(used) <= {0, VOID}:
-            return self._is_tinted and VOID in used
-        black, white, edges = self._grays[:_BLACK], self._grays[_WHITE + 1 :], self._grays[_BLACK : _WHITE + 1]
-        if not self._is_tinted or self.shows_palette() or not (black.any() and white.any()):
-            return False
-        if len(used) == 2:  # a black that is not exactly 0, a white that is not exactly 255
-            return True
-        num_pixels = int(self._grays.sum())
-        if not self._grays[VOID // 2 + 1 : VOID].any() or int(edges.sum()) > _EDGE_SHARE * num_pixels:
-            return False
-        sure = (self._flat > 0) & (self._grays >= _LABEL_SHARE * num_pixels)
-        for peak in (int(black.argmax()), _WHITE + 1 + int(white.argmax())):
-            sure[max(0, peak - _PEAK) : peak + _PEAK + 1] = False
-        if sure.any():
-            return False
-        if not self._flat[_BLACK : _WHITE + 1].any():
-            return True
-        raise InputError(
-            f"`{self._name}` must be black and white or hold labels, but has small gray areas between. {_REMEDY}"
-        )
-
-    def _check_grays(self) -> None:
-        """Refuse gray pictures whose values are no labels; say where white is void beside other bright values."""
-        used = self._grays > 0
-        is_photo = int(used.sum()) > _PHOTO_GRAYS and int(self._flat.sum()) < _PHOTO_FLAT * int(self._grays.sum())
-        if is_photo or (self._is_lossy and int(used.sum()) > 1):
-            raise InputError(
-                f"`{self._name}` must be black and white or hold labels, but has {int(used.sum())} gray values as in a "
-                f"photo or a JPEG. {_REMEDY}"
-            )
-        if used[VOID] and used[2 * _BLACK : VOID].any():
-            logger.warning("vidseg: %s: gray values are read as labels, and 255 (white) as unknown.", self._name)
-
-    def shows_palette(self) -> bool:
-        """Tell whether all colors are of VidSeg's palette."""
-        return self._colors <= _PALETTE_LABELS.keys()
-
-    def _read_colors(self, levels: Tensor) -> Tensor:
-        if len(self._colors) > MAX_LABEL or self._is_lossy:
-            count = len(self._colors) if len(self._colors) <= MAX_LABEL else f"more than {MAX_LABEL}"
-            raise InputError(
-                f"`{self._name}` must show labels as at most {MAX_LABEL} flat colors, but got {count} colors"
-                f"{' of a JPEG' if self._is_lossy else ''}. Use a PNG label image, not a photo or a JPEG."
-            )
-        codes, indices = torch.unique(_encode_colors(levels), return_inverse=True)
-        known = _PALETTE_LABELS if self.shows_palette() else {code: n for n, code in enumerate(sorted(self._colors))}
-        return torch.tensor([known[code] for code in codes.tolist()], dtype=torch.uint8)[indices]
-
-
-def _find_flat(gray: Tensor) -> Tensor:
-    """Return which inner pixels of ``(H,W)`` have the value of all eight neighbors, boolean ``(H-2,W-2)``."""
-    if min(gray.shape) < 3:
-        return torch.zeros(tuple(max(0, side - 2) for side in gray.shape), dtype=torch.bool)
-    rows = (gray[:, 1:-1] == gray[:, :-2]) & (gray[:, 1:-1] == gray[:, 2:])
-    same = (gray[1:-1, 1:-1] == gray[:-2, 1:-1]) & (gray[1:-1, 1:-1] == gray[2:, 1:-1])
-    return rows[:-2] & rows[1:-1] & rows[2:] & same
-
-
-def _encode_colors(levels: Tensor) -> Tensor:
-    """Return gray ``(...)`` or RGB ``(...,3)`` uint8 as one number per pixel, int32."""
-    channels = (levels,) * 3 if levels.ndim == 2 else levels.unbind(-1)
-    red, green, blue = (channel.to(torch.int32) for channel in channels)
-    return (red << 16) + (green << 8) + blue
-
-
-_PALETTE_LABELS = {int(code): label for label, code in enumerate(_encode_colors(PALETTE[None])[0])}
-
-
-def read_labels(path: Path, name: str) -> Tensor:
-    """Return the labels ``(H,W)`` uint8 of a mask or label image by the rules of `LabelReader`."""
-    return next(read_label_set([path], name)[1])
-
-
-def read_label_set(paths: Sequence[Path], name: str) -> tuple[LabelReader, Iterator[Tensor]]:
-    """Return the rules of masks or label images that belong together, and their labels ``(H,W)`` uint8 one by one."""
-    reader = LabelReader(name)
-    for path in paths:
-        reader.look(open_picture(path, name))
-    return reader, (reader.read(open_picture(path, name)) for path in paths)
-
-
-def read_label_values(path: Path, name: str) -> Tensor:
-    """Return the labels ``(H,W)`` uint8 of a file whose values are labels for certain: nothing is guessed.
-
-    The index of a palette image, the value of a gray one; VidSeg's colors, as editors save them, are their labels.
-    """
-    picture = open_picture(path, name)
-    if picture.labels is not None:
-        return picture.labels
-    if picture.levels.ndim == 2:
-        return picture.levels
-    reader = LabelReader(name)
-    reader.look(picture)
-    if not reader.shows_palette():
-        raise InputError(
-            f"`{name}` must be an 8-bit palette or gray PNG whose values are labels, but {path.name} has other colors. "
-            "Save it as an indexed image."
-        )
-    return reader.read(picture)
-
-
-def make_label_image(label_map: Tensor) -> Image.Image:
-    """Return ``label_map`` ``(H,W)`` uint8 as a palette image whose index is the label."""
-    image = Image.fromarray(label_map.cpu().numpy().astype(np.uint8))
-    image.putpalette(PALETTE.flatten().tolist())
-    return image
-
-
-def open_picture(path: Path, name: str) -> Picture:
-    """Return a file that shows labels; ``name`` is what messages call it."""
-    if not path.is_file():
-        raise InputError(f"`{name}` must be a label image, but {path} does not exist. Check the path.")
+@contextmanager
+def _explain_unreadable(path: Path) -> Iterator[None]:
+    """Name the file where Pillow fails."""
     try:
-        with Image.open(path) as opened:
-            is_lossy = opened.format in {"JPEG", "MPO"}
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-    except _UNREADABLE as error:
-        raise InputError(
-            f"`{name}` must be a readable image, but {path} is not: {_first_line(error)}. Write it again."
-        ) from error
-    if image.mode == "P":
-        return _read_indexed(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Picture(_narrow(np.array(image), path, name))
-    if "A" in image.getbands() and (np.asarray(image.getchannel("A")) < VOID).any():
-        colors = np.asarray(image.convert("RGB"))
-        if (colors == colors[0, 0]).all():
-            raise InputError(
-                f"`{name}` must show a mask in its colors, but {path.name} has it in its transparency. {_REMEDY}"
-            )
-    image = image.convert("L" if image.mode in {"1", "L", "LA"} else "RGB")
-    return Picture(torch.from_numpy(np.array(image)), is_lossy=is_lossy)
-
-
-def _read_indexed(image: Image.Image) -> Picture:
-    """Return an image of mode P: labels, unless its palette is that of a black-and-white or gray picture."""
-    indices = torch.from_numpy(np.array(image))
-    palette = torch.tensor(image.getpalette() or [], dtype=torch.uint8).reshape(-1, 3)
-    used = torch.unique(indices).long()
-    if int(used[-1]) >= len(palette):
-        return Picture(indices, indices)
-    codes = _encode_colors(palette[None])[0]
-    if all(int(code) in _PALETTE_LABELS for code in codes[used]):
-        table = torch.tensor([_PALETTE_LABELS.get(int(code), VOID) for code in codes], dtype=torch.uint8)
-        return Picture(indices, table[indices.long()])
-    gray = palette[:, 0]
-    if (palette == gray[:, None]).all() and len(torch.unique(gray[used])) == len(used):
-        picture = Picture(gray[indices.long()])
-        alone = LabelReader("mask")
-        alone.look(picture)
-        is_plain = bool(((gray < _BLACK) | (gray > _WHITE)).all()) or torch.equal(gray[used].long(), used)
-        if is_plain or alone.is_black_and_white():
-            return picture
-    return Picture(indices, indices)
-
-
-def _narrow(values: NDArray[np.generic], path: Path, name: str) -> Tensor:
-    """Return the gray values of an image of more than 8 bits as uint8: as they are, or black and white."""
-    if np.isin(values, (0, 65535)).all():
-        values = values // 65535 * VOID
-    if not np.isin(values, np.arange(256)).all():
-        raise InputError(
-            f"`{name}` must hold labels from 0 to {VOID}, but {path.name} has {values.dtype} values beyond. {_REMEDY}"
-        )
-    return torch.from_numpy(values.astype(np.uint8))
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of a message."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
+        yield
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        got = f"{path.name}, which is damaged or no image ({first_line(error)})"
+        raise SettingError("input", "hold readable images", got, "Write it again, or remove it") from error

@@ -6,6 +6,7 @@ frames -> features -> anchor labels -> coarse maps (scene context, refinement) -
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +19,10 @@ from torch import Tensor
 from ..backbones.protocol import FeatureBackbone, require_modulation
 from ..config.parts import ContextConfig
 from ..config.settings import Settings
-from ..regions.cutting import describe_leaves, join_maps, restore_leaves
+from ..documents import maybe, number, parse_document, record, region_pairs, whole
+from ..regions.cutting import LEAVES, describe_leaves, join_maps, restore_leaves
 from ..regions.labels import name_anchor
-from ..types import VOID, AnchorLabels, Features, InputError, LabelMaps, Progress, Region, no_progress
+from ..types import VOID, AnchorLabels, Features, InputError, LabelMaps, Progress, no_progress
 from .clustering import cluster_anchor, gather_tokens, name_clusters_by_number
 from .coarse import CoarseScan
 from .context import SceneContext
@@ -29,6 +31,17 @@ from .frames import FrameSource
 from .leaf_growing import grow_leaves
 from .upsampling import upsample
 from .windows import require_kind, split_context_windows, split_spans
+
+_COUNT = whole(0, 1 << 31)
+_STATE = record(
+    {
+        "next_window": _COUNT,
+        "anchor": _COUNT,
+        "regions": region_pairs,
+        "leaves": maybe(LEAVES),
+        "place": number(0, sys.float_info.max),
+    }
+)
 
 
 class WindowResult(NamedTuple):
@@ -153,28 +166,29 @@ class ScanState(NamedTuple):
         tensors["cluster_map"] = cluster_map.contiguous()
         if leaves:
             tensors["leaf_map"] = leaves.maps.contiguous()
-        record = {
+        header = {
             "next_window": self.next_window,
             "anchor": anchor,
             "regions": regions,
             "leaves": leaves and describe_leaves(leaves),
             "place": place,
         }
-        return serialize(tensors, {"vidseg.state": json.dumps(record)})
+        return serialize(tensors, {"vidseg.state": json.dumps(header)})
 
     @classmethod
     def load(cls, path: Path, config: ContextConfig, device: torch.device | str = "cpu") -> ScanState:
         """Read a state from a file of `to_bytes`."""
         try:
             with safe_open(path, "pt", str(device)) as file:
-                record = json.loads(file.metadata()["vidseg.state"])
+                header = parse_document(file.metadata()["vidseg.state"], _STATE)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+            cluster_map, leaf_map = tensors.pop("cluster_map").cpu(), tensors.pop("leaf_map", None)
+            made_of = header["leaves"]
+            leaves = None if leaf_map is None or made_of is None else restore_leaves(leaf_map.cpu(), made_of)
+            context = SceneContext.from_tensors(tensors, config)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"`{path.name}` must be the state of a run, but got: {error}. Start the run anew."
             ) from error
-        regions = tuple(Region(int(label), str(name)) for label, name in record["regions"])
-        cluster_map, leaf_map = tensors.pop("cluster_map").cpu(), tensors.pop("leaf_map", None)
-        leaves = None if leaf_map is None else restore_leaves(leaf_map.cpu(), record["leaves"])
-        anchor_labels = AnchorLabels(record["anchor"], cluster_map, regions, leaves, record["place"])
-        return cls(record["next_window"], anchor_labels, SceneContext.from_tensors(tensors, config))
+        anchor_labels = AnchorLabels(header["anchor"], cluster_map, header["regions"], leaves, header["place"])
+        return cls(header["next_window"], anchor_labels, context)

@@ -13,8 +13,9 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from ..config.settings import Settings
+from ..documents import maybe, parse_document, record, region_pairs, whole
 from ..leaves import Leaves
-from ..regions.cutting import describe_leaves, restore_leaves
+from ..regions.cutting import LEAVES, describe_leaves, restore_leaves
 from ..regions.labels import reduce_reference, spread_indices
 from ..types import (
     AnchorLabels,
@@ -33,6 +34,7 @@ from .context import SceneContext
 FORMAT = 1
 """Version of the file's layout."""
 _KEY = "vidseg.scene"
+_HEADER = record({"format": whole(1, 1000), "regions": region_pairs}, leaves=maybe(LEAVES))
 
 
 class Scene(NamedTuple):
@@ -65,25 +67,25 @@ class Scene(NamedTuple):
         """Read a scene from a file of `to_bytes`."""
         try:
             with safe_open(path, "pt") as file:
-                record = json.loads(file.metadata()[_KEY])
+                header = parse_document(file.metadata()[_KEY], _HEADER)
                 tokens, labels = file.get_tensor("tokens"), file.get_tensor("labels")
-            regions = tuple(Region(int(label), str(name)) for label, name in record["regions"])
-            made_of = record.get("leaves")
-            leaves = restore_leaves(torch.empty(0), made_of) if made_of else None
-            version = int(record["format"])
+            regions, version, made_of = header["regions"], header["format"], header.get("leaves")
+            leaves = made_of and restore_leaves(torch.empty(0), made_of)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"`{path.name}` must be a scene file, but got: {error}. Save the scene again.") from error
-        scene = cls(tokens.float(), labels.long(), regions, leaves)
+        scene = cls(tokens, labels, regions, leaves)
         problem = _find_fault(scene) if version == FORMAT else f"format {version}, which is newer than this program"
         if problem:
             raise InputError(f"`{path.name}` must be a scene file, but has {problem}. Save the scene again.")
-        return scene
+        return scene._replace(tokens=tokens.float(), labels=labels.long())
 
 
 def _find_fault(scene: Scene) -> str:
     """Return what is wrong with a scene, or nothing."""
     if scene.tokens.ndim != 2 or scene.labels.shape != scene.tokens.shape[:1] or not len(scene.labels):
         return f"tokens of shape {tuple(scene.tokens.shape)} and labels of shape {tuple(scene.labels.shape)}"
+    if scene.labels.is_floating_point() or scene.labels.is_complex() or not scene.tokens.is_floating_point():
+        return f"tokens of {scene.tokens.dtype} and labels of {scene.labels.dtype}"
     if not bool(scene.tokens.isfinite().all()):
         return "tokens that are not finite"
     known = range(len(scene.leaves.owners)) if scene.leaves else list_labels(scene.regions)

@@ -30,6 +30,7 @@ from .growing import GrowthConfig, Walker, find_piece, find_thing_in_box, reduce
 from .labels import find_label_called, list_free_labels, merge_labels, reduce_reference, rename_regions
 from .points import PointLine, find_cells, find_label_under, find_pixel, mark_box, parse_points, title_point
 from .propagation import Layers, PropagationConfig, enlarge_shares, propagate_shares, reduce_tokens
+from .typed import fold_name
 
 IS, NEW, NOT, BOX, SPLIT, MERGE = "is", "new", "not", "box", "split", "merge"
 ACTIONS = (IS, NEW, NOT, BOX, SPLIT, MERGE)
@@ -59,12 +60,16 @@ def parse_corrections(text: str) -> tuple[PointLine, ...]:
                 f"`corrections` must name the region at the end of each line, but got no name in line {point.line}. "
                 "Write for example '50 0.4,0.6 road'."
             )
+    parts: dict[int, set[str]] = {}
+    for point in points:
+        if point.action == SPLIT:
+            parts.setdefault(point.frame, set()).add(fold_name(point.name))
     for group in group_corrections(points):
-        _require_whole(group, points)
+        _require_whole(group, len(parts.get(group.frame, ())))
     return points
 
 
-def _require_whole(group: CorrectionGroup, points: Sequence[PointLine]) -> None:
+def _require_whole(group: CorrectionGroup, num_parts: int) -> None:
     """Check that a group has the points that its action needs."""
     title = f"{group.name!r} in frame {group.frame}"
     if group.action == BOX and len(group.points) != 2:
@@ -76,8 +81,7 @@ def _require_whole(group: CorrectionGroup, points: Sequence[PointLine]) -> None:
         raise InputError(
             f"`corrections` must hold a `new` line beside each `not` line, but got none for {title}. Add the line."
         )
-    parts = {point.name.casefold() for point in points if (point.action, point.frame) == (SPLIT, group.frame)}
-    if group.action == SPLIT and len(parts) < 2:
+    if group.action == SPLIT and num_parts < 2:
         raise InputError(
             f"`corrections` must hold `split` lines of two names in a frame, but got only {title}. Add a point of the "
             "other part."
@@ -88,9 +92,9 @@ def group_corrections(points: Sequence[PointLine]) -> tuple[CorrectionGroup, ...
     """Join the lines that are one correction, in the order of their first lines."""
     found: dict[tuple[str, int, str], list[PointLine]] = {}
     outside: dict[tuple[int, str], list[PointLine]] = {}
-    grown = {(point.frame, point.name.casefold()) for point in points if point.action == NEW}
+    grown = {(point.frame, fold_name(point.name)) for point in points if point.action == NEW}
     for point in points:
-        name, frame = point.name.casefold(), point.frame
+        name, frame = fold_name(point.name), point.frame
         if point.action == NOT and (frame, name) in grown:
             outside.setdefault((frame, name), []).append(point)
             continue
@@ -237,7 +241,7 @@ class _Correction:
         for label, points in self._group_by_label(group.points).items():
             parts: dict[str, list[PointLine]] = {}
             for point in points:
-                parts.setdefault(point.name.casefold(), []).append(point)
+                parts.setdefault(fold_name(point.name), []).append(point)
             if len(parts) < 2:
                 self.problems.append(f"{title_point(points[0])}: no point of another name lies on this region.")
             else:

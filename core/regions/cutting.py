@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..documents import number, record, sequence, whole
 from ..leaves import Leaves, MergeTree
 from ..types import MAX_LABEL, InputError, LabelMaps, Region, list_labels
 from .labels import list_free_labels
@@ -78,14 +80,23 @@ def count_most_regions(labels: LabelMaps) -> int:
     return len(labels.leaves.tree.parents) if labels.leaves else 0
 
 
+LEAVES = record(
+    {
+        "linkage": sequence(sequence(number(0, sys.float_info.max), 4), MAX_LABEL),
+        "owners": sequence(whole(0, MAX_LABEL), MAX_LABEL + 1),
+    }
+)
+"""What `describe_leaves` makes."""
+
+
 def describe_leaves(leaves: Leaves) -> dict[str, Any]:
     """Return tree and owners for JSON; `restore_leaves` takes them back."""
     return {"linkage": to_linkage(leaves.tree), "owners": list(leaves.owners)}
 
 
-def restore_leaves(maps: Tensor, record: Mapping[str, Any]) -> Leaves:
+def restore_leaves(maps: Tensor, described: Mapping[str, Any]) -> Leaves:
     """Return the leaves of maps from what `describe_leaves` wrote."""
-    tree, owners = from_linkage(record["linkage"]), tuple(int(owner) for owner in record["owners"])
+    tree, owners = from_linkage(described["linkage"]), tuple(described["owners"])
     largest = int(maps.max()) if maps.numel() else 0
     if not len(tree.parents) <= len(owners) <= MAX_LABEL + 1 or largest >= len(owners):
         raise InputError(

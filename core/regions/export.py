@@ -115,7 +115,11 @@ def encode_run_lengths(mask: Tensor) -> list[int]:
 
 
 def make_coco(labels: LabelMaps, progress: Progress = no_progress) -> dict[str, Any]:
-    """Return label maps in COCO's format, with one category per region; ``track_id`` is the region's label."""
+    """Return label maps in COCO's format, with one category per region; ``track_id`` is the region's label.
+
+    Ids of images and annotations start with 1, and those of categories are labels plus 1: tools take 0 for nothing.
+    Masks are run lengths of things that are no crowd, which evaluations and training read.
+    """
     height, width = (int(side) for side in labels.maps.shape[1:])
     annotations: list[dict[str, Any]] = []
     for number, frame in enumerate(labels.maps):
@@ -126,22 +130,23 @@ def make_coco(labels: LabelMaps, progress: Progress = no_progress) -> dict[str, 
                 annotations.append(
                     {
                         "id": len(annotations) + 1,
-                        "image_id": number,
-                        "category_id": label,
+                        "image_id": number + 1,
+                        "category_id": label + 1,
                         "track_id": label,
                         "segmentation": {"size": [height, width], "counts": encode_run_lengths(mask)},
                         "area": int(mask.sum()),
                         "bbox": list(box),
-                        "iscrowd": 1,
+                        "iscrowd": 0,
                     }
                 )
         progress("outlines", number + 1, len(labels.maps))
     images = [
-        {"id": number, "file_name": f"labels/{number:05d}.png", "width": width, "height": height, "frame": number}
+        {"id": number + 1, "file_name": f"labels/{number:05d}.png", "width": width, "height": height, "frame": number}
         for number in range(len(labels.maps))
     ]
-    categories = [{"id": region.label, "name": region.name} for region in labels.regions]
-    return {"images": images, "categories": categories, "annotations": annotations}
+    categories = [{"id": region.label + 1, "name": region.name, "supercategory": ""} for region in labels.regions]
+    info = {"description": "Regions of a video by VidSeg", "version": "1.0"}
+    return {"info": info, "licenses": [], "images": images, "categories": categories, "annotations": annotations}
 
 
 def join_names(regions: Sequence[Region], labels: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 from ..types import MAX_LABEL, VOID, AnchorLabels, InputError, LabelMaps, Progress, Region, no_progress, require_shape
+from .typed import fold_name
 
 
 def default_name(label: int) -> str:
@@ -124,7 +125,8 @@ def name_anchor(
 
 def find_label_called(regions: Iterable[Region], name: str) -> int | None:
     """Return the first label that is called ``name``, however it is capitalized; None if there is none."""
-    return next((region.label for region in regions if region.name.casefold() == name.casefold()), None)
+    folded = fold_name(name)
+    return next((region.label for region in regions if fold_name(region.name) == folded), None)
 
 
 def rename_regions(regions: Iterable[Region], names: Mapping[int, str]) -> tuple[Region, ...]:

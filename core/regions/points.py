@@ -11,6 +11,7 @@ kept as lines of text, one point each, and is resolved against the labels at run
 
 A line is an action (``pick`` if there is none), the number of a frame from 0 on, a point as fractions of width and
 height from the upper left corner, and a name (none: the region keeps its own). Points of one name are one region.
+What lines, blanks, numbers and names are is told in `typed`.
 """
 
 from __future__ import annotations
@@ -18,21 +19,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from decimal import ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..types import Grid, InputError, LabelMaps, Region, require_shape
+from ..types import Grid, InputError, LabelMaps, Region, quote, require_shape
 from .cutting import merge_owners
 from .labels import merge_labels, rename_regions
+from .typed import BLANK, INK, clean_name, fold_name, parse_fraction, parse_whole, split_lines
 
 PICK, NAME, HIDE = "pick", "name", "hide"
 ACTIONS = (PICK, NAME, HIDE)
 """``pick``: into the mask; ``name``: named only; ``hide``: out of sight in the picker, and not in the mask."""
 DIGITS = 4
 """Digits of a coordinate in the text: fine enough for every pixel of frames up to 5000 pixels."""
-_LINE = re.compile(r"(?:([A-Za-z-]+)\s+)?(\d+)\s+(\S+?)\s*,\s*(\S+)(?:\s+(.*))?")
+_LINE = re.compile(
+    f"(?:([A-Za-z-]+){BLANK}+)?([0-9]+){BLANK}+((?:(?!,){INK})+){BLANK}*,{BLANK}*({INK}+)(?:{BLANK}+(.*))?", re.DOTALL
+)
 
 
 class PointLine(NamedTuple):
@@ -85,35 +90,31 @@ def parse_points(text: str, actions: Sequence[str] = ACTIONS, *, field: str = "p
     >>> parse_points("0 0.5,0.25 black dog")
     (PointLine(action='pick', frame=0, x=0.5, y=0.25, name='black dog', line=1),)
     """
-    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+    lines = enumerate(split_lines(text, field), 1)
     return tuple(_parse_line(line, number, actions, field) for number, line in lines if line and line[0] != "#")
 
 
 def _parse_line(line: str, number: int, actions: Sequence[str], field: str) -> PointLine:
     match = _LINE.fullmatch(line)
-    x, y = (_parse_coordinate(match[3]), _parse_coordinate(match[4])) if match else (None, None)
-    if not match or x is None or y is None:
+    x, y = (parse_fraction(match[3]), parse_fraction(match[4])) if match else (None, None)
+    frame, name = (parse_whole(match[2]), clean_name(match[5] or "")) if match else (None, None)
+    if not match or x is None or y is None or frame is None or name is None:
         raise InputError(
             f"`{field}` must hold lines such as '0 0.5,0.25 dog' (frame, x,y as fractions of width and height, name), "
-            f"but got {line!r} in line {number}. Correct the line or remove it."
+            f"but got {quote(line)} in line {number}. Correct the line or remove it."
         )
     action = (match[1] or actions[0]).lower()
     if action not in actions:
         raise InputError(
-            f"`{field}` must start its lines with one of {', '.join(actions)} or a frame number, but got {match[1]!r} "
-            f"in line {number}. Put the name at the end."
+            f"`{field}` must start its lines with one of {', '.join(actions)} or a frame number, but got "
+            f"{quote(match[1])} in line {number}. Put the name at the end."
         )
     if not (0 <= x <= 1 and 0 <= y <= 1):
         raise InputError(
             f"`{field}` must hold points in [0, 1], but got {match[3]},{match[4]} in line {number}. Divide pixels by "
             "the width and the height of the frame."
         )
-    return PointLine(action, int(match[2]), x, y, " ".join((match[5] or "").split()), number)
-
-
-def _parse_coordinate(text: str) -> float | None:
-    """Return a plain decimal number, or None."""
-    return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text) else None
+    return PointLine(action, frame, x, y, name, number)
 
 
 def format_points(points: Iterable[PointLine]) -> str:
@@ -126,9 +127,15 @@ def format_points(points: Iterable[PointLine]) -> str:
 
 
 def _format_point(point: PointLine) -> str:
-    x, y = (f"{value:.{DIGITS}f}".rstrip("0").rstrip(".") for value in (point.x, point.y))
+    x, y = (_format_coordinate(value) for value in (point.x, point.y))
     parts = ("" if point.action == PICK else point.action, str(point.frame), f"{x},{y}", point.name)
     return " ".join(filter(None, parts))
+
+
+def _format_coordinate(value: float) -> str:
+    """Return a coordinate with `DIGITS` digits; halves are rounded up, as in the browser."""
+    rounded = Decimal(abs(value)).quantize(Decimal(1).scaleb(-DIGITS), ROUND_HALF_UP)
+    return f"{rounded:f}".rstrip("0").rstrip(".")
 
 
 def find_pixel(point: PointLine, size: tuple[int, int]) -> tuple[int, int]:
@@ -178,7 +185,7 @@ def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
     problems, known = [], {region.label for region in labels.regions}
     for point in points:
         label = find_label_under(labels.maps, point)
-        problem = _find_problem(point, label, labels, names)
+        problem = _find_problem(point, label, len(labels.maps), known, names)
         found.append(label if label in known else None)
         if problem or label is None:
             problems.append(problem)
@@ -197,16 +204,17 @@ def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
     return Picks(tuple(points), named, new_names, merges, chosen, unseen, tuple(found), tuple(problems))
 
 
-def _find_problem(point: PointLine, label: int | None, labels: LabelMaps, names: dict[int, PointLine]) -> str:
+def _find_problem(
+    point: PointLine, label: int | None, num_frames: int, known: set[int], names: dict[int, PointLine]
+) -> str:
     """Return why a point is not resolved, or nothing."""
     title = title_point(point)
     if label is None:
-        last = len(labels.maps) - 1
-        return f"{title}: there is no frame {point.frame}, the last one is {last}."
-    if label not in {region.label for region in labels.regions}:
+        return f"{title}: there is no frame {point.frame}, the last one is {num_frames - 1}."
+    if label not in known:
         return f"{title}: there is no region at this point."
     first = names.get(label)
-    if first and point.name and first.name.casefold() != point.name.casefold():
+    if first and point.name and fold_name(first.name) != fold_name(point.name):
         return f"{title}: the point lies on the same region as {title_point(first)}, whose name stays."
     return ""
 
@@ -215,7 +223,7 @@ def _group_names(names: dict[int, PointLine]) -> tuple[dict[int, str], dict[int,
     """Return the name of each region that is named, and for the others of that name the smallest label of them."""
     groups: dict[str, list[int]] = {}
     for label, point in names.items():
-        groups.setdefault(point.name.casefold(), []).append(label)
+        groups.setdefault(fold_name(point.name), []).append(label)
     leaders = {min(group): names[group[0]].name for group in groups.values()}
     merges = {label: min(group) for group in groups.values() for label in group if label != min(group)}
     return leaders, merges

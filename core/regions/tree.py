@@ -57,12 +57,13 @@ def to_linkage(tree: MergeTree) -> list[list[float]]:
 def from_linkage(rows: Linkage) -> MergeTree:
     """Read what `to_linkage` wrote; other trees, whose leaves are numbered in another order, are refused."""
     size = len(rows) + 1
-    table = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
-    if size > 1 and not is_valid_linkage(table):
+    whole = all(len(row) == 4 and float(row[0]).is_integer() and float(row[1]).is_integer() for row in rows)
+    table = np.asarray(rows, dtype=np.float64).reshape(-1, 4) if whole else np.empty((0, 4))
+    if size > 1 and not (whole and is_valid_linkage(table)):
         raise InputError("`linkage` must be a tree in SciPy's format, but is not. Segment the clip again.")
     smallest = list(range(size))
     parents, heights = [0] * size, [float("inf")] * size
-    for first, second, height, _ in table.tolist():
+    for first, second, height in zip(table[:, 0], table[:, 1], table[:, 2].tolist(), strict=True):
         parent, leaf = sorted((smallest[int(first)], smallest[int(second)]))
         parents[leaf], heights[leaf] = parent, height
         smallest.append(parent)

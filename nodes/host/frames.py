@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...core.files.clip import open_clip
-from ...core.files.images import LabelReader, Picture
+from ...core.files.label_images import LabelReader, Picture
 from ...core.method.frames import FrameSource, HeldFrames
 from ...core.regions.labels import find_inner_point
 from ...core.regions.palette import draw_legend

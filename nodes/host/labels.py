@@ -13,7 +13,20 @@ from ...core.config.settings import Settings
 from ...core.method.enlarging import enlarge_bilinear
 from ...core.regions.cutting import cut_regions, group_leaves, merge_owners
 from ...core.regions.labels import merge_labels, reduce_reference, rename_regions
-from ...core.types import AnchorLabels, Features, InputError, LabelMaps, Progress, Region, list_labels, no_progress
+from ...core.regions.typed import BLANK, clean_name, fold_name, parse_whole, split_lines, strip_blanks
+from ...core.types import (
+    MAX_LABEL,
+    MAX_NAME,
+    AnchorLabels,
+    Features,
+    InputError,
+    LabelMaps,
+    Progress,
+    Region,
+    list_labels,
+    no_progress,
+    quote,
+)
 
 
 @dataclass(frozen=True)
@@ -123,12 +136,15 @@ def require_frames_of(labels: Labels, frames: Tensor) -> None:
         )
 
 
-_RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
+_RANGE = re.compile(f"([0-9]+){BLANK}*-{BLANK}*([0-9]+)")
+_LISTED = 20
+"""Regions that a message lists at most."""
 
 
 def join_labels(regions: Sequence[Region]) -> str:
     """Return the regions in words, for messages."""
-    return ", ".join(f"{region.label} ({region.name})" for region in regions) or "none"
+    listed = ", ".join(f"{region.label} ({region.name[:40]})" for region in regions[:_LISTED]) or "none"
+    return f"{listed}, and {len(regions) - _LISTED} more" if len(regions) > _LISTED else listed
 
 
 def choose_labels(text: str, regions: Sequence[Region], field: str = "regions") -> tuple[int, ...]:
@@ -137,22 +153,35 @@ def choose_labels(text: str, regions: Sequence[Region], field: str = "regions") 
     >>> choose_labels("sky, 3-5", (Region(1, "Sky"), Region(3, "a"), Region(5, "b")))
     (1, 3, 5)
     """
-    parts = [part.strip() for part in re.split(r"[,;\n]", text) if part.strip()]
+    parts = _split_entries(text, field)
     if not parts:
         raise InputError(
             f"`{field}` must name at least one region, but got nothing. There are: {join_labels(regions)}."
         )
-    return tuple(sorted({label for part in parts for label in _labels_of(part, regions, field)}))
+    named: dict[str, list[int]] = {}
+    for region in regions:
+        named.setdefault(fold_name(region.name), []).append(region.label)
+    labels, chosen = set(list_labels(regions)), set[int]()
+    for part in dict.fromkeys(parts):
+        found = named.get(fold_name(part)) or labels & _read_span(part)
+        if not found:
+            raise InputError(f"`{field}` must name regions, but got {quote(part)}. There are: {join_labels(regions)}.")
+        chosen.update(found)
+    return tuple(sorted(chosen))
 
 
-def _labels_of(part: str, regions: Sequence[Region], field: str) -> list[int]:
-    named = [region.label for region in regions if region.name.casefold() == part.casefold()]
+def _split_entries(text: str, field: str) -> list[str]:
+    """Return what stands between commas, semicolons and line ends."""
+    lines = split_lines(text, field)
+    return [part for line in lines for entry in re.split("[,;]", line) if (part := strip_blanks(entry))]
+
+
+def _read_span(part: str) -> set[int]:
+    """Return the labels that a number or a range of numbers means."""
     span = _RANGE.fullmatch(part)
-    low, high = (int(span[1]), int(span[2])) if span else (int(part), int(part)) if part.isdecimal() else (1, 0)
-    found = named or [region.label for region in regions if low <= region.label <= high]
-    if not found:
-        raise InputError(f"`{field}` must name regions, but got {part!r}. There are: {join_labels(regions)}.")
-    return found
+    ends = [parse_whole(text) for text in (span.groups() if span else (part, part))]
+    low, high = (MAX_LABEL + 1 if end is None else end for end in ends)
+    return set(range(low, min(high, MAX_LABEL) + 1))
 
 
 def parse_names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[int, str], dict[int, int]]:
@@ -163,11 +192,13 @@ def parse_names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[i
     """
     names: dict[int, str] = {}
     merges: dict[int, int] = {}
-    for line in filter(None, (line.strip() for line in text.splitlines())):
-        name, colon, choice = (part.strip() for part in line.partition(":"))
+    for line in filter(None, split_lines(text, "names")):
+        called, colon, choice = (strip_blanks(part) for part in line.partition(":"))
+        name = clean_name(called)
         if not colon or not name:
             raise InputError(
-                f"`names` must hold lines such as 'person: 3, 7', but got {line!r}. Put a name and a colon."
+                f"`names` must hold lines such as 'person: 3, 7', but got {quote(line)}. Put a name of at most "
+                f"{MAX_NAME} characters and a colon."
             )
         first, *others = choose_labels(choice, regions, "names")
         twice = sorted({first, *others} & (set(names) | set(merges)))
@@ -181,13 +212,14 @@ def parse_names_and_merges(text: str, regions: Sequence[Region]) -> tuple[dict[i
 def parse_class_names(text: str) -> dict[int, str]:
     """Read names of classes such as ``0: background, 1: dog``, separated by commas or lines."""
     names: dict[int, str] = {}
-    for entry in filter(None, (entry.strip() for entry in re.split(r"[,;\n]", text))):
-        number, _, name = (part.strip() for part in entry.partition(":"))
-        if not number.isdecimal() or not name:
+    for entry in _split_entries(text, "class_names"):
+        typed, _, called = (strip_blanks(part) for part in entry.partition(":"))
+        number, name = parse_whole(typed), clean_name(called)
+        if number is None or number > MAX_LABEL or not name:
             raise InputError(
-                f"`class_names` must hold entries such as '1: dog', but got {entry!r}. Put number, colon, name."
+                f"`class_names` must hold entries such as '1: dog', but got {quote(entry)}. Put number, colon, name."
             )
-        names[int(number)] = name
+        names[number] = name
     return names
 
 

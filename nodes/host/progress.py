@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.model_management
 import comfy.utils
@@ -24,7 +24,12 @@ QUIET_SECONDS = 2.0
 
 
 class NodeDisplay:
-    """The bar of the running node, and its text if wanted, which stays and takes room from the node's picture."""
+    """The bar of the running node, and its text if wanted, which stays and takes room from the node's picture.
+
+    A node that has shown a text gets a last one when it ends, is stopped or fails, in this run or in a later one.
+    """
+
+    _with_text: ClassVar[set[str]] = set()  # ids of nodes
 
     def __init__(self, *, has_text: bool = True) -> None:
         self._bar = comfy.utils.ProgressBar(BAR_UNITS)
@@ -40,14 +45,26 @@ class NodeDisplay:
             due = fraction == 0 or now - self._begin >= QUIET_SECONDS
         else:
             due = last or now - self._shown >= REFRESH_INTERVAL
-        if self._has_text and due:
+        is_end = last and fraction >= 1 and _find_node() in self._with_text
+        if self._has_text and (due or is_end):
             self._shown = now
-            _send_text(text)
+            self._send(text)
 
-    def stop(self) -> None:
-        """Let no time left stay on a node that was stopped."""
-        if self._shown is not None:
-            _send_text("stopped")
+    @classmethod
+    def stop(cls) -> None:
+        """Let no time left stay on a node that was stopped or failed."""
+        if _find_node() in cls._with_text:
+            cls._send("stopped")
+
+    @classmethod
+    def _send(cls, text: str) -> None:
+        """Show a line of text on the running node, where there is a server and a node."""
+        module = sys.modules.get("server")  # not imported where nodes are called without a server
+        server: Any = getattr(getattr(module, "PromptServer", None), "instance", None)
+        node = _find_node()
+        if server is not None and node:
+            cls._with_text.add(node)
+            server.send_progress_text(text, node)
 
     def close(self) -> None:
         """Nothing to restore."""
@@ -58,13 +75,12 @@ class NodeProgress(RunProgress):
 
     def __init__(self, shares: Mapping[str, float] = STAGE_SHARES, *, has_text: bool = True) -> None:
         """Start an empty bar on the running node."""
-        self._node = NodeDisplay(has_text=has_text)
-        super().__init__(self._node, shares)
+        super().__init__(NodeDisplay(has_text=has_text), shares)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Advance; raises the host's exception when the user interrupts."""
         if comfy.model_management.processing_interrupted():
-            self._node.stop()
+            NodeDisplay.stop()
         comfy.model_management.throw_exception_if_processing_interrupted()
         super().__call__(stage, done, total)
 
@@ -79,10 +95,7 @@ def log_peak(name: str) -> Iterator[None]:
         logger.info("VidSeg: %s: peak of this process %s", name, peak.text())
 
 
-def _send_text(text: str) -> None:
-    """Show a line of text on the running node, where there is a server and a node."""
-    module = sys.modules.get("server")  # not imported where nodes are called without a server
-    server: Any = getattr(getattr(module, "PromptServer", None), "instance", None)
+def _find_node() -> str:
+    """Return the id of the running node, or nothing."""
     context = get_executing_context()
-    if server is not None and context is not None:
-        server.send_progress_text(text, context.node_id)
+    return "" if context is None else str(context.node_id)

@@ -21,7 +21,8 @@ from ...core.config.settings import (
     replace_parts,
     replace_values,
 )
-from ...core.types import InputError, SettingError
+from ...core.types import InputError, SettingError, quote
+from .progress import NodeDisplay
 
 CATEGORY = "VidSeg"
 AUTO = -1
@@ -190,6 +191,15 @@ WORDS = {"dtype": "--force-fp32 of ComfyUI"}
 """What people type for arguments of the core that are no widgets."""
 
 
+def require_in_range(node: type[io.ComfyNode], **values: Any) -> None:
+    """Check numbers against the range of their widgets: the host lets NaN pass."""
+    for socket in node.define_schema().inputs:
+        value = values.get(socket.id)
+        low, high = getattr(socket, "min", None), getattr(socket, "max", None)
+        if value is not None and low is not None and high is not None and not low <= value <= high:
+            raise InputError(f"`{socket.id}` must lie in [{low}, {high}], but got {quote(value)}. Choose a number.")
+
+
 def tell_widgets(execute: Callable[..., Any]) -> Callable[..., Any]:
     """Let the errors of a node's ``execute`` name its widgets instead of the settings that they hold."""
 
@@ -199,7 +209,11 @@ def tell_widgets(execute: Callable[..., Any]) -> Callable[..., Any]:
             return execute(node, *args, **inputs)
         except SettingError as error:
             widgets = {key: socket.id for key, socket in _setting_widgets(node).items()}
+            NodeDisplay.stop()
             raise InputError(error.told({**WORDS, **widgets})).with_traceback(error.__traceback__) from None
+        except BaseException:
+            NodeDisplay.stop()
+            raise
 
     return executed
 

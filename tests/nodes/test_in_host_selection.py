@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFilter
-from vidseg.core.files.images import make_label_image, read_labels
+from vidseg.core.files.label_images import make_label_image, read_labels
 from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import InputError, Region
 from vidseg.nodes.host import labels as selection

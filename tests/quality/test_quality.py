@@ -15,7 +15,7 @@ from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.config.settings import Settings, preset, replace_parts
 from vidseg.core.evaluation.metrics import MeanIoU
 from vidseg.core.files.clip import open_clip
-from vidseg.core.files.images import read_label_values
+from vidseg.core.files.label_images import read_label_values
 from vidseg.core.method.pipeline import segment
 
 HERE = Path(__file__).parent

@@ -128,3 +128,32 @@ def test_actions_write_the_text_and_can_be_undone() -> None:
         assert answer["texts"][-1] == expected, name
         assert answer["undone"][-1] == text, name
         resolve_points(parse_points(expected), CLIP)
+
+
+ODD = json.loads(Path(__file__).with_name("pick_lines.json").read_text(encoding="utf-8"))
+PIECES = (
+    "0", "1", ".5", ",", "0.25", "+", "-", "#", "pick", "HIDE", "a,b", "1e5", "_", "00", "ß", "ẞ", "İ", "Σ", "\t",
+    "\v", "\f", "\u00a0", "\ufeff", "\u3000", "\u0660", "\u2028", "\x85", "\x1c", "\r", "\n", "\r\n", " ", " ",
+)  # fmt: skip
+BLANKS = " \t\v\f\u00a0\ufeff"
+
+
+def test_both_read_odd_lines_as_they_are_written_down() -> None:
+    found = answers([{"text": each["line"], "regions": [], "found": [], "steps": []} for each in ODD])
+    for each, answer in zip(ODD, found, strict=True):
+        assert written_again(each["line"]) == each["written"], ascii(each["line"])
+        assert answer["formatted"] == (each["written"] or each["line"]), ascii(each["line"])
+        assert (True in answer["wrong"]) == (each["written"] is None), ascii(each["line"])
+
+
+def test_both_read_random_texts_alike() -> None:
+    generator = random.Random(11)  # noqa: S311
+    texts = ["".join(generator.choice(PIECES) for _ in range(generator.randrange(14))) for _ in range(2000)]
+    texts += [f"0 0.5,0.5{text}" for text in texts[:500]]
+    cases = [{"text": text, "regions": [], "found": [], "steps": []} for text in texts]
+    for text, answer in zip(texts, answers(cases), strict=True):
+        expected = written_again(text)
+        assert (True in answer["wrong"]) == (expected is None), ascii(text)
+        if expected:
+            lines = [line.strip(BLANKS + "\r") for line in answer["formatted"].split("\n")]
+            assert [line for line in lines if line and line[0] != "#"] == expected.split("\n"), ascii(text)

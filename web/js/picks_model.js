@@ -1,7 +1,7 @@
 // What is picked: the lines of text, the regions under their points, and what people can do with them.
 // The rules are those of `resolved` in core/regions/points.py; tests compare the two.
 
-import { cleanName, formatText, parseText, rounded } from "./picks_text.js";
+import { cleanName, foldName, formatText, parseText, rounded } from "./picks_text.js";
 
 export class PicksModel {
   #undo = [];
@@ -54,10 +54,10 @@ export class PicksModel {
     const actions = new Map();
     for (const line of this.#resolvedLines(names)) actions.set(line.label, line.point.action);
     const members = new Map();
-    for (const [label, name] of names) members.set(fold(name), [...(members.get(fold(name)) ?? []), label]);
+    for (const [label, name] of names) members.set(foldName(name), [...(members.get(foldName(name)) ?? []), label]);
     const groups = new Map();
     for (const region of this.regions.values()) {
-      const labels = names.has(region.label) ? members.get(fold(names.get(region.label))) : [region.label];
+      const labels = names.has(region.label) ? members.get(foldName(names.get(region.label))) : [region.label];
       const leader = Math.min(...labels);
       const group = groups.get(leader) ?? {
         leader,
@@ -80,7 +80,7 @@ export class PicksModel {
       const label = "action" in point ? this.found.get(keyOf(point)) : null;
       if (label === null || label === undefined || !this.regions.has(label)) continue;
       const first = names.get(label);
-      if (first !== undefined && point.name && fold(first) !== fold(point.name)) continue;
+      if (first !== undefined && point.name && foldName(first) !== foldName(point.name)) continue;
       if (first === undefined && point.name) names.set(label, point.name);
       resolved.push({ point, label });
     }
@@ -168,7 +168,7 @@ export class PicksModel {
       if (!name) return;
       if (!lines.length) this.#add("name", label, name, point);
       for (const other of new Set(groups.values())) {
-        const same = !other.named && other !== group && fold(other.name) === fold(name);
+        const same = !other.named && other !== group && foldName(other.name) === foldName(name);
         if (same) this.#give(other, name);
       }
     });
@@ -212,8 +212,4 @@ export class PicksModel {
 
 function keyOf({ frame, x, y }) {
   return `${frame} ${x} ${y}`;
-}
-
-function fold(name) {
-  return name.toLowerCase();
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ...checkpoints.describe import IMAGE_PREFIX, TEXT_PREFIX, ModelDescription
-from ...checkpoints.files import list_part_files
+from ...checkpoints.files import list_part_files, read_config
 from ...checkpoints.sizes import SD1_CONTEXT
 from ...types import InputError
 from .weights import Tensors, load_state_dict, move_tensor, read_tensors
@@ -47,7 +46,7 @@ def build_image_encoder(model: ModelDescription, device: torch.device, dtype: to
     """Return the model's image encoder, OpenCLIP's vision transformer, with its weights on ``device`` as ``dtype``."""
     if model.layout == "folder":
         folder = model.path / "image_encoder"
-        config = CLIPVisionConfig(**json.loads((folder / "config.json").read_text()))
+        config = CLIPVisionConfig(**read_config(folder / "config.json"))
         tensors = read_tensors(list_part_files(folder))
     else:
         original = read_tensors([model.path], IMAGE_PREFIX)
@@ -144,7 +143,7 @@ def embed_empty_prompt(model: ModelDescription) -> Tensor:
 
 
 def _folder_encoder(folder: Path) -> Any:  # noqa: ANN401
-    config = CLIPTextConfig(**json.loads((folder / "config.json").read_text()))
+    config = CLIPTextConfig(**read_config(folder / "config.json"))
     return _encoder(config, read_tensors(list_part_files(folder)))
 
 

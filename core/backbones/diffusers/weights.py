@@ -8,7 +8,6 @@ nodes are equal, not merely close (`tests/nodes/test_in_host_chain.py`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ...checkpoints.describe import ModelDescription
-from ...checkpoints.files import list_part_files
+from ...checkpoints.files import list_part_files, read_config
 from ...checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
 from ...types import InputError
 
@@ -116,7 +115,7 @@ def _read_file(path: Path, prefix: str) -> Tensors:
 
 def load_from_folder(kind: Any, folder: Path) -> tuple[Callable[[], nn.Module], Tensors]:  # noqa: ANN401
     """Return what makes the module of a folder, and its tensors. ``kind`` is a class of diffusers."""
-    config = json.loads((folder / "config.json").read_text())
+    config = read_config(folder / "config.json")
     return partial(kind.from_config, config), _rename(read_tensors(list_part_files(folder)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,8 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Tensor
 
-from ...files.images import read_image, read_label_values
+from ...files.images import read_image
+from ...files.label_images import find_label_rules, open_picture, read_label_values
 from ...regions.labels import reduce_reference
 from ...types import VOID, InputError
 
@@ -26,7 +27,7 @@ class BenchClip(NamedTuple):
         frames: image files in order.
         masks: mask file by number of the labeled frame.
         fps: frames per second, or None where unknown.
-        reader: kind of the masks, a key of `MASK_READERS`.
+        reader: kind of the masks, a key of `MASK_READERS` or another.
         classes: name of each label.
         size: ``(H, W)`` that frames and masks are brought to, or None for their own.
     """
@@ -58,8 +59,17 @@ class BenchClip(NamedTuple):
 
     def read_mask(self, number: int) -> Tensor:
         """Return the ground truth of a labeled frame, ``(H,W)`` uint8, 255 = void."""
-        labels = MASK_READERS[self.reader](self.masks[number])
-        return labels if self.size is None else reduce_reference(labels, self.size)
+        return next(self.read_masks([number]))
+
+    def read_masks(self, numbers: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the ground truth of labeled frames, ``(H,W)`` uint8, 255 = void; one rule reads all of a clip."""
+        read = MASK_READERS.get(self.reader)
+        if read is None:
+            rules = find_label_rules(self.masks.values(), "masks", flat_colors=False)
+            read = lambda path: rules.read(open_picture(path, "masks"))  # noqa: E731
+        for number in numbers:
+            labels = read(self.masks[number])
+            yield labels if self.size is None else reduce_reference(labels, self.size)
 
 
 @dataclass(frozen=True)
@@ -211,16 +221,10 @@ def _keep_classes(labels: Tensor, classes: Mapping[int, str]) -> Tensor:
     return table[labels.long()]
 
 
-def read_plain(path: Path) -> Tensor:
-    """Read a palette or gray image whose values are labels."""
-    return read_label_values(path, "masks")
-
-
 MASK_READERS: Mapping[str, MaskReader] = {
-    "plain": read_plain,
     "vspw": read_vspw,
     "cityscapes": read_cityscapes,
     "camvid": read_camvid,
     "camvid copy": read_camvid_copy,
 }
-"""Readers by kind of mask."""
+"""Readers by kind of mask; those of other kinds are plain label images or black and white."""

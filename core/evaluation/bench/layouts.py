@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ...documents import anything, table
 from ...files.clip import natural_key
+from ...files.clip_meta import META, META_FILE, read_optional
 from ...files.images import IMAGE_SUFFIXES
-from ...types import InputError
-from ..scoring import read_json_object
+from ...types import MAX_NAME, InputError, quote
 from .dataset import CAMVID_CLASSES, CITYSCAPES_CLASSES, BenchClip, Dataset
 
 VSPW_FPS, CITYSCAPES_FPS, CAMVID_FPS = 15.0, 17.0, 15.0
@@ -37,7 +38,13 @@ def open_vspw(root: Path) -> Dataset:
     _require("vspw", listing.is_file() and (root / "data").is_dir(), f"{root} holds no val.txt or no folder data")
     names = _read_vspw_classes(root / "label_num_dic_final.json")
     clips = []
-    for name in listing.read_text(encoding="utf-8").split():
+    try:
+        listed = listing.read_text(encoding="utf-8-sig").split()
+    except ValueError as error:
+        raise InputError(f"`ROOT` must hold vspw as published, but {listing} is no UTF-8. Copy it again.") from error
+    for name in listed:
+        is_folder = re.fullmatch(r"[\w.-]+", name) is not None and name not in {".", ".."}
+        _require("vspw", is_folder, f"{listing} names {quote(name)}, which is no clip")
         folder = root / "data" / name
         frames, masks = _list_images(folder / "origin"), {path.stem: path for path in _list_images(folder / "mask")}
         _require("vspw", bool(frames), f"{folder / 'origin'} of val.txt holds no frame")
@@ -107,11 +114,9 @@ def open_folders(root: Path) -> Dataset:
         frames, masks = _list_images(folder / "frames"), {path.stem: path for path in _list_images(folder / "masks")}
         labeled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
         _require("folders", bool(labeled), f"{folder / 'masks'} holds no mask named as a frame")
-        meta = read_json_object(folder / "meta.json")
-        names, fps = meta.get("classes"), meta.get("fps")
-        classes = dict(enumerate(map(str, names))) if isinstance(names, list) else {}
-        rate = float(fps) if isinstance(fps, int | float) else None
-        clips.append(BenchClip(folder.name, frames, labeled, rate, "plain", classes))
+        meta = read_optional(folder / META_FILE, META, "ROOT")
+        classes = dict(enumerate(meta.get("classes") or ()))
+        clips.append(BenchClip(folder.name, frames, labeled, meta.get("fps"), "plain", classes))
     return _make_dataset("folders", root.resolve().name, clips)
 
 
@@ -159,7 +164,7 @@ def _is_in_camvid_clip(stem: str) -> bool:
 def _read_vspw_classes(path: Path) -> dict[int, str]:
     """Return the names of VSPW's classes from its own file, or numbers where it is not there."""
     names = {label: f"class {label}" for label in range(124)}
-    for name, number in read_json_object(path).items():
-        if str(number).isdecimal() and 1 <= int(str(number)) <= 124:
-            names[int(str(number)) - 1] = str(name)
+    for name, number in read_optional(path, table(anything), "ROOT").items():
+        if re.fullmatch(r"[0-9]{1,3}", str(number)) and 1 <= int(str(number)) <= 124:
+            names[int(str(number)) - 1] = name[:MAX_NAME]
     return names

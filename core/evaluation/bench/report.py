@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...config.settings import Settings
-from ...files.images import read_label_values
+from ...files.label_images import read_label_values
 from ...regions.palette import draw_overlay
 from ..metrics import CONSISTENCY
 from .dataset import ClipFrames, Dataset

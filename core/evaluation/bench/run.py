@@ -30,7 +30,7 @@ def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progres
     clip, settings = job.clip, job.settings
     numbers = sorted(clip.masks)
     frames = ClipFrames(clip)
-    truth = torch.stack([_read_truth(clip, number, frames.frame_size) for number in numbers])
+    truth = torch.stack(list(_read_truth(clip, numbers, frames.frame_size)))
     reference = truth[0] if numbers[0] == 0 else None
     found: dict[int, Tensor] = {}
     start, done = time.perf_counter(), 0
@@ -48,16 +48,16 @@ def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progres
     return JobResult(_make_record(job, tally, seconds, done), prediction[numbers.index(clip.middle)])
 
 
-def _read_truth(clip: BenchClip, number: int, frame_size: tuple[int, int]) -> Tensor:
-    """Return the mask ``(H,W)`` uint8 of a labeled frame, of the size of the frames."""
-    mask = clip.read_mask(number)
-    if tuple(mask.shape) != frame_size:
-        (height, width), path = frame_size, clip.masks[number]
-        raise InputError(
-            f"`ROOT` must hold masks of the size of their frames, {width}x{height}, but {path} is "
-            f"{mask.shape[1]}x{mask.shape[0]}. Write it in the size of the frames."
-        )
-    return mask
+def _read_truth(clip: BenchClip, numbers: Sequence[int], frame_size: tuple[int, int]) -> Iterator[Tensor]:
+    """Yield the masks ``(H,W)`` uint8 of labeled frames, of the size of the frames."""
+    for number, mask in zip(numbers, clip.read_masks(numbers), strict=True):
+        if tuple(mask.shape) != frame_size:
+            (height, width), path = frame_size, clip.masks[number]
+            raise InputError(
+                f"`ROOT` must hold masks of the size of their frames, {width}x{height}, but {path} is "
+                f"{mask.shape[1]}x{mask.shape[0]}. Write it in the size of the frames."
+            )
+        yield mask
 
 
 def name_by_majority(prediction: Tensor, truth: Tensor) -> Tensor:

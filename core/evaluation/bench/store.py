@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...documents import DamageError, anything, number, read_document, record, table, whole
 from ...files.clip import fingerprint_clip
 from ...files.disk import write_atomically
-from ...files.images import make_label_image
+from ...files.label_images import make_label_image
 from ...files.record import flatten, shorten
 from ...files.result_folder import ResultFolder
 from ...types import InputError
 from .dataset import BenchClip
 from .methods import Job, JobResult, StoredResult
-from .tally import Tally
+from .tally import TALLY, Tally
 
 CLIPS_FOLDER = "clips"
 _FORMAT = 2
 """Version of the clip's files."""
+_RESULT = record({"made by": table(anything), "seconds": number(0, 1e12), "frames": whole(1, 1 << 31), "tally": TALLY})
+"""What the file of a clip must hold."""
 
 
 class Store:
@@ -31,17 +35,21 @@ class Store:
         self._folder = ResultFolder(path)
         self._content: dict[str, dict[str, str]] = {}
 
-    def prepare(self) -> None:
-        """Make the folder and check that it can be written."""
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Make the folder, keep other runs out of it, and check that it can be written."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"`--out` must be a folder, but {self.path} is a file. Choose another name.")
-        self._folder.prepare(0)
+        with self._folder.hold():
+            self._folder.prepare(0)
+            yield
 
     def holds(self, job: Job) -> bool:
         """Tell whether a job is finished; refuse one with other settings, model, frames or masks."""
-        if not self._record_path(job).is_file():
+        path = self._record_path(job)
+        if not (path.is_file() and path.with_suffix(".png").is_file()):
             return False
-        before, now = flatten(self._read(job).get("made by", {})), flatten(self._describe_origin(job))
+        before, now = flatten(self._read(job)["made by"]), flatten(self._describe_origin(job))
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
                 raise InputError(
@@ -56,8 +64,8 @@ class Store:
         path = self._record_path(job)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path.with_suffix(".png"), lambda part: make_label_image(result.picture).save(part, "PNG"))
-        record = {**result.record, "method": job.method.name, "made by": self._describe_origin(job)}
-        text = json.dumps(record, indent=1) + "\n"
+        content = {**result.record, "method": job.method.name, "made by": self._describe_origin(job)}
+        text = json.dumps(content, indent=1) + "\n"
         write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
     def identify(self, job: Job) -> str:
@@ -68,9 +76,9 @@ class Store:
 
     def load(self, job: Job) -> StoredResult:
         """Return what a finished job left."""
-        record = self._read(job)
-        seconds = float(record["seconds"]) / int(record["frames"])
-        return StoredResult(job, Tally.from_json(record["tally"]), seconds, self._record_path(job).with_suffix(".png"))
+        found = self._read(job)
+        seconds = found["seconds"] / found["frames"]
+        return StoredResult(job, Tally.from_json(found["tally"]), seconds, self._record_path(job).with_suffix(".png"))
 
     def _record_path(self, job: Job) -> Path:
         return self.path / CLIPS_FOLDER / job.method.name / f"{job.clip.name}.json"
@@ -78,12 +86,14 @@ class Store:
     def _read(self, job: Job) -> dict[str, Any]:
         path = self._record_path(job)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise InputError(f"`--out` must hold readable results, but {path} is damaged. Remove it to run it again.")
-        return record
+            found = dict(read_document(path, _RESULT))
+            Tally.from_json(found["tally"])
+        except (OSError, ValueError, TypeError) as error:
+            reason = error if isinstance(error, DamageError) else "is damaged"
+            raise InputError(
+                f"`--out` must hold readable results, but {path} {reason}. Remove it to run it again."
+            ) from error
+        return found
 
     def _describe_origin(self, job: Job) -> dict[str, Any]:
         """Return what decides the result of a job, as JSON gives it back."""

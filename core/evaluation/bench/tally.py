@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...documents import anything, number, record, sequence, table
 from ...types import VOID, InputError
 from ..metrics import (
     CONSISTENCY,
@@ -44,6 +45,18 @@ class Mean(NamedTuple):
         return self.total / self.weight if self.weight else None
 
 
+_MEAN = sequence(number(0, 1e18), 2)
+TALLY = record(
+    {
+        "confusion": sequence(sequence(anything, 3)),
+        "consistency": table(_MEAN),
+        "boundary": _MEAN,
+        "switches": _MEAN,
+    }
+)
+"""What the file of a clip must hold of its tally."""
+
+
 class Tally(NamedTuple):
     """Counts that add up over clips.
 
@@ -69,13 +82,13 @@ class Tally(NamedTuple):
         }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Tally:
+    def from_json(cls, content: Mapping[str, Any]) -> Tally:
         """Rebuild a tally from `to_json`."""
         return cls(
-            {(true, predicted): count for true, predicted, count in record["confusion"]},
-            {name: Mean(*mean) for name, mean in record["consistency"].items()},
-            Mean(*record["boundary"]),
-            Mean(*record["switches"]),
+            {(true, predicted): count for true, predicted, count in content["confusion"]},
+            {name: Mean(*mean) for name, mean in content["consistency"].items()},
+            Mean(*content["boundary"]),
+            Mean(*content["switches"]),
         )
 
 

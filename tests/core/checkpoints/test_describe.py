@@ -310,7 +310,7 @@ def test_folder_with_pickles_alone_is_refused(tmp_path: Path) -> None:
 def test_folder_with_broken_json_is_refused(tmp_path: Path) -> None:
     folder(tmp_path, SD21_FOLDER)
     (tmp_path / "vae" / "config.json").write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="is no JSON"):
         describe_model(tmp_path)
 
 

@@ -344,7 +344,7 @@ def bad_input(kind: str, folder: Path, tmp_path: Path) -> tuple[list[object], st
     if kind == "result there":
         (tmp_path / "out").mkdir(parents=True)
         (tmp_path / "out" / "segmentation.json").write_text("{}")
-        return [folder], "--overwrite"
+        return [folder], "readable segmentation.json of vidseg"
     if kind == "other files":
         (tmp_path / "out" / "labels").mkdir(parents=True)
         (tmp_path / "out" / "labels" / "00000.png").write_text("somebody's")

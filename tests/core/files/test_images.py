@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-from vidseg.core.files.images import make_label_image, read_label_set, read_label_values, read_labels
+from vidseg.core.files.label_images import make_label_image, read_label_set, read_label_values, read_labels
 from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import VOID, InputError
 

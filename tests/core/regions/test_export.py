@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 from itertools import accumulate
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_segments_hold_the_masks_of_all_frames(labels: LabelMaps) -> None:
 
 def test_run_lengths_give_the_masks_back(labels: LabelMaps) -> None:
     record = make_coco(labels)
-    assert [(category["id"], category["name"]) for category in record["categories"]] == list(REGIONS)
+    assert [(category["id"] - 1, category["name"]) for category in record["categories"]] == list(REGIONS)
     assert [image["file_name"] for image in record["images"]] == [f"labels/0000{n}.png" for n in range(3)]
     assert len({each["id"] for each in record["annotations"]}) == len(record["annotations"]) == 5
     for each in record["annotations"]:
@@ -74,9 +75,29 @@ def test_run_lengths_give_the_masks_back(labels: LabelMaps) -> None:
         for start, stop in zip(edges[::2], edges[1::2], strict=False):
             flat[start:stop] = True
         mask = flat.reshape(30, 20).T
-        assert torch.equal(mask, labels.maps[each["image_id"]] == each["track_id"])
+        assert torch.equal(mask, labels.maps[each["image_id"] - 1] == each["track_id"])
         assert each["area"] == int(mask.sum())
-        assert each["iscrowd"] == 1  # COCO's sign for run lengths
+        assert each["iscrowd"] == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_coco_file_is_perfect_against_itself(labels: LabelMaps, tmp_path: Path) -> None:
+    """What evaluations and training read with pycocotools: average precision 1, no crowds, ids from 1."""
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    (tmp_path / "coco.json").write_text(json.dumps(make_coco(labels)))
+    truth = coco.COCO(str(tmp_path / "coco.json"))
+    assert min(*truth.imgs, *truth.anns, *truth.cats) == 1
+    assert len(truth.getAnnIds(iscrowd=False)) == len(truth.anns) == 5
+    for each in truth.anns.values():
+        mask = labels.maps[each["image_id"] - 1] == each["track_id"]
+        assert np.array_equal(truth.annToMask(each), mask.numpy())
+    again = truth.loadRes([{**each, "score": 1.0} for each in truth.anns.values()])
+    evaluation = cocoeval.COCOeval(truth, again, "segm")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert evaluation.stats[0] == 1.0
 
 
 def test_the_video_of_ids_is_lossless(labels: LabelMaps, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 from vidseg.core.evaluation.bench.tally import Tally, compute_scores, tally_clip
 from vidseg.core.evaluation.metrics import compute_matched_mean_iou, count_confusion
-from vidseg.core.files.images import read_label_values
+from vidseg.core.files.label_images import read_label_values
 from vidseg.core.types import InputError
 
 CLIPS = sorted((Path(__file__).parents[3] / "quality" / "clips").iterdir())
