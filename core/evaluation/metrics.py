@@ -34,7 +34,7 @@ def count_confusion(prediction: Tensor, truth: Tensor) -> Tensor:
     """Count pixels by true (rows) and predicted label, ``(256,256)`` int64, but those whose truth is void."""
     _require_same_shape(prediction, truth)
     counts = torch.zeros(_NUM_LABELS**2, dtype=torch.int64)
-    for seen, real in zip(prediction.flatten().split(_CHUNK), truth.flatten().split(_CHUNK), strict=True):
+    for seen, real in zip(torch.split(prediction.flatten(), _CHUNK), torch.split(truth.flatten(), _CHUNK), strict=True):
         valid = real != VOID
         codes = real[valid].long() * _NUM_LABELS + seen[valid].long()
         counts += torch.bincount(codes, minlength=_NUM_LABELS**2).cpu()
