@@ -44,7 +44,7 @@ def quote(value: object) -> str:
     """
     short = value[:_QUOTED] if isinstance(value, str | bytes | list | tuple) else value
     if isinstance(value, int) and value.bit_length() > 4 * _QUOTED:
-        return f"a number of about {round(value.bit_length() * 0.30103)} digits"
+        return f"a number of about {int(value.bit_length() * 0.30103) + 1} digits"
     shown = repr(short).encode("ascii", "backslashreplace").decode() if not isinstance(short, str) else repr(short)
     shown = shown.encode("utf-8", "backslashreplace").decode()
     return f"{shown[:_QUOTED]}..." if len(shown) > _QUOTED else shown

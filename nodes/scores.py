@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from comfy_api.latest import io, ui
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from ..core.evaluation.metrics import (
     match_regions,
 )
 from ..core.method.correspondence import match_cells, within_threshold
+from ..core.regions.labels import reduce_reference
 from ..core.types import Features, InputError
 from .host.frames import convert_label_maps
 from .host.labels import Labels
@@ -111,7 +111,8 @@ def score_against_masks(labels: Labels, truth: Tensor, match: str) -> tuple[list
         )
     maps = labels.full().maps
     if truth.shape != maps.shape:
-        truth = F.interpolate(truth[:, None].float(), maps.shape[1:], mode="nearest-exact")[:, 0].to(torch.uint8)
+        size = (int(maps.shape[1]), int(maps.shape[2]))
+        truth = torch.stack([reduce_reference(frame, size) for frame in truth])
     if match == "first frame":
         maps = match_regions(maps, truth)
     matrix = count_confusion(maps, truth)

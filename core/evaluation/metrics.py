@@ -16,6 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from ..regions.labels import count_pixels
 from ..types import MAX_LABEL, VOID, InputError, require_shape
 
 Agreement = Literal["correct", "constant"]
@@ -24,6 +25,8 @@ CONSISTENCY: Mapping[str, tuple[int, Agreement]] = {
 }  # fmt: skip
 """What is measured under each name: frames of a run, and which of them count; see `compute_video_consistency`."""
 _NUM_LABELS = MAX_LABEL + 1
+_CHUNK = 1 << 20
+"""Pixels that are counted together: eight bytes each, however long the clip."""
 _BOUNDARY_TOLERANCE = 0.008
 """Share of the picture's diagonal by which boundaries may be off (DAVIS)."""
 
@@ -31,9 +34,12 @@ _BOUNDARY_TOLERANCE = 0.008
 def count_confusion(prediction: Tensor, truth: Tensor) -> Tensor:
     """Count pixels by true (rows) and predicted label, ``(256,256)`` int64, but those whose truth is void."""
     _require_same_shape(prediction, truth)
-    valid = truth != VOID
-    codes = truth[valid].long() * _NUM_LABELS + prediction[valid].long()
-    return torch.bincount(codes, minlength=_NUM_LABELS**2).view(_NUM_LABELS, _NUM_LABELS).cpu()
+    counts = torch.zeros(_NUM_LABELS**2, dtype=torch.int64)
+    for seen, real in zip(torch.split(prediction.flatten(), _CHUNK), torch.split(truth.flatten(), _CHUNK), strict=True):
+        valid = real != VOID
+        codes = real[valid].long() * _NUM_LABELS + seen[valid].long()
+        counts += torch.bincount(codes, minlength=_NUM_LABELS**2).cpu()
+    return counts.view(_NUM_LABELS, _NUM_LABELS)
 
 
 def compute_class_ious(matrix: Tensor) -> dict[int, float]:
@@ -159,15 +165,19 @@ def match_regions(maps: Tensor, truth: Tensor, known: Collection[int] = ()) -> T
     Void pixels of ``truth`` do not count, and a region that lies on void alone becomes void; ``known`` labels are
     classes already and stay.
     """
-    table = torch.full((VOID + 1,), VOID)
-    table[list(known)] = torch.tensor(list(known), dtype=torch.int64)
-    for label in set(torch.unique(maps).tolist()) - set(known):
-        for frame, classes in zip(maps, truth, strict=True):
-            inside = classes[(frame == label) & (classes != VOID)]
+    table = torch.full((VOID + 1,), VOID, dtype=torch.uint8)
+    table[list(known)] = torch.tensor(list(known), dtype=torch.uint8)
+    counts = count_pixels(maps).cpu()
+    for label in set(counts.sum(0).nonzero().flatten().tolist()) - set(known):
+        for number in counts[:, label].nonzero().flatten().tolist():
+            inside = truth[number][(maps[number] == label) & (truth[number] != VOID)]
             if len(inside):
                 table[label] = int(torch.bincount(inside.long()).argmax())
                 break
-    return table[maps.long()].to(torch.uint8)
+    matched = torch.empty(maps.shape, dtype=torch.uint8, device=maps.device)
+    for number, frame in enumerate(maps):
+        matched[number] = table.to(maps.device)[frame.long()]
+    return matched
 
 
 def compute_boundary_f_score(prediction: Tensor, truth: Tensor, tolerance: float = _BOUNDARY_TOLERANCE) -> float:

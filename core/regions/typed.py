@@ -5,7 +5,7 @@
 - Digits are 0 to 9. A whole number has at most 9 of them, a fraction at most 40 characters.
 - A name has no control characters, no halves of characters, and at most 200 characters. Two names are one if their
   lower-case forms are; blanks between words count as one space.
-- A text has at most a million characters.
+- A text has at most a million characters and 20,000 lines.
 
 `tests/web/pick_lines.json` holds lines and what both sides make of them.
 """
@@ -16,8 +16,8 @@ import re
 
 from ..types import MAX_NAME, InputError
 
-MAX_TEXT = 1_000_000
-"""Characters of a text at most: 50,000 lines."""
+MAX_TEXT, MAX_LINES = 1_000_000, 20_000
+"""Characters and lines of a text at most, more than anybody types: a second of work in the host's event loop."""
 BLANK = "[ \t\v\f\u00a0\ufeff]"
 INK = "[^ \t\v\f\u00a0\ufeff]"
 _BLANKS = " \t\v\f\u00a0\ufeff"
@@ -32,7 +32,10 @@ def split_lines(text: str, field: str) -> list[str]:
     """Return the lines of what was typed into ``field``, without blanks around them."""
     if len(text) > MAX_TEXT:
         raise InputError(f"`{field}` must hold at most {MAX_TEXT} characters, but got {len(text)}. Shorten it.")
-    return [strip_blanks(line) for line in _LINE_END.split(text)]
+    lines = _LINE_END.split(text)
+    if len(lines) > MAX_LINES:
+        raise InputError(f"`{field}` must hold at most {MAX_LINES} lines, but got {len(lines)}. Shorten it.")
+    return [strip_blanks(line) for line in lines]
 
 
 def strip_blanks(text: str) -> str:

@@ -37,7 +37,7 @@ def _require_prefix(text: str) -> None:
         fault = f"have parts of at most {_LONGEST_NAME} bytes"
     elif any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in text):
         fault = "hold characters that a file's name can have"
-    elif ".." in parts or Path(text).is_absolute() or not (base / text).resolve().is_relative_to(base):
+    elif Path(text).is_absolute() or not (base / text).resolve().is_relative_to(base):
         fault = "stay below ComfyUI's output folder"
     elif any(path.exists() and not path.is_dir() for path in (base / text).parents if path.is_relative_to(base)):
         fault = "have folders before its name, not files"

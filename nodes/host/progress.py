@@ -48,23 +48,19 @@ class NodeDisplay:
         is_end = last and fraction >= 1 and _find_node() in self._with_text
         if self._has_text and (due or is_end):
             self._shown = now
-            self._send(text)
+            self._with_text.update(filter(None, [_find_node()]))
+            _send_text(text)
+
+    def stop(self) -> None:
+        """Let no time left stay on a node that was stopped."""
+        if self._shown is not None or _find_node() in self._with_text:
+            _send_text("stopped")
 
     @classmethod
-    def stop(cls) -> None:
-        """Let no time left stay on a node that was stopped or failed."""
+    def stop_node(cls) -> None:
+        """Let no time left stay on the running node, which was stopped or failed."""
         if _find_node() in cls._with_text:
-            cls._send("stopped")
-
-    @classmethod
-    def _send(cls, text: str) -> None:
-        """Show a line of text on the running node, where there is a server and a node."""
-        module = sys.modules.get("server")  # not imported where nodes are called without a server
-        server: Any = getattr(getattr(module, "PromptServer", None), "instance", None)
-        node = _find_node()
-        if server is not None and node:
-            cls._with_text.add(node)
-            server.send_progress_text(text, node)
+            _send_text("stopped")
 
     def close(self) -> None:
         """Nothing to restore."""
@@ -75,12 +71,13 @@ class NodeProgress(RunProgress):
 
     def __init__(self, shares: Mapping[str, float] = STAGE_SHARES, *, has_text: bool = True) -> None:
         """Start an empty bar on the running node."""
-        super().__init__(NodeDisplay(has_text=has_text), shares)
+        self._node = NodeDisplay(has_text=has_text)
+        super().__init__(self._node, shares)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Advance; raises the host's exception when the user interrupts."""
         if comfy.model_management.processing_interrupted():
-            NodeDisplay.stop()
+            self._node.stop()
         comfy.model_management.throw_exception_if_processing_interrupted()
         super().__call__(stage, done, total)
 
@@ -95,7 +92,16 @@ def log_peak(name: str) -> Iterator[None]:
         logger.info("VidSeg: %s: peak of this process %s", name, peak.text())
 
 
-def _find_node() -> str:
-    """Return the id of the running node, or nothing."""
+def _send_text(text: str) -> None:
+    """Show a line of text on the running node, where there is a server and a node."""
+    module = sys.modules.get("server")  # not imported where nodes are called without a server
+    server: Any = getattr(getattr(module, "PromptServer", None), "instance", None)
+    node = _find_node()
+    if server is not None and node is not None:
+        server.send_progress_text(text, node)
+
+
+def _find_node() -> str | None:
+    """Return the id of the running node, or None."""
     context = get_executing_context()
-    return "" if context is None else str(context.node_id)
+    return None if context is None else str(context.node_id)

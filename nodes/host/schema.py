@@ -209,10 +209,10 @@ def tell_widgets(execute: Callable[..., Any]) -> Callable[..., Any]:
             return execute(node, *args, **inputs)
         except SettingError as error:
             widgets = {key: socket.id for key, socket in _setting_widgets(node).items()}
-            NodeDisplay.stop()
+            NodeDisplay.stop_node()
             raise InputError(error.told({**WORDS, **widgets})).with_traceback(error.__traceback__) from None
         except BaseException:
-            NodeDisplay.stop()
+            NodeDisplay.stop_node()
             raise
 
     return executed

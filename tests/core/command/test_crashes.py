@@ -1,0 +1,248 @@
+"""What a crash, a second run, or somebody else's files leave: nothing is lost, nothing mixed, nothing silent."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from vidseg.core.command.main import EXIT_BAD_INPUT, main
+from vidseg.core.command.streams import PatientStream
+from vidseg.core.files.clip import open_clip
+from vidseg.core.files.disk import OUT
+from vidseg.core.files.lock import hold_folder
+from vidseg.core.files.result_folder import ResultFolder
+from vidseg.core.files.video import write_video
+from vidseg.core.types import InputError
+
+from .test_main import StopAt, digest, error_of, labels_of, record_of, segment, squares
+
+KILLS = int(os.environ.get("VIDSEG_KILLS", "2"))
+"""Kills of a run with ``draft`` at random moments; with more than the default also of one with ``exact``."""
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    write_video(tmp_path / "clip.mp4", squares(6))
+    return tmp_path / "clip.mp4"
+
+
+def run_killed(words: list[str], out: Path, moment: float) -> None:
+    """Run the command in a process of its own, and kill it a moment after its folder is there."""
+    process = subprocess.Popen([sys.executable, "-m", "vidseg", *words], stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not (out / "segmentation.json").exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.002)
+    time.sleep(moment)
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quality", ["draft", "exact"] if KILLS > 2 else ["draft"])
+def test_runs_that_are_killed_come_to_the_same_labels(
+    clip: Path, thin_model: Path, tmp_path: Path, quality: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, generator = tmp_path / "killed", random.Random(5)  # noqa: S311
+    words = ["--model", thin_model, "--window", 1, "--quality", quality, "--device", "cpu"]
+    assert segment(clip, tmp_path / "whole", *words) == 0
+    for _ in range(KILLS):
+        again = ["--resume"] if (out / "segmentation.json").exists() else []
+        run_killed(
+            ["segment", str(clip), "--out", str(out), "--clusters", "3", *map(str, words), *again], out,
+            generator.random() * 0.4,
+        )  # fmt: skip
+    assert segment(clip, out, *words, "--resume") == 0, capsys.readouterr().err
+    assert digest(out) == digest(tmp_path / "whole")
+    assert sorted(path.name for path in out.iterdir()) == ["labels", "legend.png", "overlay.mp4", "segmentation.json"]
+
+
+def test_two_runs_do_not_share_a_folder(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    with hold_folder(out, OUT):
+        assert segment(clip, out, "--baseline", "color") == EXIT_BAD_INPUT
+        assert f"where process {os.getpid()} is at work" in error_of(capsys)
+    assert not out.exists()
+    assert segment(clip, out, "--baseline", "color") == 0
+    assert record_of(out)["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_crash_releases_the_folder(tmp_path: Path) -> None:
+    code = f"""
+import sys, time
+from pathlib import Path
+from vidseg.core.files.lock import hold_folder
+from vidseg.core.files.disk import OUT
+with hold_folder(Path({str(tmp_path / "out")!r}), OUT):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=f"process {process.pid} is at work"), hold_folder(tmp_path / "out", OUT):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with hold_folder(tmp_path / "out", OUT):
+        pass
+
+
+def foreign_record(out: Path) -> str:
+    (out / "segmentation.json").write_text('{"program": "other", "finished": true}')
+    return "readable segmentation.json of vidseg"
+
+
+def damaged_record(out: Path) -> str:
+    (out / "segmentation.json").write_text("{")
+    return "that is no JSON"
+
+
+def linked_labels(out: Path) -> str:
+    (out / "labels").rename(out.parent / "elsewhere")
+    (out / "labels").symlink_to(out.parent / "elsewhere")
+    return "labels is not of the run"
+
+
+def unfinished_with_overlay(out: Path) -> str:
+    record = record_of(out)
+    record.update(finished=False, frames_done=1)
+    (out / "segmentation.json").write_text(json.dumps(record))
+    return "overlay.mp4 is not of the run"
+
+
+@pytest.mark.parametrize("change", [foreign_record, damaged_record, linked_labels, unfinished_with_overlay])
+def test_what_others_wrote_is_not_replaced(
+    clip: Path, tmp_path: Path, change: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert segment(clip, out, "--baseline", "color") == 0
+    (out / "labels" / "99999.png").write_bytes(b"somebody's")
+    capsys.readouterr()
+    assert segment(clip, out, "--baseline", "color", "--overwrite") == 0
+    assert (out / "labels" / "99999.png").read_bytes() == b"somebody's"
+    said = change(out)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert segment(clip, out, "--baseline", "color", "--overwrite") == EXIT_BAD_INPUT
+    assert said in error_of(capsys)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def lose_state(out: Path) -> str:
+    (out / "resume.safetensors").unlink()
+    return "find resume.safetensors, but got none in"
+
+
+def lose_map(out: Path) -> str:
+    (out / "labels" / "00001.png").unlink()
+    return "00001.png, which is missing"
+
+
+def change_map(out: Path) -> str:
+    Image.new("P", (3, 3)).save(out / "labels" / "00001.png")
+    return "00001.png, which is 3x3"
+
+
+def break_map(out: Path) -> str:
+    (out / "labels" / "00000.png").write_bytes(b"")
+    return "00000.png, which is damaged"
+
+
+def break_state(out: Path) -> str:
+    (out / "resume.safetensors").write_bytes(b"x" * 100)
+    return "must be the state of a run"
+
+
+def test_resuming_checks_what_is_there_and_keeps_it(
+    clip: Path, thin_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ("--model", thin_model, "--window", 2, "--quality", "draft", "--device", "cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        StopAt(patch, 3, KeyboardInterrupt())
+        segment(clip, out, *words)
+    files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert record_of(out)["frames_done"] == 4
+    for change in (lose_state, lose_map, change_map, break_map, break_state):
+        said = change(out)
+        left = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        capsys.readouterr()
+        assert segment(clip, out, *words, "--resume") == EXIT_BAD_INPUT
+        assert said in error_of(capsys)
+        kept = {path: path.read_bytes() for path in left if path.name != "segmentation.json"}
+        assert kept == {path: content for path, content in left.items() if path.name != "segmentation.json"}
+        for path, content in files.items():
+            path.write_bytes(content)
+    record = record_of(out)
+    (out / "segmentation.json").write_text(json.dumps({**record, "threads": record["threads"] + 1}))
+    capsys.readouterr()
+    assert segment(clip, out, *words, "--resume") == 0
+    assert len(labels_of(out)) == 6
+
+
+def test_frames_that_change_during_a_run_are_told(tmp_path: Path) -> None:
+    for number, frame in enumerate(squares(3)):
+        Image.fromarray(frame.numpy()).save(tmp_path / f"{number}.png")
+    clip = open_clip(tmp_path)
+    clip.read(0, 1)
+    Image.fromarray(squares(3)[0].numpy()).save(tmp_path / "2.png")
+    clip.read(1, 2)
+    with pytest.raises(InputError, match=r"stay as it is during the run, but got another 2\.png"):
+        clip.read(2, 3)
+
+
+@pytest.mark.parametrize("out", ["", " ", "a\0b", "x" * 5000])
+def test_what_is_no_path_is_refused(clip: Path, out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", str(clip), "--out", out, "--baseline", "color"])
+    assert ended.value.code == EXIT_BAD_INPUT
+    assert "must be a path" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_pipe_is_neither_input_nor_output(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert segment(clip, tmp_path / "pipe", "--baseline", "color") == EXIT_BAD_INPUT
+    assert "must be a folder" in error_of(capsys)
+    assert segment(tmp_path / "pipe", tmp_path / "out", "--baseline", "color") == EXIT_BAD_INPUT
+    assert "which is neither" in error_of(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+class Broken(io.StringIO):
+    encoding = "ascii"
+
+    def write(self, text: str) -> int:
+        text.encode("ascii")
+        raise OSError(28, "No space left on device")
+
+
+def test_streams_never_change_how_a_run_ends(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    for number, stream in enumerate((Broken(), closed, None)):
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert segment(clip, tmp_path / f"ä{number}", "--baseline", "color") == 0
+        assert ResultFolder(tmp_path / f"ä{number}").is_finished()
+    monkeypatch.setattr(sys, "stdout", Broken())
+    assert main(["score", str(tmp_path / "ä0"), str(tmp_path / "ä0" / "labels"), "--json"]) == EXIT_BAD_INPUT
+
+
+def test_other_characters_become_escapes() -> None:
+    target = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    PatientStream(target).write("ä \udc80\n")
+    target.flush()
+    assert target.buffer.getvalue() == b"\\xe4 \\udc80\n"
