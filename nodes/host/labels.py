@@ -119,12 +119,17 @@ def choose_labels(text: str, regions: Sequence[Region], field: str = "regions") 
     >>> choose_labels("sky, 3-5", (Region(1, "Sky"), Region(3, "a"), Region(5, "b")))
     (1, 3, 5)
     """
+    return tuple(sorted(choose_in_order(text, regions, field)))
+
+
+def choose_in_order(text: str, regions: Sequence[Region], field: str = "regions") -> tuple[int, ...]:
+    """Return the labels of `choose_labels` in the order in which ``text`` names them first."""
     parts = [part.strip() for part in re.split(r"[,;\n]", text) if part.strip()]
     if not parts:
         raise InputError(
             f"`{field}` must name at least one region, but got nothing. There are: {join_labels(regions)}."
         )
-    return tuple(sorted({label for part in parts for label in _labels_of(part, regions, field)}))
+    return tuple(dict.fromkeys(label for part in parts for label in _labels_of(part, regions, field)))
 
 
 def _labels_of(part: str, regions: Sequence[Region], field: str) -> list[int]:
