@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .coarse import CorrespondenceRefine, KMeansInit, SceneContextKNN
 from .demo_model import LoadDemoModel
+from .edit_clips import CropClip, FitMaskToModel, PasteClip
 from .files import ExportRegions, LoadRegions, SaveRegions
 from .masks import FinishMask, RegionsToMask, RegionsToMasks, RegionsToSEGS, RegionsToTracker
 from .model_stages import ExtractDiffusionFeatures, MaskedModulationUpsample
@@ -15,6 +16,7 @@ from .regions import AssignRegionsFromMask, CorrectRegions, NameRegions, SplitIn
 from .scenes import ApplyScene, LoadScene, SaveScene
 from .scores import ScoreRegions
 from .segment_video import SegmentVideo
+from .tracks import RegionsToQuadmask, RegionsToTrack, TrackToRegions
 
 __all__ = ["NODES", "VidSegExtension"]
 
@@ -34,8 +36,14 @@ NODES: list[type[io.ComfyNode]] = [
     LoadScene,
     ApplyScene,
     FinishMask,
+    FitMaskToModel,
+    CropClip,
+    PasteClip,
     RegionsToSEGS,
     RegionsToTracker,
+    RegionsToTrack,
+    TrackToRegions,
+    RegionsToQuadmask,
     ExportRegions,
     RegionsToMask,
     RegionsToMasks,

@@ -65,13 +65,19 @@ def find_temporary_folder() -> Path:
     return folder
 
 
-def convert_frames(images: Tensor) -> Tensor:
-    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: gray becomes RGB, alpha is dropped."""
+def require_images(images: Tensor, name: str = "frames") -> Tensor:
+    """Return IMAGE ``(T,H,W,C)`` on the CPU, otherwise as it is."""
     if not isinstance(images, Tensor) or images.ndim != 4 or 0 in images.shape:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"`frames` must be a batch of at least one image, but got {shape}. Check the video loader.")
+        raise InputError(f"`{name}` must be a batch of at least one image, but got {shape}. Check the video loader.")
+    return images.cpu()
+
+
+def convert_frames(images: Tensor) -> Tensor:
+    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: gray becomes RGB, alpha is dropped."""
+    images = require_images(images)
     colors = images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)
-    return colors.float().cpu()
+    return colors.float()
 
 
 def convert_label_maps(mask: Tensor) -> Tensor:

@@ -153,6 +153,11 @@ def choose_labels(text: str, regions: Sequence[Region], field: str = "regions") 
     >>> choose_labels("sky, 3-5", (Region(1, "Sky"), Region(3, "a"), Region(5, "b")))
     (1, 3, 5)
     """
+    return tuple(sorted(choose_in_order(text, regions, field)))
+
+
+def choose_in_order(text: str, regions: Sequence[Region], field: str = "regions") -> tuple[int, ...]:
+    """Return the labels of `choose_labels` in the order in which ``text`` names them first."""
     parts = _split_entries(text, field)
     if not parts:
         raise InputError(
@@ -161,13 +166,13 @@ def choose_labels(text: str, regions: Sequence[Region], field: str = "regions") 
     named: dict[str, list[int]] = {}
     for region in regions:
         named.setdefault(fold_name(region.name), []).append(region.label)
-    labels, chosen = set(list_labels(regions)), set[int]()
+    labels, chosen = set(list_labels(regions)), dict[int, None]()
     for part in dict.fromkeys(parts):
-        found = named.get(fold_name(part)) or labels & _read_span(part)
+        found = named.get(fold_name(part)) or sorted(labels & _read_span(part))
         if not found:
             raise InputError(f"`{field}` must name regions, but got {quote(part)}. There are: {join_labels(regions)}.")
-        chosen.update(found)
-    return tuple(sorted(chosen))
+        chosen.update(dict.fromkeys(found))
+    return tuple(chosen)
 
 
 def _split_entries(text: str, field: str) -> list[str]:

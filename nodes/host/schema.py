@@ -30,6 +30,8 @@ AUTO = -1
 Features = io.Custom("VIDSEG_FEATURES")
 AnchorLabels = io.Custom("VIDSEG_ANCHOR_LABELS")
 Labels = io.Custom("VIDSEG_LABELS")
+ClipCrop = io.Custom("VIDSEG_CROP")
+TrackData = io.Custom("SAM3_TRACK_DATA")
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 _TYPES: dict[Any, Any] = {int: io.Int, float: io.Float, bool: io.Boolean}
 _Input = TypeVar("_Input", bound=io.Input)

@@ -21,6 +21,7 @@ IDS = {
     *("AssignRegionsFromMask", "SaveRegions", "LoadRegions", "ScoreRegions", "LoadDemoModel"),
     "PickRegions",
     *("CorrectRegions", "SplitInstances", "SaveScene", "LoadScene", "ApplyScene"),
+    *("FitMaskToModel", "CropClip", "PasteClip", "RegionsToTrack", "TrackToRegions", "RegionsToQuadmask"),
     *("FinishMask", "RegionsToSEGS", "RegionsToTracker", "ExportRegions"),
 }
 

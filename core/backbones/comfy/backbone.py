@@ -25,6 +25,7 @@ from .. import schedule
 from ..protocol import BackboneInfo, Denoiser, Result
 from .checks import model_name, require_conditioning, require_readable, require_vae
 from .denoiser import HostDenoiser, Loaded
+from .patches import leave_out_patches
 
 Conditioning = list[list[Any]]
 NUM_PROMPT_TOKENS = 77
@@ -56,7 +57,7 @@ class ComfyBackbone:
         self._negative: Conditioning = negative if negative is not None else [[zeros, {}]]
         require_conditioning("positive", self._positive, width)
         require_conditioning("negative", self._negative, width)
-        self._model, self._vae = model.clone(), vae
+        self._model, self._vae = leave_out_patches(model), vae
 
     @property
     def info(self) -> BackboneInfo:

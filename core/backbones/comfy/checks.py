@@ -12,6 +12,7 @@ import torch
 
 from ...config.parts import ATTENTION_BLOCKS
 from ...types import InputError
+from .patches import require_noise_levels
 
 SUPPORTED = (
     "VidSeg reads Stable Diffusion 1.x and 2.x, for example v2-1_512-ema-pruned.safetensors through "
@@ -81,6 +82,7 @@ def require_readable(model: Any) -> None:
             f"`model` must have a schedule of {NUM_TRAINING_STEPS} noise levels, but got "
             f"{len(getattr(sampling, 'sigmas', ()))}. Remove the node that changes the model's sampling."
         )
+    require_noise_levels(sampling)
 
 
 def predicts_otherwise(sampling: Any) -> bool:

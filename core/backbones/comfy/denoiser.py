@@ -30,6 +30,7 @@ from .attention import (
     inject_cross,
     inject_self,
 )
+from .patches import Witness
 from .tail import TailCall, TailRecorder, TailState, fit_offset
 
 logger = logging.getLogger(__name__)
@@ -191,9 +192,11 @@ class HostDenoiser:
         x = latents.to(loaded.device, torch.float32)
         sigmas = x.new_full((len(x),), sigma)
         negative = loaded.conds["negative"] if guided and self._guidance_scale != 1 else None
-        conditional, unconditional = comfy.samplers.calc_cond_batch(
-            loaded.base, [loaded.conds["positive"], negative], x, sigmas, self._options(call)
-        )
+        witness = Witness(x)
+        options = self._options(call, witness)
+        conds = [loaded.conds["positive"], negative]
+        conditional, unconditional = comfy.samplers.calc_cond_batch(loaded.base, conds, x, sigmas, options)
+        witness.require_answer()
         if negative is not None:
             conditional = unconditional + self._guidance(conditional) * (conditional - unconditional)
         result: Tensor = conditional.float().to(latents.device)
@@ -203,8 +206,8 @@ class HostDenoiser:
         """Return the scale of guidance, for predictions as ``_like``."""
         return self._guidance_scale
 
-    def _options(self, call: Call) -> dict[str, Any]:
-        """Return the host's options with the patches of ``call``, for one UNet call."""
+    def _options(self, call: Call, witness: Witness) -> dict[str, Any]:
+        """Return the host's options with the patches of ``call`` and a witness before them, for one UNet call."""
         options: dict[str, Any] = comfy.model_patcher.create_model_options_clone(self._loaded.options)
         inner = options.setdefault("transformer_options", {})
         if self._on_cpu:
@@ -212,8 +215,9 @@ class HostDenoiser:
         replaced = inner.setdefault("patches_replace", {})
         for (name, block), patch in call.replace.items():
             replaced.setdefault(name, {})["output", block, 0] = patch
-        for name, patch in call.patches.items():
-            inner.setdefault("patches", {}).setdefault(name, []).insert(0, patch)
+        others = inner.setdefault("patches", {})
+        for name, other in (*call.patches.items(), ("output_block_patch", witness)):
+            others.setdefault(name, []).insert(0, other)
         if call.wrapper is not None:
             comfy.patcher_extension.add_wrapper_with_key(
                 comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL,

@@ -28,6 +28,7 @@ from .checks import (
     require_video_readable,
 )
 from .denoiser import Call, HostDenoiser, Loaded, as_cache
+from .patches import leave_out_patches
 from .tail import TailState
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class ComfySvdBackbone(ComfyBackbone):
             raise InputError(
                 f"`clip_vision` must be a CLIP_VISION, but got {type(clip_vision).__name__}. {VIDEO_REMEDY}."
             )
-        self._model, self._vae = model.clone(), vae
+        self._model, self._vae = leave_out_patches(model), vae
         self._frame_conditioning, self._clip_vision = positive, clip_vision
         self._window: tuple[types.Conditioning, VideoConfig, Variant] | None = None
 

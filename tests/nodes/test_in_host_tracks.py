@@ -1,0 +1,116 @@
+"""Regions as SAM 3's tracks and back, by the host's own nodes that read and make them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from vidseg.core.types import InputError, Region
+from vidseg.nodes.host.labels import Labels
+
+from .graphs import call
+from .test_in_host_edit_clips import host_node
+
+REGIONS = (Region(0, "ground"), Region(2, "left"), Region(3, "right"), Region(9, "absent"))
+
+
+def scene(width: int) -> Labels:
+    """Return two things that move over the ground, single pixels among them."""
+    maps = torch.zeros(4, 30, width, dtype=torch.uint8)
+    for number in range(4):
+        maps[number, 5:15, 3 + number : 12 + number] = 2
+        maps[number, 8:20, width - 12 - number : width - number] = 3
+    maps[1, 29, width - 1] = 2
+    maps[2, 0, 0] = 3
+    return Labels(maps, REGIONS)
+
+
+@pytest.mark.parametrize("width", [64, 60, 58, 53])
+@pytest.mark.parametrize("regions", ["left", "right, left", "0-9"])
+def test_the_host_s_track_to_mask_equals_regions_to_mask_to_the_bit(width: int, regions: str) -> None:
+    node, labels = host_node("nodes_sam3", "SAM3_TrackToMask"), scene(width)
+    track, names = call("RegionsToTrack", labels=labels, regions=regions)
+    assert torch.equal(node.execute(track, "").args[0], call("RegionsToMask", labels=labels, regions=regions))
+    second = node.execute(track, "1").args[0] if "," in regions else None
+    if second is not None:
+        assert names == "right, left"
+        assert torch.equal(second, call("RegionsToMask", labels=labels, regions="left"))
+
+
+@pytest.mark.parametrize("width", [64, 58, 53])
+def test_scail_paints_our_regions_in_order(width: int) -> None:
+    node, labels = host_node("nodes_scail", "SCAIL2ColoredMask"), scene(width)
+    track, _ = call("RegionsToTrack", labels=labels, regions="right, left")
+    colored = node.execute(track, "", "none", False).args[0]
+    for label, color in ((3, (0.0, 0.0, 1.0)), (2, (1.0, 0.0, 0.0)), (0, (0.0, 0.0, 0.0))):
+        assert bool((colored[labels.maps == label] == torch.tensor(color)).all())
+
+
+@pytest.mark.parametrize("width", [64, 53])
+def test_a_track_comes_back_as_regions(width: int) -> None:
+    labels = scene(width)
+    track, names = call("RegionsToTrack", labels=labels, regions="left, right, absent")
+    back = call("TrackToRegions", track_data=track, names=names)
+    expected = torch.zeros_like(labels.maps)
+    for label, old in ((1, 2), (2, 3)):
+        expected[labels.maps == old] = label
+    assert torch.equal(back.maps, expected)
+    assert [region.name for region in back.regions] == ["background", "left", "right", "absent"]
+
+
+def test_objects_are_drawn_over_regions_the_first_on_top() -> None:
+    packed = torch.zeros(4, 2, 15, 4, dtype=torch.uint8)
+    packed[:, 0, :8] = 255
+    packed[:, 1] = 255
+    track = {"packed_masks": packed, "n_frames": 4, "scores": [0.9, 0.8], "orig_size": (30, 64)}
+    both = call("TrackToRegions", track_data=track, labels=scene(64), names="person")
+    assert [region.name for region in both.regions] == ["ground", "person", "left", "right", "object 1", "absent"]
+    assert both.maps.unique().tolist() == [1, 4]
+    assert bool((both.maps[:, :15] == 1).all())
+    empty = {"packed_masks": None, "n_frames": 4, "scores": [], "orig_size": (30, 64)}
+    assert torch.equal(call("TrackToRegions", track_data=empty, labels=scene(64)).maps, scene(64).maps)
+
+
+def test_masks_packed_by_the_host_are_read() -> None:
+    host_node("nodes_sam3", "SAM3_TrackToMask")
+    from comfy.ldm.sam3.tracker import pack_masks, unpack_masks  # noqa: PLC0415
+
+    masks = torch.rand(2, 3, 10, 16, generator=torch.Generator().manual_seed(0)) > 0.6
+    track = {"packed_masks": pack_masks(masks.float()), "n_frames": 2, "scores": [], "orig_size": (10, 16)}
+    back = call("TrackToRegions", track_data=track)
+    assert torch.equal(back.maps, torch.where(masks.any(1), 1 + masks.int().argmax(1), 0).byte())
+    ours = call("RegionsToTrack", labels=back, regions="1-3")[0]["packed_masks"]
+    assert torch.equal(unpack_masks(ours).sum(1) > 0, masks.any(1))
+
+
+def test_void_reads_the_four_values() -> None:
+    node, labels = host_node("nodes_void", "VOIDQuadmaskPreprocess"), scene(64)
+    labels.maps[:, 15:20, 3:12] = 3  # touches the object
+    grown: dict[str, Any] = {"grow_object": 2, "grow_affected": 2}
+    mask: Tensor = call("RegionsToQuadmask", labels=labels, remove="left", affected="right", **grown)
+    quad = node.execute(mask, 0).args[0] * 255
+    assert quad.round().unique().tolist() == [0, 128, 192, 255]
+    assert bool((quad[0, 5:13, 3:12] == 255).all())
+    assert (round(float(quad[0, 15, 5])), round(float(quad[0, 18, 5])), float(quad[0, 29, 0])) == (192, 128, 0)
+    alone = call("RegionsToQuadmask", labels=labels, remove="left", grow_object=0)
+    assert torch.equal(alone, 1 - call("RegionsToMask", labels=labels, regions="left"))
+
+
+def test_faults_are_named() -> None:
+    labels = scene(64)
+    with pytest.raises(InputError, match="in both"):
+        call("RegionsToQuadmask", labels=labels, remove="left", affected="left")
+    with pytest.raises(InputError, match="`remove` must name"):
+        call("RegionsToQuadmask", labels=labels)
+    track, _ = call("RegionsToTrack", labels=labels, regions="left")
+    with pytest.raises(InputError, match=r"of the same clip .* 4 frames of 53x30, but got 4 of 64x30"):
+        call("TrackToRegions", track_data=track, labels=scene(53))
+    with pytest.raises(InputError, match="at most 1"):
+        call("TrackToRegions", track_data=track, names="a, b")
+    with pytest.raises(InputError, match="must be SAM3_TRACK_DATA"):
+        call("TrackToRegions", track_data=3)
+    full = Labels(torch.zeros(4, 30, 64, dtype=torch.uint8), tuple(Region(n, str(n)) for n in range(255)))
+    with pytest.raises(InputError, match="leave room"):
+        call("TrackToRegions", track_data=track, labels=full)
