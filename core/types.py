@@ -28,8 +28,6 @@ MAX_LABEL = 255
 """Largest label id: label maps are stored as 8-bit palette images."""
 VOID = 255
 """Label of pixels without ground truth, by the convention of the data sets."""
-
-
 MAX_NAME = 200
 """Characters of a region's name at most: several lines of a node."""
 _QUOTED = 80
@@ -276,9 +274,6 @@ def require_shape(name: str, value: Tensor, letters: str, **sizes: int) -> dict[
     """Check the axes of ``value`` against ``letters`` (``"T N C"``; digits are exact sizes) and return their sizes.
 
     A letter that occurs in ``sizes`` must have that size.
-
-    Raises:
-        InputError: the number of axes or the size of one differs.
     """
     axes, actual = letters.split(), tuple(value.shape)
     expected = {axis: sizes.get(axis, int(axis) if axis.isdigit() else None) for axis in axes}
@@ -292,11 +287,7 @@ def require_shape(name: str, value: Tensor, letters: str, **sizes: int) -> dict[
 
 
 def require_finite(name: str, value: Tensor) -> None:
-    """Check that no element of ``value`` is NaN or infinite.
-
-    Raises:
-        InputError: one is.
-    """
+    """Check that no element of ``value`` is NaN or infinite."""
     if not bool(value.isfinite().all()):
         remedy = "Run the model in float32 ({0}), or check the frames"
         raise SettingError(name, "be finite", "NaN or infinity", remedy, "dtype")
@@ -305,11 +296,3 @@ def require_finite(name: str, value: Tensor) -> None:
 def list_labels(regions: Iterable[Region]) -> tuple[int, ...]:
     """Return the label ids of ``regions`` in order."""
     return tuple(region.label for region in regions)
-
-
-SIDE_MULTIPLE = 64
-"""Sides are multiples of this: eight of the autoencoder times eight of the UNet (code)."""
-PIXELS_PER_LATENT = 8
-"""The autoencoder reduces each side by this."""
-PIXELS_PER_CELL = 16
-"""Blocks 6..8, whose grid is the coarse grid, work at half the size of the latents."""

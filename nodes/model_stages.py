@@ -8,11 +8,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
+from ..core.backbones.protocol import SIDE_MULTIPLE
 from ..core.config.settings import preset, with_quality
 from ..core.method.estimate import expect_stage_shares
 from ..core.method.features import extract_features
 from ..core.method.upsampling import upsample
-from ..core.types import SIDE_MULTIPLE, Features
+from ..core.types import Features
 from .host.frames import convert_frames
 from .host.labels import Labels, require_features_of
 from .host.progress import NodeProgress, log_peak

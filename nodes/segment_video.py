@@ -10,14 +10,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
-from ..core.backbones.protocol import Backbone
+from ..core.backbones.protocol import SIDE_MULTIPLE, Backbone
 from ..core.config.settings import PRESETS, Settings, with_quality
 from ..core.config.settings import preset as preset_for
 from ..core.files.disk import LabelStore
 from ..core.method.estimate import announce, expect_stage_shares
 from ..core.method.frames import FrameSource
 from ..core.method.pipeline import segment_windows
-from ..core.types import SIDE_MULTIPLE, LabelMaps
+from ..core.types import LabelMaps
 from .host.frames import convert_label_map, find_temporary_folder, open_source
 from .host.labels import Labels
 from .host.progress import NodeProgress, log_peak

@@ -23,6 +23,12 @@ Small maps gain most. Fixed, so that results depend neither on memory nor on wha
 """
 LATENT_MULTIPLE = 8
 """Sides of latents are multiples of this: UNets halve them three times."""
+SIDE_MULTIPLE = 64
+"""Sides are multiples of this: eight of the autoencoder times eight of the UNet (code)."""
+PIXELS_PER_LATENT = 8
+"""The autoencoder reduces each side by this."""
+PIXELS_PER_CELL = 16
+"""Blocks 6..8, whose grid is the coarse grid, work at half the size of the latents."""
 
 
 class BackboneInfo(NamedTuple):

@@ -86,7 +86,9 @@ class ClusterConfig(Part):
         20, "Number of regions: few for a subject before a background, 20 for a whole scene; 0 chooses it by "
         "granularity", "K of paper A.3: VSPW and CamVid 20, Cityscapes 30", low=0, high=MAX_LABEL,
     )  # fmt: skip
-    num_restarts: int = setting(10, "Runs of K-means of which the best is kept", "code", low=1, high=1000)
+    num_restarts: int = setting(
+        10, "Only with the method kmeans: runs of K-means of which the best is kept", "code", low=1, high=1000
+    )
     fit_frames: Literal["window", "anchor"] = setting(
         "window", "Frames that K-means looks at: all of the anchor frame's window, as in the published code, or the "
         "anchor frame alone, as in the paper",

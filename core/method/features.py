@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import FeatureBackbone, FeatureDenoiser
+from ..backbones.protocol import PIXELS_PER_LATENT, FeatureBackbone, FeatureDenoiser
 from ..config.settings import Settings
-from ..types import PIXELS_PER_LATENT, Features, InputError, Progress, SeenWindow, no_progress
+from ..types import Features, InputError, Progress, SeenWindow, no_progress
 from .frames import FrameSource, check_frames, coarse_grid, fit_frames
 from .published import draw_video_window_noise, draw_window_noise
 from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ..backbones.protocol import PIXELS_PER_CELL, SIDE_MULTIPLE
 from ..config.settings import Settings
-from ..types import PIXELS_PER_CELL, SIDE_MULTIPLE, Grid, InputError, SettingError, require_shape
+from ..types import Grid, InputError, SettingError, require_shape
 from .published import round_side
 
 

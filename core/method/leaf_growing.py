@@ -14,6 +14,8 @@ from ..regions.tree import build_tree, cut_tree
 from ..types import AnchorLabels, Grid, Progress, Region, no_progress
 from .clustering import AnchorTokens, cluster_tokens, find_nearest_centers
 
+LEAF_RESTARTS = 2
+"""Runs of K-means for leaves: more give no better regions (measured), since the tree merges what was cut too fine."""
 MERGE_PLACE = 0.5
 """Factor on the place of cells when leaves are merged: leaves are compact, things may be long (measured)."""
 
@@ -27,7 +29,8 @@ def grow_leaves(
     weighted by the number of cells in all frames that K-means saw.
     """
     count = min(max(config.num_leaves, config.num_clusters), len(tokens.seen))
-    centers = cluster_tokens(tokens.seen, replace(config, num_clusters=count), seed, progress=progress)
+    fine = replace(config, num_clusters=count, num_restarts=LEAF_RESTARTS)
+    centers = cluster_tokens(tokens.seen, fine, seed, progress=progress)
     nearest, cells = find_nearest_centers(tokens.seen, centers), find_nearest_centers(tokens.shown, centers)
     present, found = torch.unique(cells, return_inverse=True)
     sizes = torch.bincount(nearest, minlength=count)[present]

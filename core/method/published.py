@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from ..backbones.protocol import SIDE_MULTIPLE
 from ..config.parts import DifferenceConfig
-from ..types import SIDE_MULTIPLE, Grid, LabelMaps, list_labels, require_finite
+from ..types import Grid, LabelMaps, list_labels, require_finite
 from .correspondence import match_features, measure_moves
 from .differences import blur_maps, filter_maps
 

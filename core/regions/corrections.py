@@ -139,9 +139,9 @@ def correct_labels(
     """
     require_shape("labels.maps", labels.maps, "T H W")
     if len(labels.maps) != features.num_frames:
+        wanted, got = features.num_frames, len(labels.maps)
         raise InputError(
-            f"`labels` must have as many frames as `features`, {features.num_frames}, but got {len(labels.maps)}. "
-            "Take both of the same clip."
+            f"`labels` must have as many frames as `features`, {wanted}, but got {got}. Take the same clip."
         )
     groups = group_corrections(points)
     correction = _Correction(features, labels)
@@ -151,9 +151,8 @@ def correct_labels(
     if painted is not None:
         correction.paint(painted)
     correction.settle()
-    return Correction(
-        replace(labels, maps=correction.maps, regions=correction.regions, leaves=None), tuple(correction.problems)
-    )
+    fixed = replace(labels, maps=correction.maps, regions=correction.regions, leaves=None)
+    return Correction(fixed, tuple(correction.problems))
 
 
 class _Correction:

@@ -14,9 +14,18 @@ from torch import Tensor
 
 from ... import types
 from ...config.parts import ATTENTION_BLOCKS, ModulationConfig, Variant, VideoConfig
-from ...types import PIXELS_PER_LATENT, InputError, require_shape
+from ...types import InputError, require_shape
 from .. import schedule
-from ..protocol import BackboneInfo, Denoiser, Prediction, Result, StepCache, require_attention, require_whole_windows
+from ..protocol import (
+    PIXELS_PER_LATENT,
+    BackboneInfo,
+    Denoiser,
+    Prediction,
+    Result,
+    StepCache,
+    require_attention,
+    require_whole_windows,
+)
 from .attention import SPATIAL, TEMPORAL, HostCache, Slot, add_to_both, capture_both, inject_both
 from .backbone import MEMORY_FACTOR, QUERY_WIDTHS, ComfyBackbone, Conditioning, Session
 from .checks import (

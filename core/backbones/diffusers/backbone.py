@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ...checkpoints.describe import ModelDescription
 from ...config.parts import Variant, VideoConfig
-from ...types import PIXELS_PER_LATENT, Conditioning, InputError, require_shape
+from ...types import Conditioning, InputError, require_shape
 from ..memory import find_budget, is_out_of_memory
-from ..protocol import BackboneInfo, Denoiser, Result, halve_on_out_of_memory
+from ..protocol import PIXELS_PER_LATENT, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from ..schedule import make_training_sigmas
 from .denoiser import DiffusersDenoiser
 from .unet import run_decoder
