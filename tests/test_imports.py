@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def room_of(name: str) -> str:
     return next((room for room in rooms if room in MAY_IMPORT), "")
 
 
+@cache
 def arrows() -> dict[str, set[str]]:
     """Return the rooms that each room imports, as they are written, at import or later."""
     found: dict[str, set[str]] = {room: set() for room in MAY_IMPORT}
