@@ -98,9 +98,10 @@ def test_a_damaged_record_is_one_line(labels: Labels, output: Path, damage: str)
         call("LoadRegions", folder=folder)
 
 
-def test_loading_and_scoring_make_no_wide_copy_of_a_clip() -> None:
-    maps = torch.arange(4, dtype=torch.uint8).repeat(40, 64, 16)
-    labels = Labels(maps, tuple(Region(label, f"region {label}") for label in range(4)), (64, 64))
+def test_loading_and_scoring_make_no_wide_copy_of_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidseg.core.evaluation.metrics._CHUNK", 4096)  # a clip here is small
+    maps = torch.arange(4, dtype=torch.uint8).repeat(30, 128, 64)
+    labels = Labels(maps, tuple(Region(label, f"region {label}") for label in range(4)), (128, 256))
     folder = call("SaveRegions", labels=labels)
     with Largest() as largest:
         loaded = call("LoadRegions", folder=folder)
