@@ -40,7 +40,7 @@ GRAPH = {
     "1": {"class_type": "LoadDemoModel", "inputs": {}},
     "2": {"class_type": "ExtractDiffusionFeatures", "inputs": {**MODEL, "max_side": 128}},
     "3": {"class_type": "KMeansInit", "inputs": {"features": ["2", 0], "num_clusters": 5, "seed": 1}},
-    "4": {"class_type": "SceneContextKNN", "inputs": {"features": ["2", 0], "seeds": ["3", 0]}},
+    "4": {"class_type": "SceneContextKNN", "inputs": {"features": ["2", 0], "anchor_labels": ["3", 0]}},
     "5": {
         "class_type": "PickRegions",
         "inputs": {"frames": ["1", 4], "labels": ["4", 0], "picks": "", "invert": False},
@@ -178,7 +178,8 @@ def shown(server: Server) -> dict[str, Any]:
 def label_maps(server: Server) -> np.ndarray[Any, Any]:
     content = shown(server)
     files = [server.base / "temp" / "vidseg_picker" / f"{content['stem']}_{number}.png" for number in content["frames"]]
-    return np.stack([np.array(Image.open(file)) for file in files])
+    owners = np.array(content["leaves"]["owners"])
+    return np.stack([owners[np.array(Image.open(file))] for file in files])
 
 
 def spots(server: Server, number: int) -> list[tuple[int, float, float]]:
@@ -267,6 +268,26 @@ def test_clicked_and_named_regions_are_the_mask_of_all_frames_also_after_loading
     again = frontend.run()
     assert all(np.array_equal(*pair) for pair in zip(masks, again, strict=True))
     assert frontend.complaints == []
+
+
+def test_another_number_of_regions_is_shown_at_once(frontend: Frontend, server: Server) -> None:
+    before = set(server.get("/history"))
+    counts = {}
+    for number in (2, 9, 0):
+        frontend.page.evaluate(
+            """number => {
+                const node = app.graph._nodes.find(node => node.type === "PickRegions");
+                const widget = node.widgets.find(widget => widget.name === "num_regions");
+                widget.value = number;
+                widget.callback?.(number);
+            }""",
+            number,
+        )
+        frontend.page.wait_for_timeout(300)
+        counts[number] = frontend.page.locator(".vidseg-row").count()
+    assert (counts[2], counts[0]) == (2, 5)
+    assert 5 < counts[9] <= 9
+    assert set(server.get("/history")) == before
 
 
 def test_pointing_at_a_region_tells_what_it_is(frontend: Frontend, places: list[tuple[int, float, float]]) -> None:
