@@ -19,7 +19,7 @@ from ..core.files.disk import write_atomically
 from ..core.files.record import list_colors
 from ..core.regions.cutting import cut_regions
 from ..core.regions.labels import count_pixels, mask_union, reduce_reference, tabulate_regions
-from ..core.regions.points import Picks, describe_picks, parse_points, resolve_points
+from ..core.regions.points import Picks, describe_picks, find_label_under, parse_points, resolve_points
 from ..core.types import MAX_LABEL, InputError, LabelMaps, Progress, Region
 from .host.frames import convert_frames, reduce_frames, reduce_size
 from .host.labels import Labels, require_frames_of
@@ -52,7 +52,7 @@ class PickRegions(io.ComfyNode):
                     placeholder="0 0.41,0.3 dog\nname 0 0.1,0.1 sky",
                     tooltip="What is picked, as text; the picker writes it for you. A line: frame, x,y as fractions of "
                     "width and height, name. Points of one name are one region. Lines that start with name only name a "
-                    "region, lines that start with hide put it out of sight.",
+                    "region, those with hide put it out of sight, those with split make two of it.",
                 ),
                 io.Boolean.Input("invert", default=False, tooltip="Everything but the picked regions."),
                 io.Int.Input(
@@ -94,9 +94,9 @@ class PickRegions(io.ComfyNode):
         require_frames_of(labels, frames)
         progress = NodeProgress(has_text=False)
         given = labels.full(progress)
-        labels = labels.cut(num_regions)
         full = cut_regions(given, num_regions) if num_regions else given
         found = resolve_points(parse_points(picks), full)
+        labels = labels.cut(num_regions, found.splits)
         named = labels.with_names(found.names, found.merges)
         maps = named.full(progress).maps
         counts = count_pixels(maps, progress).sum(0)
@@ -139,7 +139,10 @@ def make_picker_output(
         )
         _write(folder / f"{stem}_{number}.png", lambda labeled=labeled: labeled)
         progress("pictures", done, len(numbers))
-    found = [[point.frame, point.x, point.y, label] for point, label in zip(picks.points, picks.found, strict=True)]
+    found = [
+        [point.frame, point.x, point.y, None if label is None else find_label_under(shown, point)]
+        for point, label in zip(picks.points, picks.found, strict=True)
+    ]
     content = {
         "text": text, "stem": stem, "numFrames": len(frames), "frames": numbers,
         "regions": _list_rows(labels, progress), "found": found, "problems": list(picks.problems),

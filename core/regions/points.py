@@ -8,9 +8,11 @@ kept as lines of text, one point each, and is resolved against the labels at run
     12 0.5,0.61 dog
     name 0 0.1,0.1 sky
     hide 3 0.9,0.95
+    split 0 0.3,0.7
 
 A line is an action (``pick`` if there is none), the number of a frame from 0 on, a point as fractions of width and
 height from the upper left corner, and a name (none: the region keeps its own). Points of one name are one region.
+``split`` comes first: it divides the region under the point in two, where its tree does.
 What lines, blanks, numbers and names are is told in `typed`.
 """
 
@@ -25,14 +27,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..types import Grid, InputError, LabelMaps, Region, quote, require_shape
-from .cutting import merge_owners
+from ..types import Grid, InputError, LabelMaps, Region, list_labels, quote, require_shape
+from .cutting import merge_owners, split_region
 from .labels import merge_labels, rename_regions
 from .typed import BLANK, INK, clean_name, fold_name, parse_fraction, parse_whole, split_lines
 
-PICK, NAME, HIDE = "pick", "name", "hide"
-ACTIONS = (PICK, NAME, HIDE)
-"""``pick``: into the mask; ``name``: named only; ``hide``: out of sight in the picker, and not in the mask."""
+PICK, NAME, HIDE, SPLIT = "pick", "name", "hide", "split"
+ACTIONS = (PICK, NAME, HIDE, SPLIT)
+"""``pick``: into the mask; ``name``: named only; ``hide``: out of sight in the picker, and not in the mask; ``split``:
+two regions instead of one, before all others."""
 DIGITS = 4
 """Digits of a coordinate in the text: fine enough for every pixel of frames up to 5000 pixels."""
 _LINE = re.compile(
@@ -72,6 +75,7 @@ class Picks(NamedTuple):
         hidden: labels, after merging, that are out of sight, sorted.
         found: for each point the label under it before merging, or None where there is no region.
         problems: one sentence for each point that is not resolved.
+        splits: labels that were split, in order, before all else.
     """
 
     points: tuple[PointLine, ...]
@@ -82,6 +86,7 @@ class Picks(NamedTuple):
     hidden: tuple[int, ...]
     found: tuple[int | None, ...]
     problems: tuple[str, ...]
+    splits: tuple[int, ...] = ()
 
 
 def parse_points(text: str, actions: Sequence[str] = ACTIONS, *, field: str = "picks") -> tuple[PointLine, ...]:
@@ -173,12 +178,25 @@ def find_label_under(maps: Tensor, point: PointLine) -> int | None:
     return int(maps[point.frame, row, column])
 
 
+def split_regions(points: Iterable[PointLine], labels: LabelMaps) -> tuple[LabelMaps, tuple[int, ...]]:
+    """Split the regions under the points that say so, in their order; return what was split, too."""
+    splits: list[int] = []
+    for point in points:
+        label = find_label_under(labels.maps, point) if point.action == SPLIT and labels.leaves else None
+        if label in list_labels(labels.regions) and label is not None:
+            parts = split_region(labels, label)
+            splits += [label] if parts is not labels else []
+            labels = parts
+    return labels, tuple(splits)
+
+
 def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
-    """Find the regions under points, name them, merge those of one name, and say which are picked.
+    """Split regions, find those under points, name them, merge those of one name, and say which are picked.
 
     The first name of a region stays, and a later point that calls it something else is not resolved. Of several
     actions on one region the last counts. A merged region is picked if any of its parts is, and hidden if all are.
     """
+    labels, splits = split_regions(points, labels)
     names: dict[int, PointLine] = {}
     actions: dict[int, str] = {}
     found: list[int | None] = []
@@ -189,6 +207,10 @@ def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
         found.append(label if label in known else None)
         if problem or label is None:
             problems.append(problem)
+            continue
+        if point.action == SPLIT:
+            if labels.leaves is None:
+                problems.append(f"{title_point(point)}: only regions of the method tree can be split.")
             continue
         actions[label] = point.action
         if point.name:
@@ -201,7 +223,7 @@ def resolve_points(points: Sequence[PointLine], labels: LabelMaps) -> Picks:
     seen = {merges.get(region.label, region.label) for region in labels.regions if actions.get(region.label) != HIDE}
     hidden = {merges.get(label, label) for label, action in actions.items() if action == HIDE} - seen
     chosen, unseen = tuple(sorted(picked)), tuple(sorted(hidden))
-    return Picks(tuple(points), named, new_names, merges, chosen, unseen, tuple(found), tuple(problems))
+    return Picks(tuple(points), named, new_names, merges, chosen, unseen, tuple(found), tuple(problems), splits)
 
 
 def _find_problem(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...core.config.settings import Settings
 from ...core.method.enlarging import enlarge_bilinear
-from ...core.regions.cutting import cut_regions, group_leaves, merge_owners
+from ...core.regions.cutting import cut_regions, group_leaves, merge_owners, split_region
 from ...core.regions.labels import merge_labels, reduce_reference, rename_regions
 from ...core.regions.typed import BLANK, clean_name, fold_name, parse_whole, split_lines, strip_blanks
 from ...core.types import (
@@ -72,19 +72,20 @@ class Labels(LabelMaps):
         leaves = merge_owners(self.leaves, merges)
         return replace(self, maps=maps, regions=rename_regions(left, names), leaves=leaves, scan=scan)
 
-    def cut(self, num_regions: int) -> Labels:
-        """Return these labels in another number of regions; 0 keeps them as they are."""
-        if not num_regions:
+    def cut(self, num_regions: int, splits: Sequence[int] = ()) -> Labels:
+        """Return these labels in another number of regions, 0 for the same, some of which are split in two."""
+        found: LabelMaps = cut_regions(self, num_regions) if num_regions else self
+        for label in splits:
+            found = split_region(found, label)
+        if found is self:
             return self
-        found = cut_regions(self, num_regions)
-        scan = self.scan
-        if scan and scan.anchor_labels.leaves and found.leaves:
-            anchor = scan.anchor_labels
-            owners = found.leaves.owners[: len(anchor.leaves.owners)]
-            cut = group_leaves(anchor.leaves.maps, anchor.leaves.tree, owners, found.regions, self.frame_size)
-            anchor = anchor._replace(cluster_map=cut.maps, regions=cut.regions, leaves=cut.leaves)
+        scan, leaves = self.scan, found.leaves
+        if scan and leaves and scan.anchor_labels.leaves:
+            given = scan.anchor_labels.leaves
+            cut = group_leaves(given.maps, given.tree, leaves.owners[: len(given.owners)], found.regions, (0, 0))
+            anchor = scan.anchor_labels._replace(cluster_map=cut.maps, regions=cut.regions, leaves=cut.leaves)
             scan = replace(scan, anchor_labels=anchor, merges={})
-        return replace(self, maps=found.maps, regions=found.regions, leaves=found.leaves, scan=scan)
+        return replace(self, maps=found.maps, regions=found.regions, leaves=leaves, scan=scan)
 
     def named_as(self, other: Labels) -> Labels:
         """Return these labels, replayed from the scan of ``other``, with the names and merges of ``other``."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from vidseg.core.regions.cutting import cut_regions, group_leaves
+from vidseg.core.regions.cutting import cut_regions, group_leaves, split_region
 from vidseg.core.regions.labels import tabulate_regions
 from vidseg.core.regions.tree import build_tree, cut_tree
 from vidseg.core.types import LabelMaps, Region
@@ -20,9 +20,9 @@ JS = Path(__file__).parents[2] / "web" / "js" / "picker_cut.js"
 SCRIPT = """
 const { cutRegions, groupPixels } = await import(process.argv[1]);
 const { readFileSync } = await import("node:fs");
-const { content, numbers, pixels } = JSON.parse(readFileSync(0, "utf8"));
-console.log(JSON.stringify(numbers.map((number) => {
-  const { regions, owners } = cutRegions(content, number);
+const { content, cuts, pixels } = JSON.parse(readFileSync(0, "utf8"));
+console.log(JSON.stringify(cuts.map(([number, splits]) => {
+  const { regions, owners } = cutRegions(content, number, splits);
   return { regions, owners, labels: [...groupPixels(Uint8Array.from(pixels), owners)] };
 })));
 """
@@ -45,12 +45,14 @@ def test_numbers_names_places_and_pixels_equal_those_of_the_core() -> None:
         "regions": rows(given),
         "leaves": {"parents": tree.parents, "owners": owners, "rows": rows(leaves)},
     }
-    numbers, pixels = list(range(15)), maps[0].flatten().tolist()
-    sent = json.dumps({"content": content, "numbers": numbers, "pixels": pixels})
+    cuts = [(number, splits) for number in range(15) for splits in ([], [3], [3, 3, 0], [13])]
+    sent = json.dumps({"content": content, "cuts": cuts, "pixels": maps[0].flatten().tolist()})
     command = [str(NODE), "--input-type=module", "--eval", SCRIPT, JS.as_uri()]
     answer = json.loads(subprocess.run(command, input=sent, capture_output=True, text=True, check=True).stdout)
-    for number, found in zip(numbers, answer, strict=True):
+    for (number, splits), found in zip(cuts, answer, strict=True):
         expected = cut_regions(given, number) if number else given
+        for leaf in splits:
+            expected = split_region(expected, expected.leaves.owners[leaf])
         assert found["owners"] == list(expected.leaves.owners)
         assert [(row["label"], row["name"]) for row in found["regions"]] == [tuple(each) for each in expected.regions]
         assert found["labels"] == expected.maps[0].flatten().tolist()
@@ -58,4 +60,4 @@ def test_numbers_names_places_and_pixels_equal_those_of_the_core() -> None:
             assert (row["first"], row["last"]) == (told.first, told.last)
             assert row["share"] == pytest.approx(told.share)
             at = int(row["y"] * 8), int(row["x"] * 9)
-            assert number == 0 or int(expected.maps[row["frame"]][at]) == row["label"]
+            assert int(expected.maps[row["frame"]][at]) == row["label"]

@@ -44,11 +44,11 @@ export class PickerFrames {
   }
 }
 
-/** Return the label, or the leaf, under a point given as fractions of width and height. */
-export function labelAt(frame, x, y) {
+/** Return the number of the pixel under a point given as fractions of width and height. */
+export function pixelAt(frame, x, y) {
   const column = Math.min(Math.floor(x * frame.width), frame.width - 1);
   const row = Math.min(Math.floor(y * frame.height), frame.height - 1);
-  return frame.pixels[row * frame.width + column];
+  return row * frame.width + column;
 }
 
 /** Return the number of pixels of each label in a frame. */

@@ -1,6 +1,5 @@
 // The frame with its regions in color: hover, click, drag, right-click.
 
-import { labelAt } from "./picker_frames.js";
 
 const OPACITY = { plain: 0.28, picked: 0.6, hovered: 0.18 };
 const DRAG_PIXELS = 4;
@@ -94,8 +93,10 @@ export class PickerPicture {
   #pixel(column, row) {
     const { width, height, number } = this.frame;
     if (column < 0 || row < 0 || column >= width || row >= height) return null;
-    const point = { frame: number, x: (column + 0.5) / width, y: (row + 0.5) / height };
-    const label = labelAt(this.frame, point.x, point.y);
+    const pixel = row * width + column;
+    const leaf = this.frame.pixels[pixel];
+    const point = { frame: number, x: (column + 0.5) / width, y: (row + 0.5) / height, leaf };
+    const label = this.frame.labels[pixel];
     return this.groups.has(label) ? { label, point, column, row } : null;
   }
 

@@ -2,7 +2,7 @@
 
 import { cutRegions, groupPixels } from "./picker_cut.js";
 import { element, percent } from "./picker_elements.js";
-import { labelAt, pixelCounts, PickerFrames } from "./picker_frames.js";
+import { pixelAt, pixelCounts, PickerFrames } from "./picker_frames.js";
 import { PickerList } from "./picker_list.js";
 import { closeMenu, showMenu } from "./picker_menu.js";
 import { PickerPicture } from "./picker_picture.js";
@@ -19,7 +19,7 @@ export class PickerWidget {
   #wanted = 0; // index of the frame to show
   #content = null; // what the node sent when it ran
   #number = 0; // of regions; 0 takes them as they came
-  #owners = null; // label of each leaf, where regions are made of leaves
+  #splits = ""; // leaves whose regions are split, as they were cut last
   linked = false; // the text comes from another node
 
   /**
@@ -83,9 +83,8 @@ export class PickerWidget {
     this.#ranText = content.text;
     this.#problems = content.problems;
     this.#content = content;
-    const cut = cutRegions(content, this.#number);
-    this.#owners = cut.owners;
-    this.model.setRegions(cut.regions, content.found, content.stem === this.#frames?.stem);
+    this.model.setRegions([], content.found, content.stem === this.#frames?.stem);
+    this.#cut();
     const number = this.#frame?.number;
     if (content.stem !== this.#frames?.stem) {
       this.#frames = new PickerFrames(this.addressOf, content);
@@ -101,17 +100,23 @@ export class PickerWidget {
     if (number === this.#number) return;
     this.#number = number;
     if (!this.#content) return;
-    const cut = cutRegions(this.#content, number);
-    this.#owners = cut.owners;
-    this.model.setRegions(cut.regions, []);
-    if (this.#frame) this.#group(this.#frame);
+    this.#cut();
     await this.#resolveUnknown();
     this.refresh();
   }
 
+  /** Make regions of leaves: as many as asked for, with those split that the text says. */
+  #cut() {
+    const splits = this.model.splitLeaves();
+    const { regions, owners } = cutRegions(this.#content, this.#number, splits);
+    this.#splits = splits.join();
+    this.model.setCut(regions, owners);
+    if (this.#frame) this.#group(this.#frame);
+  }
+
   /** Give the pixels of a frame the labels of their regions. */
   #group(frame) {
-    frame.labels = groupPixels(frame.pixels, this.#owners);
+    frame.labels = groupPixels(frame.pixels, this.model.owners);
     this.counts = pixelCounts(frame);
     return frame;
   }
@@ -147,13 +152,13 @@ export class PickerWidget {
       const frame = await frames.load(point.frame).catch(() => null);
       if (frames !== this.#frames) return; // the node ran again, or was removed
       if (!frame) continue; // its file is gone: found by the next run, as the notes say
-      const leaf = labelAt(frame, point.x, point.y);
-      this.model.remember(point, this.#owners ? this.#owners[leaf] : leaf);
+      this.model.remember(point, frame.pixels[pixelAt(frame, point.x, point.y)]);
       this.refresh();
     }
   }
 
   refresh() {
+    if (this.#content && this.#splits !== this.model.splitLeaves().join()) this.#cut();
     this.undo.disabled = !this.model.canUndo;
     this.clear.disabled = !this.model.lines.some((line) => "action" in line);
     this.root.classList.toggle("vidseg-empty", !this.#frame);
@@ -226,6 +231,7 @@ export class PickerWidget {
       });
     }
     if (group.labels.length > 1) items.push({ text: "Split again", run: () => model.split(label) });
+    else if (model.owners) items.push({ text: "Split in two", run: () => model.cut(label, point) });
     if (group.hidden) items.push({ text: "Show", run: () => model.show(label) });
     else items.push({ text: "Hide", run: () => model.hide(label, point) });
     showMenu(

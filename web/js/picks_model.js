@@ -11,14 +11,24 @@ export class PicksModel {
     this.changed = changed;
     this.lines = [];
     this.regions = new Map(); // by label: {label, name, color, share, first, last, frame, x, y}
-    this.found = new Map(); // label by point, null where it is not resolved
+    this.owners = null; // label of each leaf, where regions are made of leaves
+    this.found = new Map(); // by point: the leaf under it, or the label without leaves; null where there is none
+    this.guesses = new Set(); // points of which only the region is known, not the leaf
   }
 
   /** Take over what the node found when it ran; ``same`` says that the labels are those of the run before. */
   setRegions(regions, found, same = false) {
-    this.regions = new Map(regions.map((region) => [region.label, region]));
     if (!same) this.found.clear();
-    for (const [frame, x, y, label] of found) this.found.set(keyOf({ frame, x, y }), label);
+    for (const [frame, x, y, part] of found) this.#learn({ frame, x, y }, part);
+    this.setCut(regions, null);
+  }
+
+  /** Take over other regions of the same leaves. */
+  setCut(regions, owners) {
+    this.regions = new Map(regions.map((region) => [region.label, region]));
+    this.owners = owners;
+    for (const key of this.guesses) this.found.delete(key);
+    this.guesses.clear();
   }
 
   get text() {
@@ -44,8 +54,27 @@ export class PicksModel {
     return this.lines.filter((line) => "action" in line && !this.found.has(keyOf(line)));
   }
 
-  remember(point, label) {
-    this.found.set(keyOf(point), this.regions.has(label) ? label : null);
+  /** Keep what lies under a point: a leaf, or a label without leaves. */
+  remember(point, part) {
+    this.#learn(point, this.regions.has(this.owners ? this.owners[part] : part) ? part : null);
+  }
+
+  #learn(point, part) {
+    this.found.set(keyOf(point), part);
+    this.guesses.delete(keyOf(point));
+  }
+
+  /** Return the label of the region under a point; null or undefined where there is none, or it is not known. */
+  #labelOf(point) {
+    const part = this.found.get(keyOf(point));
+    const label = this.owners && typeof part === "number" ? this.owners[part] : part;
+    return this.regions.has(label) ? label : null;
+  }
+
+  /** Leaves whose regions are split in two, in order. */
+  splitLeaves() {
+    const parts = this.lines.filter((line) => line.action === "split").map((line) => this.found.get(keyOf(line)));
+    return parts.filter((part) => typeof part === "number");
   }
 
   /** Return the group of each label: {leader, labels, name, named, picked, hidden}. */
@@ -77,8 +106,8 @@ export class PicksModel {
   #resolvedLines(names = new Map()) {
     const resolved = [];
     for (const point of this.lines) {
-      const label = "action" in point ? this.found.get(keyOf(point)) : null;
-      if (label === null || label === undefined || !this.regions.has(label)) continue;
+      const label = "action" in point && point.action !== "split" ? this.#labelOf(point) : null;
+      if (label === null) continue;
       const first = names.get(label);
       if (first !== undefined && point.name && foldName(first) !== foldName(point.name)) continue;
       if (first === undefined && point.name) names.set(label, point.name);
@@ -101,11 +130,12 @@ export class PicksModel {
   }
 
   #add(action, label, name = "", point = null) {
-    const { frame, x, y } = point ?? this.regions.get(label);
+    const { frame, x, y, leaf } = point ?? this.regions.get(label);
     if (frame === null) return;
     const line = { action, frame, x: rounded(x), y: rounded(y), name };
     this.lines.push(line);
-    this.remember(line, label);
+    this.#learn(line, leaf ?? this.regions.get(label).leaf ?? label);
+    if (this.owners && !point) this.guesses.add(keyOf(line));
   }
 
   toggle(label, point) {
@@ -193,6 +223,11 @@ export class PicksModel {
     for (const label of group.labels) {
       if (!lines.some((line) => line.label === label)) this.#add("name", label, name);
     }
+  }
+
+  /** Make two regions of one, where its tree does. */
+  cut(label, point) {
+    this.#edit(() => this.#add("split", label, "", point));
   }
 
   /** Take the common name from the parts of a merged region. */

@@ -14,7 +14,7 @@ const WHOLE = /^[0-9]{1,9}$/;
 const FRACTION = /^(?=.{1,40}$)[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)$/;
 const NO_NAME = /[\u0000-\u0008\u000e-\u001f\u007f-\u009f\u2028\u2029\p{Cs}]/u;
 const LONGEST_NAME = 200;
-export const ACTIONS = ["pick", "name", "hide"];
+export const ACTIONS = ["pick", "name", "hide", "split"];
 
 /** Return what a person typed as a name that the text can hold: one line, single spaces, not too long. */
 export function cleanName(name) {

@@ -18,6 +18,7 @@ from vidseg.core.regions.cutting import (
     split_region,
 )
 from vidseg.core.regions.labels import rename_regions
+from vidseg.core.regions.points import parse_points, resolve_points
 from vidseg.core.regions.tree import cut_tree
 from vidseg.core.types import InputError, LabelMaps, Region
 
@@ -72,6 +73,20 @@ def test_splitting_is_the_next_cut_of_the_tree() -> None:
     assert split_region(cut(5), 4) == cut(5) or torch.equal(split_region(cut(5), 4).maps, cut(5).maps)
     with pytest.raises(InputError, match="`label` must be one of"):
         split_region(cut(2), 7)
+
+
+def test_points_split_regions_before_all_else() -> None:
+    points = parse_points("0 0.8,0.1 dog\nsplit 0 0.5,0.1\nsplit 0 0.5,0.1")
+    picks = resolve_points(points, cut(2))
+    assert picks.splits == (1,)  # a single leaf stays whole
+    assert picks.labels.maps.tolist() == [[[0, 1, 2], [0, 2, 2]]]
+    assert picks.names == {2: "dog"}
+    assert picks.picked == (2,)
+    assert not picks.problems
+    without = resolve_points(points, replace(cut(2), leaves=None))
+    assert without.picked == (1,)
+    assert len(without.problems) == 2
+    assert "only regions of the method tree can be split" in without.problems[0]
 
 
 def test_merged_regions_split_again_into_what_they_were() -> None:
