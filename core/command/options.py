@@ -35,7 +35,7 @@ OPTIONS = {
 WORDS = {
     **OPTIONS, "video.frames": "--window", "overrides": "--set", "dtype": "--dtype fp32",
     "out": "--out", "anchor_mask": "--anchor-mask", "baseline": "--baseline", "device": "--device",
-    "overwrite": "--overwrite", "resume": "--resume",
+    "overwrite": "--overwrite", "resume": "--resume", "num_regions": "--num", "label": "--split",
 }  # fmt: skip
 """What people type for settings and arguments of the core."""
 

@@ -30,7 +30,7 @@ class Recut:
             raise SettingError("result", f"hold {RECORD_FILE}", f"{path}, which does not", "Check the path")
         record = self.folder.read_record()
         if not record.get("leaves") or not (path / LEAVES_FOLDER).is_dir():
-            limit, got = "be of a finished run with the method `tree`", f"{path}, which is not"
+            limit, got = "be of a finished run with the method tree", f"{path}, which is not"
             raise SettingError("result", limit, got, "Segment the clip again")
         self.num_frames: int = record["frames_done"]
         leaves = restore_leaves(torch.empty(0), record["leaves"])

@@ -142,8 +142,9 @@ class ResultFolder:
         if done and not record["finished"] and not self.state.exists():
             got = f"none in {self.path}, though {done} frames are finished"
             raise SettingError("resume", f"find {STATE_FILE}", got, "Restore it, or start anew with {0}", "overwrite")
-        for number in range(done):
-            self._require_size(number, run.clip.frame_size)
+        folders = (LABELS_FOLDER, *([LEAVES_FOLDER] if record.get("leaves") else []))
+        for path in (self._map_file(folder, number) for folder in folders for number in range(done)):
+            self._require_size(path, run.clip.frame_size)
 
     def write_label_maps(self, start: int, labels: LabelMaps, progress: Progress = no_progress) -> None:
         """Write label maps ``(T,H,W)`` uint8, and those of their leaves, of the frames from number ``start`` on."""
@@ -191,9 +192,9 @@ class ResultFolder:
             raise SettingError("folder", "hold label maps", f"none in {self.labels}", "Save the regions again")
         return maps
 
-    def _require_size(self, number: int, size: tuple[int, int]) -> None:
-        """Check that the label map of a finished frame is there and has the size ``(H, W)`` of the frames."""
-        path = self._map_file(LABELS_FOLDER, number)
+    @staticmethod
+    def _require_size(path: Path, size: tuple[int, int]) -> None:
+        """Check that a map of a finished frame is there and has the size ``(H, W)`` of the frames."""
         try:
             with open_image(path) as image:
                 fault = "" if (image.height, image.width) == size else f"is {image.width}x{image.height}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..documents import number, record, sequence, whole
 from ..leaves import Leaves, MergeTree
-from ..types import MAX_LABEL, InputError, LabelMaps, Region, list_labels
+from ..types import MAX_LABEL, InputError, LabelMaps, Region, SettingError, list_labels
 from .labels import list_free_labels
 from .tree import cut_tree, find_split, from_linkage, to_linkage
 
@@ -51,7 +51,7 @@ def split_region(labels: LabelMaps, label: int) -> LabelMaps:
     """
     leaves = require_leaves(labels)
     if label not in list_labels(labels.regions):
-        raise InputError(f"`label` must be one of {list_labels(labels.regions)}, but got {label}. Choose a region.")
+        raise SettingError("label", f"be one of {list_labels(labels.regions)}", label, "Choose a region")
     inside = [leaf for leaf, owner in enumerate(leaves.owners[: len(leaves.tree.parents)]) if owner == label]
     free, part = list_free_labels(list_labels(labels.regions)), find_split(leaves.tree, inside)
     if not part or not free:

@@ -10,7 +10,7 @@ from scipy.cluster.hierarchy import is_valid_linkage
 from torch import Tensor
 
 from ..leaves import MergeTree
-from ..types import InputError
+from ..types import InputError, SettingError
 
 Linkage = Sequence[Sequence[float]]
 """Rows of SciPy's linkage format: two nodes, the height at which they merge, the number of leaves below."""
@@ -23,7 +23,7 @@ def cut_tree(tree: MergeTree, num_regions: int) -> list[int]:
     [0, 1, 1]
     """
     if num_regions < 1:
-        raise InputError(f"`num_regions` must be at least 1, but got {num_regions}. Choose a larger number.")
+        raise SettingError("num_regions", "be at least 1", num_regions, "Choose a larger number")
     labels: list[int] = []
     for leaf, parent in enumerate(tree.parents):
         labels.append(leaf if leaf < num_regions else labels[parent])

@@ -70,6 +70,15 @@ def test_result_holds_labels_of_all_frames(result: vidseg.Segmentation) -> None:
     assert len(result.regions) == 3
 
 
+def test_the_number_of_regions_changes_without_another_run(result: vidseg.Segmentation) -> None:
+    five = result.cut(5)
+    assert [region.name for region in five.regions] == [f"region {label}" for label in range(5)]
+    assert torch.equal(five.cut(3).maps, result.maps)
+    assert five.frames == result.frames
+    with pytest.raises(vidseg.InputError, match="must know the small clusters"):
+        result._replace(leaves=None).cut(2)
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -64,7 +64,8 @@ def test_runs_that_are_killed_come_to_the_same_labels(
         )  # fmt: skip
     assert segment(clip, out, *words, "--resume") == 0, capsys.readouterr().err
     assert digest(out) == digest(tmp_path / "whole")
-    assert sorted(path.name for path in out.iterdir()) == ["labels", "legend.png", "overlay.mp4", "segmentation.json"]
+    kept = ["labels", "leaves", "legend.png", "overlay.mp4", "segmentation.json"]
+    assert sorted(path.name for path in out.iterdir()) == kept
 
 
 def test_two_runs_do_not_share_a_folder(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
