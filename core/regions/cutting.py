@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +21,15 @@ def group_leaves(
     maps: Tensor, tree: MergeTree, owners: Sequence[int], regions: tuple[Region, ...], frame_size: tuple[int, int]
 ) -> LabelMaps:
     """Return the regions of maps of leaves ``(T,h,w)`` or ``(T,H,W)``, of which each has an owner."""
-    table = torch.tensor(owners, dtype=maps.dtype, device=maps.device)
-    return LabelMaps(table[maps.long()], regions, frame_size, Leaves(maps, tree, tuple(owners)))
+    return LabelMaps(_look_up(owners, maps), regions, frame_size, Leaves(maps, tree, tuple(owners)))
+
+
+def _look_up(owners: Sequence[int], maps: Tensor) -> Tensor:
+    """Return the owner of each leaf in maps of any shape, in their type; NumPy needs no wider copy of them."""
+    if maps.device.type != "cpu":
+        return torch.tensor(owners, dtype=maps.dtype, device=maps.device)[maps.long()]
+    leaves = maps.numpy()
+    return torch.from_numpy(np.asarray(owners, dtype=leaves.dtype)[leaves])
 
 
 def join_maps(parts: Sequence[LabelMaps]) -> LabelMaps:
