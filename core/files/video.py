@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..types import InputError, Progress, no_progress
+from .pixels import read_colors
 
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """Formats under which FFmpeg draws text files as pictures."""
@@ -100,9 +101,8 @@ class VideoStream:
 
 def _pixels(frame: VideoFrame) -> NDArray[np.float32]:
     """Return ``frame`` as it is meant to be shown: turned by the angle that its file records."""
-    pixels = frame.to_ndarray(format="rgb24")
-    turned = np.rot90(pixels, round(frame.rotation / 90) % 4)
-    return np.ascontiguousarray(turned, np.float32) / np.float32(255)
+    turned = np.rot90(read_colors(frame), round(frame.rotation / 90) % 4)
+    return np.ascontiguousarray(turned, np.float32)
 
 
 def write_video(
