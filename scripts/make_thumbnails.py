@@ -32,7 +32,7 @@ class Shown(NamedTuple):
     frame: int = -1
 
 
-REGIONS, RESULT = Shown("PreviewRegions"), Shown("SaveAnimatedWEBP")
+REGIONS, RESULT, SEEN = Shown("PreviewRegions"), Shown("SaveAnimatedWEBP"), Shown("PreviewImage")
 SHOWN = {
     "1 Demo without a download": (REGIONS, RESULT),
     "2 Segment a video": (Shown("PreviewRegions", frame=0), REGIONS),
@@ -43,6 +43,11 @@ SHOWN = {
     "7 Segment a video with Stable Video Diffusion": (Shown("PreviewFeatures"), REGIONS),
     "8 Pick regions by clicking": (REGIONS, RESULT),
     "9 Pick, correct and repaint": (Shown("PickRegions"), REGIONS),
+    "10 Repaint a region with Wan VACE": (REGIONS, SEEN),
+    "11 Remove a thing with VOID": (REGIONS, Shown("MaskPreview")),
+    "12 Change the background with LTX": (REGIONS, SEEN),
+    "13 Replace a character with SCAIL-2": (REGIONS, SEEN),
+    "14 Use a region as reference for MiniMax H3": (REGIONS, SEEN),
 }
 """By example, from top to bottom: about a square together, as the template browser has it."""
 DEMO_OUTPUTS = {"CheckpointLoaderSimple": {0: 0, 2: 1}, "CLIPTextEncode": {0: 2}}
@@ -50,6 +55,8 @@ DEMO_OUTPUTS = {"CheckpointLoaderSimple": {0: 0, 2: 1}, "CLIPTextEncode": {0: 2}
 SMALL = {"max_side": 256, "num_clusters": 8, "quality": "fast"}
 QUALITY, WIDTH, GAP = 85, 512, 6
 PAINTED_FRAMES, PAINTING_STEPS = 5, 4
+EDITOR_LOADERS = ("UNETLoader", "CLIPLoader", "VAELoader")
+"""Nodes of the host that load models which edit, far too large for a thumbnail."""
 VIDEO_LOADER, VIDEO_NODE = "ImageOnlyCheckpointLoader", "NarrowVideoModel"
 Json = dict[str, Any]
 
@@ -85,6 +92,22 @@ def with_demo_model(graph: Json) -> Json:
                 node["inputs"][name] = [demo, swaps[value[1]]]
     kept = {key: node for key, node in graph.items() if node["class_type"] not in DEMO_OUTPUTS}
     return {**kept, demo: {"class_type": "LoadDemoModel", "inputs": {}}}
+
+
+def up_to_the_editor(graph: Json) -> Json:
+    """Return a graph without what needs a model that edits, but with a picture of what that model would see."""
+    wanted = {key for key, node in graph.items() if node["class_type"] in EDITOR_LOADERS}
+    while more := {key for key, node in graph.items() if key not in wanted and _links(node) & wanted}:
+        wanted |= more
+    kept = {key: node for key, node in graph.items() if key not in wanted}
+    fitted = [key for key, node in kept.items() if node["class_type"] == "FitMaskToModel"]
+    shown = {f"4{key}": {"class_type": "PreviewImage", "inputs": {"images": [key, 2]}} for key in fitted}
+    return painted_soon({**shown, **kept}) if wanted else graph
+
+
+def _links(node: Json) -> set[str]:
+    """Return the nodes that a node takes something from."""
+    return {value[0] for value in node["inputs"].values() if isinstance(value, list)}
 
 
 def with_random_video_model(graph: Json, path: Path) -> Json:
@@ -179,7 +202,7 @@ def main(address: str, numbers: list[str]) -> None:
             if any(node["class_type"] == VIDEO_LOADER for node in graph.values()):
                 random_model(path, sizes=NARROW_SVD)
                 graph = with_random_video_model(graph, path)
-            image = thumbnail(address, with_demo_model(graph), shown)
+            image = thumbnail(address, with_demo_model(up_to_the_editor(graph)), shown)
             image.save(EXAMPLES / f"{name}.jpg", quality=QUALITY)
             print(name, image.size)
 

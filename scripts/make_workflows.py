@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from workflow_editing import EDITING
 from workflow_examples import EXAMPLES
 from workflow_notes import CHECKPOINT, VIDEO_CHECKPOINT
 from workflow_picking import PICKING
@@ -32,7 +33,7 @@ def main(address: str) -> None:
         info = json.load(response)
     info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0] = [CHECKPOINT]
     info["ImageOnlyCheckpointLoader"]["input"]["required"]["ckpt_name"][0] = [VIDEO_CHECKPOINT]
-    for name, example in (EXAMPLES | PICKING).items():
+    for name, example in (EXAMPLES | PICKING | EDITING).items():
         graph = example()
         written(ROOT / "example_workflows" / f"{name}.json", graph.to_ui(info))
         written(ROOT / "tests" / "nodes" / "graphs_api" / f"{name}.json", graph.to_api(info))

@@ -17,6 +17,8 @@ PICTURE = {
     "SaveAnimatedWEBP": 0.65,
     "PreviewImage": 0.65,
     "PreviewAny": 0.35,
+    "FitMaskToModel": 0.85,
+    "MaskPreview": 0.65,
 }
 """Height of the picture that a node shows, over the node's width."""
 STAGE_TEXT = 44
@@ -133,6 +135,22 @@ def inputs_of(kind: str, info: ObjectInfo) -> dict[str, tuple[Any, dict[str, Any
     return {name: (entry[0], entry[1] if len(entry) > 1 else {}) for name, entry in found.items()}
 
 
+GROWING = "COMFY_AUTOGROW_V3"
+"""Type of an input that stands for several, called ``input.name_0`` and so on."""
+
+
+def sockets_of(node: Node, info: ObjectInfo) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Return the inputs of ``node``; of growing ones those that are wired."""
+    found: dict[str, tuple[Any, dict[str, Any]]] = {}
+    for name, (kind, options) in inputs_of(node.kind, info).items():
+        if kind != GROWING:
+            found[name] = (kind, options)
+            continue
+        (inner,) = options["template"]["input"]["required"].values()
+        found |= {wired: (inner[0], {}) for wired in node.values if wired.startswith(f"{name}.")}
+    return found
+
+
 def is_widget(kind: Any) -> bool:  # noqa: ANN401
     """Tell whether an input of this type is set in the node."""
     return isinstance(kind, list) or kind in WIDGET_TYPES
@@ -141,7 +159,7 @@ def is_widget(kind: Any) -> bool:  # noqa: ANN401
 def filled(node: Node, info: ObjectInfo) -> dict[str, Any]:
     """Return all inputs of ``node``, widgets that are not given with their defaults."""
     values = {}
-    for name, (kind, options) in inputs_of(node.kind, info).items():
+    for name, (kind, options) in sockets_of(node, info).items():
         if name in node.values:
             values[name] = node.values[name]
         elif is_widget(kind):
@@ -156,15 +174,16 @@ def filled(node: Node, info: ObjectInfo) -> dict[str, Any]:
 def ui_node(node: Node, info: ObjectInfo, links: list[list[Any]]) -> dict[str, Any]:
     """Return a node as the browser keeps it, and append its links."""
     values, inputs, widgets, height = filled(node, info), [], [], MARGIN
-    for name, (kind, options) in inputs_of(node.kind, info).items():
+    for name, (kind, options) in sockets_of(node, info).items():
         value = values.get(name)
         if isinstance(value, Socket):
             links.append([len(links) + 1, value.node, value.slot, node.id, len(inputs), kind])
-        if not is_widget(kind):
+        if isinstance(value, Socket) or not is_widget(kind):
             inputs.append({"name": name, "type": kind, "link": len(links) if isinstance(value, Socket) else None})
-        elif isinstance(value, Socket):
-            raise ValueError(f"{node.kind}.{name} is a widget and cannot be linked here")
-        else:
+        if is_widget(kind):
+            if isinstance(value, Socket):
+                inputs[-1]["widget"] = {"name": name}
+                value = options.get("default")
             widgets += [value, *_companions(name, options)]
             height += TEXT_WIDGET if options.get("multiline") else WIDGET * (1 + bool(_companions(name, options)))
     outputs = [

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..types import InputError, Progress, no_progress
+from .pixels import read_colors
 
 logger = logging.getLogger(__name__)
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
@@ -176,9 +177,8 @@ def _list_videos(container: InputContainer) -> list[Any]:
 
 def _pixels(frame: VideoFrame) -> NDArray[np.float32]:
     """Return ``frame`` as it is meant to be shown: turned by the angle that its file records."""
-    pixels = frame.to_ndarray(format="rgb24")
-    turned = np.rot90(pixels, round(frame.rotation / 90) % 4)
-    return np.ascontiguousarray(turned, np.float32) / np.float32(255)
+    turned = np.rot90(read_colors(frame), round(frame.rotation / 90) % 4)
+    return np.ascontiguousarray(turned, np.float32)
 
 
 def write_video(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io as bytes_io
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from ...core.method.frames import FrameSource, HeldFrames
 from ...core.regions.labels import find_inner_point
 from ...core.regions.palette import draw_legend
 from ...core.types import Features, InputError, Progress, Region
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -74,10 +77,22 @@ def require_images(images: Tensor, name: str = "frames") -> Tensor:
 
 
 def convert_frames(images: Tensor) -> Tensor:
-    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: gray becomes RGB, alpha is dropped."""
+    """Return IMAGE ``(T,H,W,C)`` as frames ``(T,H,W,3)`` float32 on the CPU: gray becomes RGB, alpha is dropped.
+
+    Values beyond [0, 1], as HDR has them, are clipped, which a warning says.
+    """
     images = require_images(images)
-    colors = images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)
-    return colors.float()
+    colors = (images[..., :3] if images.shape[-1] >= 3 else images[..., :1].expand(-1, -1, -1, 3)).float()
+    low, high = (float(value) for value in colors.aminmax())
+    if low < 0 or high > 1:
+        logger.warning(
+            "VidSeg: frames hold values from %.3g to %.3g; what lies beyond 0 and 1 is clipped here. For HDR, map its "
+            "tones before: bright areas are one white otherwise.",
+            low,
+            high,
+        )
+        colors = colors.clamp(0, 1)
+    return colors
 
 
 def convert_label_maps(mask: Tensor) -> Tensor:
