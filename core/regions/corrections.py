@@ -25,17 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..types import (
-    MAX_LABEL,
-    Features,
-    InputError,
-    LabelMaps,
-    Progress,
-    Region,
-    SettingError,
-    no_progress,
-    require_shape,
-)
+from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, Region, no_progress, require_shape
 from .growing import GrowthConfig, Walker, find_piece, find_thing_in_box, reduce_mask
 from .labels import find_label_called, list_free_labels, merge_labels, reduce_reference, rename_regions
 from .points import PointLine, find_cells, find_label_under, find_pixel, mark_box, parse_points, title_point
@@ -149,8 +139,8 @@ def correct_labels(
     """
     require_shape("labels.maps", labels.maps, "T H W")
     if len(labels.maps) != features.num_frames:
-        limit, got = f"have as many frames as `features`, {features.num_frames}", len(labels.maps)
-        raise SettingError("labels", limit, got, "Take both of the same clip")
+        counts = f"as many frames as `features`, {features.num_frames}, but got {len(labels.maps)}"
+        raise InputError(f"`labels` must have {counts}. Take both of the same clip.")
     groups = group_corrections(points)
     correction = _Correction(features, labels)
     for done, group in enumerate(groups, 1):
