@@ -149,4 +149,4 @@ def _read_names(result: Path, masks: Path) -> tuple[bool, dict[int, str]]:
     """Return whether an anchor mask named the clusters, and the names of labels by the clip's ``meta.json``."""
     found = read_optional(result / RECORD_FILE, RECORD, "DIR")
     meta = read_optional(masks.parent / META_FILE, META, "MASKS")
-    return bool(found.get("anchor_mask", True)), dict(enumerate(meta.get("classes") or ()))
+    return bool(found.get("anchor_mask", True)), meta.get("classes") or {}

@@ -115,7 +115,7 @@ def open_folders(root: Path) -> Dataset:
         labeled = {index: masks[frame.stem] for index, frame in enumerate(frames) if frame.stem in masks}
         _require("folders", bool(labeled), f"{folder / 'masks'} holds no mask named as a frame")
         meta = read_optional(folder / META_FILE, META, "ROOT")
-        classes = dict(enumerate(meta.get("classes") or ()))
+        classes = meta.get("classes") or {}
         clips.append(BenchClip(folder.name, frames, labeled, meta.get("fps"), "plain", classes))
     return _make_dataset("folders", root.resolve().name, clips)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vidseg.core.evaluation.bench.dataset import (
     ClipFrames,
 )
 from vidseg.core.evaluation.bench.layouts import LAYOUTS, open_dataset
+from vidseg.core.files.clip_meta import META, read_optional
 from vidseg.core.types import InputError
 
 from .synthetic import (
@@ -128,3 +130,15 @@ def test_a_frame_of_another_size_is_refused(tmp_path: Path) -> None:
     write_frame(clip.frames[4], 4, 64, 128)
     with pytest.raises(InputError, match=r"00004\.png is 128x64 and the first frame 64x64"):
         source.read(0, 8)
+
+
+@pytest.mark.parametrize("classes", [["sky", "dog"], {"0": "sky", "1": "dog"}])
+def test_names_of_classes_stand_in_a_list_or_by_label(tmp_path: Path, classes: object) -> None:
+    (tmp_path / "meta.json").write_text(json.dumps({"classes": classes}), encoding="utf-8")
+    assert read_optional(tmp_path / "meta.json", META, "ROOT")["classes"] == {0: "sky", 1: "dog"}
+
+
+def test_names_of_impossible_labels_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "meta.json").write_text('{"classes": {"300": "sky"}}', encoding="utf-8")
+    with pytest.raises(InputError, match="by labels from 0 to 255"):
+        read_optional(tmp_path / "meta.json", META, "ROOT")
