@@ -6,6 +6,7 @@ as RGB of 8 bits is read as it is.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -36,9 +37,8 @@ def _padded(frame: VideoFrame) -> VideoFrame:
     width, height = (-(-side // _ALIGNMENT) * _ALIGNMENT for side in (frame.width, frame.height))
     borders = f"left=0:right={width - frame.width}:top=0:bottom={height - frame.height}:mode=smear"
     graph: Any = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base
-    )
+    time_base = frame.time_base or Fraction(1, 1000)  # streams without times have none
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=time_base)
     steps: list[Any] = [
         source,
         graph.add("pad", f"{width}:{height}:0:0"),
