@@ -107,6 +107,8 @@ class VideoStream:
         """Yield all frames, strictly decoded, and note their times."""
         with av.open(_url(self.path), options=_OPTIONS) as container:
             stream = _list_videos(container)[0]
+            if stream.codec_context is None:
+                raise InputError(self._message("is damaged: what its pictures are coded with is not told"))
             stream.thread_type = "AUTO"
             stream.codec_context.options = {"err_detect": "explode"}
             beside = av.bitstream.BitStreamFilterContext(self._filter, stream) if self._filter else None
