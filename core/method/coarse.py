@@ -112,21 +112,33 @@ def segment_coarse(
 ) -> LabelMaps:
     """Label all frames on the coarse grid: predict a window, refine it, update the context, go on (paper 4.1-4.2).
 
-    Windows run from the first frame on, wherever the anchor is: its tokens are the context of the first window.
+    The scan starts with the window that holds the anchor, and goes from there to the end, then to the beginning, so
+    that what is far from the anchor is labeled by what lies between. Reference code: the anchor is the first frame.
     ``progress`` is called after each window with stage ``coarse maps`` and numbers of frames.
     """
     context = start_context(features, anchor_labels, settings.context)
-    return scan_clip(features, CoarseScan(anchor_labels, settings, context), progress=progress)
+    scan = CoarseScan(anchor_labels, settings, context)
+    return scan_clip(features, scan, anchor=anchor_labels.anchor, progress=progress)
 
 
-def scan_clip(features: Features, scan: CoarseScan, *, progress: Progress = no_progress) -> LabelMaps:
-    """Label all frames of a clip by a scan that has its scene context; where windows overlap, the later overwrites."""
+def scan_clip(features: Features, scan: CoarseScan, *, anchor: int = 0, progress: Progress = no_progress) -> LabelMaps:
+    """Label all frames of a clip by a scan that has its scene context, in both directions from the anchor.
+
+    Where windows overlap, the later overwrites.
+    """
     num_frames, settings = features.num_frames, scan.settings
-    maps = torch.empty((num_frames, *features.grid), dtype=torch.int64)
-    for frames in split_windows(num_frames, settings.window, settings.variant):
+    maps, done = torch.empty((num_frames, *features.grid), dtype=torch.int64), 0
+    windows = split_windows(num_frames, settings.window, settings.variant)
+    first = next(number for number, frames in enumerate(windows) if anchor in frames)
+    context: SceneContext | None = None
+    for number in (*range(first, len(windows)), *range(first - 1, -1, -1)):
+        frames = windows[number]
+        if number == first - 1:
+            scan.context = context  # as after the window of the anchor
         found = scan.step(features.window(frames.start, frames.stop))
         maps[frames.start : frames.stop] = (found.leaves.maps if found.leaves else found.maps).cpu()
-        progress("coarse maps", frames.stop, num_frames)
+        context, done = (scan.context if number == first else context), done + len(frames)
+        progress("coarse maps", min(done, num_frames), num_frames)
     return group_followed(maps, scan.anchor_labels, features.frame_size)
 
 

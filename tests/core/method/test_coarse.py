@@ -156,17 +156,28 @@ def test_rising_relabeling_commutes():
     assert torch.equal(segment_coarse(features, relabeled, settings).maps, rising[plain])
 
 
-def test_anchor_in_a_later_frame():
-    features, anchor_labels = random_features(), random_anchor_labels(anchor=5)
-    maps = segment_coarse(features, anchor_labels, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
-    tokens = normalize_tokens(features.queries)
-    context = SceneContext.from_anchor(tokens[5], anchor_labels.cluster_map.flatten(), ContextConfig(1))
-    assert torch.equal(maps[:3], context.predict(tokens[:3]).reshape(3, *GRID))
-    settings = settings_of(WindowConfig(3), ContextConfig(1), OFF)
-    started = CoarseScan(anchor_labels, settings, start_context(features, anchor_labels, ContextConfig(1)))
-    assert torch.equal(started.step(features.window(0, 3)).maps, maps[:3])
-    with pytest.raises(InputError, match=r"`anchor_labels.anchor` must lie in \[0, 2\], but got 5"):
+def test_anchor_in_a_later_frame_is_where_the_scan_starts_in_both_directions():
+    features, anchor_labels = random_features(), random_anchor_labels(anchor=4)
+    settings = settings_of(WindowConfig(3), ContextConfig(1))
+    maps = segment_coarse(features, anchor_labels, settings).maps
+    scan = CoarseScan(anchor_labels, settings, start_context(features, anchor_labels, ContextConfig(1)))
+    assert torch.equal(scan.step(features.window(3, 6)).maps, maps[3:6])
+    middle = scan.context
+    assert torch.equal(scan.step(features.window(6, 7)).maps, maps[6:])
+    scan.context = middle
+    assert torch.equal(scan.step(features.window(0, 3)).maps, maps[:3])
+    with pytest.raises(InputError, match=r"`anchor_labels.anchor` must lie in \[0, 2\], but got 4"):
         CoarseScan(anchor_labels, settings).step(features.window(0, 3))
+
+
+def test_an_anchor_in_the_middle_is_followed_to_both_ends():
+    """What changes a little in every frame is known at the ends by what lies between."""
+    features, anchor_labels = random_features(num_frames=11, drift=0.35), random_anchor_labels(anchor=5)
+    maps = segment_coarse(features, anchor_labels, settings_of(WindowConfig(1), ContextConfig(1), OFF)).maps
+    alone = start_context(features, anchor_labels, ContextConfig(1))
+    ends = normalize_tokens(features.queries[[0, -1]])
+    truth = anchor_labels.cluster_map.expand(2, -1, -1)
+    assert (maps[[0, -1]] == truth).sum() >= (alone.predict(ends).reshape(2, *GRID) == truth).sum()
 
 
 def test_progress_counts_frames_and_may_stop_the_scan():
