@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from fnmatch import fnmatch
 from typing import Any
 
 import pytest
 from PIL import Image
+from vidseg.__main__ import EXIT_INCOMPLETE, HEADLESS
 from vidseg.core.files.package import ASSETS, DEMO_CLIP, DEMO_MODEL
 
 from .sources import ROOT, module_name, source_files
@@ -63,3 +66,14 @@ def test_the_registry_takes_what_runs_and_leaves_out_the_rest() -> None:
     files = [*needed, *assets, "pyproject.toml", "requirements.txt", "LICENSE"]
     folders = [f"{name}/{next((ROOT / name).iterdir()).name}" for name in ("example_workflows", "subgraphs")]
     assert not [name for name in [*files, *folders] if name.startswith(ignored) or not (ROOT / name).is_file()]
+
+
+def test_the_command_says_what_to_install_where_the_extra_is_missing(project: dict[str, Any]) -> None:
+    extra = project["project"]["optional-dependencies"]["headless"]
+    assert {re.split("[<>=]", wanted)[0] for wanted in extra} == HEADLESS
+    without = "import sys; sys.modules['torch'] = None; from vidseg.__main__ import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", without, "demo"], capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == EXIT_INCOMPLETE
+    assert "needs torch" in line
+    assert line.endswith('pip install "comfyui-vidseg[headless]"')

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..backbones.memory import check_device, describe_peak, is_out_of_memory
 from ..checkpoints.describe import describe_model
-from ..config.settings import Settings, with_overrides
+from ..config.settings import OWN, QUALITIES, Settings, with_overrides, with_quality
 from ..evaluation.bench.run import ModelSpec
 from ..evaluation.scoring import score_folder
 from ..files.package import DEMO_CLIP, DEMO_MODEL, find_version
@@ -28,8 +28,10 @@ from .streams import PatientStream, settle
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 """Exit codes: input that cannot be processed; stopped by Ctrl-C, as shells report it."""
-DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=8")
+DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=10")
 """Settings of the demonstration, small enough for two CPU cores."""
+DEMO_QUALITY, DEMO_FOLDER = "fast", Path("vidseg-demo")
+"""Quality and folder of the demonstration unless others are asked for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,7 +91,12 @@ def build_parser() -> argparse.ArgumentParser:
     regions.add_argument("--clip", type=read_path, metavar="FILE", help="the clip, to draw the overlay again")
     regions.set_defaults(command=_regions)
     demo = commands.add_parser("demo", help="segment the bundled clip with the bundled model")
-    demo.add_argument("--out", type=read_path, required=True, metavar="DIR", help="folder of the result")
+    demo.add_argument(
+        "--out", type=read_path, default=DEMO_FOLDER, metavar="DIR", help=f"folder of the result ({DEMO_FOLDER})"
+    )
+    demo.add_argument(
+        "--quality", default=DEMO_QUALITY, choices=list(QUALITIES), help=f"{OWN['quality'].text} ({DEMO_QUALITY})"
+    )
     demo.add_argument("--overwrite", action="store_true", help="replace an earlier result")
     demo.set_defaults(command=_demo)
     add_bench_options(bench_parser := commands.add_parser("bench", help="score a data set as the paper does"))
@@ -151,7 +158,7 @@ def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
         input=DEMO_CLIP,
         out=arguments.out,
         model=describe_model(DEMO_MODEL),
-        settings=with_overrides(Settings(), DEMO_OVERRIDES),
+        settings=with_overrides(with_quality(Settings(), arguments.quality), DEMO_OVERRIDES),
         overwrite=arguments.overwrite,
     )
     return _execute(options, [*(word for word in words if word != "--overwrite"), "--overwrite"])

@@ -19,7 +19,7 @@ from PIL import Image
 from vidseg.core.command import main as cli
 from vidseg.core.command import options as cli_options
 from vidseg.core.command.main import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
-from vidseg.core.command.segment import SegmentRun
+from vidseg.core.command.segment import SegmentOptions, SegmentRun
 from vidseg.core.config.settings import PRESETS, SETTINGS, Settings, read_setting, with_overrides
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.disk import write_atomically
@@ -482,6 +482,19 @@ def test_the_demo_says_which_bundled_file_is_missing(
     write_video(tmp_path / "demo_clip.mp4", squares(2))
     assert main(["demo", "--out", str(tmp_path / "out")]) == EXIT_BAD_INPUT
     assert "demo_model.safetensors" in error_of(capsys)
+
+
+@pytest.mark.parametrize(("words", "modulated"), [("demo", False), ("demo --quality exact --out there", True)])
+def test_the_demo_is_fast_unless_the_whole_method_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, words: str, modulated: bool
+) -> None:
+    asked: list[SegmentOptions] = []
+    monkeypatch.setattr(cli, "_execute", lambda options, again: asked.append(options) or 0)
+    assert main(words.split()) == 0
+    (options,) = asked
+    assert options.settings.modulation.enabled is modulated
+    assert options.settings.cluster.num_clusters == 10
+    assert options.out == Path("there" if modulated else "vidseg-demo")
 
 
 def test_random_models_repeat(tmp_path: Path) -> None:
