@@ -1,4 +1,4 @@
-"""Write the tables of README.md that come from `core/config/parts.py`; `tests/test_readme.py` compares them.
+"""Write the table of docs/settings.md, which comes from `core/config/parts.py`; `tests/test_readme.py` compares it.
 
 Run it from the root of the project: `python scripts/readme_tables.py`.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vidseg.core.config.settings import PRESETS, SETTINGS, preset, read_setting
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 NAMES = ("default", "paper", "reference", "emerdiff")
 
@@ -36,16 +36,16 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
-def with_tables(readme: str) -> str:
-    """Return the README with its table between the two marks replaced."""
-    before, rest = readme.split(BEGIN)
+def with_tables(page: str) -> str:
+    """Return the page with its table between the two marks replaced."""
+    before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
     return f"{before}{BEGIN}\n\n{settings_table()}\n\n{END}{after}"
 
 
 def main() -> None:
     """Replace the table in place."""
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
