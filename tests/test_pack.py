@@ -68,6 +68,19 @@ def test_the_registry_takes_what_runs_and_leaves_out_the_rest() -> None:
     assert not [name for name in [*files, *folders] if name.startswith(ignored) or not (ROOT / name).is_file()]
 
 
+@pytest.mark.parametrize("name", ["tests", "comfyui", "publish"])
+def test_workflows_do_what_ci_does(name: str) -> None:
+    text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text(encoding="utf-8")
+    assert "\n      - run: .ci/run\n" in text
+    assert "scripts/try_packages.py" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_version_is_told_once(project: dict[str, Any]) -> None:
+    version = project["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {version}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
 def test_the_command_says_what_to_install_where_the_extra_is_missing(project: dict[str, Any]) -> None:
     extra = project["project"]["optional-dependencies"]["headless"]
     assert {re.split("[<>=]", wanted)[0] for wanted in extra} == HEADLESS
