@@ -154,16 +154,28 @@ class RunProgress:
         done = self._done + share * length
         rate = max(done - self._first, _INSTANT) / max(now - self._begin, _INSTANT)
         frames = f"frames {self._done + 1}-{self._done + length} of {self._num_frames}"
+        if length == 1:
+            frames = f"frame {self._done + 1} of {self._num_frames}"
         left = format_duration((self._num_frames - done) / rate)
         text = f"{frames}: {stage} {self._parts[stage]:.0%}, {rate:.3g} frames/s, {left} left"
         if self._num_frames - done < _FINISHED:
-            text = f"{self._num_frames - self._first} frames in {format_duration(now - self._begin)}"
+            frames = format_count(self._num_frames - self._first, "frame")
+            text = f"{frames} in {format_duration(now - self._begin)}"
         self._fraction = done / self._num_frames
         self._display.show(self._fraction, text, last=last)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         self._display.close()
+
+
+def format_count(number: int, thing: str) -> str:
+    """Return a number of things as people read it.
+
+    >>> format_count(1, "frame"), format_count(16, "frame")
+    ('1 frame', '16 frames')
+    """
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def format_duration(seconds: float) -> str:

@@ -45,6 +45,7 @@ class KMeansInit(io.ComfyNode):
         )
         anchor.setting = "anchor"
         return schema(
+            "stages",
             node_id="KMeansInit",
             display_name="K-Means Init",
             description="Divide one frame into regions of similar features. All other frames get these regions. "
@@ -58,8 +59,8 @@ class KMeansInit(io.ComfyNode):
                 advanced(setting_input("fit_frames", "cluster.fit_frames")),
                 advanced(setting_input("num_restarts", "cluster.num_restarts")),
                 advanced(setting_input("window_length", "window.length", _SAME)),
-                granularity_input(),
-                setting_input("method", "cluster.method"),
+                advanced(granularity_input()),
+                advanced(setting_input("method", "cluster.method")),
                 advanced(setting_input("num_leaves", "cluster.num_leaves")),
                 advanced(setting_input("place", "cluster.place", step=0.05)),
             ],
@@ -81,6 +82,7 @@ class SceneContextKNN(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "stages",
             node_id="SceneContextKNN",
             display_name="Scene Context KNN",
             description="Propagate the regions of the anchor frame to all frames: each cell takes the label of the "
@@ -90,7 +92,7 @@ class SceneContextKNN(io.ComfyNode):
                 features_input(),
                 AnchorLabelsSocket.Input("anchor_labels", tooltip="From K-Means Init, made from the same features."),
                 setting_input("window_length", "window.length", _SAME),
-                setting_input("num_neighbors", "context.num_neighbors"),
+                advanced(setting_input("num_neighbors", "context.num_neighbors")),
                 advanced(setting_input("memory", "context.memory")),
                 setting_input("new_regions", "scene.new_regions"),
                 setting_input("scene_cuts", "scene.cuts"),
@@ -115,6 +117,7 @@ class CorrespondenceRefine(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "stages",
             node_id="CorrespondenceRefine",
             display_name="Correspondence Refine",
             description="Follow each cell through the frames of its window and let the majority decide its label, "

@@ -117,9 +117,10 @@ class LoadDemoModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "files",
             node_id="LoadDemoModel",
             display_name="Load Demo Model",
-            description="A very small Stable Diffusion that comes with VidSeg, so that every example runs without a "
+            description="A very small Stable Diffusion that comes with VidSeg, so that examples run without a "
             "download, on a CPU too; and a short clip to try it on. A real checkpoint segments far better.",
             search_aliases=["vidseg", "checkpoint", "tiny model", "example model"],
             inputs=[],

@@ -28,6 +28,7 @@ class FitMaskToModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "masks",
             node_id="FitMaskToModel",
             display_name="Fit Mask to Video Model",
             description="Make masks and frames fit a video model, so that nothing of the old thing bleeds through: "
@@ -129,6 +130,7 @@ class CropClip(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "masks",
             node_id="CropClip",
             display_name="Crop Clip",
             description="Cut the smallest box around a mask out of a clip, so that a video model works on few pixels. "
@@ -192,6 +194,7 @@ class PasteClip(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "masks",
             node_id="PasteClip",
             display_name="Paste Clip",
             description="Put what became of the box of Crop Clip back into the clip, with a soft seam inside the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from ..core.documents import DamageError, read_document
 from ..core.files.record import FORMAT, PROGRAM, RECORD, list_region_entries
 from ..core.files.result_folder import LABELS_FOLDER, RECORD_FILE, ResultFolder
 from ..core.files.video import write_id_video
+from ..core.progress import format_count
 from ..core.regions.export import make_coco
 from ..core.regions.labels import count_pixels
-from ..core.types import InputError, LabelMaps, Region
+from ..core.types import InputError, LabelMaps, Region, quote
 from .host.labels import Labels
-from .host.paths import OUTPUT_PLACE, check_prefix, find_free_place, require_place
+from .host.paths import OUTPUT_PLACE, check_prefix, find_free_place, find_place, require_place
 from .host.progress import NodeProgress
 from .host.schema import Labels as LabelsSocket
 from .host.schema import labels_input, require_in_range, schema
@@ -30,6 +32,7 @@ class SaveRegions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "files",
             node_id="SaveRegions",
             display_name="Save Regions",
             description="Write the regions to the output folder: one palette PNG per frame (the color's index is the "
@@ -63,7 +66,9 @@ class SaveRegions(io.ComfyNode):
         with folder.whole_or_nothing():
             folder.write_label_maps(0, full, progress)
             folder.write_text(RECORD_FILE, json.dumps(_record(full), indent=1) + "\n")
-        return io.NodeOutput(saved, ui=ui.PreviewText(f"{full.num_frames} label maps in output/{saved}"))
+        return io.NodeOutput(
+            saved, ui=ui.PreviewText(f"{format_count(full.num_frames, 'label map')} in output/{saved}")
+        )
 
 
 def _record(labels: LabelMaps) -> dict[str, Any]:
@@ -84,6 +89,7 @@ class LoadRegions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "files",
             node_id="LoadRegions",
             display_name="Load Regions",
             description="Read regions that Save Regions or the vidseg command wrote, for example after correcting the "
@@ -122,6 +128,7 @@ class LoadRegions(io.ComfyNode):
         """Read the folder."""
         result = ResultFolder(_found(folder))
         regions, count = _recorded(result.path / RECORD_FILE)
+        _require_files(folder, result.path, [f"{LABELS_FOLDER}/{number:05d}.png" for number in range(count)])
         maps = result.read_all_label_maps(count)
         leaves = result.read_leaves(maps)
         known = {region.label for region in regions}
@@ -144,9 +151,23 @@ def _recorded(path: Path) -> tuple[tuple[Region, ...], int]:
 
 
 def _found(folder: str) -> Path:
-    """Return the path of a result below the output or input folder."""
-    saved = "a folder of saved regions"
-    return require_place("folder", folder, lambda path: (path / LABELS_FOLDER).is_dir(), saved, "Save Regions")
+    """Return the path of a result below the output or input folder, preferably of one that has all that it needs."""
+    needed = (RECORD_FILE, LABELS_FOLDER)
+    path = find_place(folder, lambda place: all((place / name).exists() for name in needed))
+    path = path or require_place("folder", folder, Path.is_dir, "a folder of saved regions", "Save Regions")
+    _require_files(folder, path, needed)
+    return path
+
+
+def _require_files(folder: str, path: Path, names: Sequence[str]) -> None:
+    """Check that files are in the folder that a person calls ``folder``."""
+    missing = [name for name in names if not (path / name).exists()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"`folder` must be a folder of saved regions below ComfyUI's output or input folder, but {quote(folder)} "
+            f"has no {missing[0]}{more}. Copy the text that Save Regions shows, or save the regions again."
+        )
 
 
 COCO_FILE, ID_FILE = "coco.json", "ids.mkv"
@@ -159,6 +180,7 @@ class ExportRegions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "files",
             node_id="ExportRegions",
             display_name="Export Regions",
             description="Write regions for other programs: palette PNGs, a lossless gray video whose values are the "

@@ -23,6 +23,7 @@ class RegionsToMask(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "masks",
             node_id="RegionsToMask",
             display_name="Regions to Mask",
             description="Make one mask per frame of the regions that you name, for inpainting, compositing and the "
@@ -52,6 +53,7 @@ class RegionsToMasks(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "masks",
             node_id="RegionsToMasks",
             display_name="Regions to Masks (list)",
             description="Make one mask batch per region, as a list: nodes after it run once for each region.",
@@ -80,6 +82,7 @@ class FinishMask(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "masks",
             node_id="FinishMask",
             display_name="Finish Mask",
             description="Make masks fit for inpainting and compositing: steady in time, grown, as box or blocks if "
@@ -113,6 +116,7 @@ class RegionsToSEGS(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "masks",
             node_id="RegionsToSEGS",
             display_name="Regions to SEGS",
             description="Give regions to the nodes of the Impact Pack: one segment per region with its name, and a "
@@ -148,6 +152,7 @@ class RegionsToTracker(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "masks",
             node_id="RegionsToTracker",
             display_name="Regions to Tracker",
             description="Give regions to another tracker: a mask of each in the first frame, which SAM 3's tracker "

@@ -44,6 +44,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "stages",
             node_id="ExtractDiffusionFeatures",
             display_name="Extract Diffusion Features",
             description="Add a little noise to each frame, let the model denoise it, and keep what its self-attention "
@@ -112,6 +113,7 @@ class MaskedModulationUpsample(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "stages",
             node_id="MaskedModulationUpsample",
             display_name="Masked Modulation Upsample",
             description="Find the pixels of each region: modulate its cells up and down inside the model and see which "
@@ -125,8 +127,8 @@ class MaskedModulationUpsample(io.ComfyNode):
                 ),
                 LabelsSocket.Input("labels", tooltip="Coarse labels, from Correspondence Refine or Scene Context KNN."),
                 *conditioning_inputs(),
-                setting_input("modulation_factor", "modulation.factor", step=1.0),
-                setting_input("filter_strength", "difference.filter_strength", step=0.05),
+                advanced(setting_input("modulation_factor", "modulation.factor", step=1.0)),
+                advanced(setting_input("filter_strength", "difference.filter_strength", step=0.05)),
                 advanced(setting_input("modulation_step", "modulation.step", automatic=AUTO)),
                 advanced(setting_input("block", "modulation.block", automatic=AUTO)),
                 advanced(setting_input("blending", "modulation.blending")),

@@ -35,6 +35,7 @@ class PickRegions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "regions",
             node_id="PickRegions",
             display_name="Pick Regions",
             description="Click regions on a frame to put them into the mask, in all frames; name, merge and hide them. "

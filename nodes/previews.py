@@ -38,6 +38,7 @@ class PreviewRegions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "checks",
             node_id="PreviewRegions",
             display_name="Preview Regions",
             description="Show the regions over the video with their ids and names. A region keeps its color in every "
@@ -84,6 +85,7 @@ class PreviewFeatures(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "checks",
             node_id="PreviewFeatures",
             display_name="Preview Features",
             description="Show features as colors (their three main directions): things that look alike to the model "

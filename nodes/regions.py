@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from comfy_api.latest import io, ui
@@ -12,7 +13,7 @@ from ..core.regions.instances import InstanceConfig, split_instances
 from ..core.regions.labels import name_anchor
 from ..core.regions.typed import clean_name
 from ..core.types import VOID, AnchorLabels, Features, InputError
-from .host.frames import convert_label_map
+from .host.frames import convert_label_map, tell_distorted, tell_stretched
 from .host.labels import ALL_REGIONS, Labels, choose_or_all, parse_class_names, parse_names_and_merges
 from .host.progress import NodeProgress
 from .host.schema import AnchorLabels as AnchorLabelsSocket
@@ -36,6 +37,7 @@ class NameRegions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "regions",
             node_id="NameRegions",
             display_name="Name Regions",
             description="Give regions names and merge several into one. See Preview Regions for their ids.",
@@ -67,6 +69,7 @@ class AssignRegionsFromMask(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "regions",
             node_id="AssignRegionsFromMask",
             display_name="Assign Regions from Mask",
             description="Turn nameless regions into classes: each cluster of the anchor frame becomes the class that "
@@ -107,7 +110,10 @@ class AssignRegionsFromMask(io.ComfyNode):
         reference = convert_label_map(mask, f"frame {anchor_labels.anchor}")
         ignore = VOID if ignore_unknown else None
         names = parse_class_names(class_names)
-        return io.NodeOutput(name_anchor(anchor_labels, reference, ignore=ignore, names=names))
+        rows, columns = anchor_labels.cluster_map.shape
+        told = tell_distorted(reference, (rows, columns))
+        named = name_anchor(anchor_labels, reference, ignore=ignore, names=names)
+        return io.NodeOutput(named, ui=ui.PreviewText(told) if told else None)
 
 
 class SplitInstances(io.ComfyNode):
@@ -117,6 +123,7 @@ class SplitInstances(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "regions",
             node_id="SplitInstances",
             display_name="Split Instances",
             description="Split regions into their separate things, such as people into person 1 and person 2. Each "
@@ -147,6 +154,7 @@ class CorrectRegions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "regions",
             node_id="CorrectRegions",
             display_name="Correct Regions",
             description="Correct regions on any frame: this spot is road from here on, this is a new thing, these two "
@@ -200,9 +208,21 @@ class CorrectRegions(io.ComfyNode):
         result = correct_labels(
             features, labels, parse_corrections(corrections), painted=painted, progress=NodeProgress()
         )
-        report = "\n".join(f"Not applied: {problem}" for problem in result.problems) or "All corrections were applied."
+        report = _report(corrections, painted, labels, result.problems)
         fixed = replace(labels, maps=result.labels.maps, regions=result.labels.regions, leaves=None, scan=None)
         return io.NodeOutput(fixed, report, ui=ui.PreviewText(report))
+
+
+NOTHING_ASKED = "Nothing was asked: corrections is empty, and no mask is connected. The regions are as they came."
+
+
+def _report(corrections: str, painted: Painted | None, labels: Labels, problems: Sequence[str]) -> str:
+    """Return what became of the corrections, in words."""
+    if painted is None and not corrections.strip():
+        return NOTHING_ASKED
+    lines = [f"Not applied: {problem}" for problem in problems] or ["All corrections were applied."]
+    stretched = tell_stretched(painted.mask, labels.frame_size) if painted else ""
+    return "\n".join([*lines, *filter(None, [stretched])])
 
 
 def _one_mask(mask: Tensor) -> Tensor:

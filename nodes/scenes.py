@@ -10,6 +10,7 @@ from comfy_api.latest import io, ui
 from ..core.config.settings import preset
 from ..core.files.disk import explain_unwritable, write_atomically
 from ..core.method.scene import Scene, choose_scene, label_by_scene
+from ..core.progress import format_count
 from ..core.types import Features, InputError
 from .host.labels import Labels
 from .host.paths import OUTPUT_PLACE, check_prefix, find_free_place, require_place
@@ -29,6 +30,7 @@ class SaveScene(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "scenes",
             node_id="SaveScene",
             display_name="Save Scene",
             description="Keep the regions of a clip, their names and what they look like, so that the next part, "
@@ -61,7 +63,9 @@ class SaveScene(io.ComfyNode):
         path, saved = find_free_place(filename_prefix, "scene", SUFFIX)
         with explain_unwritable(path, OUTPUT_PLACE):
             write_atomically(path, lambda part: part.write_bytes(scene.to_bytes()))
-        return io.NodeOutput(scene, saved, ui=ui.PreviewText(f"{len(scene.regions)} regions in output/{saved}"))
+        return io.NodeOutput(
+            scene, saved, ui=ui.PreviewText(f"{format_count(len(scene.regions), 'region')} in output/{saved}")
+        )
 
 
 class LoadScene(io.ComfyNode):
@@ -71,6 +75,7 @@ class LoadScene(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "scenes",
             node_id="LoadScene",
             display_name="Load Scene",
             description="Read a scene that Save Scene wrote: regions with their names, to be applied to another clip.",
@@ -116,6 +121,7 @@ class ApplyScene(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "scenes",
             node_id="ApplyScene",
             display_name="Apply Scene",
             description="Give a clip the regions and names of a scene: the next part, another take, another clip of "

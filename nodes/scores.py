@@ -31,6 +31,7 @@ class ScoreRegions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "checks",
             node_id="ScoreRegions",
             display_name="Score Regions",
             description="Measure a segmentation. With masks: overlap (mIoU) and consistency over 8 and 16 frames "

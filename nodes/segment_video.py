@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
@@ -18,7 +18,7 @@ from ..core.method.estimate import announce, expect_stage_shares
 from ..core.method.frames import FrameSource
 from ..core.method.pipeline import segment_windows
 from ..core.types import LabelMaps
-from .host.frames import convert_label_map, find_temporary_folder, open_source
+from .host.frames import convert_label_map, find_temporary_folder, open_source, tell_stretched
 from .host.labels import Labels
 from .host.progress import NodeProgress, log_peak
 from .host.schema import Labels as LabelsSocket
@@ -46,6 +46,7 @@ class SegmentVideo(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "stages",
             node_id="SegmentVideo",
             display_name="Segment Video",
             description="Divide a whole video into regions that keep their identity from frame to frame: no prompt, "
@@ -105,7 +106,9 @@ class SegmentVideo(io.ComfyNode):
         progress = NodeProgress(expect_stage_shares(settings))
         with open_source(frames, video, progress) as (source, size):
             found = _segmented(backbone, source, size, settings, reference, progress)
-        return io.NodeOutput(Labels(found.maps, found.regions, size, found.leaves))
+        told = "" if reference is None else tell_stretched(reference, size)
+        labels = Labels(found.maps, found.regions, size, found.leaves)
+        return io.NodeOutput(labels, ui=ui.PreviewText(told) if told else None)
 
 
 def _segmented(

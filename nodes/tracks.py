@@ -24,6 +24,7 @@ class RegionsToTrack(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "masks",
             node_id="RegionsToTrack",
             display_name="Regions to Track",
             description="Give regions as SAM3_TRACK_DATA, as if SAM 3 had tracked them, without a SAM model: for SAM3 "
@@ -52,6 +53,7 @@ class TrackToRegions(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
         return schema(
+            "masks",
             node_id="TrackToRegions",
             display_name="Track to Regions",
             description="Make regions of what SAM 3 tracked, alone or drawn over regions of the whole scene, so that "
@@ -94,6 +96,7 @@ class RegionsToQuadmask(io.ComfyNode):
         """Describe the node."""
         grow = {"min": -1024, "max": 1024}
         return schema(
+            "masks",
             node_id="RegionsToQuadmask",
             display_name="Regions to Quadmask (VOID)",
             description="Make the mask that VOID removes a thing by: the thing itself, and what it acts on, such as "

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "nodes.host": {"backbones", "config", "files", "method", "progress", "regions", "types"},
     "nodes": {
         "backbones", "backbones.comfy", "checkpoints", "config", "documents", "evaluation", "files", "method",
-        "nodes.host", "regions", "types",
+        "nodes.host", "progress", "regions", "types",
     },
 }  # fmt: skip
 """Rooms, from the ground up, and the rooms whose modules those of a room may import."""

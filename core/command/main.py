@@ -17,8 +17,8 @@ from ..evaluation.bench.run import ModelSpec
 from ..evaluation.scoring import score_folder
 from ..files.package import DEMO_CLIP, DEMO_MODEL, find_version
 from ..method.estimate import expect_stage_shares
-from ..progress import RunProgress, open_display
-from ..types import InputError, InterruptedByUserError
+from ..progress import RunProgress, format_count, open_display
+from ..types import InputError, InterruptedByUserError, Region
 from .bench import add_options as add_bench_options
 from .bench import bench
 from .options import DTYPES, add_device_options, add_segment_options, list_words, make_settings, read_path
@@ -146,7 +146,7 @@ def _regions(arguments: argparse.Namespace, _words: list[str]) -> int:
             recut.write(arguments.clip)
     finally:
         progress.close()
-    sys.stdout.write(f"{recut.num_frames} frames, {len(recut.labels.regions)} regions: {arguments.result}\n")
+    sys.stdout.write(f"{_describe(recut.num_frames, recut.labels.regions)}: {arguments.result}\n")
     return 0
 
 
@@ -179,10 +179,14 @@ def _execute(options: SegmentOptions, again: list[str]) -> int:
     finally:
         progress.close()
     already = ", finished already" if outcome.was_finished else ""
-    sys.stdout.write(f"{outcome.num_frames} frames, {len(outcome.regions)} regions: {options.out}{already}\n")
+    sys.stdout.write(f"{_describe(outcome.num_frames, outcome.regions)}: {options.out}{already}\n")
     if options.settings.video.frames:
         _tell(f"vidseg: peak memory {describe_peak()}")
     return 0
+
+
+def _describe(num_frames: int, regions: Sequence[Region]) -> str:
+    return f"{format_count(num_frames, 'frame')}, {format_count(len(regions), 'region')}"
 
 
 def _bench(arguments: argparse.Namespace, words: list[str]) -> int:

@@ -189,7 +189,7 @@ class ResultFolder:
                 raise SettingError("folder", "hold label maps of one size", got, "Save the regions again")
             maps[number] = label_map
         if maps is None:
-            raise SettingError("folder", "hold label maps", f"none in {self.labels}", "Save the regions again")
+            raise SettingError("folder", "hold label maps", f"none in {LABELS_FOLDER}/", "Save the regions again")
         return maps
 
     @staticmethod

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..backbones.protocol import FeatureBackbone, FeatureDenoiser, require_modulation
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS
 from ..config.settings import Settings
-from ..progress import GUIDED_SHARES, STAGE_SHARES, RunProgress
+from ..progress import GUIDED_SHARES, STAGE_SHARES, RunProgress, format_count
 from .frames import fit_size
 from .windows import split_spans
 
@@ -158,7 +158,8 @@ def announce(
     regions = settings.cluster.num_clusters or MAX_AUTOMATIC_CLUSTERS
     costs = measure_costs(backbone, frame_size, settings, num_frames)
     seconds = estimate_run_seconds(costs, settings, regions, num_frames, first)
-    work = f"{num_frames - first} frames at most, with {regions} regions in each ({settings.quality})"
+    frames, parts = format_count(num_frames - first, "frame"), format_count(regions, "region")
+    work = f"{frames} at most, with {parts} in each ({settings.quality})"
     progress.announce(seconds, work)
 
 

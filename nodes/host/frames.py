@@ -130,6 +130,22 @@ def convert_label_map(mask: Tensor, which: str) -> Tensor:
     return maps[0]
 
 
+def tell_stretched(mask: Tensor, size: tuple[int, int]) -> str:
+    """Return a sentence about a mask ``(H,W)`` of another size (height, width) than the frames, or nothing."""
+    height, width = (int(side) for side in mask.shape)
+    if (height, width) == size:
+        return ""
+    return f"The mask of {width}x{height} was stretched to the frames, {size[1]}x{size[0]}."
+
+
+def tell_distorted(mask: Tensor, grid: tuple[int, int]) -> str:
+    """Return a sentence about a mask ``(H,W)`` whose shape is not that of a ``grid`` of cells, or nothing."""
+    height, width = (int(side) for side in mask.shape)
+    if abs(grid[0] * width / height - grid[1]) <= 1:  # the last column may be a part of a cell
+        return ""
+    return f"The mask of {width}x{height} has another shape than the frames, and was stretched to it."
+
+
 _MARGIN = 8
 """Pixels between a preview and its legend."""
 _OUTLINE = 2

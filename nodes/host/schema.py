@@ -25,6 +25,13 @@ from ...core.types import InputError, SettingError, quote
 from .progress import NodeDisplay
 
 CATEGORY = "VidSeg"
+GROUPS = ("stages", "regions", "masks", "files", "scenes", "checks")
+"""Folders of the menu below `CATEGORY`."""
+STAGES = (
+    "Extract Diffusion Features", "K-Means Init", "Scene Context KNN", "Correspondence Refine",
+    "Masked Modulation Upsample",
+)  # fmt: skip
+"""The stages of the method in their order, by which the menu numbers them."""
 AUTO = -1
 """Value of a widget that leaves the choice to the preset of the model's kind."""
 Features = io.Custom("VIDSEG_FEATURES")
@@ -37,9 +44,11 @@ _TYPES: dict[Any, Any] = {int: io.Int, float: io.Float, bool: io.Boolean}
 _Input = TypeVar("_Input", bound=io.Input)
 
 
-def schema(**values: Any) -> io.Schema:
-    """Return a schema without the fields that this version of the host does not know (such as search aliases)."""
-    values.setdefault("category", CATEGORY)
+def schema(group: str, **values: Any) -> io.Schema:
+    """Return a schema in a group of the menu, without fields that this host does not know (such as search aliases)."""
+    values["category"] = f"{CATEGORY}/{GROUPS[GROUPS.index(group)]}"
+    name = values["display_name"]
+    values["display_name"] = f"{STAGES.index(name) + 1} {name}" if name in STAGES else name
     return io.Schema(**{name: value for name, value in values.items() if name in _SCHEMA_FIELDS})
 
 
@@ -151,7 +160,7 @@ def frames_input(*, optional: bool = False) -> io.Input:
 
 def quality_input(*, optional: bool = False) -> io.Input:
     """Return the dial between quality and speed."""
-    remark = "The README has measured quality and speed of each."
+    remark = "docs/benchmarks.md has measured quality and speed of each."
     return setting_input("quality", "quality", remark, options=list(QUALITIES), optional=optional)
 
 

@@ -48,6 +48,16 @@ def test_the_time_left_covers_all_stages_and_windows() -> None:
     assert text == "frames 11-20 of 20: features 100%, 0.25 frames/s, 30 s left"
 
 
+def test_a_single_frame_is_no_plural() -> None:
+    clock, display = Clock(), Recorder()
+    progress = RunProgress(display, {"features": 1.0}, clock)
+    progress.start(1, 14)
+    clock.now += 2
+    progress("features", 1, 2)
+    progress("features", 2, 2)
+    assert [text.partition(":")[0] for _, text, _ in display.shown] == ["frame 1 of 1", "1 frame in 2 s"]
+
+
 def test_what_is_finished_says_how_long_it_took() -> None:
     clock, display = Clock(), Recorder()
     progress = RunProgress(display, {"modulation": 0.5, "decoding": 0.4}, clock)

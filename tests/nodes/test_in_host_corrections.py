@@ -64,6 +64,21 @@ def test_what_is_not_found_is_reported(features: Any) -> None:
     assert torch.equal(same.maps, labels.maps)
 
 
+def test_the_report_says_that_nothing_was_asked(features: Any) -> None:
+    labels = coarse_labels(features)
+    same, report = call("CorrectRegions", labels=labels, features=features, corrections=" \n")
+    assert report.startswith("Nothing was asked")
+    assert torch.equal(same.maps, labels.maps)
+
+
+def test_a_mask_of_another_size_is_said_to_be_stretched(features: Any) -> None:
+    labels, painted = coarse_labels(features), torch.zeros(1, 32, 32)
+    painted[:, 8:24, 8:24] = 1
+    _, report = call("CorrectRegions", labels=labels, features=features, mask=painted)
+    height, width = labels.frame_size
+    assert f"The mask of 32x32 was stretched to the frames, {width}x{height}." in report
+
+
 def test_wrong_text_is_refused_before_the_graph_runs(features: Any) -> None:
     node = NODE["CorrectRegions"]
     assert "points in [0, 1]" in node.validate_inputs(corrections="0 5,5 road")

@@ -86,6 +86,16 @@ def test_other_folders_are_refused_before_the_run(folder: str) -> None:
         call("LoadRegions", folder=folder)
 
 
+def test_what_a_folder_lacks_is_named_without_a_machine_s_path(labels: Labels, output: Path) -> None:
+    folder = call("SaveRegions", labels=labels)
+    (output / folder / "labels" / "00001.png").unlink()
+    with pytest.raises(InputError, match=r"has no labels/00001\.png\. ") as refused:
+        call("LoadRegions", folder=folder)
+    assert str(output) not in str(refused.value)
+    (output / folder / "segmentation.json").unlink()
+    assert "has no segmentation.json" in NODE["LoadRegions"].validate_inputs(folder=folder)
+
+
 def test_damaged_files_are_named(labels: Labels, output: Path) -> None:
     folder = call("SaveRegions", labels=labels)
     (output / folder / "segmentation.json").write_text("{")

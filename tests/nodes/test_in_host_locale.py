@@ -13,7 +13,7 @@ from .graphs import NODE
 from .host import REPOSITORY
 
 DOCS, LOCALE = REPOSITORY / "web" / "docs", REPOSITORY / "locales" / "en"
-ROW = re.compile(r"^\| `([^`|]+)` \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `([^`|]+)`<br>([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 OF_THE_HOST = {
     *(
         "Load Checkpoint",
@@ -89,6 +89,7 @@ def test_help_tells_every_input_and_output(node_id: str) -> None:
     schema, page = NODE[node_id].define_schema(), sections(node_id)
     inputs = [(row[0], row[1]) for row in ROW.findall(page["Inputs"])]
     assert inputs == [(socket.display_name or socket.id, value_in_help(socket)) for socket in schema.inputs]
+    assert "\n| --- | --- | --- |\n" not in page["Inputs"] + page["Outputs"], "two columns fit the panel"
     outputs = [(row[0], row[1].removesuffix(" list")) for row in ROW.findall(page["Outputs"])]
     assert outputs == [(socket.display_name, socket.get_io_type()) for socket in schema.outputs]
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import re
 from typing import Any
 
 import pytest
 import vidseg
 from comfy_api.latest import io
 from vidseg.core.config.settings import SETTINGS, preset, read_setting
-from vidseg.nodes.host.schema import AUTO
+from vidseg.nodes.host.schema import AUTO, GROUPS
 
 from ..sources import source_files
 from .graphs import NODE, STAGES, defaults
+from .host import REPOSITORY
 
 IDS = {
     *STAGES,
@@ -38,7 +40,7 @@ def test_node_describes_itself(node_id: str) -> None:
     schema = NODE[node_id].define_schema()
     schema.validate()
     assert schema.display_name
-    assert schema.category == "VidSeg"
+    assert schema.category.partition("/")[::2] in {("VidSeg", group) for group in GROUPS}
     assert len(schema.description) > 40
     assert all(len(socket.tooltip or "") > 10 for socket in schema.inputs), node_id
     assert all(output.display_name for output in schema.outputs)
@@ -65,9 +67,17 @@ def test_advanced_inputs_are_marked() -> None:
     assert "advanced" not in info["seed"][1]
 
 
+def test_the_stages_are_numbered_in_their_order() -> None:
+    names = [NODE[node_id].define_schema().display_name for node_id in STAGES]
+    assert [name[:2] for name in names] == ["1 ", "2 ", "3 ", "4 ", "5 "]
+    assert all(node.define_schema().display_name[0].isalpha() for key, node in NODE.items() if key not in STAGES)
+
+
 def test_sockets_have_types_of_their_own() -> None:
     types = {socket.io_type for node in NODE.values() for socket in node.define_schema().outputs}
     assert {"VIDSEG_FEATURES", "VIDSEG_ANCHOR_LABELS", "VIDSEG_LABELS", io.Mask.io_type} <= types
+    script = (REPOSITORY / "web" / "js" / "socket_colors.js").read_text(encoding="utf-8")
+    assert set(re.findall(r"VIDSEG_\w+", script)) == {kind for kind in types if kind.startswith("VIDSEG_")}
 
 
 SETTING_WIDGETS = [

@@ -52,7 +52,8 @@ function addPicker(node) {
   const show = (content) => {
     shown = true;
     setNumber();
-    picker.linked = node.inputs?.some((input) => input.name === TEXT && input.link != null) ?? false;
+    const slot = node.inputs?.findIndex((input) => input.name === TEXT) ?? -1;
+    picker.linked = slot >= 0 && node.isInputConnected(slot);
     picker.load(content);
     picker.setText(picker.linked ? content.text : String(text.value ?? ""));
   };
