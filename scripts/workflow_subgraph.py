@@ -8,9 +8,13 @@ from typing import Any
 from workflow_examples import Model, coarse, fine
 from workflow_format import Graph, ObjectInfo, Socket, ui_node
 
-NAME = "Segment Video (VidSeg)"
+NAME = "VidSeg Five Stages"
 INPUTS = {"model": "MODEL", "vae": "VAE", "positive": "CONDITIONING", "negative": "CONDITIONING", "frames": "IMAGE"}
 OUTPUTS = {"labels": "VIDSEG_LABELS", "overlay": "IMAGE"}
+ABOUT = (
+    "The five VidSeg stages and a preview, as one box that can be opened and changed. "
+    "The node Segment Video does the same in bounded memory."
+)
 INPUT_NODE, OUTPUT_NODE = -10, -20
 """Ids that the host gives to the two ends of a subgraph."""
 PROXIED = (("ExtractDiffusionFeatures", "max_side"), ("KMeansInit", "num_clusters"), ("KMeansInit", "seed"))
@@ -34,7 +38,7 @@ def subgraph(info: ObjectInfo) -> dict[str, Any]:
     identity = str(uuid.uuid5(uuid.NAMESPACE_URL, "https://github.com/comfyui-vidseg/ComfyUI-VidSeg"))
     inside = {
         "id": identity, "version": 1, "revision": 0, "config": {}, "name": NAME, "category": "VidSeg",
-        "description": "Divide a video into regions that keep their identity: the five VidSeg stages and a preview.",
+        "description": ABOUT,
         "state": {"lastGroupId": 0, "lastNodeId": len(nodes), "lastLinkId": len(links), "lastRerouteId": 0},
         "inputNode": {"id": INPUT_NODE, "bounding": [-120, 0, 120, 140]},
         "outputNode": {"id": OUTPUT_NODE, "bounding": [1920, 0, 120, 80]},
