@@ -242,7 +242,7 @@ def demo_of_everything() -> Graph:
     labels = fine(graph, model, features, refined, quality="fast")
     graph.add("SaveRegions", (1020, ROW), labels=labels[0])
     graph.add("PreviewRegions", (1360, 0), frames=frames, labels=labels[0], wide=580)
-    mask = graph.add("RegionsToMask", (1360, 0), labels=labels[0], regions="2", wide=280)
+    mask = graph.add("RegionsToMask", (1360, 0), labels=labels[0], regions="3", wide=280)
     color = graph.add("EmptyImage", (1360, 0), color=0xE9A178, title="A color (or any image)", wide=280)
     painted = graph.add("ImageCompositeMasked", (1360, 0), destination=frames, source=color[0], mask=mask[0],
                         resize_source=True, wide=280)  # fmt: skip
