@@ -42,8 +42,8 @@ from vidseg.core.config.settings import Settings
 from vidseg.core.evaluation.bench.dataset import BenchClip, ClipFrames
 from vidseg.core.evaluation.bench.layouts import open_folders
 from vidseg.core.evaluation.bench.methods import Job, list_methods
-from vidseg.core.evaluation.bench.report import Table, make_main_table
 from vidseg.core.evaluation.bench.run import run_job
+from vidseg.core.evaluation.bench.tables import Table, make_main_table
 from vidseg.core.evaluation.bench.tally import Tally, compute_scores, tally_clip
 from vidseg.core.files.label_images import make_label_image, read_label_values
 from vidseg.core.method.frames import fit_size

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..config.settings import QUALITIES, Settings, with_overrides
+from ..evaluation.baselines import MODEL_FREE
 from ..evaluation.bench.dataset import Dataset
 from ..evaluation.bench.layouts import LAYOUTS, open_dataset
 from ..evaluation.bench.methods import Job, Method, list_methods, title_methods
@@ -44,7 +45,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--preset", default="default", metavar="NAME,...", help="settings of the rows; the first is ablated")
     add("--quality", default="exact", choices=list(QUALITIES), help="of our rows: speed for quality (default: exact)")
     add("--ablation", action="store_true", help="the paper's Table 2, and the preset without modulation")
-    add("--baselines", action="store_true", help="EmerDiff twice, color K-means, label propagation")
+    add("--baselines", action="store_true", help="EmerDiff twice, color K-means, 3D SLIC, label propagation")
+    add("--nameless", action="store_true", help="no mask names regions; adds measures of regions without names")
+    add("--rows", default="", metavar="NAME,...", help="these rows of those asked for, by the names of their folders")
     add("--clips", default="", metavar="NAME,...", help="these clips alone")
     add("--max-frames", type=int, default=0, metavar="N", help="the first N frames of each clip; 0 takes all")
     add("--max-side", type=int, metavar="PX", help="process frames at this longer side; scores stay at full size")
@@ -58,17 +61,31 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
     """Run what is missing and write the tables; return the exit code. ``words`` say how to go on after Ctrl-C."""
     dataset = _open_dataset(arguments)
     asked = list_methods(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
-    methods = tuple(method for method in asked if method.fits(dataset))
-    for method in asked:
-        if method not in methods:
-            sys.stderr.write(f"vidseg: no row {method.title!r}: it needs masks of first frames, and a clip has none.\n")
     overrides, length = _list_overrides(arguments), model.description.num_frames if model.description else 0
-    settings = [method.settings(dataset, overrides, model.kind, arguments.quality, length) for method in methods]
-    methods = title_methods(methods, settings)
-    jobs = [Job(method, clip, used) for method, used in zip(methods, settings, strict=True) for clip in dataset.clips]
+    used = [method.settings(dataset, overrides, model.kind, arguments.quality, length) for method in asked]
+    rows = _select(list(zip(title_methods(asked, used), used, strict=True)), dataset, arguments)
+    methods = [method for method, _ in rows]
+    jobs = [Job(method, clip, settings, arguments.nameless) for method, settings in rows for clip in dataset.clips]
     store = Store(arguments.out, _identify_model(model, methods))
     with store.hold():
         return _bench_jobs(arguments, words, model, dataset, (methods, jobs), store)
+
+
+def _select(
+    asked: Sequence[tuple[Method, Settings]], dataset: Dataset, arguments: argparse.Namespace
+) -> list[tuple[Method, Settings]]:
+    """Return the rows that `--rows` names, by default all, but those that cannot be computed, which it says."""
+    names, known = [name for name in arguments.rows.split(",") if name], [method.name for method, _ in asked]
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"`--rows` must name rows that were asked for, but got {unknown}. Asked for: {known}.")
+    rows = []
+    for method, settings in asked:
+        if not names or method.name in names:
+            if lack := method.find_lack(dataset, nameless=arguments.nameless):
+                sys.stderr.write(f"vidseg: no row {method.title!r}: {lack}.\n")
+            else:
+                rows.append((method, settings))
+    return rows
 
 
 def _bench_jobs(
@@ -122,7 +139,7 @@ def _list_overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
 def _identify_model(model: ModelSpec, methods: Sequence[Method]) -> dict[str, str]:
     """Return what identifies the model."""
     if model.description is None:
-        if any(method.kind != "color" for method in methods):
+        if any(method.kind not in MODEL_FREE for method in methods):
             raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
         return {}
     return {"fingerprint": model.description.fingerprint, "dtype": str(model.dtype).removeprefix("torch.")}
@@ -163,5 +180,6 @@ def _describe_conditions(arguments: argparse.Namespace, model: ModelSpec) -> dic
         "frames": frames,
         "clips": arguments.clips or "all",
         "quality": arguments.quality,
+        "names": "of most pixels in the whole clip" if arguments.nameless else "of most pixels in the first mask",
         "settings for all rows": " ".join(_list_overrides(arguments)) or "those of preset and data set",
     }

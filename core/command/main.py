@@ -13,6 +13,7 @@ from pathlib import Path
 from ..backbones.memory import check_device, describe_peak, is_out_of_memory
 from ..checkpoints.describe import describe_model
 from ..config.settings import OWN, QUALITIES, Settings, with_overrides, with_quality
+from ..evaluation.baselines import MODEL_FREE
 from ..evaluation.bench.run import ModelSpec
 from ..evaluation.scoring import score_folder
 from ..files.package import DEMO_CLIP, DEMO_MODEL, find_version
@@ -114,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
     check_device(arguments.device)
-    path = None if arguments.baseline == "color" else arguments.model or _bundled_model()
+    path = None if arguments.baseline in MODEL_FREE else arguments.model or _bundled_model()
     model = describe_model(path) if path else None
     told = (model.kind, model.num_frames) if model else ("sd", 0)
     options = SegmentOptions(
@@ -166,7 +167,7 @@ def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
 
 def _execute(options: SegmentOptions, again: list[str]) -> int:
     """Run, and say what was written, or how to go on after Ctrl-C."""
-    stages = {"features": 1.0} if options.baseline == "color" else expect_stage_shares(options.settings)
+    stages = {"features": 1.0} if options.baseline in MODEL_FREE else expect_stage_shares(options.settings)
     progress = RunProgress(open_display(sys.stderr), stages)
     run = SegmentRun(options, progress)
     try:

@@ -78,7 +78,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help="classes of the first frame name the regions; 255 = unknown, or white",
     )
-    add("--baseline", choices=["color", "frame"], help="run a baseline to compare with instead of the method")
+    add("--baseline", choices=["color", "slic", "frame"], help="run a baseline to compare with instead of the method")
     add_device_options(parser)
     add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
     add("--overwrite", action="store_true", help="replace an earlier result")

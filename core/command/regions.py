@@ -33,7 +33,7 @@ class Recut:
             limit, got = "be of a finished run with the method tree", f"{path}, which is not"
             raise SettingError("result", limit, got, "Segment the clip again")
         self.num_frames: int = record["frames_done"]
-        leaves = restore_leaves(torch.empty(0), record["leaves"])
+        leaves = restore_leaves(torch.empty(0, dtype=torch.uint8), record["leaves"])
         self.labels = LabelMaps(torch.empty(0, 1, 1), self.folder.read_regions(), leaves=leaves)
 
     def change(self, num_regions: int | None, splits: list[int]) -> None:

@@ -15,7 +15,8 @@ from ..backbones.memory import choose_device
 from ..backbones.protocol import Backbone
 from ..checkpoints.describe import ModelDescription
 from ..config.settings import Settings
-from ..evaluation.baselines import Kind, Start, run_method
+from ..evaluation.baselines import MODEL_FREE, Kind, Start, run_method
+from ..evaluation.slic import require_slic
 from ..files.checks import check_apart, check_mask_size, read_anchor_mask
 from ..files.clip import Clip, open_clip
 from ..files.overlay import write_overlay
@@ -42,7 +43,7 @@ class SegmentOptions:
 
     input: Path
     out: Path
-    model: ModelDescription | None  # unused by the color baseline
+    model: ModelDescription | None  # unused by baselines without a model
     settings: Settings
     anchor_mask: Path | None = None
     baseline: Kind | None = None
@@ -88,7 +89,7 @@ class SegmentRun:
         with open_clip(options.input, self._progress, partial(check_mask_size, reference)) as clip:
             self.num_frames = clip.num_frames
             height, width = clip.info.frame_size
-            together = 1 if options.baseline == "frame" else clip.num_frames
+            together = 1 if options.baseline in {"frame", "slic"} else clip.num_frames
             check_tokens((height, width), together, options.settings)
             self._folder.prepare(clip.num_frames * height * width)
             backbone, device = self._load()
@@ -123,14 +124,16 @@ class SegmentRun:
             raise SettingError("resume", limit, "both", remedy, "baseline", "overwrite")
         check_apart(options.input, options.out)
         self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
-        if options.baseline != "color" and options.model is None:
+        if options.baseline == "slic":
+            require_slic()
+        if options.baseline not in MODEL_FREE and options.model is None:
             raise InputError("`model` must name a model, since none is bundled here. Give a .safetensors file.")
         self._folder.require_writable()
 
     def _load(self) -> tuple[Backbone | None, str]:
         """Return the model and its device."""
         options = self.options
-        if options.baseline == "color" or options.model is None:
+        if options.baseline in MODEL_FREE or options.model is None:
             return None, "cpu"
         from ..backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 

@@ -1,4 +1,4 @@
-"""Baselines: segmentation by color, of each frame alone, and label propagation from the first frame."""
+"""Baselines: segmentation by color, by SLIC, of each frame alone, and label propagation from the first frame."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from ..regions.growing import reduce_mask
 from ..regions.labels import assign_clusters, list_regions
 from ..regions.propagation import PropagationConfig, PropagationMemory, enlarge_shares
 from ..types import VOID, Features, InputError, LabelMaps, Progress, Region, SettingError, no_progress
+from .slic import segment_by_slic
 
 COLOR_POSITION_WEIGHT = 0.5
 """Length of a frame's sides beside the range of a color channel, in the tokens of the color baseline (chosen)."""
@@ -34,8 +35,10 @@ DIFT = PropagationConfig(
 """Label propagation of DIFT (Tang et al. 2023): settings of its README for DAVIS, Stable Diffusion."""
 
 
-Kind = Literal["method", "color", "frame", "propagation"]
+Kind = Literal["method", "color", "slic", "frame", "propagation"]
 """What segments a clip: the paper's method, or a baseline."""
+MODEL_FREE: tuple[Kind, ...] = ("color", "slic")
+"""The baselines that need no model."""
 
 
 class Start(NamedTuple):
@@ -53,13 +56,16 @@ def run_method(
     start: Start | None = None,
     progress: Progress = no_progress,
 ) -> Iterator[WindowResult]:
-    """Return the windows of a clip, one after the other, by the method or a baseline; color needs no model."""
+    """Return the windows of a clip, one after the other, by the method or a baseline; `MODEL_FREE` need no model."""
     reference, state = start or Start()
     if kind == "color":
         return segment_by_color(source, settings, reference=reference, progress=progress)
+    if kind == "slic":
+        return segment_by_slic(source, settings, reference=reference, progress=progress)
     if backbone is None:
         raise InputError(
-            "`model` must name a model, but got none; only the baseline 'color' needs none. Give a .safetensors file."
+            f"`model` must name a model, but got none; only the baselines {' and '.join(MODEL_FREE)} need none. "
+            "Give a .safetensors file."
         )
     if kind == "method":
         return segment_windows(backbone, source, settings, reference=reference, state=state, progress=progress)

@@ -188,25 +188,25 @@ def compute_boundary_f_score(prediction: Tensor, truth: Tensor, tolerance: float
     is a share of the diagonal, rounded up to whole pixels.
     """
     _require_same_shape(prediction, truth)
-    sizes = require_shape("truth", truth, "H W")
-    radius = math.ceil(tolerance * math.hypot(sizes["H"], sizes["W"]))
+    require_shape("truth", truth, "H W")
     ours, theirs = _find_boundary(prediction), _find_boundary(truth)
     if not ours.any() or not theirs.any():
         return float(ours.any() == theirs.any())
-    precision = float((ours & _dilate(theirs, radius)).sum() / ours.sum())
-    recall = float((theirs & _dilate(ours, radius)).sum() / theirs.sum())
+    precision = float((ours & find_near(theirs, tolerance)).sum() / ours.sum())
+    recall = float((theirs & find_near(ours, tolerance)).sum() / theirs.sum())
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def find_near(mask: Tensor, tolerance: float) -> Tensor:
+    """Return the pixels ``(H,W)`` within that share of the diagonal, in whole pixels, of a mask that is not empty."""
+    radius = math.ceil(tolerance * math.hypot(*mask.shape))
+    return torch.from_numpy(distance_transform_edt(~mask.numpy(force=True)) <= radius).to(mask.device)
 
 
 def _find_boundary(mask: Tensor) -> Tensor:
     """Return the pixels ``(H,W)`` of which the right, lower or lower right neighbor has another value."""
     padded = F.pad(mask[None, None].float(), (0, 1, 0, 1), mode="replicate")[0, 0].bool()
     return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
-
-
-def _dilate(mask: Tensor, radius: int) -> Tensor:
-    """Return the pixels ``(H,W)`` within ``radius`` pixels of a mask that is not empty."""
-    return torch.from_numpy(distance_transform_edt(~mask.numpy(force=True)) <= radius).to(mask.device)
 
 
 def _require_same_shape(prediction: Tensor, truth: Tensor) -> None:

@@ -18,6 +18,7 @@ from ..files.record import FRAME_NAMES, RECORD
 from ..files.result_folder import LABELS_FOLDER, RECORD_FILE
 from ..types import InputError
 from .metrics import CONSISTENCY, MeanIoU, VideoConsistency, compute_class_ious
+from .supervoxels import RegionScores, RegionTally
 
 MASKS_FOLDER = "masks"
 """Folder of the masks inside a clip's folder."""
@@ -34,6 +35,7 @@ class Scores(NamedTuple):
         ious: intersection over union of each label of the masks, in [0, 1].
         names: name of each of these labels, where the result or the clip tells.
         named: whether the clusters of the result were named by an anchor mask; if not, scores mean little.
+        nameless: measures to which names do not matter.
     """
 
     num_frames: int
@@ -42,6 +44,7 @@ class Scores(NamedTuple):
     ious: dict[int, float]
     names: dict[int, str]
     named: bool
+    nameless: RegionScores
 
     def to_json(self) -> str:
         """Return the scores as JSON."""
@@ -52,6 +55,7 @@ class Scores(NamedTuple):
             "iou": {str(label): value for label, value in self.ious.items()},
             "names": {str(label): name for label, name in self.names.items()},
             "named": self.named,
+            "nameless": self.nameless._asdict(),
         }
         return json.dumps(record, indent=1) + "\n"
 
@@ -61,7 +65,7 @@ class Scores(NamedTuple):
         rows += [(f"IoU {label} {self.names.get(label, '')}".rstrip(), value) for label, value in self.ious.items()]
         width = max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}  {'  n/a' if value is None else f'{100 * value:5.1f}'}\n" for name, value in rows]
-        return f"{self.num_frames} labeled frames\n" + "".join(lines)
+        return f"{self.num_frames} labeled frames\n" + "".join(lines) + self.nameless.to_text()
 
 
 def score_folder(result: Path, masks: Path) -> Scores:
@@ -80,6 +84,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
             f"{missing[0]:05d}.png for the mask {truth[missing[0]].name}. Finish the run with --resume, or pass the "
             "masks of the same clip; without names of frames 00000.png is the first."
         )
+    nameless = RegionTally()
     miou, mvc = MeanIoU(), {name: VideoConsistency(*run) for name, run in CONSISTENCY.items()}
     recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=max(length for length, _ in CONSISTENCY.values()))
     previous = -1
@@ -89,6 +94,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
         previous = number
         recent.append((prediction, mask))
         miou.update(prediction, mask)
+        nameless.update(number, prediction, mask)
         for name, (length, _) in CONSISTENCY.items():
             if len(recent) >= length:
                 run = list(recent)[-length:]
@@ -102,6 +108,7 @@ def score_folder(result: Path, masks: Path) -> Scores:
         ious,
         {label: names[label] for label in ious if label in names},
         named,
+        nameless.compute(),
     )
 
 

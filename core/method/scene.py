@@ -70,7 +70,7 @@ class Scene(NamedTuple):
                 header = parse_document(file.metadata()[_KEY], _HEADER)
                 tokens, labels = file.get_tensor("tokens"), file.get_tensor("labels")
             regions, version, made_of = header["regions"], header["format"], header.get("leaves")
-            leaves = made_of and restore_leaves(torch.empty(0), made_of)
+            leaves = made_of and restore_leaves(torch.empty(0, dtype=torch.uint8), made_of)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"`{path.name}` must be a scene file, but got: {error}. Save the scene again.") from error
         scene = cls(tokens, labels, regions, leaves)
@@ -108,7 +108,7 @@ def choose_scene(features: Features, labels: LabelMaps, config: SceneFileConfig 
     flat = cells.flatten().long().cpu()
     index = spread_indices(flat, limit)
     tokens = normalize_tokens(features.queries.flatten(0, 1)[index].float().cpu())
-    return Scene(tokens, flat[index], labels.regions, leaves and leaves._replace(maps=torch.empty(0)))
+    return Scene(tokens, flat[index], labels.regions, leaves and leaves._replace(maps=torch.empty(0, dtype=torch.uint8)))
 
 
 def label_by_scene(

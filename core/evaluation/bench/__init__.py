@@ -20,4 +20,6 @@ Protocol, the same for all methods:
   ignored; regions are what the first frame's naming made of the clusters, so it exceeds ``mIoU per clip`` only where
   another name would have been better for the clip as a whole), ``boundary F`` (DAVIS),
   ``label switches/s`` (changes of a pixel's label in a second, where its ground truth stays).
+- ``--nameless``: no mask names anything before the end. Regions are measured as they are (`..supervoxels`); for the
+  other figures each then gets the class of most of its pixels in the whole clip, the best that names could do.
 """

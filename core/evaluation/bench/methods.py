@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from ...config.settings import PRESETS, Settings, preset, with_overrides, with_quality, with_window_frames
 from ...types import InputError
 from ..baselines import Kind
+from ..supervoxels import RegionScores
 from .dataset import BenchClip, Dataset
 from .tally import Tally
 
@@ -67,15 +69,22 @@ class Method:
         )
         return with_overrides(base, (*common, *overrides, *self.overrides, *block))
 
-    def fits(self, dataset: Dataset) -> bool:
-        """Return whether the row can be computed: propagation starts from a mask of each clip's first frame."""
-        return self.kind != "propagation" or all(0 in clip.masks for clip in dataset.clips)
+    def find_lack(self, dataset: Dataset, *, nameless: bool = False) -> str:
+        """Return what the row cannot be computed without, or nothing."""
+        if self.kind == "propagation" and nameless:
+            return "it starts from names"
+        if self.kind == "propagation" and not all(0 in clip.masks for clip in dataset.clips):
+            return "it needs masks of first frames, and a clip has none"
+        if self.kind == "slic" and find_spec("skimage") is None:
+            return "it needs scikit-image: pip install 'scikit-image>=0.22'"
+        return ""
 
 
 BASELINES = (
     Method("emerdiff-frame", "EmerDiff, each frame alone", "frame", "emerdiff", group="baseline"),
     Method("emerdiff-knn", "EmerDiff, autoregressive KNN", "method", "emerdiff", group="baseline"),
     Method("color", "color and position, K-means", "color", "default", group="baseline"),
+    Method("slic", "color and position, 3D SLIC", "slic", "default", group="baseline"),
     Method("propagation", "label propagation of first-frame masks", "propagation", "default", group="baseline"),
 )
 """The paper's comparison, and simpler ones. `propagation` is given the first frame's masks, not only their names."""
@@ -170,11 +179,19 @@ def _title_parts(parts: Parts) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip by one method, with all settings. It can be sent to another process."""
+    """One clip by one method, with all settings. It can be sent to another process.
+
+    Attributes:
+        method: the row.
+        clip: what is segmented.
+        settings: all of them.
+        nameless: whether no mask names regions before the end; see the package's docstring.
+    """
 
     method: Method
     clip: BenchClip
     settings: Settings
+    nameless: bool = False
 
     @property
     def name(self) -> str:
@@ -195,9 +212,13 @@ class JobResult(NamedTuple):
 
 
 class StoredResult(NamedTuple):
-    """What a finished job left on disk: its counts, its time, and the label map of the middle labeled frame."""
+    """What a finished job left on disk: its counts, its time, and the label map of the middle labeled frame.
+
+    A nameless job left the measures of its regions too.
+    """
 
     job: Job
     tally: Tally
     seconds_per_frame: float
     picture: Path
+    nameless: RegionScores | None = None

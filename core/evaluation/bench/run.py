@@ -20,6 +20,7 @@ from ...progress import Display, format_duration
 from ...regions.labels import assign_clusters
 from ...types import VOID, InputError, Progress, no_progress
 from ..baselines import Start, run_method
+from ..supervoxels import RegionScores, RegionTally, name_by_best_class
 from .dataset import BenchClip, ClipFrames
 from .methods import Job, JobResult
 from .tally import Tally, compute_scores, tally_clip
@@ -31,7 +32,7 @@ def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progres
     numbers = sorted(clip.masks)
     frames = ClipFrames(clip)
     truth = torch.stack(list(_read_truth(clip, numbers, frames.frame_size)))
-    reference = truth[0] if numbers[0] == 0 else None
+    reference = truth[0] if numbers[0] == 0 and not job.nameless else None
     found: dict[int, Tensor] = {}
     start, done = time.perf_counter(), 0
     for result in run_method(job.method.kind, backbone, frames, settings, Start(reference), progress):
@@ -42,10 +43,25 @@ def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progres
             break
     seconds = time.perf_counter() - start
     prediction = torch.stack([found[number] for number in numbers])
-    if reference is None:
+    measures = None
+    if job.nameless:
+        measures = _measure_regions(prediction, truth, numbers)
+        prediction = name_by_best_class(prediction, truth)
+    elif reference is None:
         prediction = name_by_majority(prediction, truth[0])
     tally = tally_clip(prediction, truth, numbers, clip.classes, clip.fps)
-    return JobResult(_make_record(job, tally, seconds, done), prediction[numbers.index(clip.middle)])
+    record = _make_record(job, tally, seconds, done)
+    if measures:
+        record["nameless"] = measures._asdict()
+    return JobResult(record, prediction[numbers.index(clip.middle)])
+
+
+def _measure_regions(prediction: Tensor, truth: Tensor, numbers: Sequence[int]) -> RegionScores:
+    """Return the measures of regions ``(L,H,W)`` without names."""
+    gathered = RegionTally()
+    for number, labels, true in zip(numbers, prediction, truth, strict=True):
+        gathered.update(number, labels, true)
+    return gathered.compute()
 
 
 def _read_truth(clip: BenchClip, numbers: Sequence[int], frame_size: tuple[int, int]) -> Iterator[Tensor]:

@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...documents import DamageError, anything, number, read_document, record, table, whole
+from ...documents import DamageError, anything, maybe, number, read_document, record, table, whole
 from ...files.clip import fingerprint_clip
 from ...files.disk import write_atomically
 from ...files.label_images import make_label_image
 from ...files.record import flatten, shorten
 from ...files.result_folder import ResultFolder
 from ...types import InputError
+from ..baselines import MODEL_FREE
+from ..supervoxels import RegionScores
 from .dataset import BenchClip
 from .methods import Job, JobResult, StoredResult
 from .tally import TALLY, Tally
@@ -22,8 +24,13 @@ from .tally import TALLY, Tally
 CLIPS_FOLDER = "clips"
 _FORMAT = 2
 """Version of the clip's files."""
-_RESULT = record({"made by": table(anything), "seconds": number(0, 1e12), "frames": whole(1, 1 << 31), "tally": TALLY})
-"""What the file of a clip must hold."""
+_ENTRIES = {"made by": table(anything), "seconds": number(0, 1e12), "frames": whole(1, 1 << 31), "tally": TALLY}
+_MEASURES = dict.fromkeys(RegionScores._fields, number(0, 1e18)) | {
+    "regions": whole(1, 256),
+    "recall": maybe(number(0, 1)),
+}
+_RESULT, _NAMELESS = record(_ENTRIES), record({**_ENTRIES, "nameless": record(_MEASURES)})
+"""What the file of a clip must hold, and that of a nameless one."""
 
 
 class Store:
@@ -78,7 +85,9 @@ class Store:
         """Return what a finished job left."""
         found = self._read(job)
         seconds = found["seconds"] / found["frames"]
-        return StoredResult(job, Tally.from_json(found["tally"]), seconds, self._record_path(job).with_suffix(".png"))
+        nameless = RegionScores(**found["nameless"]) if job.nameless else None
+        picture = self._record_path(job).with_suffix(".png")
+        return StoredResult(job, Tally.from_json(found["tally"]), seconds, picture, nameless)
 
     def _record_path(self, job: Job) -> Path:
         return self.path / CLIPS_FOLDER / job.method.name / f"{job.clip.name}.json"
@@ -86,7 +95,7 @@ class Store:
     def _read(self, job: Job) -> dict[str, Any]:
         path = self._record_path(job)
         try:
-            found = dict(read_document(path, _RESULT))
+            found = dict(read_document(path, _NAMELESS if job.nameless else _RESULT))
             Tally.from_json(found["tally"])
         except (OSError, ValueError, TypeError) as error:
             reason = error if isinstance(error, DamageError) else "is damaged"
@@ -100,7 +109,7 @@ class Store:
         made_by = {
             "format": _FORMAT,
             "kind": job.method.kind,
-            "model": None if job.method.kind == "color" else self._model,
+            "model": None if job.method.kind in MODEL_FREE else self._model,
             "frames": [len(job.clip.frames), job.clip.frames[0].name, job.clip.frames[-1].name],
             "masks": sorted(job.clip.masks),
             "content": self._hash_content(job.clip),
@@ -109,6 +118,7 @@ class Store:
             "classes": {str(label): name for label, name in job.clip.classes.items()},
             "fps": job.clip.fps,
             "settings": job.settings.to_dict(),
+            **({"nameless": True} if job.nameless else {}),
         }
         return dict(json.loads(json.dumps(made_by)))
 

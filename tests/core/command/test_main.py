@@ -119,6 +119,29 @@ def test_color_baseline_from_video_to_score(folder: Path, tmp_path: Path, capsys
     assert "IoU 1 square" in text
 
 
+def test_slic_baseline_and_measures_that_need_no_names(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("skimage")
+    out, words = tmp_path / "out", ("--baseline", "slic", "--set", "cluster.num_clusters=8")
+    assert segment(folder, out, *words) == 0
+    record = record_of(out)
+    assert (record["baseline"], record["model"], record["frames_done"]) == ("slic", None, 5)
+    assert 2 <= len(record["regions"]) <= 16
+    capsys.readouterr()
+    assert main(["score", str(out), str(folder), "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)["nameless"]
+    assert measured["regions"] == len(record["regions"])
+    assert 0.5 < measured["accuracy"] <= 1
+    assert measured["best_miou"] > 0.5
+    assert main(["score", str(out), str(folder)]) == 0
+    assert "3D segmentation accuracy" in capsys.readouterr().out
+    for name in ("skimage", "skimage.segmentation"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert segment(folder, tmp_path / "other", *words) == EXIT_BAD_INPUT
+    assert "must find scikit-image, but it is not installed" in error_of(capsys)
+
+
 def test_black_and_white_masks_are_background_and_object(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import doctest
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from vidseg.core.command.main import EXIT_BAD_INPUT, main
 from vidseg.core.evaluation.bench import report as pictures
 from vidseg.core.evaluation.bench.layouts import open_dataset
 from vidseg.core.evaluation.bench.methods import ABLATION, Job, list_methods, title_methods
-from vidseg.core.evaluation.bench.report import TABLE_2, list_table_1
 from vidseg.core.evaluation.bench.run import ModelSpec, attempt, name_by_majority, run_job
+from vidseg.core.evaluation.bench.tables import TABLE_2, list_table_1
 from vidseg.core.types import InputError
 
 from .synthetic import WRITERS, write_cityscapes, write_folders, write_vspw
@@ -53,7 +54,7 @@ def test_each_layout_passes_through_the_whole_bench(tmp_path: Path, model: Path,
     paper = [row["mIoU"] for row in rows(out / "main.csv") if row["method"].startswith("paper: Ours (SD),")]
     assert paper == {"vspw": ["60.6"], "cityscapes": ["37.3"], "camvid": ["20.6"], "folders": []}[name]
     if baselines:
-        (color,) = [row for row in rows(out / "main.csv") if row["method"].startswith("color")]
+        (color,) = [row for row in rows(out / "main.csv") if row["method"].startswith("color and position, K-means")]
         assert float(color["mIoU"]) > (20 if name == "cityscapes" else 60)  # a bright square on dark ground
         assert (out / "pictures" / "propagation.png").exists() == (name != "cityscapes")  # no first mask there
     with Image.open(out / "pictures" / "default.png") as picture:
@@ -152,6 +153,7 @@ def test_a_mask_of_another_size_is_named_before_the_clip_is_segmented(
         (("--ablation", "--quality", "draft"), "default-window-14 and default-modulation would both be window 14"),
         (("--ablation", *COARSE), "`--ablation` must have rows that differ"),
         (("--ablation", "--set", "refinement.enabled=false"), "default and default-modulation-aggregation"),
+        (("--rows", "default,color"), "`--rows` must name rows that were asked for, but got ['color']"),
         (("--engine", "nothing"), None),
     ],
 )
@@ -166,6 +168,44 @@ def test_wrong_options_are_refused_before_any_work(
     assert bench("folders", root, tmp_path / "out", model, *words) == EXIT_BAD_INPUT
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out" / "clips").exists()
+
+
+def test_regions_without_names_are_measured_and_named_at_the_end(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = write_folders(tmp_path / "data", frames=4), tmp_path / "out"
+    words = (*COARSE, "--nameless", "--baselines", "--rows", "default,color,slic,propagation")
+    assert bench("folders", root, out, model, *words) == 0
+    captured = capsys.readouterr()
+    assert "no row 'label propagation of first-frame masks': it starts from names." in captured.err
+    assert "## data: regions without names" in captured.out
+    table = rows(out / "nameless.csv")
+    assert [row["clip"] for row in table] == ["one"] * 3 + ["two"] * 3 + ["mean of 2"] * 3
+    named = {row["method"]: float(row["mIoU per clip"]) for row in rows(out / "main.csv")}
+    for row in table[-3:]:
+        assert float(row["best label mIoU"]) == pytest.approx(named[row["method"]])
+    means = {row["method"]: row for row in table[-3:]}
+    assert float(means["ours, default"]["regions"]) <= 4
+    assert float(means["color and position, K-means"]["3D segmentation accuracy"]) > 80  # a bright square
+    assert float(means["color and position, 3D SLIC"]["mean duration, frames"]) > 1
+    before = (out / "results.md").read_text(encoding="utf-8")
+    assert bench("folders", root, out, model, *words) == 0  # from what is stored
+    assert (out / "results.md").read_text(encoding="utf-8") == before
+    assert bench("folders", root, out, model, *words, "--rows", "slic") == 0
+    capsys.readouterr()
+    assert bench("folders", root, out, model, *COARSE) == EXIT_BAD_INPUT
+    assert "`nameless` of default/one is None and was True" in capsys.readouterr().err
+
+
+def test_slic_is_left_out_without_its_package(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    root = write_folders(tmp_path / "data", ("one",), 2)
+    assert bench("folders", root, tmp_path / "out", model, "--baselines", "--rows", "color,slic") == 0
+    captured = capsys.readouterr()
+    assert "no row 'color and position, 3D SLIC': it needs scikit-image: pip install" in captured.err
+    assert "| color and position, K-means |" in captured.out
 
 
 def test_ctrl_c_says_how_to_go_on(
@@ -221,7 +261,7 @@ def test_rows_fit_the_kind_of_model_and_the_quality(tmp_path: Path) -> None:
 
 def test_rows_are_those_of_the_paper() -> None:
     methods = list_methods(["paper"], ablation=True, baselines=True)
-    assert [method.group for method in methods] == ["ours", *["ablation"] * 5, "extra", *["baseline"] * 4]
+    assert [method.group for method in methods] == ["ours", *["ablation"] * 5, "extra", *["baseline"] * 5]
     assert len({method.name for method in methods}) == len(methods)
     assert [len(rows) for rows in TABLE_2.values()] == [len(ABLATION) + 1] * 2
     for name, dataset in (("vspw", 7), ("cityscapes", 6), ("camvid", 6), ("folders", 0)):
@@ -234,7 +274,7 @@ def test_rows_with_the_same_settings_are_run_once(
     root = write_folders(tmp_path / "data", ("one",), 3)
     as_paper = ("--set", "cluster.method=kmeans", "--set", "cluster.place=0")
     assert bench("folders", root, tmp_path / "out", model, "--ablation", "--baselines", *as_paper) == 0
-    assert "[100%] 10 of 10 clips" in capsys.readouterr().err
+    assert "[100%] 11 of 11 clips" in capsys.readouterr().err
     names = ("default-window-1", "emerdiff-knn")
     records = [json.loads((tmp_path / "out" / "clips" / name / "one.json").read_text()) for name in names]
     assert [(record["method"], record["made by"]["settings"]["preset"]) for record in records] == [
