@@ -19,6 +19,8 @@ from workflow_notes import (
 
 SEGMENT, MASK, EDITOR, PROMPT, SAMPLE, RESULT = 360, 740, 1120, 1500, 1880, 2260
 """Left sides of the columns, pixels."""
+ABOVE = -360
+"""Top of notes, which stand above the columns, clear of the wires, pixels."""
 TALL = (340, 250)
 """Size of a note, pixels."""
 REPACKED = "https://huggingface.co/Comfy-Org"
@@ -71,14 +73,13 @@ def segmented(graph: Graph, frames: Socket, model: Model) -> Node:
     """Add the node that segments, and its preview."""
     labels = graph.add("SegmentVideo", (SEGMENT, 0), **model.inputs, frames=frames, max_side=768, wide=340)
     graph.add("PreviewRegions", (SEGMENT, 0), frames=frames, labels=labels[0], wide=340)
-    graph.notes.append(Note(SEGMENT_NOTE, (SEGMENT, 0), (340, 190)))
+    graph.notes.append(Note(SEGMENT_NOTE, (SEGMENT, ABOVE), (340, 190)))
     return labels
 
 
 def start(graph: Graph, *, width: int, height: int) -> tuple[Socket, Node]:
     """Add checkpoint, clip in a size that editors take, and regions; returns frames and labels."""
     model, frames = checkpoint(graph), video(graph)
-    graph.notes[:] = [note._replace(place=(0, 0)) for note in graph.notes]
     sized = graph.add("ImageScale", (0, 0), image=frames, upscale_method="lanczos", width=width, height=height,
                       crop="center")  # fmt: skip
     return sized[0], segmented(graph, sized[0], model)
@@ -113,7 +114,7 @@ def repaint_with_vace() -> Graph:
     fit = graph.add("FitMaskToModel", (MASK, 0), frames=crop[0], mask=crop[1], wide=340)
     vace = editor(graph, VACE, TEXT, "wan", WAN_VAE)
     shifted = graph.add("ModelSamplingSD3", (EDITOR, 0), model=vace.model, shift=5.0)
-    graph.notes.append(Note(VACE_NOTE, (EDITOR, 0), TALL))
+    graph.notes.append(Note(VACE_NOTE, (EDITOR, ABOVE), TALL))
     wanted, avoid = prompted(graph, vace.clip, "a rabbit of white marble, detailed, natural light")
     told = graph.add("WanVaceToVideo", (PROMPT, 0), positive=wanted[0], negative=avoid[0], vae=vace.vae, width=fit[3],
                      height=fit[4], length=fit[5], control_video=fit[2], control_masks=fit[1], wide=340)  # fmt: skip
@@ -134,7 +135,7 @@ def remove_with_void() -> Graph:
     quad = graph.add("RegionsToQuadmask", (MASK, 0), labels=labels[0], remove="3", affected="", wide=340)
     read = graph.add("VOIDQuadmaskPreprocess", (MASK, 0), mask=quad[0], dilate_width=0, wide=340)
     graph.add("MaskPreview", (MASK, 0), mask=read[0], wide=340)
-    graph.notes.append(Note(VOID_REGIONS_NOTE, (MASK, 0), TALL))
+    graph.notes.append(Note(VOID_REGIONS_NOTE, (MASK, ABOVE), TALL))
     void = editor(
         graph,
         Weights("void_pass1.safetensors", "diffusion_models", OTHER),
@@ -142,7 +143,7 @@ def remove_with_void() -> Graph:
         "cogvideox",
         Weights("cogvideox_vae.safetensors", "vae", OTHER),
     )
-    graph.notes.append(Note(VOID_NOTE, (EDITOR, 0), TALL))
+    graph.notes.append(Note(VOID_NOTE, (EDITOR, ABOVE), TALL))
     wanted, avoid = prompted(graph, void.clip, "a sunny meadow with trees, nobody is there")
     told = graph.add("VOIDInpaintConditioning", (PROMPT, 0), positive=wanted[0], negative=avoid[0], vae=void.vae,
                      video=frames, quadmask=read[0], width=672, height=384, length=37, wide=340)  # fmt: skip
@@ -167,7 +168,7 @@ def background_with_ltx() -> Graph:
     file = Weights(name, "checkpoints", "https://huggingface.co/Lightricks/LTX-Video/resolve/main")
     ltx = graph.add("CheckpointLoaderSimple", (EDITOR, 0), ckpt_name=name, **entry(file))
     clip = graph.add("CLIPLoader", (EDITOR, 0), clip_name=T5.name, type="ltxv", **entry(T5))
-    graph.notes.append(Note(LTX_NOTE, (EDITOR, 0), TALL))
+    graph.notes.append(Note(LTX_NOTE, (EDITOR, ABOVE), TALL))
     wanted, avoid = prompted(graph, clip[0], "a snowy mountain range under a clear blue sky behind a cartoon rabbit")
     told = graph.add("LTXVConditioning", (PROMPT, 0), positive=wanted[0], negative=avoid[0], frame_rate=24.0, wide=340)
     latent = graph.add("VAEEncode", (PROMPT, 0), pixels=fit[0], vae=ltx[2], wide=340)
@@ -196,12 +197,12 @@ def character_for_scail() -> Graph:
     colored = graph.add("SCAIL2ColoredMask", (MASK, 0), driving_track_data=track[0], ref_track_data=subject[0],
                         sort_by="none", replacement_mode=True, wide=340)  # fmt: skip
     graph.add("PreviewImage", (MASK, 0), images=colored[0], wide=340)
-    graph.notes.append(Note(TRACK_NOTE, (MASK, 0), TALL))
+    graph.notes.append(Note(TRACK_NOTE, (MASK, ABOVE), TALL))
     scail = editor(
         graph, Weights("wan2.1_14B_SCAIL_2_fp16.safetensors", "diffusion_models", OTHER), TEXT, "wan", WAN_VAE
     )
     shifted = graph.add("ModelSamplingSD3", (EDITOR, 0), model=scail.model, shift=5.0)
-    graph.notes.append(Note(SCAIL_NOTE, (EDITOR, 0), TALL))
+    graph.notes.append(Note(SCAIL_NOTE, (EDITOR, ABOVE), TALL))
     wanted, avoid = prompted(graph, scail.clip, "a rabbit in a red jacket dances in a meadow")
     told = graph.add("WanSCAILToVideo", (PROMPT, 0), positive=wanted[0], negative=avoid[0], vae=scail.vae, width=832,
                      height=480, length=33, pose_video=frames, pose_video_mask=colored[0], replacement_mode=True,
@@ -235,7 +236,7 @@ def reference_for_h3() -> Graph:
     )
     sound = graph.add("VAELoader", (EDITOR, 0), vae_name="minimax_h3_audio_vae.safetensors", title="Load VAE (sound)")
     shifted = graph.add("MiniMaxH3SigmaShift", (EDITOR, 0), model=h3.model)
-    graph.notes.append(Note(H3_NOTE, (EDITOR, 0), TALL))
+    graph.notes.append(Note(H3_NOTE, (EDITOR, ABOVE), TALL))
     told = graph.add("MiniMaxH3ReferenceToVideo", (PROMPT, 0), clip=h3.clip, vae=h3.vae, audio_vae=sound[0],
                      prompt="<Picture 1> sits in a sunny kitchen; what is gray in <Video 1> is where it was",
                      width=768, height=448, length=fit[5], wide=340,

@@ -133,12 +133,13 @@ def view_of(nodes: list[dict[str, Any]], groups: list[dict[str, Any]]) -> dict[s
 
 
 def laid_out(nodes: list[dict[str, Any]]) -> None:
-    """Move nodes of a column (those with the same left side) down until none covers another."""
-    bottoms: dict[int, int] = {}
+    """Move nodes of a column (those with the same left side) down until none covers another; what is above stays."""
+    bottoms: dict[tuple[int, bool], int] = {}
     for node in nodes:
         left, top = node["pos"]
-        node["pos"][1] = max(top, bottoms.get(left, top))
-        bottoms[left] = node["pos"][1] + node["size"][1] + GAP
+        column = (left, top < 0)
+        node["pos"][1] = max(top, bottoms.get(column, top))
+        bottoms[column] = node["pos"][1] + node["size"][1] + GAP
 
 
 def _group(title: str, nodes: list[dict[str, Any]]) -> dict[str, Any]:

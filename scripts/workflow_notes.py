@@ -91,8 +91,8 @@ CORRECT_NOTE = """## Correct what is wrong
 **Do:** press **Run**. *Pick Regions* names the rabbit. A line in *Correct Regions* is an action, a frame, a \
 point (x,y as fractions of width and height) and a name.
 
-**See:** *The mask*. Two points of the last frame say that face and ear are the rabbit too, and one of the first that \
-the stones are not. The model does not run again for it.
+**See:** *The mask*. Two points say that the face, which was taken for the rock, is the rabbit too, from their frames \
+on. The model does not run again for it.
 
 **Compare** with no corrections: empty the text and press **Run**."""
 SEGMENT_NOTE = """## 1. Choose the region

@@ -8,9 +8,8 @@ from workflow_examples import DEMO_SIZE, coarse, demo, fine
 from workflow_format import Graph
 from workflow_notes import CORRECT_NOTE, PICK_NOTE
 
-CORRECTIONS = """15 0.36,0.17 rabbit
-15 0.33,0.08 rabbit
-new 0 0.1,0.62 stones"""
+CORRECTIONS = """10 0.38,0.44 rabbit
+15 0.36,0.17 rabbit"""
 
 
 def pick_regions() -> Graph:
