@@ -34,7 +34,7 @@ class Shown(NamedTuple):
 
 REGIONS, RESULT, SEEN = Shown("PreviewRegions"), Shown("SaveAnimatedWEBP"), Shown("PreviewImage")
 SHOWN = {
-    "01 Demo without a download": (REGIONS, RESULT),
+    "01 Demo without a download": (Shown("PreviewRegions", number=1), RESULT),  # the first shows the coarse ones
     "02 Segment a video": (Shown("PreviewRegions", frame=0), REGIONS),
     "03 Segment a video in one box": (REGIONS, Shown("PreviewImage")),
     "04 Repaint one region": (REGIONS, RESULT),
