@@ -29,6 +29,7 @@ from ..types import (
     require_finite,
     require_shape,
 )
+from .frames import require_tokens_for
 from .place import add_place, measure_place
 
 
@@ -54,10 +55,7 @@ def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress
     """
     num_tokens = require_shape("tokens", tokens, "M C")["M"]
     require_finite("tokens", tokens)
-    if config.num_clusters > num_tokens:
-        limit = f"be at most the number of tokens, {num_tokens}"
-        remedy = "Choose fewer clusters or larger frames"
-        raise SettingError("cluster.num_clusters", limit, config.num_clusters, remedy)
+    require_tokens_for(config.num_clusters, num_tokens)
     points = tokens.detach().float().cpu().numpy()
     mean = points.mean(axis=0)
     points = points - mean  # as scikit-learn does, for exact distances

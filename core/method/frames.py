@@ -89,9 +89,14 @@ def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Setting
     tokens = coarse_grid(fit_size(frame_size, settings)).num_tokens
     if settings.cluster.fit_frames == "window":
         tokens *= min(settings.window.length, num_frames)
-    if settings.cluster.num_clusters > tokens:
-        limit, remedy = f"be at most the number of tokens, {tokens}", "Choose fewer clusters or larger frames"
-        raise SettingError("cluster.num_clusters", limit, settings.cluster.num_clusters, remedy)
+    require_tokens_for(settings.cluster.num_clusters, tokens)
+
+
+def require_tokens_for(num_clusters: int, num_tokens: int) -> None:
+    """Check that there are as many tokens as clusters."""
+    if num_clusters > num_tokens:
+        limit, remedy = f"be at most the number of tokens, {num_tokens}", "Choose fewer clusters or larger frames"
+        raise SettingError("cluster.num_clusters", limit, num_clusters, remedy)
 
 
 class HeldFrames:

@@ -13,6 +13,7 @@ from ..regions.cutting import group_leaves
 from ..regions.tree import build_tree, cut_tree
 from ..types import AnchorLabels, Grid, Progress, Region, no_progress
 from .clustering import AnchorTokens, cluster_tokens, find_nearest_centers
+from .frames import require_tokens_for
 
 LEAF_RESTARTS = 2
 """Runs of K-means for leaves: more give no better regions (measured), since the tree merges what was cut too fine."""
@@ -28,6 +29,7 @@ def grow_leaves(
     K-means makes the leaves; those that do not occur in the anchor frame are dropped. Ward's criterion merges them,
     weighted by the number of cells in all frames that K-means saw.
     """
+    require_tokens_for(config.num_clusters, len(tokens.seen))
     count = min(max(config.num_leaves, config.num_clusters), len(tokens.seen))
     fine = replace(config, num_clusters=count, num_restarts=LEAF_RESTARTS)
     centers = cluster_tokens(tokens.seen, fine, seed, progress=progress)

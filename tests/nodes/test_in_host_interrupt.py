@@ -50,8 +50,8 @@ def jobs() -> dict[str, Job]:
     coarse = replace(labels, maps=labels.maps.long())
     points = "\n".join(f"0 {(label + 0.5) / NUM_REGIONS:.4f},0.5" for label in range(NUM_REGIONS))
     return {
-        "KMeansInit": lambda: call("KMeansInit", features=features(), num_clusters=4),
-        "KMeansInit, automatic": lambda: call("KMeansInit", features=features(), num_clusters=0),
+        "KMeansInit": lambda: call("KMeansInit", features=features(), num_clusters=4, method="kmeans"),
+        "KMeansInit, automatic": lambda: call("KMeansInit", features=features(), num_clusters=0, method="kmeans"),
         "FinishMask": lambda: call("FinishMask", mask=(labels.maps > 5).float(), feather=2, smooth_frames=3),
         "SplitInstances": lambda: call("SplitInstances", labels=labels),
         "RegionsToMask": lambda: call("RegionsToMask", labels=labels, regions=everything),

@@ -193,7 +193,7 @@ WRONG: dict[str, tuple[Callable[[LoadedModel, Tensor, Features], Any], str]] = {
     ),
     "mask of nothing": (lambda _m, _f, x: call("RegionsToMask", labels=knn(x)), "at least one region"),
     "mask of an unknown region": (lambda _m, _f, x: call("RegionsToMask", labels=knn(x), regions="cat"), "There are"),
-    "names without colon": (lambda _m, _f, x: call("NameRegions", labels=knn(x), names="cat"), "name and a colon"),
+    "names without colon": (lambda _m, _f, x: call("NameRegions", labels=knn(x), names="cat"), "and a colon"),
     "masks of all frames": (
         lambda _m, f, x: assigned(x, f[..., 0]),
         "one picture, that of frame 0",
