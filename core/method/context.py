@@ -9,9 +9,15 @@ from torch import Tensor
 
 from ..config.parts import ContextConfig
 from ..types import InputError, SettingError, require_finite, require_shape
+from .neighbors import NeighborSearch
 
-_CHUNK_ELEMENTS = 2**23
-"""Distances held at once: 64 MiB in float64, whatever the number of frames."""
+MAX_TOKENS = 2**17
+"""Tokens of a window that are remembered at most, so that the time of a frame grows with its size, not its square.
+
+A window of 14 frames has 20 384 at 832x448, and 114 240 at 1920x1088.
+"""
+_VOTERS = 2**15
+"""Cells whose votes are counted at once."""
 
 
 @dataclass(frozen=True)
@@ -50,32 +56,38 @@ class SceneContext:
         """Label normalized tokens ``(T,N,C)`` by the majority of their nearest neighbors (Euclidean), ``(T,N)`` int64.
 
         Ties between labels go to the smallest label, ties between distances to the token that came first.
-        Distances are float64; the result does not depend on how they are chunked.
+        The result is that of float64 distances, however they are chunked.
+        """
+        return self.vote(self.find_neighbors(tokens))
+
+    def find_neighbors(self, tokens: Tensor, device: torch.device | None = None) -> Tensor:
+        """Return for normalized tokens ``(T,N,C)`` their nearest neighbors, ``(T,N,k)`` int32, whatever the labels.
+
+        ``device`` is where distances are computed, if not where the tokens of the context are.
         """
         size = require_shape("tokens", tokens, "T N C", C=self.tokens.shape[1])
         require_finite("tokens", tokens)
-        context = _as_float64(self.tokens)
-        norms = context.square().sum(1)
+        search = NeighborSearch(self.tokens.to(device or self.tokens.device), self.config.num_neighbors)
+        return search.find(tokens.flatten(0, 1)).reshape(size["T"], size["N"], -1).to(self.labels.device)
+
+    def vote(self, neighbors: Tensor) -> Tensor:
+        """Return the label of most of the neighbors ``(T,N,k)`` that `find_neighbors` found, ``(T,N)`` int64."""
         present, compact = torch.unique(self.labels, sorted=True, return_inverse=True)
-        chunk = max(1, _CHUNK_ELEMENTS // len(context))
-        predicted = []
-        for part in torch.split(tokens.flatten(0, 1), chunk):
-            queries = _as_float64(part.to(self.tokens.device))
-            distances = torch.addmm(norms, queries, context.T, alpha=-2)  # less the query's own norm
-            neighbors = self._neighbors(distances, _rounding(queries, norms)).to(compact.device)
-            votes = _count_labels(compact[neighbors], len(present))
-            predicted.append(present[votes.argmax(1)])
-        return torch.cat(predicted).reshape(size["T"], size["N"])
+        predicted = [
+            present[_count_labels(compact[part.long()], len(present)).argmax(1)]
+            for part in torch.split(neighbors.flatten(0, 1), _VOTERS)
+        ]
+        return torch.cat(predicted).reshape(neighbors.shape[:2])
 
     def updated(self, tokens: Tensor, labels: Tensor) -> SceneContext:
         """Return the context for the next window: this window's tokens and labels, behind the anchor's if remembered.
 
-        Tokens are ``(T,N,C)`` or ``(M,C)``.
+        Tokens are ``(T,N,C)`` or ``(M,C)``; of more than `MAX_TOKENS` the last ones are remembered.
         Reference code: the previous window alone (``memory="previous"``), so a label that is absent from a whole
         window is lost.
         """
-        flat = tokens.reshape(-1, tokens.shape[-1]).to(self.tokens.device)
-        flat_labels = labels.reshape(-1).to(self.labels.device)
+        flat = tokens.reshape(-1, tokens.shape[-1])[-MAX_TOKENS:].to(self.tokens.device)
+        flat_labels = labels.reshape(-1)[-MAX_TOKENS:].to(self.labels.device)
         kept, kept_labels = self.tokens[: self.num_anchor], self.labels[: self.num_anchor]
         return SceneContext(
             torch.cat([kept, flat]), torch.cat([kept_labels, flat_labels]), self.config, self.num_anchor
@@ -92,29 +104,6 @@ class SceneContext:
         if missing:
             raise InputError(f"`tensors` must hold {', '.join(missing)}, but got {sorted(tensors)}. Start anew.")
         return cls(tensors["tokens"], tensors["labels"], config, int(tensors["num_anchor"]))
-
-    def _neighbors(self, distances: Tensor, tolerance: float) -> Tensor:
-        """Return ``(B,k)`` indices of the smallest of ``(B,M)``; those that tie at the k-th place by index."""
-        k = self.config.num_neighbors
-        nearest = distances.topk(min(k + 1, distances.shape[1]), dim=1, largest=False)
-        indices, limit = nearest.indices[:, :k], nearest.values[:, k - 1 : k]
-        tied = (nearest.values[:, k:] <= limit + tolerance).any(1).nonzero().squeeze(1)
-        if len(tied):
-            rows, limit = distances[tied], limit[tied]
-            rank = (rows >= limit - tolerance).to(torch.int8) + (rows > limit + tolerance).to(torch.int8)
-            indices[tied] = rank.sort(dim=1, stable=True).indices[:, :k]  # surely nearer, tied, farther
-        return indices
-
-
-def _as_float64(tokens: Tensor) -> Tensor:
-    """Return ``tokens`` in float64; on the CPU where the device has no such type (MPS)."""
-    return (tokens.cpu() if tokens.device.type == "mps" else tokens).double()
-
-
-def _rounding(queries: Tensor, norms: Tensor) -> float:
-    """Return by how much float64 rounding can change a distance, squared norms being ``norms``."""
-    largest = max(float(queries.square().sum(1).max()), float(norms.max()))
-    return 4 * queries.shape[1] * torch.finfo(torch.float64).eps * largest
 
 
 def _count_labels(labels: Tensor, num_labels: int) -> Tensor:

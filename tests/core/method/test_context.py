@@ -8,6 +8,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from vidseg.core.config.parts import ContextConfig, WindowConfig
 from vidseg.core.method import context as context_module
+from vidseg.core.method import neighbors
 from vidseg.core.method.context import SceneContext
 from vidseg.core.method.windows import split_windows
 from vidseg.core.types import InputError
@@ -107,8 +108,46 @@ def test_chunks_do_not_change_labels(monkeypatch, elements):
     context = SceneContext(random_tokens(60, 33).repeat(2, 1), random_labels(120), ContextConfig(5))
     queries = torch.cat([random_tokens(2, 25, 33, seed=1), context.tokens[None, :25]])
     expected = context.predict(queries)
-    monkeypatch.setattr(context_module, "_CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(neighbors, "CHUNK_ELEMENTS", elements)
     assert torch.equal(context.predict(queries), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3, 1e25])
+@pytest.mark.parametrize("num_tokens", [40, 3000])  # 3000: the least are first taken of groups
+def test_short_lists_decide_as_a_search_in_float64_alone(monkeypatch, scale, num_tokens):
+    """Tokens far from the origin, a rounding step of float32 apart: their products say nothing."""
+    tokens = random_tokens(num_tokens, 24) * 1e-6
+    tokens[: num_tokens // 2] = tokens[-(num_tokens // 2) :]  # true ties
+    tokens, labels = (tokens + 1) * scale, random_labels(num_tokens)
+    queries = torch.cat([tokens[:40], tokens[:40] * (1 + 1e-7), (random_tokens(40, 24, seed=1) * 0.1 + 1) * scale])
+    context = SceneContext(tokens, labels, ContextConfig(4))
+    found = context.find_neighbors(queries[None])[0].sort(1).values
+    monkeypatch.setattr(neighbors, "_multiplies_exactly", lambda _device: False)
+    assert torch.equal(found, context.find_neighbors(queries[None])[0].sort(1).values)
+
+
+def test_few_rows_need_more_than_float32(monkeypatch):
+    context = SceneContext(random_tokens(4000, 64), random_labels(4000), ContextConfig(4))
+    searched, decided = [], []
+    search, decide = neighbors.NeighborSearch._search, neighbors.NeighborSearch._decide
+    monkeypatch.setattr(
+        neighbors.NeighborSearch, "_search", lambda own, rows: (searched.append(len(rows)), search(own, rows))[1]
+    )
+    monkeypatch.setattr(
+        neighbors.NeighborSearch, "_decide", lambda own, rows, at: (decided.append(len(rows)), decide(own, rows, at))[1]
+    )
+    context.predict(random_tokens(1, 500, 64, seed=1))
+    assert sum(searched) == 0
+    assert sum(decided) < 50
+
+
+def test_what_is_remembered_of_a_window_is_bounded(monkeypatch):
+    monkeypatch.setattr(context_module, "MAX_TOKENS", 25)
+    first, window, labels = random_tokens(20, 3), random_tokens(2, 20, 3, seed=1), random_labels(2, 20, seed=1)
+    context = SceneContext.from_anchor(first, random_labels(20), ContextConfig(4, "anchor+previous"))
+    updated = context.updated(window, labels)
+    assert torch.equal(updated.tokens, torch.cat([first, window.flatten(0, 1)[-25:]]))
+    assert torch.equal(updated.labels[20:], labels.flatten()[-25:])
 
 
 def test_one_neighbor_on_its_own_tokens_returns_the_labels():
