@@ -136,7 +136,7 @@ def test_there_are_no_cycles() -> None:
 
 def test_what_is_imported_is_declared() -> None:
     declared = {"torch", "diffusers", "transformers", "safetensors", "numpy", "av", "PIL"}
-    declared |= {"sklearn", "scipy", "kornia", "threadpoolctl", "ray", "tqdm"}
+    declared |= {"sklearn", "scipy", "kornia", "threadpoolctl", "ray", "tqdm", "skimage"}
     third_party = set().union(*(top_levels(path) for path in CORE)) - set(sys.stdlib_module_names)
     assert third_party - {"vidseg"} - HOST <= declared
 
