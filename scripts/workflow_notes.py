@@ -65,43 +65,43 @@ A line in *Correct Regions* is an action, a frame, a point (x,y as fractions of 
 Here three points say what is the rabbit, parts of which were taken for the wall. The model does not run again for it.
 
 *Preview Regions* shows what comes out; `wall` is painted over, and no longer the rabbit."""
-SEGMENT_NOTE = """## 1. Choose the region
+SEGMENT_NOTE = """## Choose the region
 Run up to here once (mute the rest, or queue *Preview Regions* alone), read the ids in *Preview Regions*, and type \
 yours where this graph has `3`.
 
 *Pick Regions* does the same by clicking."""
-VACE_NOTE = """## 3. Wan VACE
+VACE_NOTE = """## Wan VACE
 Files of [Wan 2.1 as repackaged for ComfyUI](https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged): the VACE \
 model, its text encoder and its VAE. The 1.3B model needs far less memory.
 
 *Fit Mask to Video Model* shows what VACE will see. Its `masked_frames` are the control video: gray where VACE paints. \
 `width`, `height` and `length` come from there, too."""
-VOID_REGIONS_NOTE = """## 2. The thing, and what it acts on
+VOID_REGIONS_NOTE = """## The thing, and what it acts on
 `remove`: what is to go. `affected`: what changes when it is gone, such as its shadow or what it holds. White in \
 the preview goes, gray may change, black stays.
 
 VOID takes 5 + 8n frames: 37, 45 ..."""
-VOID_NOTE = """## 3. VOID
+VOID_NOTE = """## VOID
 Files as in ComfyUI's own blueprint *Video Inpaint (VOID)*: `void_pass1`, the text encoder `t5xxl` and the VAE of \
 CogVideoX. Its second pass makes long clips steadier; see there.
 
 Say in the prompt what is there when the thing is gone."""
-LTX_NOTE = """## 3. LTX-Video
+LTX_NOTE = """## LTX-Video
 Checkpoint of [Lightricks](https://huggingface.co/Lightricks/LTX-Video) and the text encoder `t5xxl`.
 
 Sides must be multiples of 32, frames 1 + 8n: *Fit Mask to Video Model* repeats the last one. The mask goes straight \
 into the latent, on its grid, so that the old background cannot bleed through."""
-TRACK_NOTE = """## 2. Tracks without SAM
+TRACK_NOTE = """## Tracks without SAM
 *Regions to Track* gives what SAM 3 would: one object per region, in the order that you type. SCAIL-2 colors them \
 blue, red, green and so on in that order (`sort_by` none).
 
 Two people in one region? *Split Instances* before."""
-SCAIL_NOTE = """## 3. SCAIL-2
+SCAIL_NOTE = """## SCAIL-2
 Model `wan2.1_14B_SCAIL_2`, text encoder and VAE of Wan 2.1, as in ComfyUI's blueprint *Character Replacement \
 (SCAIL-2)*, which also has LoRAs that make it fast.
 
 Put a picture of the new character in place of the first frame, and its mask in place of the mask beside it."""
-H3_NOTE = """## 3. MiniMax H3
+H3_NOTE = """## MiniMax H3
 Model, text encoder (Qwen3-VL 32B), VAE and audio VAE of MiniMax H3; choose your files in the loaders.
 
 The region alone on white is `<Picture 1>`, the clip with the region grayed out `<Video 1>`: use these words in the \
