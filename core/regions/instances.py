@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ _ALL_AROUND = np.ones((3, 3))
 """Pixels that touch at a corner are connected."""
 _MIN_OVERLAP = 0.25
 """Share of the smallest thing's area that a piece must share with a track to continue it (our choice)."""
-Numbers = NDArray[np.int64]
-"""Numbers of tracks ``(T,H,W)``, from 1 on; 0 outside the region."""
+Numbers = NDArray[Any]
+"""Numbers of tracks ``(T,H,W)``, from 1 on, in as few bytes as they take; 0 outside the region."""
 
 
 @dataclass
@@ -92,12 +92,10 @@ def split_instances(
     maps, regions = labels.maps.clone(), {region.label: region.name for region in labels.regions}
     steps, total = count(1), len(chosen) * len(maps)
     for region in chosen:
-        inside = (labels.maps == region).cpu().numpy()
-        rows, columns = _find_extent(inside)
-        least = max(1, round(settings.min_share * inside[0].size))
-        numbers = _track_pieces(
-            inside[:, rows, columns], least, settings, lambda: progress("instances", next(steps), total)
-        )
+        rows, columns = _find_extent(labels.maps, region)
+        least = max(1, round(settings.min_share * labels.maps[0].numel()))
+        extent = labels.maps[:, rows, columns].cpu().numpy()  # a view: each frame is compared when it is its turn
+        numbers = _track_pieces(extent, region, least, settings, lambda: progress("instances", next(steps), total))
         _write_things(maps[:, rows, columns], numbers, region, regions)
     return replace(labels, maps=maps, regions=tuple(sorted(Region(*pair) for pair in regions.items())))
 
@@ -110,37 +108,49 @@ def _write_things(maps: Tensor, numbers: Numbers, region: int, regions: dict[int
             f"`regions` must hold at most {len(free) + 1} things, but {name!r} has {things}. Split fewer regions, or "
             "ignore smaller pieces."
         )
+    table = np.array([0, region, *free][: things + 1], dtype=np.uint8)
+    for frame, seen in zip(maps, numbers, strict=True):
+        frame[torch.from_numpy(seen > 0)] = torch.from_numpy(table[seen[seen > 0]]).to(frame)
     for number, spare in zip(range(1, things + 1), (region, *free), strict=False):
-        maps[torch.from_numpy(numbers == number)] = spare
         regions[spare] = f"{name} {number}" if things > 1 else name
 
 
-def _find_extent(region: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Return rows and columns that hold a region ``(T,H,W)`` bool; the first of each where there is none."""
-    rows, columns = (np.flatnonzero(region.any(axis=axes)) for axes in ((0, 2), (0, 1)))
-    if not len(rows):
-        return slice(1), slice(1)
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+def _find_extent(maps: Tensor, region: int) -> tuple[slice, slice]:
+    """Return rows and columns of ``(T,H,W)`` labels that hold a region; the first of each where there is none."""
+    rows, columns = (torch.zeros(size, dtype=torch.bool, device=maps.device) for size in maps.shape[1:])
+    for frame in maps:
+        inside = frame == region
+        rows |= inside.any(1)
+        columns |= inside.any(0)
+    found = [side.nonzero().squeeze(1).tolist() or [0] for side in (rows, columns)]
+    first, second = (slice(places[0], places[-1] + 1) for places in found)
+    return first, second
 
 
 def _track_pieces(
-    region: NDArray[np.bool_], least: int, config: InstanceConfig, advance: Callable[[], None]
+    maps: NDArray[np.uint8], region: int, least: int, config: InstanceConfig, advance: Callable[[], None]
 ) -> Numbers:
-    """Return the tracks of a region ``(T,H,W)`` bool, numbered in the order in which they appear."""
-    numbers = np.zeros(region.shape, dtype=np.int64)
-    last = np.zeros(region.shape[1:], dtype=np.int64)  # where each track was when it was seen last
+    """Return the tracks of a region of ``(T,H,W)`` labels, numbered in the order in which they appear."""
+    numbers: Numbers = np.zeros(maps.shape, dtype=np.uint16)
+    last = np.zeros(maps.shape[1:], dtype=np.int64)  # where each track was when it was seen last
     tracks: list[_Track] = []
-    frames = min(config.min_frames, len(region))
-    for seen, inside in zip(numbers, region, strict=True):
-        _continue_tracks(tracks, inside, last, seen, least, frames)
+    frames, areas = min(config.min_frames, len(maps)), np.zeros(1, dtype=np.int64)
+    for index, labels in enumerate(maps):
+        seen = np.zeros(labels.shape, dtype=np.int64)
+        _continue_tracks(tracks, labels == region, last, seen, least, frames)
+        if len(tracks) > np.iinfo(numbers.dtype).max:
+            numbers = numbers.astype(np.uint32)
+        numbers[index] = seen
+        here_areas = np.bincount(seen.ravel(), minlength=len(tracks) + 1)
+        here_areas[: len(areas)] = np.maximum(here_areas[: len(areas)], areas)
+        areas = here_areas
         here = np.zeros(len(tracks) + 1, dtype=np.bool_)
         here[seen] = True
         last[here[last]] = 0
         last[seen > 0] = seen[seen > 0]
         advance()
-    areas = np.stack([np.bincount(frame.ravel(), minlength=len(tracks) + 1) for frame in numbers]).max(0)
     kept = [number for number, track in enumerate(tracks, 1) if areas[number] >= least and track.alone >= frames]
-    return _absorb(numbers, region, kept or [1][: len(tracks)])
+    return _absorb(numbers, maps, region, kept or [1][: len(tracks)])
 
 
 def _continue_tracks(
@@ -178,17 +188,18 @@ def _describe_piece(box: tuple[slice, slice], inside: NDArray[np.bool_], last: N
     return _Piece(box, inside, int(inside.sum()), {int(t): int(n) for t, n in zip(below, counts, strict=True) if t})
 
 
-def _absorb(numbers: Numbers, region: NDArray[np.bool_], kept: Sequence[int]) -> Numbers:
+def _absorb(numbers: Numbers, maps: NDArray[np.uint8], region: int, kept: Sequence[int]) -> Numbers:
     """Return the kept tracks, numbered from 1 on; pixels of others join the nearest one, in space, then in time."""
-    table = np.zeros(int(numbers.max()) + 1, dtype=np.int64)
+    table = np.zeros(int(numbers.max()) + 1, dtype=numbers.dtype)
     table[list(kept)] = np.arange(1, len(kept) + 1)
-    result = table[numbers]
-    latest = next((frame for frame in result if frame.any()), result[0])
-    for frame, inside in zip(result, region, strict=True):
+    for frame in numbers:
+        frame[:] = table[frame]
+    latest = next((frame for frame in numbers if frame.any()), numbers[0])
+    for frame, labels in zip(numbers, maps, strict=True):
         known = frame if frame.any() else latest
-        left = inside & (frame == 0)
+        left = (labels == region) & (frame == 0)
         if left.any() and known.any():
             nearest = distance_transform_edt(known == 0, return_distances=False, return_indices=True)
             frame[left] = known[tuple(nearest)][left]
         latest = frame if frame.any() else latest
-    return result
+    return numbers
