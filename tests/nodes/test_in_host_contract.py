@@ -186,3 +186,42 @@ def test_without_conditioning_both_halves_are_zeros(both: tuple[Path, LoadedMode
     model, vae, _, negative = both[1]
     zeros = contract.predict(ComfyBackbone(model, vae), latents, 0.3).denoised
     contract.close(zeros, contract.predict(ComfyBackbone(model, vae, negative, negative), latents, 0.3).denoised)
+
+
+def test_reading_ends_behind_the_last_block_that_is_read(
+    both: tuple[Path, LoadedModel], latents: Tensor, sigma: float
+) -> None:
+    calls, unet = [], both[1].model.model.diffusion_model
+    hooks = [
+        block[0].register_forward_hook(lambda *_, number=number: calls.append(number))
+        for number, block in enumerate(unet.output_blocks)
+    ]
+    try:
+        short = contract.read_queries(ComfyBackbone(*both[1]), latents[:1], sigma, (8, 6))
+        assert calls == list(range(9))
+        calls.clear()
+        watched = both[1].model.clone()
+        kind = comfy_denoiser._AROUND_UNET
+        watched.add_wrapper_with_key(kind, "other", lambda executor, *args, **options: executor(*args, **options))
+        whole = contract.read_queries(ComfyBackbone(watched, *both[1][1:]), latents[:1], sigma, (8, 6))
+        assert calls == list(range(12)), "another node may keep the answer"
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert all(map(torch.equal, short, whole))
+
+
+def test_attention_is_not_computed_in_8_bits(both: tuple[Path, LoadedModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    def attention_sage(*_args: Any, **_options: Any) -> Tensor:
+        raise AssertionError
+
+    q, k, v = torch.randn(3, 2, 5, 8)
+    expected = comfy_attention.attention_pytorch(q, k, v, 2)
+    assert torch.equal(comfy_attention.exact_attention(attention_sage, q, k, v, 2), expected)
+    assert torch.equal(comfy_attention.exact_attention(comfy_attention.attention_pytorch, q, k, v, 2), expected)
+    monkeypatch.setattr(comfy_denoiser.HostDenoiser, "_on_cpu", False)  # as on a GPU
+    model = both[1].model.clone()
+    for other in (None, attention_sage):
+        if other:
+            model.model_options["transformer_options"]["optimized_attention_override"] = other
+        assert contract.predict(ComfyBackbone(model, *both[1][1:]), torch.zeros(1, *contract.SHAPE), 0.3)

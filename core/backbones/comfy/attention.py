@@ -54,13 +54,33 @@ class HostCache:
         return HostCache(self.keep, tensors, tail)
 
 
-def capture_self(attention: AttentionPatch, block: int, into: dict[Slot, Tensor], *, keys: bool) -> AttentionPatch:
-    """Return a patch of self-attention that captures queries ``(T,N,C)``, and keys if wanted, and changes nothing."""
+class AllRead(Exception):  # noqa: N818, no error
+    """All that is wanted of a UNet call was read, and what comes after it need not be computed."""
+
+
+def stop_when_read(executor: Any, x: Tensor, *rest: Any, **options: Any) -> Tensor:
+    """Call the UNet until `AllRead`, as a wrapper of the host; what it would predict then is of no use, and zero."""
+    try:
+        answer: Tensor = executor(x, *rest, **options)
+    except AllRead:
+        return x.new_zeros((len(x), executor.class_obj.out_channels, *x.shape[2:]))
+    return answer
+
+
+def capture_self(
+    attention: AttentionPatch, block: int, into: dict[Slot, Tensor], *, keys: bool, last: bool = False
+) -> AttentionPatch:
+    """Return a patch of self-attention that captures queries ``(T,N,C)``, and keys if wanted, and changes nothing.
+
+    The ``last`` one of a call raises `AllRead`.
+    """
 
     def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         _require_all_tokens(q, extra)
         for kind, tensor in (("q", q), ("k", k)) if keys else (("q", q),):
             _store(kind, block, tensor, extra, into)
+        if last:
+            raise AllRead
         return attention(q, k, v, extra)
 
     return capture
@@ -139,9 +159,18 @@ class Turns:
 
 
 def capture_both(
-    attention: AttentionPatch, block: int, into: dict[Slot, Tensor], kinds: tuple[str, ...], device: torch.device | None
+    attention: AttentionPatch,
+    block: int,
+    into: dict[Slot, Tensor],
+    kinds: tuple[str, ...],
+    device: torch.device | None,
+    *,
+    last: bool = False,
 ) -> AttentionPatch:
-    """Return a patch of SVD's self-attentions that captures ``kinds``, moved to ``device``, and changes nothing."""
+    """Return a patch of SVD's self-attentions that captures ``kinds``, moved to ``device``, and changes nothing.
+
+    The ``last`` one of a call raises `AllRead` once it has one of them.
+    """
     turns = Turns()
 
     def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
@@ -149,6 +178,8 @@ def capture_both(
         for kind, tensor in zip(names, (q, k), strict=True):
             if kind in kinds:
                 _store(kind, block, tensor, extra, into, device)
+                if last:
+                    raise AllRead
         return attention(q, k, v, extra)
 
     return capture
@@ -193,6 +224,23 @@ def cpu_attention(usual: Callable[..., Tensor], query: Tensor, *rest: Any, **opt
     chosen = attention_pytorch if query.dtype == torch.float32 else usual  # the host's choice for half precision
     out: Tensor = chosen(query, *rest, **options)
     return out
+
+
+_SHORT = "sage"
+"""Part of the names of kernels that multiply in 8 bits, whose errors are as large as what modulation changes."""
+
+
+def exact_attention(usual: Callable[..., Tensor], query: Tensor, *rest: Any, **options: Any) -> Tensor:
+    """Compute attention as the host does, but not in 8 bits: difference maps are differences of two passes."""
+    chosen = attention_pytorch if is_short(usual) else usual
+    out: Tensor = chosen(query, *rest, **options)
+    return out
+
+
+def is_short(function: Callable[..., Any]) -> bool:
+    """Tell whether a function computes attention in 8 bits, by its name."""
+    names = (getattr(function, name, "") for name in ("__module__", "__qualname__"))
+    return any(_SHORT in str(name).lower() for name in names)
 
 
 def _store(

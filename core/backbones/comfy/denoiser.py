@@ -26,14 +26,19 @@ from .attention import (
     capture_cross,
     capture_self,
     cpu_attention,
+    exact_attention,
     host_attention,
     inject_cross,
     inject_self,
+    is_short,
+    stop_when_read,
 )
 from .patches import Witness
 from .tail import TailCall, TailRecorder, TailState, fit_offset
 
 logger = logging.getLogger(__name__)
+_AROUND_UNET = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+"""Kind of the wrappers around the UNet."""
 MAX_TAIL_ERROR = 0.05
 """Largest difference between short and explicit call, as a share of the modulation's effect, that rounding explains."""
 NEGLIGIBLE = 1e-4
@@ -112,12 +117,25 @@ class HostDenoiser:
 
     def _queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
         captured: dict[Slot, Tensor] = {}
-        call = Call({}, {})
+        call, last = self._reading(blocks)
         for block in set(blocks):
-            call.replace["attn1", block] = capture_self(self._attention("attn1", block), block, captured, keys=False)
+            call.replace["attn1", block] = capture_self(
+                self._attention("attn1", block), block, captured, keys=False, last=block == last
+            )
         self._denoised(latents, sigma, call, guided=False)
         conditional = self._loaded.conds["positive"][0]["uuid"]
         return tuple(captured[Slot("q", block, conditional)].float() for block in blocks)
+
+    def _reading(self, blocks: Sequence[int]) -> tuple[Call, int | None]:
+        """Return an empty call that ends behind the last of ``blocks``, and that block.
+
+        The call is whole, and None is returned, where other nodes look at what the UNet answers.
+        """
+        options = self._loaded.options
+        wrappers = options.get("transformer_options", {}).get("wrappers", {}).get(_AROUND_UNET, {})
+        if any(wrappers.values()) or "model_function_wrapper" in options:
+            return Call({}, {}), None
+        return Call({}, {}, stop_when_read), max(blocks)
 
     def _predict(self, latents: Tensor, sigma: float, keep: ModulationConfig | None) -> Prediction:
         captured: dict[Slot, Tensor] = {}
@@ -212,6 +230,8 @@ class HostDenoiser:
         inner = options.setdefault("transformer_options", {})
         if self._on_cpu:
             inner.setdefault("optimized_attention_override", cpu_attention)
+        elif (other := inner.get("optimized_attention_override")) is None or is_short(other):
+            inner["optimized_attention_override"] = exact_attention
         replaced = inner.setdefault("patches_replace", {})
         for (name, block), patch in call.replace.items():
             replaced.setdefault(name, {})["output", block, 0] = patch
@@ -220,7 +240,7 @@ class HostDenoiser:
             others.setdefault(name, []).insert(0, other)
         if call.wrapper is not None:
             comfy.patcher_extension.add_wrapper_with_key(
-                comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL,
+                _AROUND_UNET,
                 "vidseg",
                 call.wrapper,
                 options,

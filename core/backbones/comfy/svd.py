@@ -219,9 +219,11 @@ class VideoHostDenoiser(HostDenoiser):
         is_temporal = self._config.query_layer == "temporal"
         kind = TEMPORAL[0] if is_temporal else SPATIAL[0]
         captured: dict[Slot, Tensor] = {}
-        call = Call({}, {})
+        call, last = self._reading(blocks)
         for block in set(blocks):
-            call.replace["attn1", block] = capture_both(self._attention("attn1", block), block, captured, (kind,), None)
+            call.replace["attn1", block] = capture_both(
+                self._attention("attn1", block), block, captured, (kind,), None, last=block == last
+            )
         self._denoised(latents, sigma, call, guided=False)
         conditional = self._loaded.conds["positive"][0]["uuid"]
         found = (captured[Slot(kind, block, conditional)].float() for block in blocks)
