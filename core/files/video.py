@@ -42,8 +42,8 @@ _OF_THE_SYSTEM = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.EFBIG}
 )
 """Errors of writing that are of the place, not of FFmpeg."""
-_CRF = 18
-"""Quality of H.264, about free of visible loss."""
+_H264 = {"crf": "18", "preset": "veryfast"}
+"""Quality of H.264, about free of visible loss; files a little larger than need be, in less than half of the time."""
 _BITS_PER_PIXEL = 1.0
 """Bit rate of the fallback codec."""
 
@@ -217,7 +217,7 @@ def _encode(path: Path, frames: Iterable[Tensor], fps: float | None, times: Sequ
             even = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")
             if stream is None:
                 codec = _codec()
-                stream = container.add_stream(codec, rate=rate, options={"crf": str(_CRF)} if "264" in codec else {})
+                stream = container.add_stream(codec, rate=rate, options=dict(_H264) if "264" in codec else {})
                 stream.height, stream.width = even.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 if "264" not in codec:

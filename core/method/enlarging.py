@@ -23,13 +23,14 @@ def enlarge_maps(
     make_filter, members = _guide(coarse, features, config), _list_members(coarse)
     labels, leaves = [], []
     for index in range(len(coarse.maps)):
-        best = _BestPixels(coarse.frame_size)
+        best = _BestPixels(coarse.frame_size, has_leaves=coarse.leaves is not None)
         for label, patches in _filter_frame(coarse, index, members, make_filter(index)):
             best.add(label, patches)
         labels.append(best.labels)
-        leaves.append(best.leaves)
+        leaves.append(best.labels if best.leaves is None else best.leaves)
         progress("upsampling", index + 1, len(coarse.maps))
-    return _with_leaves(LabelMaps(torch.stack(labels), coarse.regions, coarse.frame_size), torch.stack(leaves), coarse)
+    full = LabelMaps(torch.stack(labels), coarse.regions, coarse.frame_size)
+    return _with_leaves(full, torch.stack(leaves), coarse) if coarse.leaves else full
 
 
 def enlarge_bilinear(coarse: LabelMaps, progress: Progress = no_progress) -> LabelMaps:
@@ -122,20 +123,23 @@ def _filter_frame(
 
 
 class _BestPixels:
-    """The strongest label of each pixel of a frame, and the strongest leaf in it; ties: the smallest."""
+    """The strongest label of each pixel of a frame, and the strongest leaf in it, if any; ties: the smallest."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], *, has_leaves: bool) -> None:
         self._best = torch.zeros(size)
-        self.labels, self.leaves = (torch.zeros(size, dtype=torch.uint8) for _ in range(2))
+        self.labels = torch.zeros(size, dtype=torch.uint8)
+        self.leaves = torch.zeros(size, dtype=torch.uint8) if has_leaves else None
 
     def add(self, label: int, patches: list[tuple[int, Patch]]) -> None:
         """Let a label compete, whose answer is the sum of those of its leaves: the filter is linear."""
         area, total, which = _join(patches)
-        best, leaves = self._best[area], self.leaves[area]
+        best = self._best[area]
         wins = total > best
         torch.maximum(best, total, out=best)
         self.labels[area].masked_fill_(wins, label)
-        torch.where(wins, which, leaves, out=leaves)
+        if self.leaves is not None:
+            leaves = self.leaves[area]
+            torch.where(wins, which, leaves, out=leaves)
 
 
 def _join(patches: list[tuple[int, Patch]]) -> tuple[tuple[slice, slice], Tensor, Tensor]:

@@ -160,7 +160,7 @@ def _find_span(inside: Tensor) -> slice:
 
 
 def _resize(values: Tensor, axes: list[_Axis], source: list[slice], target: list[slice]) -> Tensor:
-    """Return ``(...,r,c)`` values of a part of a frame interpolated along both axes."""
-    for dim, axis, old, new in zip((-2, -1), axes, source, target, strict=True):
-        values = axis.apply(values, values.ndim + dim, old, new)
+    """Return ``(...,r,c)`` values of a part of a frame interpolated along both axes: columns while rows are few."""
+    for dim in (-1, -2):  # rows are whole when they are taken, columns are picked one by one
+        values = axes[dim].apply(values, values.ndim + dim, source[dim], target[dim])
     return values

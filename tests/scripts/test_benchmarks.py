@@ -81,3 +81,24 @@ def test_qualities_are_scored_against_exact(
     with pytest.raises(SystemExit):
         run_here("dial.py", clips, "--out", tmp_path, "--clips", "nope")
     assert re.search(r"error: `--clips` must name clips of .*, but got \['nope'\]", capsys.readouterr().err)
+
+
+def test_stages_are_measured(tmp_path: Path, run_here: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.run", lambda *_args, **_options: None)  # whole processes take seconds
+    size = ("--frames", 2, "--size", "96x160", "--max-side", 160)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.set_num_threads", lambda _count: None)
+        lines: list[str] = []
+        patch.setattr("builtins.print", lambda text, **_options: lines.append(str(text)))
+        run_here("stages.py", *size, "--inside", "kmeans")
+    rows = json.loads(lines[-1])
+    assert {"K-means, once", "scene context", "guided filter", "overlay, drawn and encoded"} <= set(rows)
+    assert all(row["seconds"] >= 0 for row in rows.values())
+
+
+def test_the_benchmark_of_a_gpu_runs_in_small_on_a_cpu(run_here: Callable[..., None], tmp_path: Path) -> None:
+    size = ("--frames", 2, "--sizes", "64x64", "--max-side", 64, "--clusters", 2, "--device", "cpu", "--dtype", "fp32")
+    run_here("gpu.py", *size, "--out", tmp_path / "gpu.md")
+    table = (tmp_path / "gpu.md").read_text()
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:6]] == ["| draft", "| fast", "| balanced", "| exact"]
+    assert table.count("| 1.0000 |") == 4
