@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
-from operator import attrgetter
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from sklearn.cluster import KMeans, kmeans_plusplus
-from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 from torch import Tensor
 
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig
@@ -30,6 +21,7 @@ from ..types import (
     require_shape,
 )
 from .frames import require_tokens_for
+from .kmeans import fit_centers
 from .place import add_place, measure_place
 
 
@@ -49,38 +41,13 @@ def normalize_tokens(tokens: Tensor) -> Tensor:
 def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress: Progress = no_progress) -> Tensor:
     """Fit K-means (k-means++, best of ``num_restarts`` runs) to normalized ``(M,C)``; return centers ``(K,C)``.
 
-    Fewer than K distinct tokens give centers that coincide, hence fewer clusters in use. Runs go side by side, each on
-    one thread: more threads would sum the centers in the order in which they finish, so that results would differ from
-    run to run. The starts are those that scikit-learn draws for ``n_init`` runs from the same seed.
+    Fewer than K distinct tokens give centers that coincide, hence fewer clusters in use. The starts are those that
+    scikit-learn draws for ``n_init`` runs from the same seed; see `kmeans`.
     """
     num_tokens = require_shape("tokens", tokens, "M C")["M"]
     require_finite("tokens", tokens)
     require_tokens_for(config.num_clusters, num_tokens)
-    points = tokens.detach().float().cpu().numpy()
-    mean = points.mean(axis=0)
-    points = points - mean  # as scikit-learn does, for exact distances
-    random_state = np.random.RandomState(seed)
-    workers = ThreadPoolExecutor(min(config.num_restarts, os.cpu_count() or 1), initializer=_use_one_thread)
-    with warnings.catch_warnings(), threadpool_limits(limits=1), workers:
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct tokens than clusters: see docstring
-        starts, runs = [], []
-        for _ in range(config.num_restarts):
-            starts.append(kmeans_plusplus(points, config.num_clusters, random_state=random_state)[0])
-            progress("K-means runs", (len(starts) + 1) // 2, config.num_restarts)  # a start counts as half of a run
-        for run in workers.map(partial(_run_lloyd, points), starts):
-            runs.append(run)
-            progress("K-means runs", (len(starts) + len(runs) + 1) // 2, config.num_restarts)
-    best = min(runs, key=attrgetter("inertia_"))  # the first of equals
-    return torch.from_numpy(best.cluster_centers_ + mean)
-
-
-def _use_one_thread() -> None:
-    """Limit the calling thread for as long as it lives; OpenMP counts per thread."""
-    threadpool_limits(limits=1, user_api="openmp")
-
-
-def _run_lloyd(points: np.ndarray, start: np.ndarray) -> KMeans:
-    return KMeans(len(start), init=start, n_init=1).fit(points)
+    return fit_centers(tokens, config.num_clusters, config.num_restarts, seed, progress, tokens.device)
 
 
 def choose_num_clusters(tokens: Tensor, granularity: float, seed: int, *, progress: Progress = no_progress) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, kmeans_plusplus
 from vidseg.core.config.parts import ClusterConfig
-from vidseg.core.method import clustering
+from vidseg.core.method import kmeans
 from vidseg.core.method.clustering import (
     cluster_anchor,
     cluster_tokens,
@@ -70,6 +70,26 @@ def test_cluster_tokens_equals_scikit_learn():
     np.testing.assert_array_equal(find_nearest_centers(tokens, centers), kmeans.labels_)
 
 
+@pytest.mark.parametrize(("num_tokens", "num_clusters"), [(300, 7), (60, 1), (40, 40)])
+def test_starts_are_those_that_scikit_learn_draws(num_tokens, num_clusters):
+    points, random = random_tokens(num_tokens, 8).numpy(), np.random.RandomState(3)
+    expected = [kmeans_plusplus(points, num_clusters, random_state=random)[1] for _ in range(4)]
+    np.testing.assert_array_equal(kmeans.draw_starts(points, num_clusters, 4, 3), expected)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_lloyd_on_a_device_ends_as_scikit_learn(lost):
+    points = torch.cat([random_tokens(80, 6, seed=seed) + 4 * seed for seed in range(3)])
+    start = points[[0, 1, 100, 200]].numpy()
+    if lost:
+        start[1] = 1e3  # nearest to no point
+    found = kmeans.run_lloyd_on(points, start)
+    expected = KMeans(4, init=start, n_init=1).fit(points.numpy())
+    np.testing.assert_allclose(found.centers, expected.cluster_centers_, atol=1e-5)
+    assert found.inertia == pytest.approx(expected.inertia_, rel=1e-5)
+    assert found.num_iterations == expected.n_iter_
+
+
 def test_cluster_tokens_repeats_and_depends_on_the_seed():
     tokens = random_tokens(100, 8)
     config = ClusterConfig(8, num_restarts=1)
@@ -78,13 +98,13 @@ def test_cluster_tokens_repeats_and_depends_on_the_seed():
 
 
 def test_an_interrupt_stops_the_runs_that_wait(monkeypatch):
-    begun, lloyd = [], clustering._run_lloyd
+    begun, lloyd = [], kmeans._run_lloyd
 
     def interrupt(_stage, done, total):
         if done > total // 2:
             raise InterruptedByUserError
 
-    monkeypatch.setattr(clustering, "_run_lloyd", lambda *args: (begun.append(1), lloyd(*args))[1])
+    monkeypatch.setattr(kmeans, "_run_lloyd", lambda *args: (begun.append(1), lloyd(*args))[1])
     with pytest.raises(InterruptedByUserError):
         cluster_tokens(random_tokens(300, 8), ClusterConfig(7, num_restarts=200), 1, progress=interrupt)
     assert 0 < len(begun) < 200
