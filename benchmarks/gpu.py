@@ -25,7 +25,7 @@ import torch
 from stages import read_size, show_again
 from torch import Tensor
 from vidseg.core.api import load_model
-from vidseg.core.command.options import DTYPES, read_dtype
+from vidseg.core.command.options import DTYPES
 from vidseg.core.config.settings import QUALITIES, Settings
 from vidseg.core.files.package import DEMO_MODEL
 from vidseg.core.method.frames import HeldFrames
@@ -68,7 +68,7 @@ def run_published(paths: Sequence[Path], model: Path, device: str, frames: int) 
 def make_rows(arguments: argparse.Namespace, left: list[str]) -> list[list[str]]:
     """Return the rows of the table; what there was no time for is named in ``left``."""
     end = time.monotonic() + 60 * arguments.minutes
-    model = load_model(arguments.model, device=arguments.device, dtype=read_dtype(arguments.dtype))
+    model = load_model(arguments.model, device=arguments.device, dtype=DTYPES[arguments.dtype])
     other = model if arguments.device == "cpu" else load_model(arguments.model, device="cpu")
     rows = []
     for size in arguments.sizes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from operator import attrgetter
@@ -45,8 +46,8 @@ def fit_centers(
     on_gpu = device.type == "cuda"
     with warnings.catch_warnings(), threadpool_limits(limits=1), workers:
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct tokens than clusters
-        starts = [held[chosen] for chosen in draw_starts(held, num_clusters, num_restarts, seed)]
-        progress("K-means runs", (num_restarts + 1) // 2, num_restarts)  # a start counts as half of a run
+        advance = partial(_report_starts, progress, num_clusters, num_restarts)
+        starts = [held[chosen] for chosen in draw_starts(held, num_clusters, num_restarts, seed, advance)]
         run = partial(run_lloyd_on, torch.from_numpy(held).to(device)) if on_gpu else partial(_run_lloyd, held)
         runs: list[Run] = []
         for ended in map(run, starts) if on_gpu else workers.map(run, starts):
@@ -54,6 +55,11 @@ def fit_centers(
             progress("K-means runs", (num_restarts + len(runs) + 1) // 2, num_restarts)
     best = min(runs, key=attrgetter("inertia"))  # the first of equals
     return torch.from_numpy(best.centers + mean)
+
+
+def _report_starts(progress: Progress, num_clusters: int, num_restarts: int, drawn: int) -> None:
+    """Report how many clusters of each start are drawn; a start counts as half of a run."""
+    progress("K-means runs", (num_restarts * drawn // num_clusters + 1) // 2, num_restarts)
 
 
 def _use_one_thread() -> None:
@@ -70,7 +76,13 @@ def _run_lloyd(points: np.ndarray, start: np.ndarray) -> Run:
     return Run(found.cluster_centers_, float(found.inertia_), int(found.n_iter_))
 
 
-def draw_starts(points: np.ndarray, num_clusters: int, num_restarts: int, seed: int) -> np.ndarray:
+def draw_starts(
+    points: np.ndarray,
+    num_clusters: int,
+    num_restarts: int,
+    seed: int,
+    advance: Callable[[int], None] = lambda _drawn: None,
+) -> np.ndarray:
     """Choose starts by greedy k-means++: numbers ``(R,K)`` of rows of ``(M,C)`` float32 points.
 
     They are those that scikit-learn draws for ``n_init`` runs from the same seed. A start takes a known count of random
@@ -86,11 +98,13 @@ def draw_starts(points: np.ndarray, num_clusters: int, num_restarts: int, seed: 
     distances = _measure(exact, norms, np.array([start.chosen[0] for start in growing]))
     for start, row in zip(growing, distances, strict=True):
         start.take(row)
-    for _ in range(1, num_clusters):
+    advance(1)
+    for drawn in range(2, num_clusters + 1):
         candidates = [start.draw() for start in growing]
         distances = _measure(exact, norms, np.concatenate(candidates))
         for start, chosen, rows in zip(growing, candidates, np.split(distances, len(growing)), strict=True):
             start.choose(chosen, rows)
+        advance(drawn)
     return np.array([start.chosen for start in growing])
 
 

@@ -85,6 +85,7 @@ def test_qualities_are_scored_against_exact(
 
 def test_stages_are_measured(tmp_path: Path, run_here: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.run", lambda *_args, **_options: None)  # whole processes take seconds
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # else scikit-learn asks a process
     size = ("--frames", 2, "--size", "96x160", "--max-side", 160)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.set_num_threads", lambda _count: None)
