@@ -59,7 +59,7 @@ def fit_centers(
 
 def _report_starts(progress: Progress, num_clusters: int, num_restarts: int, drawn: int) -> None:
     """Report how many clusters of each start are drawn; a start counts as half of a run."""
-    progress("K-means runs", (num_restarts * drawn // num_clusters + 1) // 2, num_restarts)
+    progress("K-means runs", max(1, (num_restarts * drawn // num_clusters + 1) // 2), num_restarts)
 
 
 def _use_one_thread() -> None:

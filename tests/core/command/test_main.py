@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 from vidseg.core.command import main as cli
 from vidseg.core.command import options as cli_options
-from vidseg.core.command import work
 from vidseg.core.command.main import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
 from vidseg.core.command.segment import SegmentOptions, SegmentRun
 from vidseg.core.config.settings import PRESETS, SETTINGS, Settings, read_setting, with_overrides
@@ -398,7 +397,7 @@ def test_no_sd_model_ends_before_frames_are_read(
     assert segment(folder, tmp_path / "out", "--model", tmp_path / "model.safetensors") == EXIT_BAD_INPUT
     assert "`model` must" in error_of(capsys)
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(work, "DEMO_MODEL", tmp_path / "none.safetensors")
+    monkeypatch.setattr(cli, "DEMO_MODEL", tmp_path / "none.safetensors")
     assert segment(folder, tmp_path / "out") == EXIT_BAD_INPUT
     assert "`model` must name a model" in error_of(capsys)
     assert segment(folder, tmp_path / "out", "--baseline", "color", "--anchor-mask", "none.png") == EXIT_BAD_INPUT
@@ -499,8 +498,8 @@ def test_info_describes_a_model(model: Path, tmp_path: Path, capsys: pytest.Capt
 def test_the_demo_says_which_bundled_file_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "DEMO_CLIP", tmp_path / "demo_clip.mp4")
-    monkeypatch.setattr(work, "DEMO_MODEL", tmp_path / "demo_model.safetensors")
+    monkeypatch.setattr(cli, "DEMO_CLIP", tmp_path / "demo_clip.mp4")
+    monkeypatch.setattr(cli, "DEMO_MODEL", tmp_path / "demo_model.safetensors")
     assert main(["demo", "--out", str(tmp_path / "out")]) == EXIT_BAD_INPUT
     assert "demo_clip.mp4" in error_of(capsys)
     write_video(tmp_path / "demo_clip.mp4", squares(2))
