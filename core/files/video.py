@@ -7,11 +7,13 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
+import torch
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -191,7 +193,7 @@ def write_video(
     ``times`` are the seconds of the frames, for a variable rate; without ``fps`` it is `DEFAULT_FPS`.
     """
     with _explain_encoding(path):
-        _encode(path, frames, fps, times)
+        _encode(_url(path), frames, fps, times)
 
 
 @contextmanager
@@ -203,14 +205,16 @@ def _explain_encoding(path: Path) -> Iterator[None]:
         if error.errno in _OF_THE_SYSTEM:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise InputError(
-            f"`av` must encode {path.name}, but FFmpeg said: {error.strerror}. Update av, or report it."
+            f"`av` must encode {path.name}, but FFmpeg said: {error.strerror}. Make the frames smaller, or update av."
         ) from error
 
 
-def _encode(path: Path, frames: Iterable[Tensor], fps: float | None, times: Sequence[float] | None) -> None:
+def _encode(
+    target: str | IO[bytes], frames: Iterable[Tensor], fps: float | None, times: Sequence[float] | None
+) -> None:
     rate = Fraction(fps or DEFAULT_FPS).limit_denominator(1001)
     ticks = None if times is None else _count_ticks(times)
-    with av.open(_url(path), "w", format="mp4") as container:
+    with av.open(target, "w", format="mp4") as container:
         stream: Any = None
         for number, frame in enumerate(frames):
             pixels = frame.cpu().numpy()
@@ -240,9 +244,10 @@ def _count_ticks(times: Sequence[float]) -> list[int]:
     return ticks
 
 
-def require_encoder() -> None:
-    """Check that an overlay can be encoded, before any long work."""
-    _codec()
+def require_encoder(name: str, frame_size: tuple[int, int]) -> None:
+    """Encode one frame ``(H,W)`` in memory, so that what FFmpeg refuses in ``name`` is told before any long work."""
+    with _explain_encoding(Path(name)):
+        _encode(BytesIO(), [torch.zeros(*frame_size, 3, dtype=torch.uint8)], None, None)
 
 
 def _codec() -> str:
