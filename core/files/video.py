@@ -68,7 +68,7 @@ class VideoStream:
             with av.open(_url(path), options=_OPTIONS) as container:
                 streams = [] if container.format.name in _TEXT_FORMATS else _list_videos(container)
                 if not streams:
-                    raise InputError(self._message("holds no video stream"))
+                    raise InputError(self._message("holds no video stream", "Give"))
                 if len(streams) > 1:
                     logger.warning(
                         "vidseg: %s holds %d video streams, of which the first is read; ffmpeg -map 0:v:1 takes out "
@@ -152,10 +152,11 @@ class VideoStream:
         """Return the times in seconds of the frames decoded so far, or None where their rate is constant or unknown."""
         return find_variable_times(self._times)
 
-    def _message(self, fault: str) -> str:
+    def _message(self, fault: str, remedy: str = "") -> str:
+        remedy = remedy or f"Re-encode it (ffmpeg -i {self.path.name} repaired.mp4), or give"
         return (
             f"`input` must be a video that plays, but {self.path.name} {fault}. "
-            f"Re-encode it (ffmpeg -i {self.path.name} repaired.mp4), or give another file or a folder of frames."
+            f"{remedy} another file or a folder of frames."
         )
 
 
