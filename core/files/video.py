@@ -65,7 +65,7 @@ class VideoStream:
         self._times: list[float] = []
         self._filter = ""  # which leaves out messages beside the pictures, once they are known to be damaged
         try:
-            with av.open(_url(path), options=_OPTIONS) as container:
+            with av.open(_url(path), options=_OPTIONS, metadata_errors="replace") as container:
                 streams = [] if container.format.name in _TEXT_FORMATS else _list_videos(container)
                 if not streams:
                     raise InputError(self._message("holds no video stream", "Give"))
@@ -107,7 +107,7 @@ class VideoStream:
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Yield all frames, strictly decoded, and note their times."""
-        with av.open(_url(self.path), options=_OPTIONS) as container:
+        with av.open(_url(self.path), options=_OPTIONS, metadata_errors="replace") as container:
             stream = _list_videos(container)[0]
             if stream.codec_context is None:
                 raise InputError(self._message("is damaged: what its pictures are coded with is not told"))
@@ -131,7 +131,7 @@ class VideoStream:
 
     def _find_filter(self) -> str:
         """Return the filter for messages beside the pictures, or nothing."""
-        with av.open(_url(self.path), options=_OPTIONS) as container:
+        with av.open(_url(self.path), options=_OPTIONS, metadata_errors="replace") as container:
             return _SIDE_INFORMATION.get(_list_videos(container)[0].codec_context.name, "")
 
     def is_cut_short(self) -> bool:

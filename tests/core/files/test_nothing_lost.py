@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from vidseg.core.evaluation.bench.dataset import BenchClip
@@ -248,6 +248,7 @@ def test_damaged_images_are_refused_in_one_line(
 
 @pytest.mark.filterwarnings("ignore")
 @given(st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=6), st.floats(0.1, 1))
+@example([(0.015625, 128)], 1)  # a name of the container that is no UTF-8
 @QUICK
 def test_damaged_videos_are_refused_in_one_line(tmp_path: Path, hits: list[tuple[float, int]], end: float) -> None:
     write_video(tmp_path / "a.mp4", levels(3))
