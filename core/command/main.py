@@ -13,8 +13,8 @@ from pathlib import Path
 from ..backbones.memory import check_device, describe_peak, is_out_of_memory
 from ..checkpoints.describe import describe_model
 from ..config.settings import OWN, QUALITIES, Settings, with_overrides, with_quality
+from ..engine.model import ModelSpec
 from ..evaluation.baselines import MODEL_FREE
-from ..evaluation.bench.run import ModelSpec
 from ..evaluation.scoring import score_folder
 from ..files.package import DEMO_CLIP, DEMO_MODEL, find_version
 from ..method.estimate import expect_stage_shares
@@ -193,7 +193,7 @@ def _describe(num_frames: int, regions: Sequence[Region]) -> str:
 def _bench(arguments: argparse.Namespace, words: list[str]) -> int:
     check_device(arguments.device)
     path = arguments.model or _bundled_model()
-    model = describe_model(path) if path else None
+    model = describe_model(path.absolute()) if path else None
     return bench(arguments, words, ModelSpec(model, arguments.device, DTYPES[arguments.dtype]))
 
 

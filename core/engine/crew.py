@@ -1,0 +1,316 @@
+"""Workers on the machines of a Ray cluster, and calls to them; what a lost worker had begun is done by another."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..files.package import find_version
+from ..types import InputError, SettingError
+from .model import ModelSpec, Workplace
+from .wire import send_plainly
+from .worker import Worker
+
+RETRIES = 3
+"""Times that something is done again after its worker was lost."""
+INIT_HINT = "Start one with `ray start --head`, or leave out the address to use this machine"
+PATIENCE = 60.0
+"""Seconds in which all workers should be there; work begins then with those that are."""
+_PAUSE = 0.2
+"""Seconds between two looks for a worker that is being started again."""
+_FEW = 3
+"""Paths that a message names."""
+
+
+class Cluster(NamedTuple):
+    """Which workers are asked for.
+
+    Attributes:
+        workers: how many; 0 for the default.
+        address: of the cluster's head; None for that of ``RAY_ADDRESS``, or this machine alone.
+        paths: what all of them must see.
+    """
+
+    workers: int = 0
+    address: str | None = None
+    paths: tuple[Path, ...] = ()
+
+
+class Sight(NamedTuple):
+    """What a worker says of itself: its machine, its version, its device, and paths that it does not see."""
+
+    host: str
+    version: str
+    device: str
+    missing: tuple[str, ...]
+
+
+@dataclass
+class Call:
+    """Something for a worker to do.
+
+    Attributes:
+        function: called with the worker's `Workplace`, then ``args``; references among them stand for their values.
+        args: sent along.
+        key: what the caller knows it by.
+        kept: values behind the first that stay in the cluster; the function then returns a tuple.
+        near: number of the worker that should do it, as values lie there, if it is free.
+        lost: how often its worker was lost.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    key: Any = None
+    kept: int = 0
+    near: int | None = None
+    lost: int = 0
+
+
+class Answer(NamedTuple):
+    """How a call ended: its value, or what was wrong; ``kept`` refers to the values that stay in the cluster."""
+
+    call: Call
+    worker: int
+    value: Any = None
+    kept: tuple[Any, ...] = ()
+    error: BaseException | None = None
+
+
+class LostValueError(Exception):
+    """A value that stayed in the cluster went with its machine."""
+
+
+@dataclass
+class _Member:
+    """A worker: its actor, the call that it does, and when it is looked for again after it was lost."""
+
+    actor: Any
+    sight: Sight | None = None
+    call: Call | None = None
+    again: float | None = None
+    refs: list[Any] = field(default_factory=list)
+
+
+class Crew:
+    """Workers that do one call at a time, each with its own model."""
+
+    def __init__(self, spec: ModelSpec, cluster: Cluster, most: int) -> None:
+        self._ray = connect_ray(cluster.address)
+        self.spec, self._paths = spec, [describe_path(path) for path in cluster.paths]
+        self._members = {number: _Member(actor) for number, actor in enumerate(self._start(cluster.workers, most))}
+        self._again: deque[Call] = deque()
+        for member in self._members.values():
+            self._look(member)
+        self._gather()
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """End all workers, whatever they do."""
+        for member in self._members.values():
+            self._ray.kill(member.actor)
+
+    @property
+    def size(self) -> int:
+        """Number of workers, those that are being started again included."""
+        return len(self._members)
+
+    @property
+    def device(self) -> str:
+        """Kind of the device that all workers have."""
+        return next(member.sight.device for member in self._members.values() if member.sight)
+
+    @property
+    def free(self) -> list[int]:
+        """Numbers of the workers that have nothing to do."""
+        return [number for number, member in self._members.items() if member.sight and not member.refs]
+
+    def begin(self, call: Call) -> None:
+        """Let a free worker do a call."""
+        free = self.free
+        member = self._members[call.near if call.near in free else free[0]]
+        member.call = call
+        refs = member.actor.do.options(num_returns=1 + call.kept).remote(call.function, *call.args)
+        member.refs = refs if call.kept else [refs]
+
+    def wait(self, timeout: float | None = None) -> Answer | None:
+        """Return the next call that ended, or None if none did in ``timeout`` seconds, or a worker came or went."""
+        self._look_again()
+        busy = {member.refs[0]: number for number, member in self._members.items() if member.refs}
+        if not busy:
+            time.sleep(_PAUSE)
+            return None
+        waits = [member.again for member in self._members.values() if member.again is not None]
+        timeout = min(timeout or PATIENCE, _PAUSE) if waits else timeout
+        ready, _ = self._ray.wait(list(busy), num_returns=1, timeout=timeout, fetch_local=False)
+        return self._take(busy[ready[0]]) if ready else None
+
+    def peek(self) -> list[tuple[Any, Any]]:
+        """Return the keys of calls under way, and what each shows of itself."""
+        asked = {m.actor.peek.remote(): m.call.key for m in self._members.values() if m.call and m.refs}
+        ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=_PAUSE) if asked else ([], [])
+        shown = []
+        for ref in ready:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                shown.append((asked[ref], self._ray.get(ref)))
+        return shown
+
+    def fetch(self, value: Any) -> Any:  # noqa: ANN401, whatever it refers to
+        """Return a value that stayed in the cluster."""
+        try:
+            return self._ray.get(value)
+        except self._ray.exceptions.RayError as error:
+            raise LostValueError(str(error)) from error
+
+    def keep(self, value: Any) -> Any:  # noqa: ANN401, whatever it is
+        """Put a value into the cluster, for several calls; return what refers to it."""
+        return self._ray.put(value)
+
+    def _start(self, asked: int, most: int) -> list[Any]:
+        """Start the workers: one for each GPU, or on the machines in turn, the one that asks first."""
+        ray, spec = self._ray, self.spec
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        uses_gpu = gpus > 0 and (spec.device or "cuda").startswith("cuda") and spec.description is not None
+        if uses_gpu and asked > gpus:
+            raise SettingError("workers", f"be at most the cluster's GPUs, {gpus}", asked, "Leave it out")
+        here = ray.get_runtime_context().get_node_id()
+        nodes = sorted((node["NodeID"] for node in ray.nodes() if node["Alive"]), key=lambda node: node != here)
+        count = min(asked or (gpus if uses_gpu else len(nodes)), max(most, 1))
+        actor = ray.remote(num_gpus=1 if uses_gpu else 0, max_restarts=-1, max_concurrency=2)(Worker)
+        if uses_gpu:
+            return [actor.remote(spec) for _ in range(count)]
+        near = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        strategies = [near(nodes[number % len(nodes)], soft=True) for number in range(count)]
+        return [actor.options(scheduling_strategy=strategy).remote(spec) for strategy in strategies]
+
+    def _gather(self) -> None:
+        """Wait for the workers, and check that they see the paths and are of one kind."""
+        deadline = time.monotonic() + PATIENCE
+        while not all(member.sight for member in self._members.values()):
+            self.wait(_PAUSE)
+            if time.monotonic() > deadline and self.free:
+                break
+        sights = [member.sight for member in self._members.values() if member.sight]
+        for sight in sights:
+            check_sight(sight)
+        if len(devices := sorted({sight.device for sight in sights})) > 1:
+            got = f"workers with {' and '.join(devices)}"
+            raise SettingError("device", "be of one kind on all workers", got, "Choose one of them")
+
+    def _look(self, member: _Member) -> None:
+        """Let a worker say what it sees."""
+        member.sight, member.call, member.again = None, None, None
+        member.refs = [member.actor.do.remote(look_around, self._paths)]
+
+    def _look_again(self) -> None:
+        """Look for workers that were lost, and give free ones what others had begun."""
+        for member in self._members.values():
+            if member.again is not None and time.monotonic() >= member.again:
+                self._look(member)
+        while self._again and self.free:
+            self.begin(self._again.popleft())
+
+    def _take(self, number: int) -> Answer | None:
+        """Return how the call of a worker ended, unless it is to be done again."""
+        ray, member = self._ray, self._members[number]
+        call, (ref, *kept), member.refs, member.call = member.call, member.refs, [], None
+        try:
+            value = ray.get(ref)
+        except ray.exceptions.RayTaskError as error:
+            if call:
+                return Answer(call, number, error=self._name_cause(error))
+            return self._dismiss(number, error)
+        except ray.exceptions.RayError as error:
+            if call and isinstance(error, ray.exceptions.ObjectLostError):
+                return Answer(call, number, error=LostValueError(str(error)))
+            return self._lose(number, call, str(error).strip().split("\n")[-1])
+        if call is not None:
+            return Answer(call, number, value, tuple(kept))
+        member.sight = value
+        return None
+
+    def _name_cause(self, error: Any) -> BaseException:  # noqa: ANN401, of an optional package
+        """Return what was raised in the worker; a value that it could not get was lost."""
+        lost = isinstance(error.cause, self._ray.exceptions.RayError)
+        return LostValueError(str(error.cause)) if lost else error.cause or RuntimeError(str(error))
+
+    def _lose(self, number: int, call: Call | None, reason: str) -> Answer | None:
+        """Note that a worker was lost: it is looked for again, and another may do its call."""
+        member = self._members[number]
+        member.sight, member.again = None, time.monotonic() + _PAUSE
+        if call is None:
+            return None
+        call.lost += 1
+        if call.lost <= RETRIES:
+            self._again.append(call)
+            return None
+        error = InputError(f"its worker was lost, after {RETRIES} retries: {reason}")
+        return Answer(call, number, error=error)
+
+    def _dismiss(self, number: int, error: BaseException) -> Answer | None:
+        """Go on without a worker that cannot say what it sees."""
+        self._ray.kill(self._members.pop(number).actor)
+        if not self._members:
+            raise InputError(f"`--engine ray` must have workers, but the last was lost: {error}. Start it again.")
+        return None
+
+
+def look_around(place: Workplace, paths: Sequence[tuple[str, int | None]]) -> Sight:
+    """Return what a worker says of itself, with those paths that are not there, or have another size."""
+    missing = tuple(path for path, size in paths if describe_path(Path(path)) != (path, size))
+    return Sight(platform.node(), find_version(), place.spec.choose_device().type, missing)
+
+
+def describe_path(path: Path) -> tuple[str, int | None]:
+    """Return a path, and the size of the file that is there; -1 where there is nothing, None for a folder."""
+    try:
+        return str(path), path.stat().st_size if path.is_file() else None if path.exists() else -1
+    except OSError:
+        return str(path), -1
+
+
+def check_sight(sight: Sight) -> None:
+    """Check that a worker sees all paths, and runs this version."""
+    if sight.missing:
+        more = f" and {len(sight.missing) - _FEW} more" if len(sight.missing) > _FEW else ""
+        raise InputError(
+            f"`--engine ray` must have workers that see the same files, but {sight.host} does not see "
+            f"{', '.join(sight.missing[:_FEW])}{more}, or in another size. Put it on a disk that all machines share, "
+            "or copy it to the same place."
+        )
+    if sight.version != find_version():
+        raise InputError(
+            f"`--engine ray` must have workers of this version, {find_version()}, but {sight.host} has "
+            f"{sight.version}. Install the same everywhere."
+        )
+
+
+def connect_ray(address: str | None = None) -> Any:  # noqa: ANN401, an optional package
+    """Return the module ``ray`` with a cluster at hand: that of the address or of ``RAY_ADDRESS``, or one started here.
+
+    Values with tensors are then sent as they lie in memory.
+    """
+    try:
+        import ray  # noqa: PLC0415, an optional package
+        import ray.util.scheduling_strategies  # noqa: PLC0415
+    except ImportError as error:
+        raise InputError("`--engine ray` must find Ray, but it is not installed. pip install 'ray>=2.40'.") from error
+    if not ray.is_initialized():
+        joins = bool(address or os.environ.get("RAY_ADDRESS"))
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports nothing to anyone
+        dashboard = None if joins else False
+        try:
+            ray.init(address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(f"`--engine ray` must reach a cluster, but: {error}. {INIT_HINT}.") from error
+    send_plainly(ray)
+    return ray

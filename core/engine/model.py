@@ -1,0 +1,111 @@
+"""How a model is loaded wherever work is done, and the place that holds it between calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from ..backbones.memory import choose_device
+from ..backbones.protocol import Backbone
+from ..checkpoints.describe import ModelDescription
+from ..files.clip import Clip, ClipInfo, reopen_clip
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SMALLEST = 64
+"""Divisor of batches at most: none is larger."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """How a worker loads the model.
+
+    Attributes:
+        description: of the file or folder, or None.
+        device: None for the best there is.
+        dtype: floating-point type.
+        threads: of the CPU; the same on all workers, so that they add up numbers in the same order.
+    """
+
+    description: ModelDescription | None
+    device: str | None = None
+    dtype: torch.dtype = torch.float32
+    threads: int = field(default_factory=torch.get_num_threads)
+
+    @property
+    def kind(self) -> str:
+        """``svd`` for a video model, else ``sd``."""
+        return self.description.kind if self.description else "sd"
+
+    def choose_device(self) -> torch.device:
+        """Return the device that was asked for, or the best one of this machine; the CPU where there is no model."""
+        if self.description is None:
+            return torch.device("cpu")
+        return torch.device(self.device) if self.device else choose_device()
+
+    def load(self) -> Backbone | None:
+        """Load the model; None where no job needs one."""
+        if self.description is None:
+            return None
+        from ..backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
+
+        return load_diffusers(self.description, dtype=self.dtype, device=self.choose_device())
+
+
+class Workplace:
+    """What is kept between calls at one place: the model, loaded when it is first used, and the clip that is read."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.divisor = 1  # of the batches, raised where memory ran out
+        self.shown: tuple[float, str] | None = None  # how far the call under way is
+        self._clip: tuple[Path, ClipInfo, Clip] | None = None
+
+    @cached_property
+    def backbone(self) -> Backbone | None:
+        """The model, on its device; None where no job needs one."""
+        loaded = self.spec.load()
+        return None if loaded is None else cast("Backbone", _SmallerBatches(loaded, self))
+
+    def open(self, path: Path, info: ClipInfo) -> Clip:
+        """Return a clip that was checked elsewhere; it stays open until another is asked for."""
+        if self._clip is None or self._clip[:2] != (path, info):
+            self.close()
+            self._clip = path, info, reopen_clip(path, info)
+        return self._clip[2]
+
+    def close(self) -> None:
+        """Close the clip."""
+        if self._clip is not None:
+            self._clip[2].close()
+            self._clip = None
+
+    @property
+    def has_least_batches(self) -> bool:
+        """Tell whether batches are as small as they can be."""
+        return self.divisor >= _SMALLEST
+
+    def reduce_batches(self) -> None:
+        """Halve the batches of this place from now on."""
+        self.divisor *= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class _SmallerBatches:
+    """A model whose batches are divided by the number that its place tells; results do not depend on them."""
+
+    def __init__(self, backbone: Backbone, place: Workplace) -> None:
+        self._backbone, self._place = backbone, place
+
+    def batch_size(self, latent_shape: Sequence[int]) -> int:
+        """Return how many latents, and what is kept of them, are in work together; see `Backbone.batch_size`."""
+        return max(1, self._backbone.batch_size(latent_shape) // self._place.divisor)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401, whatever a model has
+        return getattr(self._backbone, name)
