@@ -22,7 +22,7 @@ from ..config.settings import (
     with_quality,
     with_window_frames,
 )
-from ..engine.crew import Cluster
+from ..engine.cluster import Cluster
 from ..engine.model import ModelSpec
 from ..types import SettingError, quote
 
@@ -58,8 +58,14 @@ def read_path(text: str) -> Path:
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `vidseg segment`."""
     add = parser.add_argument
-    add("input", type=read_path, metavar="INPUT", help="video file, folder of frames, or folder that holds frames/")
-    add("--out", type=read_path, required=True, metavar="DIR", help="folder of the result")
+    add(
+        "input",
+        type=read_path,
+        nargs="+",
+        metavar="CLIP",
+        help="video file, folder of frames, or folder that holds frames/; or a text file of paths, one a line",
+    )
+    add("--out", type=read_path, required=True, metavar="DIR", help="folder of the result; of many clips, DIR/CLIP")
     add(
         "--model",
         type=read_path,
@@ -84,6 +90,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--baseline", choices=["color", "slic", "frame"], help="run a baseline to compare with instead of the method")
     add_device_options(parser)
+    add_engine_options(parser)
     add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
     add("--overwrite", action="store_true", help="replace an earlier result")
     parser.epilog = "Settings of --set: " + ", ".join(SETTINGS)

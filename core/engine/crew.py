@@ -3,54 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import platform
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..files.package import find_version
 from ..types import InputError, SettingError
-from .model import ModelSpec, Workplace
-from .wire import send_plainly
+from .cluster import Cluster, connect_ray
+from .model import ModelSpec
+from .sight import Sight, check_sights, describe_path, look_around
 from .worker import Worker
 
 RETRIES = 3
 """Times that something is done again after its worker was lost."""
-INIT_HINT = "Start one with `ray start --head`, or leave out the address to use this machine"
 PATIENCE = 60.0
 """Seconds in which all workers should be there; work begins then with those that are."""
 _PAUSE = 0.2
 """Seconds between two looks for a worker that is being started again."""
-_FEW = 3
-"""Paths that a message names."""
-
-
-class Cluster(NamedTuple):
-    """Which workers are asked for.
-
-    Attributes:
-        workers: how many; 0 for the default.
-        address: of the cluster's head; None for that of ``RAY_ADDRESS``, or this machine alone.
-        paths: what all of them must see.
-    """
-
-    workers: int = 0
-    address: str | None = None
-    paths: tuple[Path, ...] = ()
-
-
-class Sight(NamedTuple):
-    """What a worker says of itself: its machine, its version, its device, and paths that it does not see."""
-
-    host: str
-    version: str
-    device: str
-    missing: tuple[str, ...]
 
 
 @dataclass
@@ -169,7 +139,11 @@ class Crew:
         try:
             return self._ray.get(value)
         except self._ray.exceptions.RayError as error:
-            raise LostValueError(str(error)) from error
+            raise LostValueError(shorten(error)) from error
+
+    def forget(self) -> None:
+        """Do not do again what lost workers had begun."""
+        self._again.clear()
 
     def keep(self, value: Any) -> Any:  # noqa: ANN401, whatever it is
         """Put a value into the cluster, for several calls; return what refers to it."""
@@ -199,12 +173,7 @@ class Crew:
             self.wait(_PAUSE)
             if time.monotonic() > deadline and self.free:
                 break
-        sights = [member.sight for member in self._members.values() if member.sight]
-        for sight in sights:
-            check_sight(sight)
-        if len(devices := sorted({sight.device for sight in sights})) > 1:
-            got = f"workers with {' and '.join(devices)}"
-            raise SettingError("device", "be of one kind on all workers", got, "Choose one of them")
+        check_sights([member.sight for member in self._members.values() if member.sight])
 
     def _look(self, member: _Member) -> None:
         """Let a worker say what it sees."""
@@ -231,8 +200,8 @@ class Crew:
             return self._dismiss(number, error)
         except ray.exceptions.RayError as error:
             if call and isinstance(error, ray.exceptions.ObjectLostError):
-                return Answer(call, number, error=LostValueError(str(error)))
-            return self._lose(number, call, str(error).strip().split("\n")[-1])
+                return Answer(call, number, error=LostValueError(shorten(error)))
+            return self._lose(number, call, shorten(error))
         if call is not None:
             return Answer(call, number, value, tuple(kept))
         member.sight = value
@@ -241,7 +210,7 @@ class Crew:
     def _name_cause(self, error: Any) -> BaseException:  # noqa: ANN401, of an optional package
         """Return what was raised in the worker; a value that it could not get was lost."""
         lost = isinstance(error.cause, self._ray.exceptions.RayError)
-        return LostValueError(str(error.cause)) if lost else error.cause or RuntimeError(str(error))
+        return LostValueError(shorten(error.cause)) if lost else error.cause or RuntimeError(str(error))
 
     def _lose(self, number: int, call: Call | None, reason: str) -> Answer | None:
         """Note that a worker was lost: it is looked for again, and another may do its call."""
@@ -264,53 +233,6 @@ class Crew:
         return None
 
 
-def look_around(place: Workplace, paths: Sequence[tuple[str, int | None]]) -> Sight:
-    """Return what a worker says of itself, with those paths that are not there, or have another size."""
-    missing = tuple(path for path, size in paths if describe_path(Path(path)) != (path, size))
-    return Sight(platform.node(), find_version(), place.spec.choose_device().type, missing)
-
-
-def describe_path(path: Path) -> tuple[str, int | None]:
-    """Return a path, and the size of the file that is there; -1 where there is nothing, None for a folder."""
-    try:
-        return str(path), path.stat().st_size if path.is_file() else None if path.exists() else -1
-    except OSError:
-        return str(path), -1
-
-
-def check_sight(sight: Sight) -> None:
-    """Check that a worker sees all paths, and runs this version."""
-    if sight.missing:
-        more = f" and {len(sight.missing) - _FEW} more" if len(sight.missing) > _FEW else ""
-        raise InputError(
-            f"`--engine ray` must have workers that see the same files, but {sight.host} does not see "
-            f"{', '.join(sight.missing[:_FEW])}{more}, or in another size. Put it on a disk that all machines share, "
-            "or copy it to the same place."
-        )
-    if sight.version != find_version():
-        raise InputError(
-            f"`--engine ray` must have workers of this version, {find_version()}, but {sight.host} has "
-            f"{sight.version}. Install the same everywhere."
-        )
-
-
-def connect_ray(address: str | None = None) -> Any:  # noqa: ANN401, an optional package
-    """Return the module ``ray`` with a cluster at hand: that of the address or of ``RAY_ADDRESS``, or one started here.
-
-    Values with tensors are then sent as they lie in memory.
-    """
-    try:
-        import ray  # noqa: PLC0415, an optional package
-        import ray.util.scheduling_strategies  # noqa: PLC0415
-    except ImportError as error:
-        raise InputError("`--engine ray` must find Ray, but it is not installed. pip install 'ray>=2.40'.") from error
-    if not ray.is_initialized():
-        joins = bool(address or os.environ.get("RAY_ADDRESS"))
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports nothing to anyone
-        dashboard = None if joins else False
-        try:
-            ray.init(address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(f"`--engine ray` must reach a cluster, but: {error}. {INIT_HINT}.") from error
-    send_plainly(ray)
-    return ray
+def shorten(error: BaseException) -> str:
+    """Return the line of an error of Ray that says what happened: the last."""
+    return str(error).strip().split("\n")[-1]

@@ -9,7 +9,8 @@ from typing import Generic, Protocol, TypeVar
 
 from ..progress import Display, format_duration
 from ..types import InputError, Progress
-from .crew import Answer, Call, Cluster, Crew
+from .cluster import Cluster
+from .crew import Answer, Call, Crew
 from .model import ModelSpec, Workplace
 from .worker import call_with_memory
 

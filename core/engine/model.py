@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ..backbones.memory import choose_device
-from ..backbones.protocol import Backbone
+from ..backbones.protocol import Backbone, BackboneInfo
 from ..checkpoints.describe import ModelDescription
 from ..files.clip import Clip, ClipInfo, reopen_clip
 
@@ -41,6 +41,14 @@ class ModelSpec:
     def kind(self) -> str:
         """``svd`` for a video model, else ``sd``."""
         return self.description.kind if self.description else "sd"
+
+    @property
+    def info(self) -> BackboneInfo | None:
+        """What the model is, as the loaded one says; None where there is none."""
+        model = self.description
+        if model is None:
+            return None
+        return BackboneInfo(model.path.name, model.kind, model.sizes.prediction_type, model.fingerprint)
 
     def choose_device(self) -> torch.device:
         """Return the device that was asked for, or the best one of this machine; the CPU where there is no model."""

@@ -27,4 +27,6 @@ def pack(tensor: Tensor) -> Packed:
 def unpack(packed: Packed) -> Tensor:
     """Return the tensor, in memory of its own: that of Ray must not be written."""
     array, dtype, shape = packed
+    if not array.size:
+        return torch.empty(shape, dtype=dtype)
     return torch.from_numpy(array.copy()).view(dtype).reshape(shape)

@@ -193,6 +193,11 @@ def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeChec
     return Clip(source, ClipInfo(path.name, count, size, stream.measure_rate(), stream.variable_times(), fingerprint))
 
 
+def list_clip_files(path: Path) -> list[Path]:
+    """Return the files of a clip in order: those whose content is its fingerprint."""
+    return _open_folder(path)[0].files() if path.is_dir() else [path]
+
+
 def reopen_clip(path: Path, info: ClipInfo) -> Clip:
     """Open a clip that `open_clip` has checked, here or on another machine, without decoding all of it again."""
     if path.is_dir():

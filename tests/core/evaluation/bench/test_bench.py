@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 from vidseg.core.command.main import EXIT_BAD_INPUT, main
+from vidseg.core.engine.jobs import attempt
 from vidseg.core.evaluation.bench import report as pictures
 from vidseg.core.evaluation.bench.layouts import open_dataset
 from vidseg.core.evaluation.bench.methods import ABLATION, Job, list_methods, title_methods
-from vidseg.core.engine.jobs import attempt
 from vidseg.core.evaluation.bench.run import name_by_majority, run_job
 from vidseg.core.evaluation.bench.tables import TABLE_2, list_table_1
 from vidseg.core.types import InputError
