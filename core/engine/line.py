@@ -115,13 +115,13 @@ class Line:
             waiting = self._windows.get(self._next_scan)
             if waiting is not None and waiting.tokens is not None and not self._scans:
                 self._scans = True
-                self._call(_scan, self._next_scan, waiting.near, 2, waiting.tokens, self._state)
+                self._call(label_coarse, self._next_scan, waiting.near, 2, waiting.tokens, self._state)
             elif self._enlarging:
                 index = self._enlarging.pop(0)
                 window = self._windows[index]
-                self._call(_enlarge, index, window.near, 1, window.rest, window.coarse)
+                self._call(enlarge_window, index, window.near, 1, window.rest, window.coarse)
             elif self._next_read < min(len(self.spans), self.taken + IN_FLIGHT * self._crew.size):
-                self._call(_read, self._next_read, None, 2)
+                self._call(read_window, self._next_read, None, 2)
                 self._next_read += 1
             else:
                 return
@@ -135,10 +135,10 @@ class Line:
         _, function, index = answer.call.key
         if answer.error is not None:
             raise answer.error
-        if function is _read:
+        if function is read_window:
             self._windows[index] = _Window(answer.worker, *answer.kept)
             self._moved = self._moved._replace(read=self._moved.read + len(self.spans[index].kept))
-        elif function is _scan:
+        elif function is label_coarse:
             window = self._windows[index]
             window.coarse, window.state = answer.kept
             window.tokens, self._state, self._scans = None, window.state, False
@@ -158,7 +158,7 @@ class Line:
             self._next_out += 1
 
 
-def _read(place: Workplace, task: ClipTask, span: Span) -> tuple[None, Features, Features]:
+def read_window(place: Workplace, task: ClipTask, span: Span) -> tuple[None, Features, Features]:
     """Return the features of a window in two parts: what the scan needs of them, and what enlarging needs."""
     clip = place.open(task.path, task.info)
     made = extract_window_features(require_backbone(place), clip, span, task.settings)
@@ -167,7 +167,7 @@ def _read(place: Workplace, task: ClipTask, span: Span) -> tuple[None, Features,
     return None, tokens, rest
 
 
-def _scan(
+def label_coarse(
     place: Workplace, task: ClipTask, span: Span, tokens: Features, state: ScanState | None
 ) -> tuple[None, LabelMaps, ScanState]:
     """Return the coarse maps of a window, and the scan after it."""
@@ -175,7 +175,9 @@ def _scan(
     return None, *scan_window(tokens, span, task.settings, state, reference=task.reference)
 
 
-def _enlarge(place: Workplace, task: ClipTask, span: Span, rest: Features, coarse: LabelMaps) -> tuple[None, LabelMaps]:
+def enlarge_window(
+    place: Workplace, task: ClipTask, span: Span, rest: Features, coarse: LabelMaps
+) -> tuple[None, LabelMaps]:
     """Return the label maps of a window."""
     del span
     return None, upsample(require_backbone(place), rest, coarse, task.settings)
