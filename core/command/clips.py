@@ -157,10 +157,10 @@ class ClipsRun:
         self.jobs, self.rows = jobs, dict[str, Row]()
         self._tell = tell
 
-    def execute(self, spec: ModelSpec, cluster: Cluster | None) -> int:
+    def execute(self, spec: ModelSpec, cluster: Cluster | None, display: Display | None = None) -> int:
         """Segment what is not finished, print the table, and return the exit code."""
         waiting = list(self._find_waiting())
-        progress = JobsProgress(open_display(sys.stderr), len(waiting))
+        progress = JobsProgress(display or open_display(sys.stderr), len(waiting))
         try:
             if waiting:
                 self._run(waiting, spec, cluster, progress)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..types import InputError, SettingError
 from .cluster import Cluster, connect_ray
-from .model import ModelSpec
+from .model import ModelSpec, Workplace
 from .sight import Sight, check_sights, describe_path, look_around
 from .worker import Worker
 
@@ -80,6 +80,7 @@ class Crew:
         for member in self._members.values():
             self._look(member)
         self._gather()
+        self._load_models()
 
     def __enter__(self) -> Crew:
         return self
@@ -175,6 +176,15 @@ class Crew:
                 break
         check_sights([member.sight for member in self._members.values() if member.sight])
 
+    def _load_models(self) -> None:
+        """Let the workers that are there load their models, all at once, and say what is wrong before any long work."""
+        for _ in self.free:
+            self.begin(Call(load_model))
+        while any(member.call for member in self._members.values()):
+            answer = self.wait(_PAUSE)
+            if answer is not None and answer.error is not None:
+                raise answer.error
+
     def _look(self, member: _Member) -> None:
         """Let a worker say what it sees."""
         member.sight, member.call, member.again = None, None, None
@@ -231,6 +241,11 @@ class Crew:
         if not self._members:
             raise InputError(f"`--engine ray` must have workers, but the last was lost: {error}. Start it again.")
         return None
+
+
+def load_model(place: Workplace) -> None:
+    """Load the model of a place, which keeps it."""
+    _ = place.backbone
 
 
 def shorten(error: BaseException) -> str:
