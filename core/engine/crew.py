@@ -70,17 +70,21 @@ class _Member:
 
 
 class Crew:
-    """Workers that do one call at a time, each with its own model."""
+    """Workers that do one call at a time, each with its own model; ``device`` is the kind that all of them have."""
 
     def __init__(self, spec: ModelSpec, cluster: Cluster, most: int) -> None:
         self._ray = connect_ray(cluster.address)
         self.spec, self._paths = spec, [describe_path(path) for path in cluster.paths]
         self._members = {number: _Member(actor) for number, actor in enumerate(self._start(cluster.workers, most))}
         self._again: deque[Call] = deque()
-        for member in self._members.values():
-            self._look(member)
-        self._gather()
-        self._load_models()
+        try:
+            for member in self._members.values():
+                self._look(member)
+            self.device = self._gather()
+            self._load_models()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Crew:
         return self
@@ -94,11 +98,6 @@ class Crew:
     def size(self) -> int:
         """Number of workers, those that are being started again included."""
         return len(self._members)
-
-    @property
-    def device(self) -> str:
-        """Kind of the device that all workers have."""
-        return next(member.sight.device for member in self._members.values() if member.sight)
 
     @property
     def free(self) -> list[int]:
@@ -167,14 +166,16 @@ class Crew:
         strategies = [near(nodes[number % len(nodes)], soft=True) for number in range(count)]
         return [actor.options(scheduling_strategy=strategy).remote(spec) for strategy in strategies]
 
-    def _gather(self) -> None:
-        """Wait for the workers, and check that they see the paths and are of one kind."""
+    def _gather(self) -> str:
+        """Wait for the workers, check that they see the paths and are of one kind, and return that of their device."""
         deadline = time.monotonic() + PATIENCE
         while not all(member.sight for member in self._members.values()):
             self.wait(_PAUSE)
             if time.monotonic() > deadline and self.free:
                 break
-        check_sights([member.sight for member in self._members.values() if member.sight])
+        sights = [member.sight for member in self._members.values() if member.sight]
+        check_sights(sights)
+        return sights[0].device
 
     def _load_models(self) -> None:
         """Let the workers that are there load their models, all at once, and say what is wrong before any long work."""
@@ -184,6 +185,7 @@ class Crew:
             answer = self.wait(_PAUSE)
             if answer is not None and answer.error is not None:
                 raise answer.error
+        self.forget()  # a worker that was lost loads its model when it needs it
 
     def _look(self, member: _Member) -> None:
         """Let a worker say what it sees."""

@@ -21,6 +21,10 @@ from .line import ClipTask, Line, Made, require_backbone
 from .model import ModelSpec, Workplace
 
 
+_PAUSE = 0.2
+"""Seconds between two looks for a worker."""
+
+
 class ClipOnRay:
     """Makes the windows of one clip on workers, as `pipeline.segment_windows` does here, to the last pixel.
 
@@ -55,6 +59,8 @@ class ClipOnRay:
     def announce(self, progress: RunProgress, info: ClipInfo, settings: Settings, first: int) -> None:
         """Say how long the run will take, after a look at what the model costs on one worker."""
         crew = self._require_crew()
+        while not crew.free:
+            crew.wait(_PAUSE)
         crew.begin(Call(_measure, (info.frame_size, settings, info.num_frames)))
         while (answer := crew.wait()) is None:
             pass
