@@ -20,7 +20,6 @@ from .crew import RETRIES, Call, Crew, LostValueError
 from .line import ClipTask, Line, Made, require_backbone
 from .model import ModelSpec, Workplace
 
-
 _PAUSE = 0.2
 """Seconds between two looks for a worker."""
 
