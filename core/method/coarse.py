@@ -21,7 +21,7 @@ from ..types import (
     require_shape,
 )
 from .clustering import normalize_tokens
-from .context import SceneContext
+from .context import NeighborMemory, SceneContext
 from .correspondence import refine, vote_by_cell
 from .place import add_place
 from .published import vote_by_track
@@ -35,10 +35,20 @@ class CoarseScan:
     The first window must hold the anchor frame, unless a context is given: one made of the anchor with
     `start_context`, or one stored after an earlier window. ``context`` is that for the next window, ``anchor_labels``
     are those given, with what was found since. Where there are leaves, they are what is followed through the clip.
+    ``memory`` has what another scan found, which may differ in how labels are refined alone.
     """
 
-    def __init__(self, anchor_labels: AnchorLabels, settings: Settings, context: SceneContext | None = None) -> None:
+    def __init__(
+        self,
+        anchor_labels: AnchorLabels,
+        settings: Settings,
+        context: SceneContext | None = None,
+        memory: NeighborMemory | None = None,
+    ) -> None:
         self.context, self.anchor_labels, self.settings = context, anchor_labels, settings
+        chosen = settings.scene.cuts or settings.scene.new_regions  # labels decide which tokens a context has
+        self._memory = None if chosen else memory
+        self._steps = 0
         self._vote = vote_by_track if settings.variant == "published" else vote_by_cell
 
     def step(self, window: Features) -> LabelMaps:
@@ -52,22 +62,29 @@ class CoarseScan:
         known = None if first else context.tokens[..., :looks]
         cuts = find_cuts(tokens[..., :looks], known, config) if config.cuts else []
         starts = sorted({0, *cuts})
-        maps = []
+        maps, votes = [], []
         for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
             part = tokens[start:stop]
             if start in cuts:
                 context, followed = restart_context(part[0], looks, context, followed, self.settings)
-            labels, context, followed = self._labeled(part, window.window(start, stop), context, followed)
+            memory = self._memory
+            neighbors = memory.find(self._steps, context, part) if memory else context.find_neighbors(part)
+            votes.append(context.show_votes(neighbors))
+            found = context.vote(neighbors).reshape(-1, *window.grid)
+            labels, context, followed = self._labeled(found, part, window.window(start, stop), context, followed)
             maps.append(labels)
-        self.context = context
+        self.context, self._steps = context, self._steps + 1
         self.anchor_labels = add_followed(self.anchor_labels, followed)
-        return group_followed(torch.cat(maps), self.anchor_labels, window.frame_size)
+        seen = torch.cat(votes).reshape(len(tokens), *window.grid, -1)
+        return group_followed(torch.cat(maps), seen, self.anchor_labels, window.frame_size)
 
     def _labeled(
-        self, tokens: Tensor, window: Features, context: SceneContext, followed: tuple[Region, ...]
+        self, maps: Tensor, tokens: Tensor, window: Features, context: SceneContext, followed: tuple[Region, ...]
     ) -> tuple[Tensor, SceneContext, tuple[Region, ...]]:
-        """Return labels ``(T,h,w)`` of frames of one scene, the context after them, and what is followed then."""
-        maps = context.predict(tokens).reshape(-1, *window.grid)
+        """Return labels ``(T,h,w)`` of frames of one scene, by those that the context gave them, refined.
+
+        With them the context after the frames, and what is followed then.
+        """
         if not self.settings.scene.new_regions:
             maps = refine(maps, window.matching, self.settings.refinement, self._vote)
             return maps, context.updated(tokens, maps), followed
@@ -108,16 +125,21 @@ def start_context(features: Features, anchor_labels: AnchorLabels, config: Conte
 
 
 def segment_coarse(
-    features: Features, anchor_labels: AnchorLabels, settings: Settings, *, progress: Progress = no_progress
+    features: Features,
+    anchor_labels: AnchorLabels,
+    settings: Settings,
+    *,
+    memory: NeighborMemory | None = None,
+    progress: Progress = no_progress,
 ) -> LabelMaps:
     """Label all frames on the coarse grid: predict a window, refine it, update the context, go on (paper 4.1-4.2).
 
     The scan starts with the window that holds the anchor, and goes from there to the end, then to the beginning, so
     that what is far from the anchor is labeled by what lies between. Reference code: the anchor is the first frame.
-    ``progress`` is called after each window with stage ``coarse maps`` and numbers of frames.
+    ``memory`` is as for `CoarseScan`; ``progress`` is called after each window, stage ``coarse maps``, in frames.
     """
     context = start_context(features, anchor_labels, settings.context)
-    scan = CoarseScan(anchor_labels, settings, context)
+    scan = CoarseScan(anchor_labels, settings, context, memory)
     return scan_clip(features, scan, anchor=anchor_labels.anchor, progress=progress)
 
 
@@ -128,6 +150,7 @@ def scan_clip(features: Features, scan: CoarseScan, *, anchor: int = 0, progress
     """
     num_frames, settings = features.num_frames, scan.settings
     maps, done = torch.empty((num_frames, *features.grid), dtype=torch.int64), 0
+    votes = torch.empty((*maps.shape, scan.context.config.num_neighbors), dtype=torch.uint8) if scan.context else None
     windows = split_windows(num_frames, settings.window, settings.variant)
     first = next(number for number, frames in enumerate(windows) if anchor in frames)
     context: SceneContext | None = None
@@ -136,10 +159,13 @@ def scan_clip(features: Features, scan: CoarseScan, *, anchor: int = 0, progress
         if number == first - 1:
             scan.context = context  # as after the window of the anchor
         found = scan.step(features.window(frames.start, frames.stop))
-        maps[frames.start : frames.stop] = (found.leaves.maps if found.leaves else found.maps).cpu()
+        part = slice(frames.start, frames.stop)
+        maps[part] = (found.leaves.maps if found.leaves else found.maps).cpu()
+        if votes is not None and found.leaves and found.leaves.votes is not None:
+            votes[part] = found.leaves.votes.cpu()
         context, done = (scan.context if number == first else context), done + len(frames)
         progress("coarse maps", min(done, num_frames), num_frames)
-    return group_followed(maps, scan.anchor_labels, features.frame_size)
+    return group_followed(maps, votes, scan.anchor_labels, features.frame_size)
 
 
 def make_tokens(features: Features, anchor_labels: AnchorLabels) -> Tensor:
@@ -168,9 +194,11 @@ def add_followed(anchor_labels: AnchorLabels, followed: tuple[Region, ...]) -> A
     return anchor_labels._replace(regions=tuple(sorted(regions)), leaves=leaves._replace(owners=tuple(owners)))
 
 
-def group_followed(maps: Tensor, anchor_labels: AnchorLabels, frame_size: tuple[int, int]) -> LabelMaps:
-    """Return the label maps of maps ``(T,h,w)`` of what the scan follows."""
-    if anchor_labels.leaves is None:
+def group_followed(
+    maps: Tensor, votes: Tensor | None, anchor_labels: AnchorLabels, frame_size: tuple[int, int]
+) -> LabelMaps:
+    """Return the label maps of maps ``(T,h,w)`` of what the scan follows, and of the votes ``(T,h,w,k)`` for them."""
+    leaves = anchor_labels.leaves
+    if leaves is None:
         return LabelMaps(maps, anchor_labels.regions, frame_size)
-    _, tree, owners = anchor_labels.leaves
-    return group_leaves(maps, tree, owners, anchor_labels.regions, frame_size)
+    return group_leaves(maps, leaves.tree, leaves.owners, anchor_labels.regions, frame_size, votes)

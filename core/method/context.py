@@ -70,6 +70,10 @@ class SceneContext:
         search = NeighborSearch(self.tokens.to(device or self.tokens.device), self.config.num_neighbors)
         return search.find(tokens.flatten(0, 1)).reshape(size["T"], size["N"], -1).to(self.labels.device)
 
+    def show_votes(self, neighbors: Tensor) -> Tensor:
+        """Return the labels of the neighbors ``(T,N,k)`` that `find_neighbors` found, ``(T,N,k)`` uint8."""
+        return self.labels.to(torch.uint8)[neighbors.long()]
+
     def vote(self, neighbors: Tensor) -> Tensor:
         """Return the label of most of the neighbors ``(T,N,k)`` that `find_neighbors` found, ``(T,N)`` int64."""
         present, compact = torch.unique(self.labels, sorted=True, return_inverse=True)
@@ -104,6 +108,27 @@ class SceneContext:
         if missing:
             raise InputError(f"`tensors` must hold {', '.join(missing)}, but got {sorted(tensors)}. Start anew.")
         return cls(tensors["tokens"], tensors["labels"], config, int(tensors["num_anchor"]))
+
+
+class NeighborMemory:
+    """What scans over one clip find, kept for the next: labels decide nothing about which tokens are neighbors.
+
+    It serves scans with the same windows and the same tokens in their contexts, one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[int, Tensor] = {}
+
+    def find(self, step: int, context: SceneContext, tokens: Tensor) -> Tensor:
+        """Return what ``context.find_neighbors(tokens)`` gives at this step of every scan."""
+        if step not in self._found:
+            self._found[step] = context.find_neighbors(tokens)
+        return self._found[step]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of what is kept."""
+        return sum(found.nbytes for found in self._found.values())
 
 
 def _count_labels(labels: Tensor, num_labels: int) -> Tensor:
