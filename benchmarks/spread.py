@@ -118,6 +118,7 @@ def measure_stages(clip: Path, settings: Settings, folder: Path) -> dict[str, fl
         task = ClipTask(clip, opened.info, settings, None)
     state: ScanState | None = None
     result = ResultFolder(folder)
+    result.prepare(0)
     for span in split_spans(task.info.num_frames, settings)[:2]:
         count = len(span.kept)
         _, tokens, rest = timed("features", count, lambda span=span: read_window(place, task, span))
