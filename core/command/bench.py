@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from ..config.settings import QUALITIES, Settings, with_overrides
+from ..config.overrides import with_overrides
+from ..config.settings import QUALITIES, Settings
 from ..evaluation.baselines import MODEL_FREE
 from ..evaluation.bench.dataset import Dataset
 from ..evaluation.bench.layouts import LAYOUTS, open_dataset

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ..backbones.memory import check_device, describe_peak, is_out_of_memory
 from ..checkpoints.describe import describe_model
-from ..config.settings import OWN, QUALITIES, Settings, with_overrides, with_quality
+from ..config.overrides import with_overrides
+from ..config.settings import OWN, QUALITIES, Settings, with_quality
 from ..evaluation.baselines import MODEL_FREE
 from ..evaluation.bench.run import ModelSpec
 from ..evaluation.scoring import score_folder

@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 
+from ..config.overrides import parse_value, with_overrides
 from ..config.settings import (
     OWN,
     PRESETS,
     QUALITIES,
     SETTINGS,
     Settings,
-    parse_value,
     preset,
     replace_values,
-    with_overrides,
     with_quality,
     with_window_frames,
 )
@@ -34,7 +33,8 @@ OPTIONS = {
 """Settings that have options of their own."""
 WORDS = {
     **OPTIONS, "video.frames": "--window", "overrides": "--set", "dtype": "--dtype fp32",
-    "out": "--out", "anchor_mask": "--anchor-mask", "baseline": "--baseline", "device": "--device",
+    "quality": "--quality", "out": "--out",
+    "anchor_mask": "--anchor-mask", "baseline": "--baseline", "device": "--device",
     "overwrite": "--overwrite", "resume": "--resume", "num_regions": "--num", "label": "--split",
 }  # fmt: skip
 """What people type for settings and arguments of the core."""

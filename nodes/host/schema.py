@@ -10,12 +10,12 @@ from typing import Any, TypeVar, get_origin
 from comfy_api.latest import io
 
 from ...core.config.fields import Part, SettingInfo
+from ...core.config.overrides import parse_value
 from ...core.config.settings import (
     OWN,
     QUALITIES,
     SETTINGS,
     Settings,
-    parse_value,
     preset,
     read_setting,
     replace_parts,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...config.parts import ATTENTION_BLOCKS, ModulationConfig
 from ...types import InputError
-from ..protocol import Prediction, StepCache, halve_on_out_of_memory, require_attention, split_replay
+from ..protocol import Layer, Prediction, StepCache, halve_on_out_of_memory, require_attention, split_replay
 from .attention import (
     AttentionPatch,
     HostCache,
@@ -83,10 +83,10 @@ class HostDenoiser:
             cache = as_cache(cache).merged(as_cache(part.cache)) if keep else None
         return Prediction(torch.cat([part.denoised for part in parts]), cache)
 
-    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[Layer]) -> tuple[Tensor, ...]:
         """Return self-attention queries of the conditional half, the only one that runs; see `Denoiser.queries`."""
-        require_attention("blocks", blocks or (None,))
-        parts = self._in_parts(lambda part: self._queries(latents[part], sigma, blocks), len(latents))
+        numbers = require_attention("blocks", blocks or (None,))
+        parts = self._in_parts(lambda part: self._queries(latents[part], sigma, numbers), len(latents))
         return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from .svd_denoiser import Half, SvdDenoiser, Told
 from .svd_weights import build_frame_encoder, build_video_unet, build_video_vae, take_mode
 from .weights import read_tensors
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 logger = logging.getLogger(__name__)
 KEPT_TENSORS = 5
 """Kept of each block with attention: queries and keys of both self-attentions, and skips of about another tensor."""
@@ -60,11 +62,9 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         pixels = (2 * frame.to(self.device, torch.float32) - 1).movedim(-1, 0)[None]
         return take_mode(self._frame_encoder(pixels.to(self._vae.dtype)))[0].float().cpu()
 
-    def conditioned(
-        self, conditioning: Conditioning | None, config: VideoConfig, variant: Variant = "paper"
-    ) -> DiffusersSvdBackbone:
+    def conditioned(self, conditioning: Conditioning | None, config: VideoConfig, variant: Variant = "paper") -> Self:
         """Return this backbone with the conditioning of a window; see `Backbone.conditioned`."""
-        other = object.__new__(DiffusersSvdBackbone)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._window = None if conditioning is None else (conditioning, config, variant)
         return other

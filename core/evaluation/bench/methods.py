@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ...config.settings import PRESETS, Settings, preset, with_overrides, with_quality, with_window_frames
+from ...config.overrides import with_overrides
+from ...config.settings import PRESETS, Settings, preset, with_quality, with_window_frames
 from ...types import InputError
 from ..baselines import Kind
 from ..supervoxels import RegionScores

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ...backbones.memory import choose_device
-from ...backbones.protocol import Backbone
+from ...backbones.protocol import FeatureSource
 from ...checkpoints.describe import ModelDescription
+from ...checkpoints.vision import VisionDescription
 from ...files.record import list_versions
 from ...progress import Display, format_duration
 from ...regions.labels import assign_clusters
@@ -26,7 +27,7 @@ from .methods import Job, JobResult
 from .tally import Tally, compute_scores, tally_clip
 
 
-def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> JobResult:
+def run_job(job: Job, backbone: FeatureSource | None, progress: Progress = no_progress) -> JobResult:
     """Segment the clip as far as its last labeled frame, name the clusters, and score."""
     clip, settings = job.clip, job.settings
     numbers = sorted(clip.masks)
@@ -128,17 +129,17 @@ class ModelSpec:
         threads: of the CPU; the same on all workers, so that they add up numbers in the same order.
     """
 
-    description: ModelDescription | None
+    description: ModelDescription | VisionDescription | None
     device: str | None = None
     dtype: torch.dtype = torch.float32
     threads: int = field(default_factory=torch.get_num_threads)
 
     @property
     def kind(self) -> str:
-        """``svd`` for a video model, else ``sd``."""
+        """``sd``, ``svd``, ``sdxl`` or ``vision``."""
         return self.description.kind if self.description else "sd"
 
-    def load(self) -> Backbone | None:
+    def load(self) -> FeatureSource | None:
         """Load the model; None where no row needs one."""
         if self.description is None:
             return None
@@ -199,7 +200,7 @@ def run_local(jobs: Sequence[Job], model: ModelSpec, progress: BenchProgress) ->
         yield attempt(job, backbone, progress.stage(job))
 
 
-def attempt(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> Finished:
+def attempt(job: Job, backbone: FeatureSource | None, progress: Progress = no_progress) -> Finished:
     """Run a job; input that cannot be processed, or a lack of memory, ends this job, not the others."""
     try:
         return Finished(job, run_job(job, backbone, progress), None)
