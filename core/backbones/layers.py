@@ -56,10 +56,13 @@ def _list_layers(depths: Mapping[int, int]) -> Iterable[NamedLayer]:
 
 
 class LayerReader:
-    """Keeps what is ``wanted`` of a pass that shows its layers one after the other, and ends it at the last of them."""
+    """Keeps what is ``wanted`` of a pass that shows its layers one after the other, and ends it at the last of them.
 
-    def __init__(self, wanted: Sequence[NamedLayer]) -> None:
-        self._wanted, self._last = wanted, max(wanted)
+    With ``stops`` of False the pass goes on.
+    """
+
+    def __init__(self, wanted: Sequence[NamedLayer], *, stops: bool = True) -> None:
+        self._wanted, self._last, self._stops = wanted, max(wanted), stops
         self._found: dict[NamedLayer, Tensor] = {}
 
     @property
@@ -76,10 +79,10 @@ class LayerReader:
         return note
 
     def add(self, layer: NamedLayer, tokens: Tensor) -> None:
-        """Take in a layer; raise `AllRead` at the last one."""
+        """Take in a layer; raise `AllRead` at the last one that is wanted."""
         if layer in self._wanted:
             self._found[layer] = tokens.float()
-        if layer == self._last:
+        if self._stops and layer == self._last:
             raise AllRead
 
     def results(self) -> tuple[Tensor, ...]:

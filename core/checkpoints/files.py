@@ -179,6 +179,8 @@ def _check_class(folder: Path, config: Mapping[str, Any], wanted: str) -> None:
         problem = got
     elif told == XL_CONDITIONING and config.get("cross_attention_dim") == REFINER_CONTEXT:
         problem = REFINER
+    elif told == XL_CONDITIONING and not config.get("projection_class_embeddings_input_dim"):
+        problem = "one that is told sizes, but is no SDXL"
     elif told and told != XL_CONDITIONING:
         problem = f"one with extra conditioning ({told})"
     if problem:
@@ -199,8 +201,8 @@ def _unet_sizes(config: Mapping[str, Any]) -> UNetSizes:
         raise ValueError(f"neither number nor width of heads is constant: {counts}")
     attended = [2**level for level, kind in enumerate(config["down_block_types"]) if "CrossAttn" in kind]
     told = config.get("transformer_layers_per_block", 1)
-    counts = [told] * len(channels) if isinstance(told, int) else list(told)
-    depths = tuple(count if 2**level in attended else 0 for level, count in enumerate(counts))
+    layers = [told] * len(channels) if isinstance(told, int) else list(told)
+    depths = tuple(count if 2**level in attended else 0 for level, count in enumerate(layers))
     equal = set(depths) - {0}
     return UNetSizes(
         model_channels=channels[0],

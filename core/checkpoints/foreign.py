@@ -87,16 +87,15 @@ def refuse_foreign_file(name: str, shapes: Shapes) -> None:
     for what, matches in _FILES:
         if matches(shapes):
             raise InputError(f"`model` must be a Stable Diffusion model, but {name} is {what}. Use {SUPPORTED}.")
+    attention = [f"{UNET_PREFIX}input_blocks.{block}.1.proj_in.weight" for block in (1, 4)]
     needed = {
         f"{UNET_PREFIX}input_blocks.0.0.weight": "UNet",
+        next((tensor for tensor in attention if tensor in shapes), attention[0]): "UNet with attention",
         f"{UNET_PREFIX}out.2.weight": "UNet",
         f"{VAE_PREFIX}encoder.conv_in.weight": "encoder of the autoencoder",
         f"{VAE_PREFIX}decoder.conv_in.weight": "decoder of the autoencoder",
         f"{VAE_PREFIX}decoder.conv_out.weight": "decoder of the autoencoder",
     }
-    attention = [f"{UNET_PREFIX}input_blocks.{block}.1.proj_in.weight" for block in (1, 4)]
-    if f"{UNET_PREFIX}input_blocks.0.0.weight" in shapes and not any(tensor in shapes for tensor in attention):
-        needed[attention[0]] = "UNet with attention"
     for tensor, what in needed.items():
         if tensor not in shapes:
             raise InputError(

@@ -49,7 +49,7 @@ class UnitCosts(NamedTuple):
     predict: float
     decode: float
     condition: float = 0.0
-    read: float | None = None
+    read: float = 0.0
 
 
 def measure_costs(
@@ -71,8 +71,8 @@ def measure_costs(
         length = min(settings.video.frames, num_frames or settings.video.frames)
         condition = _once(lambda: backbone.condition(picture[0], blank, settings.video))
     window, predict = latents.expand(length, -1, -1, -1), 0.0
-    read_alone = _reading_call(unit, latents, settings) if settings.feature.layers else None
-    if read_alone is None or settings.feature.step > settings.start_step or settings.modulation.enabled:
+    read_alone = _reading_call(unit, latents, settings) if settings.feature.layers else 0.0
+    if not read_alone or settings.feature.step > settings.start_step or settings.modulation.enabled:
         predict = _window_call(unit, window, settings)
     encode = _once(lambda: float(backbone.encode(picture).sum()))
     decode = 0.0
@@ -128,7 +128,7 @@ def estimate_frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int
     if settings.video.frames:
         tail, replay, query = VIDEO_TAIL_SHARE, VIDEO_REPLAY_SHARE, VIDEO_QUERY_SHARE
     before = settings.feature.step - settings.start_step
-    seconds = costs.encode + before * costs.predict + (query * costs.predict if costs.read is None else costs.read)
+    seconds = costs.encode + before * costs.predict + (costs.read or query * costs.predict)
     passes = _num_passes(settings, num_labels)
     if not passes:
         return seconds

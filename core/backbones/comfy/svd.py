@@ -29,6 +29,7 @@ from ..protocol import (
 )
 from .attention import SPATIAL, TEMPORAL, HostCache, Slot, add_to_both, capture_both, inject_both
 from .backbone import MEMORY_FACTOR, QUERY_WIDTHS, ComfyBackbone, Conditioning, Session
+from .calls import Call, Loaded
 from .checks import (
     VIDEO_REMEDY,
     is_video_vae,
@@ -37,7 +38,7 @@ from .checks import (
     require_video_conditioning,
     require_video_readable,
 )
-from .denoiser import Call, HostDenoiser, Loaded, as_cache
+from .denoiser import HostDenoiser, as_cache
 from .patches import leave_out_patches
 from .tail import TailState
 

@@ -61,9 +61,7 @@ def _content(sizes: ModelSizes) -> bytes:
         generator = torch.Generator().manual_seed(7)
         for name, value in tensors.items():
             noise = torch.randn(value.shape, generator=generator)
-            if name.endswith("mix_factor"):
-                tensors[name] = noise
-            elif name in {CONDITIONING_KEY, POOLED_KEY}:
+            if name.endswith("mix_factor") or name in {CONDITIONING_KEY, POOLED_KEY}:
                 tensors[name] = noise
             elif value.ndim == 1:
                 tensors[name] = value + 0.1 * noise
