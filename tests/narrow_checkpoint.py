@@ -66,13 +66,18 @@ def random_model(path: Path, seed: int = 1, sizes: ModelSizes = NARROW) -> None:
         sizes: widths of the model.
     """
     is_video = sizes.unet.is_video
-    conditioning = (CONDITIONING_KEY, (1 if is_video else NUM_TOKENS, sizes.unet.context_dim))
-    shapes = [*_unet(sizes.unet), *_autoencoder(sizes.vae, is_video=is_video), conditioning]
+    shapes = [*list_shapes(sizes), (CONDITIONING_KEY, (1 if is_video else NUM_TOKENS, sizes.unet.context_dim))]
     if sizes.unet.kind == "sdxl":
         shapes.append((POOLED_KEY, (sizes.unet.pooled_dim,)))
     metadata = {METADATA_KEY: sizes.to_metadata()[METADATA_KEY]}  # one entry: the format writes several in any order
     gains = _VIDEO_GAINS if is_video else _GAINS
     save_file({name: _values(name, shape, seed, gains) for name, shape in shapes}, path, metadata)
+
+
+def list_shapes(sizes: ModelSizes) -> Iterator[_Spec]:
+    """Yield names and shapes of all tensors of UNet and autoencoder."""
+    yield from _unet(sizes.unet)
+    yield from _autoencoder(sizes.vae, is_video=sizes.unet.is_video)
 
 
 def _values(name: str, shape: tuple[int, ...], seed: int, gains: dict[str, float]) -> Tensor:

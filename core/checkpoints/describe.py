@@ -90,11 +90,6 @@ class ModelDescription:
         return list_qualities(self.kind)
 
     @property
-    def cell(self) -> int:
-        """Pixels of the frame along a side of a coarse cell."""
-        return 16
-
-    @property
     def num_bytes(self) -> int:
         """Size of the files."""
         return sum(file.stat().st_size for file in self.files)

@@ -53,6 +53,12 @@ class VisionDescription:
         return hash_files(self.files)
 
 
+def is_vision_folder(path: Path) -> bool:
+    """Return whether a folder is of a model of transformers rather than of diffusers."""
+    config = path / "config.json"
+    return config.is_file() and "model_type" in read_config(config)
+
+
 def describe_features(path: str | Path) -> VisionDescription:
     """Describe a folder of DINOv2 or DINOv3 as transformers saves it.
 

@@ -60,7 +60,13 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=read_path,
         metavar="FILE",
-        help="Stable Diffusion 1.x/2.x or Stable Video Diffusion; default: the bundled one",
+        help="Stable Diffusion 1.x/2.x, SDXL (for fast and draft) or Stable Video Diffusion; default: the bundled one",
+    )
+    add(
+        "--features",
+        type=read_path,
+        metavar="FOLDER",
+        help="instead of --model: DINOv2 or DINOv3 as transformers saves it, as a yardstick; for fast and draft",
     )
     add("--preset", default="default", choices=list(PRESETS), help=OWN["preset"].text)
     add("--quality", default="exact", choices=list(QUALITIES), help=OWN["quality"].text)
