@@ -108,7 +108,7 @@ def choose_scene(features: Features, labels: LabelMaps, config: SceneFileConfig 
     flat = cells.flatten().long().cpu()
     index = spread_indices(flat, limit)
     tokens = normalize_tokens(features.queries.flatten(0, 1)[index].float().cpu())
-    without_maps = leaves and leaves._replace(maps=torch.empty(0, dtype=torch.uint8))
+    without_maps = leaves and leaves._replace(maps=torch.empty(0, dtype=torch.uint8), votes=None)
     return Scene(tokens, flat[index], labels.regions, without_maps)
 
 

@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_stages_are_measured(tmp_path: Path, run_here: Callable[..., None], monk
         run_here("stages.py", *size, "--inside", "kmeans")
     rows = json.loads(lines[-1])
     assert {"K-means, once", "scene context", "guided filter", "overlay, drawn and encoded"} <= set(rows)
-    assert all(row["seconds"] >= 0 for row in rows.values())
+    assert all(isfinite(row["seconds"]) for row in rows.values())
 
 
 def test_the_benchmark_of_a_gpu_runs_in_small_on_a_cpu(run_here: Callable[..., None], tmp_path: Path) -> None:
