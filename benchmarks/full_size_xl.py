@@ -98,7 +98,9 @@ def main() -> None:
         if status:
             sys.exit(f"the command failed: {status}")
         seconds, peak = time.perf_counter() - begin, used.ru_maxrss * 1024 / 1e9
-        sys.stdout.write(f"{arguments.frames} frames of {width}x{height}: {peak:.1f} GB, {seconds:.0f} s\n")
+        of_processor = used.ru_utime + used.ru_stime
+        told = f"{peak:.1f} GB, {seconds:.0f} s, {of_processor:.0f} s of the processor"
+        sys.stdout.write(f"{arguments.frames} frames of {width}x{height}: {told}\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import comfy.model_management
 import comfy.model_sampling
@@ -31,8 +31,7 @@ from .patches import leave_out_patches
 SCHEDULE_TOLERANCE = 1e-5
 """Relative difference of noise levels that the host's float32 explains."""
 Conditioning = list[list[Any]]
-if TYPE_CHECKING:
-    from typing_extensions import Self
+_Self = TypeVar("_Self", bound="ComfyFeatures")
 Reader = TypeVar("Reader")
 NUM_PROMPT_TOKENS = 77
 """Tokens of a prompt in Stable Diffusion's text encoders."""
@@ -151,11 +150,11 @@ class ComfyFeatures:
         return None
 
     def conditioned(
-        self,
+        self: _Self,
         conditioning: types.Conditioning | None,  # noqa: ARG002
         config: VideoConfig,  # noqa: ARG002
         variant: Variant = "paper",  # noqa: ARG002
-    ) -> Self:
+    ) -> _Self:
         """Return this backbone, which is that of every frame."""
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,8 +19,7 @@ from .denoiser import DiffusersDenoiser
 from .unet import run_decoder
 from .weights import align, build_unet, build_vae, use_contiguous_tokens, use_plain_attention
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+_Self = TypeVar("_Self", bound="DiffusersFeatures")
 MAX_BATCH = 64
 CPU_COMPUTE_BATCH = 1
 """Frames of a UNet or autoencoder call on the CPU: as fast as more, and results cannot depend on the batch."""
@@ -82,11 +81,11 @@ class DiffusersFeatures:
         return None
 
     def conditioned(
-        self,
+        self: _Self,
         conditioning: Conditioning | None,  # noqa: ARG002
         config: VideoConfig,  # noqa: ARG002
         variant: Variant = "paper",  # noqa: ARG002
-    ) -> Self:
+    ) -> _Self:
         """Return this backbone, which is that of every frame."""
         return self
 
