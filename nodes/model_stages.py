@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.backbones.protocol import SIDE_MULTIPLE
-from ..core.config.settings import preset, with_quality
+from ..core.config.settings import preset, require_served, with_quality
 from ..core.method.estimate import expect_stage_shares
 from ..core.method.features import extract_features
 from ..core.method.upsampling import upsample
@@ -35,6 +35,9 @@ from .host.schema import (
 )
 from .host.schema import Features as FeaturesSocket
 from .host.schema import Labels as LabelsSocket
+
+LAYERS = "Empty takes the model's own."
+"""What an empty widget of layers stands for."""
 
 
 class ExtractDiffusionFeatures(io.ComfyNode):
@@ -78,6 +81,10 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                         "Preview Features shows why. Stable Video Diffusion only.",
                         optional=True,
                     )
+                ),
+                *(
+                    advanced(setting_input(name, f"feature.{name}", LAYERS, automatic="", optional=True))
+                    for name in ("layers", "matching_layers")
                 ),
             ],
             outputs=[FeaturesSocket.Output("features", display_name="features")],
@@ -158,8 +165,10 @@ class MaskedModulationUpsample(io.ComfyNode):
         backbone = open_backbone(model, vae, positive, negative, reads_frames=False)
         require_features_of(labels, features)
         base = preset("default", model_kind(model))
-        settings = read_settings(cls, base, {**widgets, "steps": steps}, {"feature.step": steps - 1})
+        last = {} if base.feature.layers else {"feature.step": steps - 1}
+        settings = read_settings(cls, base, {**widgets, "steps": steps}, last)
         settings = with_quality(settings, quality)
+        require_served(settings, backbone.info.kind, backbone.info.name)
         shares = {stage: share for stage, share in expect_stage_shares(settings).items() if stage != "features"}
         progress = NodeProgress(shares)  # the features are there already
         progress.start(features.num_frames, features.num_frames)

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..backbones.memory import check_device, describe_peak, is_out_of_memory
-from ..checkpoints.describe import describe_model
-from ..config.settings import OWN, QUALITIES, Settings, with_overrides, with_quality
+from ..checkpoints.describe import ModelDescription, describe_model
+from ..checkpoints.vision import VisionDescription, describe_features
+from ..config.overrides import with_overrides
+from ..config.settings import OWN, QUALITIES, Settings, with_quality
 from ..evaluation.baselines import MODEL_FREE
 from ..evaluation.bench.run import ModelSpec
 from ..evaluation.scoring import score_folder
@@ -22,6 +24,7 @@ from ..progress import RunProgress, format_count, open_display
 from ..types import InputError, InterruptedByUserError, Region
 from .bench import add_options as add_bench_options
 from .bench import bench
+from .info import format_facts, list_facts
 from .options import DTYPES, add_device_options, add_segment_options, list_words, make_settings, read_path
 from .regions import STAGE, Recut
 from .segment import SegmentOptions, SegmentRun
@@ -104,7 +107,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_device_options(bench_parser)
     bench_parser.set_defaults(command=_bench)
     info = commands.add_parser("info", help="describe a model file or folder")
-    info.add_argument("model", type=read_path, metavar="MODEL", help=".safetensors file or diffusers folder")
+    info.add_argument(
+        "model",
+        type=read_path,
+        metavar="MODEL",
+        help=".safetensors file, or folder of diffusers or transformers",
+    )
     info.set_defaults(command=_info)
     for command in (score, info):
         command.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -115,8 +123,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
     check_device(arguments.device)
-    path = None if arguments.baseline in MODEL_FREE else arguments.model or _bundled_model()
-    model = describe_model(path) if path else None
+    if arguments.model and arguments.features:
+        raise InputError("`--model` must not be combined with `--features`, but got both. Give one of them.")
+    model: ModelDescription | VisionDescription | None = None
+    if arguments.features:
+        model = describe_features(arguments.features)
+    elif arguments.baseline not in MODEL_FREE and (path := arguments.model or _bundled_model()):
+        model = describe_model(path)
     told = (model.kind, model.num_frames) if model else ("sd", 0)
     options = SegmentOptions(
         input=arguments.input,
@@ -194,7 +207,8 @@ def _bench(arguments: argparse.Namespace, words: list[str]) -> int:
     check_device(arguments.device)
     path = arguments.model or _bundled_model()
     model = describe_model(path) if path else None
-    return bench(arguments, words, ModelSpec(model, arguments.device, DTYPES[arguments.dtype]))
+    features = describe_features(arguments.features) if arguments.features else None
+    return bench(arguments, words, ModelSpec(model, arguments.device, DTYPES[arguments.dtype], features))
 
 
 def _bundled_model() -> Path | None:
@@ -210,27 +224,8 @@ def _score(arguments: argparse.Namespace, _words: list[str]) -> int:
 
 
 def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
-    model = describe_model(arguments.model)
-    facts = {
-        "name": model.path.name,
-        "family": model.family,
-        "layout": model.layout,
-        "prediction": model.sizes.prediction_type,
-        "empty prompt": model.conditioning,
-        "type of weights": model.dtype,
-        **({"frames seen together": model.num_frames or "not told: 14"} if model.sizes.unet.is_video else {}),
-        "parameters": model.num_parameters,
-        "bytes": model.num_bytes,
-        "fingerprint": model.fingerprint,
-        "blocks": {str(block.block): f"{block.channels} channels, 1/{block.grid_divisor}" for block in model.blocks},
-    }
-    if arguments.json:
-        sys.stdout.write(json.dumps(facts, indent=1) + "\n")
-        return 0
-    for name, value in facts.items():
-        rows = value.items() if isinstance(value, dict) else [("", value)]
-        for key, item in rows:
-            sys.stdout.write(f"{f'{name} {key}'.strip():<24} {item}\n")
+    facts = list_facts(arguments.model)
+    sys.stdout.write(json.dumps(facts, indent=1) + "\n" if arguments.json else format_facts(facts))
     return 0
 
 

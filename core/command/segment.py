@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 
 from ..backbones.memory import choose_device
-from ..backbones.protocol import Backbone
+from ..backbones.protocol import FeatureSource
 from ..checkpoints.describe import ModelDescription
-from ..config.settings import Settings
+from ..checkpoints.vision import VisionDescription
+from ..config.settings import Settings, require_served
 from ..evaluation.baselines import MODEL_FREE, Kind, Start, run_method
 from ..evaluation.slic import require_slic
 from ..files.checks import check_apart, check_mask_size, read_anchor_mask
@@ -43,7 +44,7 @@ class SegmentOptions:
 
     input: Path
     out: Path
-    model: ModelDescription | None  # unused by baselines without a model
+    model: ModelDescription | VisionDescription | None  # unused by baselines without a model
     settings: Settings
     anchor_mask: Path | None = None
     baseline: Kind | None = None
@@ -128,9 +129,11 @@ class SegmentRun:
             require_slic()
         if options.baseline not in MODEL_FREE and options.model is None:
             raise InputError("`model` must name a model, since none is bundled here. Give a .safetensors file.")
+        if options.model is not None and options.baseline in {None, "frame"}:
+            require_served(options.settings, options.model.kind, options.model.path.name)
         self._folder.require_writable()
 
-    def _load(self) -> tuple[Backbone | None, str]:
+    def _load(self) -> tuple[FeatureSource | None, str]:
         """Return the model and its device."""
         options = self.options
         if options.baseline in MODEL_FREE or options.model is None:

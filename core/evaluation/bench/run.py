@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ...backbones.memory import choose_device
-from ...backbones.protocol import Backbone
+from ...backbones.protocol import FeatureSource
 from ...checkpoints.describe import ModelDescription
+from ...checkpoints.vision import VisionDescription
 from ...files.record import list_versions
 from ...progress import Display, format_duration
 from ...regions.labels import assign_clusters
@@ -26,7 +27,7 @@ from .methods import Job, JobResult
 from .tally import Tally, compute_scores, tally_clip
 
 
-def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> JobResult:
+def run_job(job: Job, backbone: FeatureSource | None, progress: Progress = no_progress) -> JobResult:
     """Segment the clip as far as its last labeled frame, name the clusters, and score."""
     clip, settings = job.clip, job.settings
     numbers = sorted(clip.masks)
@@ -125,27 +126,36 @@ class ModelSpec:
         description: of the file or folder, or None.
         device: None for the best there is.
         dtype: floating-point type.
+        features: of the folder of a vision model, the yardstick, or None.
         threads: of the CPU; the same on all workers, so that they add up numbers in the same order.
     """
 
-    description: ModelDescription | None
+    description: ModelDescription | VisionDescription | None
     device: str | None = None
     dtype: torch.dtype = torch.float32
+    features: VisionDescription | None = None
     threads: int = field(default_factory=torch.get_num_threads)
 
     @property
     def kind(self) -> str:
-        """``svd`` for a video model, else ``sd``."""
+        """``sd``, ``svd``, ``sdxl`` or ``vision``."""
         return self.description.kind if self.description else "sd"
 
-    def load(self) -> Backbone | None:
+    def load_all(self) -> dict[str, FeatureSource | None]:
+        """Load what gives features, by `Method.source`; None where no row needs it."""
+        return {"model": self.load(), "features": self._load(self.features)}
+
+    def load(self) -> FeatureSource | None:
         """Load the model; None where no row needs one."""
-        if self.description is None:
+        return self._load(self.description)
+
+    def _load(self, description: ModelDescription | VisionDescription | None) -> FeatureSource | None:
+        if description is None:
             return None
         from ...backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
         device = torch.device(self.device) if self.device else choose_device()
-        return load_diffusers(self.description, dtype=self.dtype, device=device)
+        return load_diffusers(description, dtype=self.dtype, device=device)
 
 
 class Finished(NamedTuple):
@@ -194,12 +204,12 @@ Engine = Callable[[Sequence[Job], ModelSpec, BenchProgress], Iterator[Finished]]
 
 def run_local(jobs: Sequence[Job], model: ModelSpec, progress: BenchProgress) -> Iterator[Finished]:
     """Run jobs one after another in this process."""
-    backbone = model.load()
+    sources = model.load_all()
     for job in jobs:
-        yield attempt(job, backbone, progress.stage(job))
+        yield attempt(job, sources[job.method.source], progress.stage(job))
 
 
-def attempt(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> Finished:
+def attempt(job: Job, backbone: FeatureSource | None, progress: Progress = no_progress) -> Finished:
     """Run a job; input that cannot be processed, or a lack of memory, ends this job, not the others."""
     try:
         return Finished(job, run_job(job, backbone, progress), None)
@@ -212,11 +222,11 @@ class _Worker:
 
     def __init__(self, model: ModelSpec) -> None:
         torch.set_num_threads(model.threads)
-        self._backbone = model.load()
+        self._sources = model.load_all()
 
     def run(self, job: Job) -> Finished:
         """Run one job."""
-        return attempt(job, self._backbone)
+        return attempt(job, self._sources[job.method.source])
 
 
 def run_on_ray(
@@ -229,7 +239,8 @@ def run_on_ray(
     """
     ray = _connect_ray()
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    uses_gpu = gpus > 0 and (model.device or "cuda").startswith("cuda") and model.description is not None
+    has_model = model.description is not None or model.features is not None
+    uses_gpu = gpus > 0 and (model.device or "cuda").startswith("cuda") and has_model
     if uses_gpu and workers > gpus:
         raise InputError(f"`--workers` must be at most the cluster's GPUs, {gpus}, but got {workers}. Leave it out.")
     count = min(workers or max(gpus, 1), max(len(jobs), 1))
