@@ -146,5 +146,5 @@ group runs once per part: *Apply Scene* hands its scene to the next one, so regi
 **See:** *Preview Regions* shows each part in turn; below it, all parts in one.
 
 **Your clip:** wire it in place of *frames*, and set *Frames of a part* to 14 or more. Memory then grows with \
-the part, and labels are those of one single run. Is the clip itself too large for memory? Let *Video Slice* and *Get Video \
-Components* stand in the loop instead of *Part of this turn*."""
+the part, and labels are those of one single run. Is the clip itself too large for memory? Let *Video Slice* and \
+*Get Video Components* stand in the loop instead of *Part of this turn*."""
