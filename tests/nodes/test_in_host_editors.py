@@ -66,6 +66,7 @@ def test_void_is_shown_the_clip_without_the_thing() -> None:
 def test_ltx_keeps_what_is_outside_the_touched_cells() -> None:
     """The graph of the example: what a sampler that paints all over gives is decoded from these latents."""
     from comfy.sampler_helpers import prepare_mask  # noqa: PLC0415
+
     from nodes import SetLatentNoiseMask, VAEEncode  # noqa: PLC0415
 
     autoencoder, masks = LtxAutoencoder(), random_masks(20, GRIDS["LTX"], 3)
