@@ -30,8 +30,11 @@ class Leaves(NamedTuple):
         maps: leaf of each cell or pixel, of the shape and type of the label maps.
         tree: how they merge. Leaves from its length on were found later, and stand alone.
         owners: label of the region that each leaf belongs to.
+        votes: ``(T,h,w,k)`` leaves of the nearest tokens in the scene context, by which the leaf of a cell was chosen;
+            None where they are not known, and in full resolution.
     """
 
     maps: Tensor
     tree: MergeTree
     owners: tuple[int, ...]
+    votes: Tensor | None = None

@@ -149,7 +149,7 @@ def make_picker_output(
         "regions": _list_rows(labels, progress), "found": found, "problems": list(picks.problems),
     }  # fmt: skip
     if labels.leaves:
-        maps_of_leaves, tree, owners = labels.leaves
+        maps_of_leaves, tree, owners = labels.leaves[:3]
         leaves = LabelMaps(maps_of_leaves, tuple(Region(leaf, f"region {leaf}") for leaf in range(len(owners))))
         content["leaves"] = {
             "parents": list(tree.parents), "owners": list(owners), "rows": _list_rows(leaves, progress)

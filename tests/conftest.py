@@ -1,4 +1,4 @@
-"""One thread for each test process, and the files with long tests first.
+"""One thread for each test process, the files with long tests first, and the same examples of a property each time.
 
 Processes that share the machine's cores are in each other's way as soon as each has a thread for every core. The names
 below are read when the libraries are imported, and are handed to the programs that tests start.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -15,6 +16,11 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     for name in THREADS:
         os.environ.setdefault(name, "1")
+
+
+hypothesis.settings.register_profile("same", derandomize=True)
+if not os.environ.get("VIDSEG_EXPLORE"):  # set it to try other examples each time
+    hypothesis.settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:

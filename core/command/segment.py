@@ -21,7 +21,7 @@ from ..files.checks import check_apart, check_mask_size, read_anchor_mask
 from ..files.clip import Clip, open_clip
 from ..files.overlay import write_overlay
 from ..files.record import RunDescription, RunResult
-from ..files.result_folder import STATE_FILE, ResultFolder
+from ..files.result_folder import OVERLAY_FILE, STATE_FILE, ResultFolder
 from ..files.video import require_encoder
 from ..leaves import Leaves
 from ..method.estimate import announce
@@ -84,11 +84,11 @@ class SegmentRun:
         """Do all of it in a folder that no other run uses."""
         options = self.options
         self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
-        require_encoder()
         reference, mask_hash = read_anchor_mask(options.anchor_mask, new_regions=options.settings.scene.new_regions)
         with open_clip(options.input, self._progress, partial(check_mask_size, reference)) as clip:
             self.num_frames = clip.num_frames
             height, width = clip.info.frame_size
+            require_encoder(OVERLAY_FILE, clip.info.frame_size)
             together = 1 if options.baseline in {"frame", "slic"} else clip.num_frames
             check_tokens((height, width), together, options.settings)
             self._folder.prepare(clip.num_frames * height * width)

@@ -240,6 +240,10 @@ class EnlargingConfig(Part):
     guided_subsample: int = setting(
         4, "Factor by which the filter's coefficients are computed smaller", "He & Sun 2015", low=1, high=16
     )
+    own_share: float = setting(
+        0.5, "Share of a coarse cell that its own leaf has in the guided filter; its neighbors' votes have the rest",
+        "ours", low=0, high=1,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

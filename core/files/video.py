@@ -7,11 +7,13 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
+import torch
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -63,10 +65,10 @@ class VideoStream:
         self._times: list[float] = []
         self._filter = ""  # which leaves out messages beside the pictures, once they are known to be damaged
         try:
-            with av.open(_url(path), options=_OPTIONS) as container:
+            with av.open(_url(path), options=_OPTIONS, metadata_errors="replace") as container:
                 streams = [] if container.format.name in _TEXT_FORMATS else _list_videos(container)
                 if not streams:
-                    raise InputError(self._message("holds no video stream"))
+                    raise InputError(self._message("holds no video stream", "Give"))
                 if len(streams) > 1:
                     logger.warning(
                         "vidseg: %s holds %d video streams, of which the first is read; ffmpeg -map 0:v:1 takes out "
@@ -105,7 +107,7 @@ class VideoStream:
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Yield all frames, strictly decoded, and note their times."""
-        with av.open(_url(self.path), options=_OPTIONS) as container:
+        with av.open(_url(self.path), options=_OPTIONS, metadata_errors="replace") as container:
             stream = _list_videos(container)[0]
             if stream.codec_context is None:
                 raise InputError(self._message("is damaged: what its pictures are coded with is not told"))
@@ -129,7 +131,7 @@ class VideoStream:
 
     def _find_filter(self) -> str:
         """Return the filter for messages beside the pictures, or nothing."""
-        with av.open(_url(self.path), options=_OPTIONS) as container:
+        with av.open(_url(self.path), options=_OPTIONS, metadata_errors="replace") as container:
             return _SIDE_INFORMATION.get(_list_videos(container)[0].codec_context.name, "")
 
     def is_cut_short(self) -> bool:
@@ -150,10 +152,11 @@ class VideoStream:
         """Return the times in seconds of the frames decoded so far, or None where their rate is constant or unknown."""
         return find_variable_times(self._times)
 
-    def _message(self, fault: str) -> str:
+    def _message(self, fault: str, remedy: str = "") -> str:
+        remedy = remedy or f"Re-encode it (ffmpeg -i {self.path.name} repaired.mp4), or give"
         return (
             f"`input` must be a video that plays, but {self.path.name} {fault}. "
-            f"Re-encode it (ffmpeg -i {self.path.name} repaired.mp4), or give another file or a folder of frames."
+            f"{remedy} another file or a folder of frames."
         )
 
 
@@ -191,7 +194,7 @@ def write_video(
     ``times`` are the seconds of the frames, for a variable rate; without ``fps`` it is `DEFAULT_FPS`.
     """
     with _explain_encoding(path):
-        _encode(path, frames, fps, times)
+        _encode(_url(path), frames, fps, times)
 
 
 @contextmanager
@@ -203,14 +206,16 @@ def _explain_encoding(path: Path) -> Iterator[None]:
         if error.errno in _OF_THE_SYSTEM:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise InputError(
-            f"`av` must encode {path.name}, but FFmpeg said: {error.strerror}. Update av, or report it."
+            f"`av` must encode {path.name}, but FFmpeg said: {error.strerror}. Make the frames smaller, or update av."
         ) from error
 
 
-def _encode(path: Path, frames: Iterable[Tensor], fps: float | None, times: Sequence[float] | None) -> None:
+def _encode(
+    target: str | IO[bytes], frames: Iterable[Tensor], fps: float | None, times: Sequence[float] | None
+) -> None:
     rate = Fraction(fps or DEFAULT_FPS).limit_denominator(1001)
     ticks = None if times is None else _count_ticks(times)
-    with av.open(_url(path), "w", format="mp4") as container:
+    with av.open(target, "w", format="mp4") as container:
         stream: Any = None
         for number, frame in enumerate(frames):
             pixels = frame.cpu().numpy()
@@ -240,9 +245,10 @@ def _count_ticks(times: Sequence[float]) -> list[int]:
     return ticks
 
 
-def require_encoder() -> None:
-    """Check that an overlay can be encoded, before any long work."""
-    _codec()
+def require_encoder(name: str, frame_size: tuple[int, int]) -> None:
+    """Encode one frame ``(H,W)`` in memory, so that what FFmpeg refuses in ``name`` is told before any long work."""
+    with _explain_encoding(Path(name)):
+        _encode(BytesIO(), [torch.zeros(*frame_size, 3, dtype=torch.uint8)], None, None)
 
 
 def _codec() -> str:

@@ -52,22 +52,28 @@ class CoarseScan:
         known = None if first else context.tokens[..., :looks]
         cuts = find_cuts(tokens[..., :looks], known, config) if config.cuts else []
         starts = sorted({0, *cuts})
-        maps = []
+        maps, votes = [], []
         for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
             part = tokens[start:stop]
             if start in cuts:
                 context, followed = restart_context(part[0], looks, context, followed, self.settings)
-            labels, context, followed = self._labeled(part, window.window(start, stop), context, followed)
+            neighbors = context.find_neighbors(part)
+            votes.append(context.show_votes(neighbors))
+            found = context.vote(neighbors).reshape(-1, *window.grid)
+            labels, context, followed = self._labeled(found, part, window.window(start, stop), context, followed)
             maps.append(labels)
         self.context = context
         self.anchor_labels = add_followed(self.anchor_labels, followed)
-        return group_followed(torch.cat(maps), self.anchor_labels, window.frame_size)
+        seen = torch.cat(votes).reshape(len(tokens), *window.grid, -1)
+        return group_followed(torch.cat(maps), seen, self.anchor_labels, window.frame_size)
 
     def _labeled(
-        self, tokens: Tensor, window: Features, context: SceneContext, followed: tuple[Region, ...]
+        self, maps: Tensor, tokens: Tensor, window: Features, context: SceneContext, followed: tuple[Region, ...]
     ) -> tuple[Tensor, SceneContext, tuple[Region, ...]]:
-        """Return labels ``(T,h,w)`` of frames of one scene, the context after them, and what is followed then."""
-        maps = context.predict(tokens).reshape(-1, *window.grid)
+        """Return labels ``(T,h,w)`` of frames of one scene, by those that the context gave them, refined.
+
+        With them the context after the frames, and what is followed then.
+        """
         if not self.settings.scene.new_regions:
             maps = refine(maps, window.matching, self.settings.refinement, self._vote)
             return maps, context.updated(tokens, maps), followed
@@ -128,6 +134,7 @@ def scan_clip(features: Features, scan: CoarseScan, *, anchor: int = 0, progress
     """
     num_frames, settings = features.num_frames, scan.settings
     maps, done = torch.empty((num_frames, *features.grid), dtype=torch.int64), 0
+    votes = torch.empty((*maps.shape, scan.context.config.num_neighbors), dtype=torch.uint8) if scan.context else None
     windows = split_windows(num_frames, settings.window, settings.variant)
     first = next(number for number, frames in enumerate(windows) if anchor in frames)
     context: SceneContext | None = None
@@ -136,10 +143,13 @@ def scan_clip(features: Features, scan: CoarseScan, *, anchor: int = 0, progress
         if number == first - 1:
             scan.context = context  # as after the window of the anchor
         found = scan.step(features.window(frames.start, frames.stop))
-        maps[frames.start : frames.stop] = (found.leaves.maps if found.leaves else found.maps).cpu()
+        part = slice(frames.start, frames.stop)
+        maps[part] = (found.leaves.maps if found.leaves else found.maps).cpu()
+        if votes is not None and found.leaves and found.leaves.votes is not None:
+            votes[part] = found.leaves.votes.cpu()
         context, done = (scan.context if number == first else context), done + len(frames)
         progress("coarse maps", min(done, num_frames), num_frames)
-    return group_followed(maps, scan.anchor_labels, features.frame_size)
+    return group_followed(maps, votes, scan.anchor_labels, features.frame_size)
 
 
 def make_tokens(features: Features, anchor_labels: AnchorLabels) -> Tensor:
@@ -168,9 +178,11 @@ def add_followed(anchor_labels: AnchorLabels, followed: tuple[Region, ...]) -> A
     return anchor_labels._replace(regions=tuple(sorted(regions)), leaves=leaves._replace(owners=tuple(owners)))
 
 
-def group_followed(maps: Tensor, anchor_labels: AnchorLabels, frame_size: tuple[int, int]) -> LabelMaps:
-    """Return the label maps of maps ``(T,h,w)`` of what the scan follows."""
-    if anchor_labels.leaves is None:
+def group_followed(
+    maps: Tensor, votes: Tensor | None, anchor_labels: AnchorLabels, frame_size: tuple[int, int]
+) -> LabelMaps:
+    """Return the label maps of maps ``(T,h,w)`` of what the scan follows, and of the votes ``(T,h,w,k)`` for them."""
+    leaves = anchor_labels.leaves
+    if leaves is None:
         return LabelMaps(maps, anchor_labels.regions, frame_size)
-    _, tree, owners = anchor_labels.leaves
-    return group_leaves(maps, tree, owners, anchor_labels.regions, frame_size)
+    return group_leaves(maps, leaves.tree, leaves.owners, anchor_labels.regions, frame_size, votes)

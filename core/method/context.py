@@ -70,6 +70,10 @@ class SceneContext:
         search = NeighborSearch(self.tokens.to(device or self.tokens.device), self.config.num_neighbors)
         return search.find(tokens.flatten(0, 1)).reshape(size["T"], size["N"], -1).to(self.labels.device)
 
+    def show_votes(self, neighbors: Tensor) -> Tensor:
+        """Return the labels of the neighbors ``(T,N,k)`` that `find_neighbors` found, ``(T,N,k)`` uint8."""
+        return self.labels.to(torch.uint8)[neighbors.long()]
+
     def vote(self, neighbors: Tensor) -> Tensor:
         """Return the label of most of the neighbors ``(T,N,k)`` that `find_neighbors` found, ``(T,N)`` int64."""
         present, compact = torch.unique(self.labels, sorted=True, return_inverse=True)

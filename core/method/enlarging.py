@@ -9,7 +9,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..config.parts import EnlargingConfig
-from ..leaves import Leaves
 from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, list_labels, no_progress
 from .guided import BilinearFilter, GuidedFilter, Patch
 
@@ -24,7 +23,7 @@ def enlarge_maps(
     labels, leaves = [], []
     for index in range(len(coarse.maps)):
         best = _BestPixels(coarse.frame_size, has_leaves=coarse.leaves is not None)
-        for label, patches in _filter_frame(coarse, index, members, make_filter(index)):
+        for label, patches in _filter_frame(coarse, index, members, make_filter(index), config.own_share):
             best.add(label, patches)
         labels.append(best.labels)
         leaves.append(best.labels if best.leaves is None else best.leaves)
@@ -63,12 +62,13 @@ def add_leaves(
         return full
     make_filter = _guide(coarse, features, config) if features and config else _interpolate(coarse)
     members, owners = _list_members(coarse), coarse.leaves.owners
+    share = config.own_share if config else 1.0
     first = {owner: leaf for leaf, owner in reversed(list(enumerate(owners)))}
     table = torch.tensor([first.get(label, 0) for label in range(MAX_LABEL + 1)], dtype=torch.uint8)
     maps = []
     for index, labels in enumerate(full.maps):
         leaves = table[labels.long()]
-        for label, patches in _filter_frame(coarse, index, members, make_filter(index)):
+        for label, patches in _filter_frame(coarse, index, members, make_filter(index), share):
             area, _, which = _join(patches)
             torch.where(labels[area] == label, which, leaves[area], out=leaves[area])
         maps.append(leaves)
@@ -82,7 +82,7 @@ def enlarge_nearest(cells: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 Filter = Callable[[Tensor], Patch]
-"""Enlarges a mask ``(h,w)`` bool of a frame to the size of the frame."""
+"""Enlarges a mask ``(h,w)`` of a frame, in [0, 1], to the size of the frame."""
 
 
 def _guide(coarse: LabelMaps, features: Features, config: EnlargingConfig) -> Callable[[int], Filter]:
@@ -111,15 +111,33 @@ def _list_members(coarse: LabelMaps) -> dict[int, list[int]]:
 
 
 def _filter_frame(
-    coarse: LabelMaps, index: int, members: Mapping[int, list[int]], enlarge: Filter
+    coarse: LabelMaps, index: int, members: Mapping[int, list[int]], enlarge: Filter, own_share: float
 ) -> Iterable[tuple[int, list[tuple[int, Patch]]]]:
     """Yield each label that a frame holds, and its leaves there with their answers."""
-    cells = (coarse.leaves.maps if coarse.leaves else coarse.maps)[index].cpu()
-    present = set(torch.unique(cells).tolist())
+    masks = _list_masks(coarse, index, own_share)
     for label, leaves in members.items():
-        patches = [(leaf, enlarge(cells == leaf)) for leaf in leaves if leaf in present]
+        patches = [(leaf, enlarge(masks[leaf])) for leaf in leaves if leaf in masks]
         if patches:
             yield label, patches
+
+
+def _list_masks(coarse: LabelMaps, index: int, own_share: float) -> dict[int, Tensor]:
+    """Return for each leaf, or label, of a frame how much it has of each cell, ``(h,w)`` float32.
+
+    The leaf of the cell, which was refined, has ``own_share``; the votes for it, where they are known, have the rest:
+    along the border of a region they say how near it is.
+    """
+    cells = (coarse.leaves.maps if coarse.leaves else coarse.maps)[index].cpu().long()
+    kinds, number = torch.unique(cells, return_inverse=True)
+    votes = None if coarse.leaves is None or coarse.leaves.votes is None else coarse.leaves.votes[index].cpu()
+    if votes is None:
+        return dict(zip(kinds.tolist(), F.one_hot(number).movedim(-1, 0).float(), strict=True))
+    kinds, number = torch.unique(torch.cat([cells[..., None], votes], -1), return_inverse=True)
+    shares = torch.zeros(len(kinds), *cells.shape)
+    weight = torch.full(number.shape, (1 - own_share) / votes.shape[-1])
+    weight[..., 0] = own_share
+    shares.scatter_add_(0, number.movedim(-1, 0), weight.movedim(-1, 0).contiguous())
+    return {kind: share for kind, share in zip(kinds.tolist(), shares, strict=True) if bool(share.any())}
 
 
 class _BestPixels:
@@ -170,4 +188,4 @@ def _with_leaves(full: LabelMaps, maps: Tensor, coarse: LabelMaps) -> LabelMaps:
     """Return full label maps with maps of leaves, where the coarse ones have leaves."""
     if coarse.leaves is None:
         return full
-    return LabelMaps(full.maps, full.regions, full.frame_size, Leaves(maps, *coarse.leaves[1:]))
+    return LabelMaps(full.maps, full.regions, full.frame_size, coarse.leaves._replace(maps=maps, votes=None))

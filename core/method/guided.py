@@ -96,7 +96,7 @@ class GuidedFilter:
         self._to_frame = None if same else [_Axis.between(*sides) for sides in zip(size, frame_size, strict=True)]
 
     def filter(self, mask: Tensor) -> Patch:
-        """Return the filtered mask of cells ``(h,w)`` bool that holds at least one, at the size of the frame."""
+        """Return the filtered mask ``(h,w)``, in [0, 1] and not 0 everywhere, at the size of the frame."""
         cells = [_find_span(mask.any(1)), _find_span(mask.any(0))]
         inner = [axis.reached(span) for axis, span in zip(self._from_cells, cells, strict=True)]
         small, margin = self._small.shape[1:], 2 * self._reach + 1  # two averages, and nothing to mirror at the end
@@ -140,7 +140,7 @@ class BilinearFilter:
         self._axes = [_Axis.between(*sides) for sides in zip(grid, frame_size, strict=True)]
 
     def filter(self, mask: Tensor) -> Patch:
-        """Return the enlarged mask of cells ``(h,w)`` bool that holds at least one."""
+        """Return the enlarged mask ``(h,w)``, in [0, 1] and not 0 everywhere."""
         cells = [_find_span(mask.any(1)), _find_span(mask.any(0))]
         reached = [axis.reached(span) for axis, span in zip(self._axes, cells, strict=True)]
         return Patch(reached[0], reached[1], _resize(mask[cells[0], cells[1]].float(), self._axes, cells, reached))

@@ -68,11 +68,3 @@ def _sum_squares(tokens: Tensor, labels: Tensor) -> float:
     counts = torch.bincount(labels).clamp(min=1)
     means = tokens.new_zeros(len(counts), tokens.shape[1]).index_add_(0, labels, tokens) / counts[:, None]
     return float((tokens - means[labels]).square().sum())
-
-
-def cut_anchor(leaf_map: Tensor, tree: MergeTree, num_regions: int, anchor: int) -> AnchorLabels:
-    """Return the anchor labels ``(h,w)`` of the cut into ``num_regions``."""
-    owners = cut_tree(tree, num_regions)
-    regions = tuple(Region(label, f"region {label}") for label in sorted(set(owners)))
-    cut = group_leaves(leaf_map, tree, owners, regions, (0, 0))
-    return AnchorLabels(anchor, cut.maps, regions, cut.leaves)

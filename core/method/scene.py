@@ -118,7 +118,7 @@ def choose_scene(features: Features, labels: LabelMaps, config: SceneFileConfig 
 
 def _without_maps(leaves: Leaves | None) -> Leaves | None:
     """Return leaves as a scene keeps them."""
-    return leaves and leaves._replace(maps=torch.empty(0, dtype=torch.uint8))
+    return leaves and leaves._replace(maps=torch.empty(0, dtype=torch.uint8), votes=None)
 
 
 def label_by_scene(

@@ -18,10 +18,15 @@ from .tree import cut_tree, find_split, from_linkage, to_linkage
 
 
 def group_leaves(
-    maps: Tensor, tree: MergeTree, owners: Sequence[int], regions: tuple[Region, ...], frame_size: tuple[int, int]
+    maps: Tensor,
+    tree: MergeTree,
+    owners: Sequence[int],
+    regions: tuple[Region, ...],
+    frame_size: tuple[int, int],
+    votes: Tensor | None = None,
 ) -> LabelMaps:
     """Return the regions of maps of leaves ``(T,h,w)`` or ``(T,H,W)``, of which each has an owner."""
-    return LabelMaps(_look_up(owners, maps), regions, frame_size, Leaves(maps, tree, tuple(owners)))
+    return LabelMaps(_look_up(owners, maps), regions, frame_size, Leaves(maps, tree, tuple(owners), votes))
 
 
 def _look_up(owners: Sequence[int], maps: Tensor) -> Tensor:
@@ -38,8 +43,11 @@ def join_maps(parts: Sequence[LabelMaps]) -> LabelMaps:
     maps = torch.cat([part.maps for part in parts])
     if last.leaves is None:
         return LabelMaps(maps, last.regions, last.frame_size)
-    leaves = torch.cat([require_leaves(part).maps for part in parts])
-    return LabelMaps(maps, last.regions, last.frame_size, last.leaves._replace(maps=leaves))
+    leaves = [require_leaves(part) for part in parts]
+    known = [each.votes for each in leaves if each.votes is not None]
+    votes = torch.cat(known) if len(known) == len(parts) else None
+    joined = last.leaves._replace(maps=torch.cat([each.maps for each in leaves]), votes=votes)
+    return LabelMaps(maps, last.regions, last.frame_size, joined)
 
 
 def cut_regions(labels: LabelMaps, num_regions: int) -> LabelMaps:
@@ -123,7 +131,7 @@ def _regrouped(labels: LabelMaps, leaves: Leaves, owners: Sequence[int]) -> Labe
         region._replace(name=names.get(members) or f"{'new' if region.label >= num_first else 'region'} {region.label}")
         for region, members in _list_members(found, owners).items()
     )
-    return group_leaves(leaves.maps, leaves.tree, owners, regions, labels.frame_size)
+    return group_leaves(leaves.maps, leaves.tree, owners, regions, labels.frame_size, leaves.votes)
 
 
 def _list_members(regions: Sequence[Region], owners: Sequence[int]) -> dict[Region, tuple[int, ...]]:

@@ -100,8 +100,8 @@ class Labels(LabelMaps):
 
     def get_ram_usage(self) -> int:
         """Return the size in bytes, without the features they came from, which their own node holds."""
-        maps = [self.maps, *([self.leaves.maps] if self.leaves else [])]
-        return sum(each.numel() * each.element_size() for each in maps)
+        held = [self.maps, *([self.leaves.maps, self.leaves.votes] if self.leaves else [])]
+        return sum(each.numel() * each.element_size() for each in held if each is not None)
 
 
 def require_features_of(labels: Labels, features: Features) -> None:

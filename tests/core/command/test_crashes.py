@@ -10,8 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -27,8 +30,11 @@ from vidseg.core.types import InputError
 
 from .test_main import StopAt, digest, error_of, labels_of, record_of, segment, squares
 
-KILLS = int(os.environ.get("VIDSEG_KILLS", "2"))
-"""Kills of a run with ``draft`` at random moments; with more than the default also of one with ``exact``."""
+KILLS = 10
+"""Kills of a run at random moments, for each quality."""
+FORKS = get_context("forkserver")
+"""Processes that are copies of one which holds the program; each starts in milliseconds."""
+FORKS.set_forkserver_preload(["vidseg.core.command.main", "vidseg.core.backbones.diffusers.load"])
 
 
 @pytest.fixture
@@ -39,33 +45,63 @@ def clip(tmp_path: Path) -> Path:
 
 def run_killed(words: list[str], out: Path, moment: float) -> None:
     """Run the command in a process of its own, and kill it a moment after its folder is there."""
-    process = subprocess.Popen([sys.executable, "-m", "vidseg", *words], stderr=subprocess.DEVNULL)
+    process = FORKS.Process(target=main, args=(words,))
+    process.start()
     end = time.monotonic() + 120
-    while not (out / "segmentation.json").exists() and process.poll() is None and time.monotonic() < end:
+    while not (out / "segmentation.json").exists() and process.is_alive() and time.monotonic() < end:
         time.sleep(0.002)
-    time.sleep(moment)
+    process.join(moment)
     process.kill()
-    process.wait()
+    process.join()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quality", ["draft", "exact"] if KILLS > 2 else ["draft"])
+@pytest.mark.skipif(os.name == "nt", reason="forks of POSIX")
+@pytest.mark.parametrize(("quality", "num_frames", "longest"), [("draft", 6, 0.3), ("exact", 2, 3.0)])
 def test_runs_that_are_killed_come_to_the_same_labels(
-    clip: Path, thin_model: Path, tmp_path: Path, quality: str, capsys: pytest.CaptureFixture[str]
+    quality: str, num_frames: int, longest: float, thin_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_video(tmp_path / "clip.mp4", squares(num_frames))
     out, generator = tmp_path / "killed", random.Random(5)  # noqa: S311
     words = ["--model", thin_model, "--window", 1, "--quality", quality, "--device", "cpu"]
-    assert segment(clip, tmp_path / "whole", *words) == 0
+    assert segment(tmp_path / "clip.mp4", tmp_path / "whole", *words) == 0
     for _ in range(KILLS):
         again = ["--resume"] if (out / "segmentation.json").exists() else []
-        run_killed(
-            ["segment", str(clip), "--out", str(out), "--clusters", "3", *map(str, words), *again], out,
-            generator.random() * 0.4,
-        )  # fmt: skip
-    assert segment(clip, out, *words, "--resume") == 0, capsys.readouterr().err
+        run = ["segment", tmp_path / "clip.mp4", "--out", out, "--clusters", 3, *words, *again]
+        run_killed([str(word) for word in run], out, generator.random() * longest)
+    assert segment(tmp_path / "clip.mp4", out, *words, "--resume") == 0, capsys.readouterr().err
     assert digest(out) == digest(tmp_path / "whole")
     kept = ["labels", "leaves", "legend.png", "overlay.mp4", "segmentation.json"]
     assert sorted(path.name for path in out.iterdir()) == kept
+
+
+@contextmanager
+def acting_as_nobody() -> Iterator[None]:
+    """Give up the rights of root, to whom no folder is read-only."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="users of POSIX")
+def test_a_read_only_folder_is_told_before_any_work(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with TemporaryDirectory() as name:  # those of pytest are closed to other users
+        folder, out = Path(name), Path(name) / "closed"
+        (folder / "clip.mp4").write_bytes(clip.read_bytes())
+        assert segment(folder / "clip.mp4", folder / "open", "--baseline", "color") == 0
+        capsys.readouterr()
+        out.mkdir()
+        folder.chmod(0o755)
+        out.chmod(0o555)
+        for place in (out, out / "below"):
+            with acting_as_nobody():
+                assert segment(folder / "clip.mp4", place, "--baseline", "color") == EXIT_BAD_INPUT
+            assert f"`--out` must be writable, but got {place}, which is not: Permission denied" in error_of(capsys)
+        assert list(out.iterdir()) == []
 
 
 def test_two_runs_do_not_share_a_folder(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from vidseg.core.files.clip import CHECK_STAGE, natural_key, open_clip
 from vidseg.core.files.images import read_image
-from vidseg.core.files.video import write_video
+from vidseg.core.files.video import require_encoder, write_video
 from vidseg.core.types import InputError
 
 
@@ -122,7 +122,7 @@ def test_the_fallback_codec_writes_a_video(tmp_path: Path, monkeypatch: pytest.M
         assert container.streams.video[0].average_rate == Fraction(24)
     monkeypatch.setattr("vidseg.core.files.video.CODECS", ("none-such",))
     with pytest.raises(InputError, match="encoders none-such"):
-        write_video(tmp_path / "b.mp4", frames())
+        require_encoder("b.mp4", (16, 16))
 
 
 def refused(path: Path) -> str:

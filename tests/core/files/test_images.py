@@ -121,6 +121,17 @@ def test_our_palette_is_read_by_its_colors(tmp_path: Path) -> None:
         assert torch.equal(read_label_values(path, "x"), truth), name
 
 
+def test_label_images_are_read_by_other_libraries(tmp_path: Path) -> None:
+    """Pillow sees labels; OpenCV, which knows no palette, sees colors that are read back as the same labels."""
+    cv2 = pytest.importorskip("cv2")
+    path = save(make_label_image(torch.from_numpy(regions())), tmp_path / "ours.png")
+    assert np.array_equal(np.asarray(Image.open(path)), regions())
+    colors = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.array_equal(colors, PALETTE[regions().astype(int)])
+    cv2.imwrite(str(tmp_path / "theirs.png"), colors[..., ::-1])
+    assert np.array_equal(read_labels(tmp_path / "theirs.png", "x").numpy(), regions())
+
+
 def test_other_flat_colors_are_numbered(tmp_path: Path) -> None:
     colors = np.array([[[0, 0, 0], [255, 0, 0], [0, 255, 0]]], np.uint8)
     path = save(Image.fromarray(colors), tmp_path / "a.png")

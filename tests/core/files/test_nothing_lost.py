@@ -13,14 +13,14 @@ import av
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from vidseg.core.evaluation.bench.dataset import BenchClip
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.images import read_image
 from vidseg.core.files.label_images import make_label_image, read_label_values, read_labels
-from vidseg.core.files.video import write_id_video, write_video
+from vidseg.core.files.video import require_encoder, write_id_video, write_video
 from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import InputError
 
@@ -178,6 +178,9 @@ def test_a_path_is_no_address(tmp_path: Path, folder: str, monkeypatch: pytest.M
 def test_what_ffmpeg_refuses_is_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"`av` must encode a.mp4, but FFmpeg said"):
         write_video(tmp_path / "a.mp4", torch.zeros(1, 2, 40_000, 3, dtype=torch.uint8))
+    with pytest.raises(InputError, match=r"encode a.mp4, but FFmpeg said: .* Make the frames smaller"):
+        require_encoder("a.mp4", (2, 40_000))
+    require_encoder("a.mp4", (33, 35))
     with pytest.raises(OSError, match="No such file"):
         write_video(tmp_path / "none" / "a.mp4", levels(1))
 
@@ -245,6 +248,7 @@ def test_damaged_images_are_refused_in_one_line(
 
 @pytest.mark.filterwarnings("ignore")
 @given(st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=6), st.floats(0.1, 1))
+@example([(0.015625, 128)], 1)  # a name of the container that is no UTF-8
 @QUICK
 def test_damaged_videos_are_refused_in_one_line(tmp_path: Path, hits: list[tuple[float, int]], end: float) -> None:
     write_video(tmp_path / "a.mp4", levels(3))

@@ -99,6 +99,26 @@ def test_leaves_change_no_region_and_lie_inside_theirs(method: str) -> None:
     assert len(full.leaves.maps.unique()) > len(full.maps.unique())
 
 
+def test_votes_move_the_border_of_a_region() -> None:
+    """A cell between two regions whose votes are even lies half in each, until the picture has an edge."""
+    cells, owners = torch.tensor([[0, 0, 1, 1]]).repeat(4, 1), (5, 9)
+    coarse = leaf_maps(cells, owners, (64, 64))
+    votes = cells[None, ..., None].repeat(1, 1, 1, 4)
+    votes[0, :, 1] = torch.tensor([0, 1, 1, 1])
+    voted = replace(coarse, leaves=coarse.leaves._replace(votes=votes.to(torch.uint8)))
+    features = features_of(torch.full((64, 64, 3), 128, dtype=torch.uint8), Grid(4, 4), (64, 64))
+    config = EnlargingConfig(method="guided", guided_radius=4)
+
+    def border(labels: LabelMaps, config: EnlargingConfig) -> float:
+        return float((enlarge_maps(labels, features, config).maps[0] == 5).sum(1).float().mean())
+
+    alone = border(coarse, config)
+    assert alone == border(voted, replace(config, own_share=1.0)) == pytest.approx(32, abs=1)
+    assert 24 < border(voted, config) < alone
+    assert border(voted, replace(config, own_share=0.0)) < border(voted, config)
+    assert enlarge_maps(voted, features, config).leaves.votes is None
+
+
 def test_leaves_are_added_to_regions_that_modulation_found() -> None:
     cells = torch.tensor([[0, 1], [2, 2]])
     coarse = leaf_maps(cells, (4, 4, 7), (32, 32))
