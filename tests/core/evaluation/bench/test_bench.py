@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from vidseg.core.command.main import EXIT_BAD_INPUT, main
+from vidseg.core.engine.jobs import attempt
 from vidseg.core.evaluation.bench import report as pictures
 from vidseg.core.evaluation.bench.layouts import open_dataset
 from vidseg.core.evaluation.bench.methods import ABLATION, Job, list_methods, title_methods
-from vidseg.core.evaluation.bench.run import ModelSpec, attempt, name_by_majority, run_job
+from vidseg.core.evaluation.bench.run import name_by_majority, run_job
 from vidseg.core.evaluation.bench.tables import TABLE_2, list_table_1
 from vidseg.core.types import InputError
 
@@ -219,7 +220,7 @@ def test_ctrl_c_says_how_to_go_on(
             raise KeyboardInterrupt
         return attempt(job, *rest)
 
-    monkeypatch.setattr("vidseg.core.evaluation.bench.run.attempt", stopped)
+    monkeypatch.setattr("vidseg.core.engine.jobs.attempt", stopped)
     assert bench("folders", write_folders(tmp_path / "data"), tmp_path / "out", model, *COARSE) == 130
     error = capsys.readouterr().err
     assert "1 of 2 clips are done. Continue with: vidseg bench folders" in error
@@ -244,7 +245,7 @@ def test_propagation_needs_the_first_mask(tmp_path: Path) -> None:
     method = list_methods(["default"], ablation=False, baselines=True)[-1]
     job = Job(method, dataset.clips[0], method.settings(dataset, ["frame.max_side=64"]))
     with pytest.raises(InputError, match=r"`model` must name a model"):
-        run_job(job, ModelSpec(None).load())
+        run_job(job, None)
 
 
 def test_rows_fit_the_kind_of_model_and_the_quality(tmp_path: Path) -> None:
