@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--host", type=Path)
     parser.add_argument("--host-frames", type=numbers, default=[60, 1000])
     parser.add_argument("--workers", type=numbers, default=[])
-    parser.add_argument("--spread-frames", type=numbers, default=[120, 28, 28], help="of one clip, of each, of exact")
+    parser.add_argument("--spread-frames", type=numbers, default=[120, 28, 16], help="of one clip, of each, of exact")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

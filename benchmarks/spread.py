@@ -33,6 +33,9 @@ from vidseg.core.method.windows import split_spans
 from vidseg.core.progress import RunProgress
 from vidseg.core.types import no_progress
 
+LENGTHS = {"draft": 14, "exact": 2}
+"""Frames of a window by quality: few where a clip is short, so that it has several windows."""
+
 
 @dataclass
 class Laps:
@@ -176,7 +179,7 @@ def measure(
     """
     rows: list[dict[str, Any]] = []
     for quality, (frames, num_clips, each) in sizes.items():
-        settings = Settings.of(quality=quality, max_side=side)
+        settings = Settings.of(quality=quality, max_side=side, length=LENGTHS[quality])
         clips = []
         for number in range(num_clips):
             clips.append(folder / f"{quality}{number}.mp4")

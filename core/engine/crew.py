@@ -77,6 +77,7 @@ class Crew:
         self.spec, self._paths = spec, [describe_path(path) for path in cluster.paths]
         self._members = {number: _Member(actor) for number, actor in enumerate(self._start(cluster.workers, most))}
         self._again: deque[Call] = deque()
+        self.device = ""
         try:
             for member in self._members.values():
                 self._look(member)
@@ -206,18 +207,23 @@ class Crew:
         call, (ref, *kept), member.refs, member.call = member.call, member.refs, [], None
         try:
             value = ray.get(ref)
-        except ray.exceptions.RayTaskError as error:
-            if call:
-                return Answer(call, number, error=self._name_cause(error))
-            return self._dismiss(number, error)
         except ray.exceptions.RayError as error:
-            if call and isinstance(error, ray.exceptions.ObjectLostError):
-                return Answer(call, number, error=LostValueError(shorten(error)))
-            return self._lose(number, call, shorten(error))
+            return self._fail(number, call, error)
         if call is not None:
             return Answer(call, number, value, tuple(kept))
         member.sight = value
         return None
+
+    def _fail(self, number: int, call: Call | None, error: Any) -> Answer | None:  # noqa: ANN401, of a package
+        """Return why the call of a worker failed, unless it is to be done again."""
+        kinds = self._ray.exceptions
+        if call is None and isinstance(error, kinds.RayTaskError | kinds.ActorDiedError):  # it cannot be started
+            return self._dismiss(number, error)
+        if call and isinstance(error, kinds.RayTaskError):
+            return Answer(call, number, error=self._name_cause(error))
+        if call and isinstance(error, kinds.ObjectLostError):
+            return Answer(call, number, error=LostValueError(shorten(error)))
+        return self._lose(number, call, shorten(error))
 
     def _name_cause(self, error: Any) -> BaseException:  # noqa: ANN401, of an optional package
         """Return what was raised in the worker; a value that it could not get was lost."""
@@ -240,9 +246,12 @@ class Crew:
     def _dismiss(self, number: int, error: BaseException) -> Answer | None:
         """Go on without a worker that cannot say what it sees."""
         self._ray.kill(self._members.pop(number).actor)
-        if not self._members:
-            raise InputError(f"`--engine ray` must have workers, but the last was lost: {error}. Start it again.")
-        return None
+        if self.device and self._members:
+            return None
+        raise InputError(
+            f"`--engine ray` must have workers that can start, but one cannot: {shorten(error)}. Install the same on "
+            "all machines."
+        )
 
 
 def load_model(place: Workplace) -> None:
