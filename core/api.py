@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from .backbones.memory import check_device
-from .backbones.protocol import Backbone
+from .backbones.protocol import FeatureSource
 from .checkpoints.describe import describe_model
 from .config.keywords import list_keywords, with_changes
-from .config.settings import Settings, preset, with_quality, with_window_frames
+from .config.settings import Settings, preset, require_served, with_quality, with_window_frames
 from .files.arrays import Array, to_labels, to_tensor
 from .files.checks import check_mask_size, prepare_anchor_mask, read_anchor_mask
 from .files.clip import open_clip
@@ -64,11 +64,12 @@ class Segmentation(NamedTuple):
 
 def load_model(
     path: str | Path | None = None, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
-) -> Backbone:
+) -> FeatureSource:
     """Load a model once, for several clips. Nothing is downloaded.
 
     Args:
-        path: a ``.safetensors`` file or a diffusers folder of Stable Diffusion 1.x, 2.x or Stable Video Diffusion;
+        path: a ``.safetensors`` file or a diffusers folder of Stable Diffusion 1.x, 2.x, SDXL or Stable Video
+            Diffusion;
             None loads the small model that comes with the package, for trying things out.
         device: ``cuda``, ``mps`` or ``cpu``; None takes the first of them that the machine has.
         dtype: ``torch.float32``, ``torch.float16`` or ``torch.bfloat16``; half precision is for GPUs.
@@ -88,7 +89,7 @@ def load_model(
 
 def segment(  # noqa: PLR0913
     frames: Array | str | Path,
-    model: Backbone | str | Path | None = None,
+    model: FeatureSource | str | Path | None = None,
     *,
     preset: str = "default",
     quality: str = "exact",
@@ -135,7 +136,7 @@ def segment(  # noqa: PLR0913
 
 def segment_windows(  # noqa: PLR0913
     frames: Array | str | Path,
-    model: Backbone | str | Path | None = None,
+    model: FeatureSource | str | Path | None = None,
     *,
     preset: str = "default",
     quality: str = "exact",
@@ -185,7 +186,7 @@ def _iterate(job: _Job) -> Iterator[Segmentation]:
 class _Job(NamedTuple):
     """What was asked for, checked and loaded; ``names`` are the caller's words for what the core calls otherwise."""
 
-    backbone: Backbone
+    backbone: FeatureSource
     source: FrameSource
     settings: Settings
     reference: Tensor | None
@@ -199,7 +200,7 @@ class _Given:
     """The arguments of `segment`, in its order."""
 
     frames: Array | str | Path
-    model: Backbone | str | Path | None
+    model: FeatureSource | str | Path | None
     preset: str
     quality: str
     settings: Settings | None
@@ -224,20 +225,23 @@ class _Given:
 
     def _make_settings(self) -> Settings:
         """Return all settings, of the kind of the model."""
-        kind, num_frames = self._describe_model()
+        kind, num_frames, name = self._describe_model()
         if self.settings is not None:
             if (self.preset, self.quality) != ("default", "exact"):
                 raise InputError("`settings` must not be combined with `preset` or `quality`. Use `Settings.of`.")
-            return with_changes(self.settings, self.changes)
-        settings = with_window_frames(preset(self.preset, kind), num_frames)
-        return with_changes(with_quality(settings, self.quality), self.changes)
+            settings = with_changes(self.settings, self.changes)
+        else:
+            settings = with_window_frames(preset(self.preset, kind), num_frames)
+            settings = with_changes(with_quality(settings, self.quality), self.changes)
+        require_served(settings, kind, name)
+        return settings
 
-    def _describe_model(self) -> tuple[str, int]:
-        """Return the kind of the model, ``sd`` or ``svd``, and the frames that it sees together if it tells, else 0."""
+    def _describe_model(self) -> tuple[str, int, str]:
+        """Return the kind of the model, the frames that it sees together if it tells, else 0, and its name."""
         if self.model is None or isinstance(self.model, str | Path):
             description = describe_model(_find_model(self.model))
-            return description.kind, description.num_frames
-        if not hasattr(self.model, "batch_size"):
+            return description.kind, description.num_frames, description.path.name
+        if not hasattr(self.model, "info"):
             raise InputError(
                 f"`model` must be a path or what `load_model` returns, but got {type(self.model).__name__}. "
                 "Load it with `load_model`."
@@ -248,7 +252,7 @@ class _Given:
                     f"`{name}` must not be given with a loaded model, but got {value}. Give it to `load_model`."
                 )
         num_frames = getattr(getattr(self.model, "description", None), "num_frames", 0)
-        return self.model.info.kind, num_frames
+        return self.model.info.kind, num_frames, self.model.info.name
 
     def _read_reference(self, *, new_regions: bool) -> Tensor | None:
         """Return labels ``(H,W)`` uint8 of the first frame."""
@@ -269,7 +273,7 @@ class _Given:
         check_mask_size(reference, held.size)
         return held, held.size
 
-    def _load(self) -> Backbone:
+    def _load(self) -> FeatureSource:
         """Return the model."""
         if self.model is None or isinstance(self.model, str | Path):
             return load_model(self.model, device=self.device, dtype=self.dtype or torch.float32)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
 from ..core.backbones.protocol import SIDE_MULTIPLE
-from ..core.config.settings import preset, with_quality
+from ..core.config.settings import preset, require_served, with_quality
 from ..core.method.estimate import expect_stage_shares
 from ..core.method.features import extract_features
 from ..core.method.upsampling import upsample
@@ -35,6 +35,9 @@ from .host.schema import (
 )
 from .host.schema import Features as FeaturesSocket
 from .host.schema import Labels as LabelsSocket
+
+LAYERS = "Empty takes the model's own."
+"""What an empty widget of layers stands for."""
 
 
 class ExtractDiffusionFeatures(io.ComfyNode):
@@ -79,6 +82,21 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                         optional=True,
                     )
                 ),
+                advanced(
+                    io.Int.Input(
+                        "first_frame",
+                        default=0,
+                        min=0,
+                        max=10_000_000,
+                        optional=True,
+                        tooltip="Number of the first of these frames in the clip, for a part of it: it then gets the "
+                        "noise that it has in the whole clip. In a loop, wire the frame at which the part begins.",
+                    )
+                ),
+                *(
+                    advanced(setting_input(name, f"feature.{name}", LAYERS, automatic="", optional=True))
+                    for name in ("layers", "matching_layers")
+                ),
             ],
             outputs=[FeaturesSocket.Output("features", display_name="features")],
         )
@@ -96,13 +114,15 @@ class ExtractDiffusionFeatures(io.ComfyNode):
         clip_vision: Any = None,
         video_frames: int = 0,
         layer: str = "spatial",
+        first_frame: int = 0,
         **widgets: Any,
     ) -> io.NodeOutput:
         """Extract features."""
         backbone = open_backbone(model, vae, positive, negative, clip_vision)
         base = adapt_to_kind(preset("default", model_kind(model)), video_frames, layer)
         settings = read_settings(cls, base, widgets)
-        features = extract_features(backbone, convert_frames(frames), settings, progress=NodeProgress())
+        frames = convert_frames(frames)
+        features = extract_features(backbone, frames, settings, first_frame=first_frame, progress=NodeProgress())
         return io.NodeOutput(features)
 
 
@@ -158,8 +178,10 @@ class MaskedModulationUpsample(io.ComfyNode):
         backbone = open_backbone(model, vae, positive, negative, reads_frames=False)
         require_features_of(labels, features)
         base = preset("default", model_kind(model))
-        settings = read_settings(cls, base, {**widgets, "steps": steps}, {"feature.step": steps - 1})
+        last = {} if base.feature.layers else {"feature.step": steps - 1}
+        settings = read_settings(cls, base, {**widgets, "steps": steps}, last)
         settings = with_quality(settings, quality)
+        require_served(settings, backbone.info.kind, backbone.info.name)
         shares = {stage: share for stage, share in expect_stage_shares(settings).items() if stage != "features"}
         progress = NodeProgress(shares)  # the features are there already
         progress.start(features.num_frames, features.num_frames)

@@ -10,8 +10,8 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..core.backbones.comfy.load import model_kind, open_backbone
-from ..core.backbones.protocol import SIDE_MULTIPLE, Backbone
-from ..core.config.settings import PRESETS, Settings, with_quality
+from ..core.backbones.protocol import SIDE_MULTIPLE, FeatureBackbone
+from ..core.config.settings import PRESETS, Settings, require_served, with_quality
 from ..core.config.settings import preset as preset_for
 from ..core.files.disk import LabelStore
 from ..core.method.estimate import announce, expect_stage_shares
@@ -102,6 +102,7 @@ class SegmentVideo(io.ComfyNode):
         backbone = open_backbone(model, vae, positive, negative, clip_vision)
         base = adapt_to_kind(preset_for(preset, model_kind(model)), window_length)
         settings = read_settings(cls, with_quality(base, quality), {**widgets, "window_length": window_length})
+        require_served(settings, backbone.info.kind, backbone.info.name)
         reference = None if mask is None else convert_label_map(mask, "the first frame")
         progress = NodeProgress(expect_stage_shares(settings))
         with open_source(frames, video, progress) as (source, size):
@@ -112,7 +113,7 @@ class SegmentVideo(io.ComfyNode):
 
 
 def _segmented(
-    backbone: Backbone,
+    backbone: FeatureBackbone,
     source: FrameSource,
     size: tuple[int, int],
     settings: Settings,

@@ -10,8 +10,18 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from vidseg.core.checkpoints.describe import CONDITIONING_KEY
-from vidseg.core.checkpoints.sizes import METADATA_KEY, UNET_PREFIX, VAE_PREFIX, ModelSizes, UNetSizes, VAESizes
+from vidseg.core.checkpoints.describe import CONDITIONING_KEY, POOLED_KEY
+from vidseg.core.checkpoints.sizes import (
+    METADATA_KEY,
+    NUMBER_CHANNELS,
+    UNET_PREFIX,
+    VAE_PREFIX,
+    XL_NUMBERS,
+    XL_SCALE_FACTOR,
+    ModelSizes,
+    UNetSizes,
+    VAESizes,
+)
 
 NARROW = ModelSizes(
     UNetSizes(model_channels=32, num_head_channels=32, context_dim=64),
@@ -32,6 +42,15 @@ NARROW_SVD = ModelSizes(
     prediction_type="v_prediction",
 )
 """Stable Video Diffusion's shape with a tenth of its channels."""
+NARROW_XL = ModelSizes(
+    UNetSizes(
+        model_channels=32, channel_mult=(1, 2, 2), attention_resolutions=(4, 2), num_head_channels=32, context_dim=64,
+        transformer_depth=(0, 2, 10), adm_in_channels=XL_NUMBERS * NUMBER_CHANNELS + 48,
+    ),
+    VAESizes(ch=32),
+    XL_SCALE_FACTOR,
+)  # fmt: skip
+"""SDXL's shape with a twentieth of its channels; its pooled text has 48."""
 
 _Spec = tuple[str, tuple[int, ...]]
 
@@ -47,11 +66,18 @@ def random_model(path: Path, seed: int = 1, sizes: ModelSizes = NARROW) -> None:
         sizes: widths of the model.
     """
     is_video = sizes.unet.is_video
-    conditioning = (CONDITIONING_KEY, (1 if is_video else NUM_TOKENS, sizes.unet.context_dim))
-    shapes = [*_unet(sizes.unet), *_autoencoder(sizes.vae, is_video=is_video), conditioning]
+    shapes = [*list_shapes(sizes), (CONDITIONING_KEY, (1 if is_video else NUM_TOKENS, sizes.unet.context_dim))]
+    if sizes.unet.kind == "sdxl":
+        shapes.append((POOLED_KEY, (sizes.unet.pooled_dim,)))
     metadata = {METADATA_KEY: sizes.to_metadata()[METADATA_KEY]}  # one entry: the format writes several in any order
     gains = _VIDEO_GAINS if is_video else _GAINS
     save_file({name: _values(name, shape, seed, gains) for name, shape in shapes}, path, metadata)
+
+
+def list_shapes(sizes: ModelSizes) -> Iterator[_Spec]:
+    """Yield names and shapes of all tensors of UNet and autoencoder."""
+    yield from _unet(sizes.unet)
+    yield from _autoencoder(sizes.vae, is_video=sizes.unet.is_video)
 
 
 def _values(name: str, shape: tuple[int, ...], seed: int, gains: dict[str, float]) -> Tensor:
@@ -76,7 +102,7 @@ def _unet(sizes: UNetSizes) -> Iterator[_Spec]:
     last = len(channels) - 1
     yield from _layer(f"{base}time_embed.0", embedding, model)
     yield from _layer(f"{base}time_embed.2", embedding, embedding)
-    if sizes.is_video:
+    if sizes.adm_in_channels:
         yield from _layer(f"{base}label_emb.0.0", embedding, sizes.adm_in_channels)
         yield from _layer(f"{base}label_emb.0.2", embedding, embedding)
     yield from _layer(f"{base}input_blocks.0.0", model, sizes.in_channels, 3, 3)
@@ -85,7 +111,7 @@ def _unet(sizes: UNetSizes) -> Iterator[_Spec]:
         for _ in range(sizes.num_res_blocks):
             yield from _res_block(f"{base}input_blocks.{index}.0", width, count, sizes)
             if 2**level in sizes.attention_resolutions:
-                yield from _transformer(f"{base}input_blocks.{index}.1", count, sizes)
+                yield from _transformer(f"{base}input_blocks.{index}.1", count, sizes, sizes.depths[level])
             width, index = count, index + 1
             skips.append(width)
         if level < last:
@@ -93,7 +119,7 @@ def _unet(sizes: UNetSizes) -> Iterator[_Spec]:
             skips.append(width)
             index += 1
     yield from _res_block(f"{base}middle_block.0", width, width, sizes)
-    yield from _transformer(f"{base}middle_block.1", width, sizes)
+    yield from _transformer(f"{base}middle_block.1", width, sizes, max(sizes.depths))
     yield from _res_block(f"{base}middle_block.2", width, width, sizes)
     yield from _decoder_blocks(sizes, skips, width)
     yield from _layer(f"{base}out.0", model)
@@ -110,7 +136,7 @@ def _decoder_blocks(sizes: UNetSizes, skips: list[int], width: int) -> Iterator[
             yield from _res_block(f"{name}.0", width + skips.pop(), count, sizes)
             attends = 2**level in sizes.attention_resolutions
             if attends:
-                yield from _transformer(f"{name}.1", count, sizes)
+                yield from _transformer(f"{name}.1", count, sizes, sizes.depths[level])
             if level and position == sizes.num_res_blocks:
                 yield from _layer(f"{name}.{2 if attends else 1}.conv", count, count, 3, 3)
             width, index = count, index + 1
@@ -140,12 +166,13 @@ def _time_layers(name: str, width: int) -> Iterator[_Spec]:
     yield from _layer(f"{name}.time_stack.out_layers.3", width, width, 3, 1, 1)
 
 
-def _transformer(name: str, width: int, sizes: UNetSizes) -> Iterator[_Spec]:
-    """Yield the tensors of an attention block."""
+def _transformer(name: str, width: int, sizes: UNetSizes, depth: int) -> Iterator[_Spec]:
+    """Yield the tensors of a layer of attention with ``depth`` transformer blocks."""
     kernel = () if sizes.use_linear_in_transformer else (1, 1)
     yield from _layer(f"{name}.norm", width)
     yield from _layer(f"{name}.proj_in", width, width, *kernel)
-    yield from _transformer_block(f"{name}.transformer_blocks.0", width, sizes)
+    for number in range(depth):
+        yield from _transformer_block(f"{name}.transformer_blocks.{number}", width, sizes)
     yield from _layer(f"{name}.proj_out", width, width, *kernel)
     if sizes.is_video:
         block = f"{name}.time_stack.0"

@@ -16,6 +16,8 @@ from ..config.parts import ATTENTION_BLOCKS, ModulationConfig, Variant, VideoCon
 from ..types import Conditioning, InputError, require_shape
 
 Result = TypeVar("Result")
+Layer = int | str
+"""What `FeatureDenoiser.queries` reads: a decoder block of SD and SVD by number, layers of other models by name."""
 REPLAYED_TOGETHER = 4
 """Elements of a UNet call on a CPU when `Denoiser.replay` repeats a frame: plus and minus of two regions.
 
@@ -35,7 +37,7 @@ class BackboneInfo(NamedTuple):
     """What a model is, for messages and for the record of a run."""
 
     name: str  # of its file, or what the host calls it
-    kind: str  # ``sd`` (image model, frames independent) or ``svd`` (video model, a window is one sample)
+    kind: str  # ``sd`` or ``sdxl`` (frames independent), ``svd`` (a window is one sample), ``vision`` (no diffusion)
     prediction: str  # ``epsilon`` or ``v_prediction``
     fingerprint: str  # hash of the weights, hexadecimal; empty where the host does not tell
 
@@ -63,8 +65,11 @@ class FeatureDenoiser(Protocol):
         """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``."""
         ...
 
-    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return the conditional half's queries, per block ``(T,N,C)`` float32, and compute nothing after the last."""
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[Layer]) -> tuple[Tensor, ...]:
+        """Return the conditional half's queries, per block ``(T,N,C)`` float32, and compute nothing after the last.
+
+        Of a model whose layers have names, what each says of the cells of its own grid, which may be coarser.
+        """
         ...
 
 
@@ -150,7 +155,36 @@ class Backbone(FeatureBackbone, Protocol):
         ...
 
 
-def require_modulation(backbone: FeatureBackbone) -> Backbone:
+class VisionBackbone(Protocol):
+    """A model that reads features off pictures as they are: no noise, no latents; the yardstick of the others."""
+
+    @property
+    def info(self) -> BackboneInfo:
+        """What the model is; its kind is ``vision``."""
+        ...
+
+    def read_frames(self, frames: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, ...]:
+        """Return what each layer says of the coarse cells, ``(T,N,C)`` float32, on the CPU, of ``(T,H,W,3)``."""
+        ...
+
+
+FeatureSource = FeatureBackbone | VisionBackbone
+"""What gives features."""
+
+
+def find_vision(source: FeatureSource) -> VisionBackbone | None:
+    """Return ``source`` if it reads pictures as they are."""
+    return cast("VisionBackbone", source) if hasattr(source, "read_frames") else None
+
+
+def require_diffusion(source: FeatureSource) -> FeatureBackbone:
+    """Return ``source`` as a diffusion model; one that reads pictures as they are is refused."""
+    if find_vision(source):
+        raise InputError(f"`model` must be a diffusion model, but {source.info.name} is not. Choose another method.")
+    return cast("FeatureBackbone", source)
+
+
+def require_modulation(backbone: FeatureSource) -> Backbone:
     """Return ``backbone`` as one that can be modulated; one that gives features only is refused."""
     if not hasattr(backbone, "decode"):
         raise InputError(
@@ -170,11 +204,12 @@ def require_latents(latents: Tensor) -> None:
         )
 
 
-def require_attention(name: str, blocks: Sequence[int | None]) -> None:
-    """Check that all ``blocks`` hold attention."""
+def require_attention(name: str, blocks: Sequence[Layer | None]) -> tuple[int, ...]:
+    """Return ``blocks`` if all of them are numbers of blocks that hold attention."""
     unknown = [block for block in blocks if block not in ATTENTION_BLOCKS]
     if unknown:
         raise InputError(f"`{name}` must name decoder blocks with attention, {ATTENTION_BLOCKS}, but got {unknown}.")
+    return tuple(int(block) for block in blocks if block is not None)
 
 
 def require_whole_windows(frames: Tensor, count: int, total: int) -> None:

@@ -12,19 +12,26 @@ NUM_TRAINING_STEPS = 1000
 EDM_SIGMA_MIN, EDM_SIGMA_MAX = 0.002, 700.0
 """Noise levels between which SVD is sampled."""
 _FIRST_BETA, _LAST_BETA = 0.00085, 0.012
+_LAST_ACP = 4.8973451890853435e-08
+"""What stands for zero, by which nothing can be divided (ComfyUI)."""
 _EDM_RHO = 7.0
 
 
-def make_training_sigmas() -> Tensor:
-    """Return the noise levels ``sqrt((1 - acp) / acp)``, ``(1000,)`` float64, rising, of SD 1.x and 2.x.
+def make_training_sigmas(*, zero_snr: bool = False) -> Tensor:
+    """Return the noise levels ``sqrt((1 - acp) / acp)``, ``(1000,)`` float64, rising, of SD 1.x, 2.x and SDXL.
 
-    ``acp`` is the running product of ``1 - beta``, and the square root of ``beta`` rises linearly.
+    ``acp`` is the running product of ``1 - beta``, and the square root of ``beta`` rises linearly. With ``zero_snr``
+    the roots of ``acp`` are shifted and scaled so that the last is nearly zero and the first stays (Lin et al. 2024).
 
-    >>> round(float(make_training_sigmas()[-1]), 4)
-    14.6146
+    >>> round(float(make_training_sigmas()[-1]), 4), round(float(make_training_sigmas(zero_snr=True)[-1]), 1)
+    (14.6146, 4518.8)
     """
     betas = torch.linspace(_FIRST_BETA**0.5, _LAST_BETA**0.5, NUM_TRAINING_STEPS, dtype=torch.float64) ** 2
     acp = torch.cumprod(1 - betas, dim=0)
+    if zero_snr:
+        root = acp.sqrt()
+        acp = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+        acp[-1] = _LAST_ACP
     return torch.sqrt((1 - acp) / acp)
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..documents import DamageError, read_document, record
 from ..types import InputError
+from .foreign import REFINER, name_folder
 from .sizes import SCALE_FACTOR, SD2_CONTEXT, SUPPORTED, ModelSizes, Shapes, UNetSizes, VAESizes
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -20,8 +21,12 @@ V_PREDICTION_BIAS_STD = 0.09
 """A standard deviation of the last block's ``norm1.bias`` above this tells v-prediction from epsilon in SD 2.x."""
 VIDEO_UNET = "UNetSpatioTemporalConditionModel"
 """Class of SVD's UNet in diffusers."""
-ENCODERS = ("text_encoder", "image_encoder")
-"""Sub-folders of what encodes the prompt (SD) or the first frame of a window (SVD)."""
+XL_CONDITIONING = "text_time"
+"""How SDXL is told more than the text in diffusers: pooled text and sizes."""
+ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
+"""Sub-folders of what encodes the prompt (SD; SDXL has two) or the first frame of a window (SVD)."""
+REFINER_CONTEXT = 1280
+SCHEDULER = Path("scheduler", "scheduler_config.json")
 PREDICTION_PROBE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 
 
@@ -89,15 +94,25 @@ def find_common_dtype(infos: Iterable[TensorInfo]) -> str:
 
 
 class Folder(NamedTuple):
-    """A diffusers folder: sizes, headers of each part's files, and frames seen together, 0 where it is not told."""
+    """A diffusers folder.
+
+    Attributes:
+        sizes: of the model.
+        headers: of each part's files.
+        num_frames: frames seen together, 0 where it is not told.
+        zero_prompt: whether zeros stand for the empty prompt, as SDXL says of itself.
+    """
 
     sizes: ModelSizes
     headers: dict[str, list[Header]]
     num_frames: int
+    zero_prompt: bool
 
 
 def read_folder(folder: Path) -> Folder:
-    """Read configuration and headers of the pipeline of Stable Diffusion 1.x/2.x or of SVD in ``folder``."""
+    """Read configuration and headers of the pipeline of Stable Diffusion 1.x/2.x, SDXL or SVD in ``folder``."""
+    if not (folder / "unet" / "config.json").is_file() and (what := name_folder(folder, read_config)):
+        raise InputError(f"`model` must be a Stable Diffusion model, but {folder.name} is {what}. Use {SUPPORTED}.")
     unet, vae = (read_config(folder / part / "config.json") for part in ("unet", "vae"))
     is_video = unet.get("_class_name") == VIDEO_UNET
     _check_class(folder, unet, VIDEO_UNET if is_video else "UNet2DConditionModel")
@@ -105,15 +120,19 @@ def read_folder(folder: Path) -> Folder:
     parts = ["unet", "vae", *(part for part in ENCODERS if (folder / part / "config.json").is_file())]
     headers = {part.replace("_", " "): [read_header(file) for file in list_part_files(folder / part)] for part in parts}
     prediction = "v_prediction" if is_video else _prediction(folder, unet, headers["unet"])
+    zero_snr = bool(_read_optional(folder / SCHEDULER).get("rescale_betas_zero_snr", False))
     try:
-        sizes = ModelSizes(_unet_sizes(unet), _vae_sizes(vae), vae.get("scaling_factor", SCALE_FACTOR), prediction)
+        scale_factor = vae.get("scaling_factor", SCALE_FACTOR)
+        sizes = ModelSizes(_unet_sizes(unet), _vae_sizes(vae), scale_factor, prediction, zero_snr)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise InputError(
             f"`model` must have complete configuration files, but those of {folder.name} cannot be used ({error!r}). "
             "Save the pipeline again with `save_pretrained`."
         ) from None
     num_frames = unet.get("num_frames") if is_video else 0
-    return Folder(sizes, headers, num_frames if isinstance(num_frames, int) and num_frames > 0 else 0)
+    index = _read_optional(folder / "model_index.json")
+    zero_prompt = sizes.unet.kind == "sdxl" and bool(index.get("force_zeros_for_empty_prompt", True))
+    return Folder(sizes, headers, num_frames if isinstance(num_frames, int) and num_frames > 0 else 0, zero_prompt)
 
 
 def list_part_files(part: Path) -> list[Path]:
@@ -147,12 +166,27 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
+def _read_optional(path: Path) -> dict[str, Any]:
+    """Return a configuration file that may be missing."""
+    return read_config(path) if path.is_file() else {}
+
+
 def _check_class(folder: Path, config: Mapping[str, Any], wanted: str) -> None:
     got = config.get("_class_name", wanted)
-    if got != wanted or config.get("addition_embed_type") or config.get("class_embed_type"):
+    told = config.get("addition_embed_type") or config.get("class_embed_type")
+    problem = ""
+    if got != wanted:
+        problem = got
+    elif told == XL_CONDITIONING and config.get("cross_attention_dim") == REFINER_CONTEXT:
+        problem = REFINER
+    elif told == XL_CONDITIONING and not config.get("projection_class_embeddings_input_dim"):
+        problem = "one that is told sizes, but is no SDXL"
+    elif told and told != XL_CONDITIONING:
+        problem = f"one with extra conditioning ({told})"
+    if problem:
         raise InputError(
-            f"`model` must be a Stable Diffusion 1.x or 2.x pipeline with a plain {wanted}, but {folder.name} holds "
-            f"{got if got != wanted else 'one with extra conditioning, such as SDXL'}. Use {SUPPORTED}."
+            f"`model` must be a pipeline of Stable Diffusion with a plain {wanted}, but {folder.name} holds {problem}. "
+            f"Use {SUPPORTED}."
         )
 
 
@@ -166,7 +200,10 @@ def _unet_sizes(config: Mapping[str, Any]) -> UNetSizes:
     if not is_count_constant and len(widths) != 1:
         raise ValueError(f"neither number nor width of heads is constant: {counts}")
     attended = [2**level for level, kind in enumerate(config["down_block_types"]) if "CrossAttn" in kind]
-    depth = config.get("transformer_layers_per_block", 1)
+    told = config.get("transformer_layers_per_block", 1)
+    layers = [told] * len(channels) if isinstance(told, int) else list(told)
+    depths = tuple(count if 2**level in attended else 0 for level, count in enumerate(layers))
+    equal = set(depths) - {0}
     return UNetSizes(
         model_channels=channels[0],
         channel_mult=tuple(width // channels[0] for width in channels),
@@ -176,7 +213,7 @@ def _unet_sizes(config: Mapping[str, Any]) -> UNetSizes:
         num_heads=counts[0] if is_count_constant else None,
         context_dim=config["cross_attention_dim"],
         use_linear_in_transformer=config.get("_class_name") == VIDEO_UNET or config.get("use_linear_projection", False),
-        transformer_depth=depth if isinstance(depth, int) else max(depth),
+        transformer_depth=equal.pop() if len(equal) == 1 else depths,
         in_channels=config.get("in_channels", 4),
         out_channels=config.get("out_channels", 4),
         adm_in_channels=config.get("projection_class_embeddings_input_dim") or 0,
@@ -195,7 +232,7 @@ def _vae_sizes(config: Mapping[str, Any]) -> VAESizes:
 
 def _prediction(folder: Path, unet: Mapping[str, Any], headers: Iterable[Header]) -> str:
     """Return the prediction type that the scheduler names, or that the weights tell."""
-    scheduler = folder / "scheduler" / "scheduler_config.json"
+    scheduler = folder / SCHEDULER
     if scheduler.is_file():
         return str(read_config(scheduler).get("prediction_type", "epsilon"))
     if unet.get("cross_attention_dim") != SD2_CONTEXT:

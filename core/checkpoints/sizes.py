@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..documents import anything, number, parse_document, record, table, text
+from ..documents import anything, flag, number, parse_document, record, table, text
 from ..types import InputError, quote
 
 METADATA_KEY = "vidseg.config"
@@ -15,29 +15,42 @@ METADATA_KEY = "vidseg.config"
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 SUPPORTED = (
-    "Stable Diffusion 1.x or 2.x or Stable Video Diffusion checkpoints, for example v2-1_512-ema-pruned.safetensors or "
-    "svd.safetensors"
+    "Stable Diffusion 1.x or 2.x, SDXL or Stable Video Diffusion checkpoints, for example "
+    "v2-1_512-ema-pruned.safetensors, sd_xl_base_1.0.safetensors or svd.safetensors"
 )
-SD1_CONTEXT, SD2_CONTEXT = 768, 1024
+SD1_CONTEXT, SD2_CONTEXT, XL_CONTEXT = 768, 1024, 2048
 SD1_HEADS, SD2_HEAD_CHANNELS = 8, 64
-SCALE_FACTOR = 0.18215
-"""Latents times this have about unit variance (SD 1.x and 2.x)."""
+SCALE_FACTOR, XL_SCALE_FACTOR = 0.18215, 0.13025
+"""Latents times this have about unit variance (SD 1.x and 2.x; SDXL)."""
 NORM_GROUPS = 32
-NUM_LEVELS, NUM_RES_BLOCKS, ATTENTION_RESOLUTIONS = 4, 2, (4, 2, 1)
-VIDEO_NUMBER_CHANNELS = 256
-"""Channels into which SVD embeds each of the three numbers it is told about a window."""
+NUM_RES_BLOCKS, ATTENTION_RESOLUTIONS = 2, (4, 2, 1)
+NUMBER_CHANNELS = 256
+"""Channels into which each number is embedded that a model is told beside the text."""
+VIDEO_NUMBERS, XL_NUMBERS = 3, 6
+"""Numbers that SVD is told about a window, and SDXL about a picture, beside its pooled text."""
 Shapes = Mapping[str, tuple[int, ...]]
 _HEADER = record(
-    {"unet": table(anything), "vae": table(anything)}, scale_factor=number(1e-6, 1e6), prediction_type=text()
+    {"unet": table(anything), "vae": table(anything)},
+    scale_factor=number(1e-6, 1e6),
+    prediction_type=text(),
+    zero_snr=flag,
 )
+_TITLES = {"sd": "Stable Diffusion", "svd": "Stable Video Diffusion", "sdxl": "SDXL"}
+_FACTS: dict[str, dict[str, Any]] = {
+    "sd": {"levels": 4, "attention": {4, 2, 1}, "depth": 1, "in": 4},
+    "svd": {"levels": 4, "attention": {4, 2, 1}, "depth": 1, "in": 8},
+    "sdxl": {"levels": 3, "attention": {4, 2}, "depth": (0, 2, 10), "in": 4},
+}
+"""What the UNets of a kind have in common."""
 
 
 @dataclass(frozen=True)
 class UNetSizes:
     """Sizes of the UNet under the names of the original configuration files.
 
-    Exactly one of ``num_head_channels`` (SD 2.x, SVD) and ``num_heads`` (SD 1.x) is set. ``adm_in_channels`` is the
-    width of SVD's embedded numbers, and 0 for image models.
+    Exactly one of ``num_head_channels`` (SD 2.x, SDXL, SVD) and ``num_heads`` (SD 1.x) is set. ``transformer_depth``
+    is one for all levels, or one for each, finest first. ``adm_in_channels`` is the width of what a model is told
+    beside the text: SVD's embedded numbers, SDXL's pooled text and embedded numbers, 0 for SD.
     """
 
     model_channels: int
@@ -48,15 +61,33 @@ class UNetSizes:
     num_heads: int | None = None
     context_dim: int = SD2_CONTEXT
     use_linear_in_transformer: bool = True
-    transformer_depth: int = 1
+    transformer_depth: int | tuple[int, ...] = 1
     in_channels: int = 4
     out_channels: int = 4
     adm_in_channels: int = 0
 
     @property
+    def kind(self) -> str:
+        """``svd`` (told numbers about a window), ``sdxl`` (told more: pooled text and numbers) or ``sd``."""
+        if self.adm_in_channels > XL_NUMBERS * NUMBER_CHANNELS:
+            return "sdxl"
+        return "svd" if self.adm_in_channels else "sd"
+
+    @property
     def is_video(self) -> bool:
         """Whether it has temporal layers and is told numbers about a window, as SVD."""
-        return self.adm_in_channels > 0
+        return self.kind == "svd"
+
+    @property
+    def pooled_dim(self) -> int:
+        """Channels of SDXL's pooled text."""
+        return self.adm_in_channels - XL_NUMBERS * NUMBER_CHANNELS
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Transformer blocks of each layer of attention, by level, finest first."""
+        depth = self.transformer_depth
+        return depth if isinstance(depth, tuple) else (depth,) * len(self.channel_mult)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -94,12 +125,16 @@ class VAESizes:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """Everything about a model that is not a weight. ``prediction_type`` is ``epsilon`` or ``v_prediction``."""
+    """Everything about a model that is not a weight.
+
+    ``prediction_type`` is ``epsilon`` or ``v_prediction``. With ``zero_snr`` the training schedule ends in pure noise.
+    """
 
     unet: UNetSizes
     vae: VAESizes
     scale_factor: float = SCALE_FACTOR
     prediction_type: str = "epsilon"
+    zero_snr: bool = False
 
     def to_metadata(self) -> dict[str, str]:
         """Return the metadata of a `.safetensors` file with these sizes."""
@@ -119,6 +154,7 @@ class ModelSizes:
                 vae=VAESizes(**_known(VAESizes, values["vae"])),
                 scale_factor=float(values.get("scale_factor", SCALE_FACTOR)),
                 prediction_type=str(values.get("prediction_type", "epsilon")),
+                zero_snr=bool(values.get("zero_snr", False)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
@@ -128,37 +164,39 @@ class ModelSizes:
         return sizes
 
     @classmethod
-    def from_shapes(cls, shapes: Shapes, prediction_type: str = "epsilon") -> ModelSizes:
-        """Infer the sizes from the shapes of the tensors of a single file, by the rules of SD 1.x, 2.x and SVD.
+    def from_shapes(cls, shapes: Shapes, prediction_type: str = "epsilon", *, zero_snr: bool = False) -> ModelSizes:
+        """Infer the sizes from the shapes of the tensors of a single file, by the rules of SD, SDXL and SVD.
 
         Raises:
-            InputError: the width of the context tells neither SD 1.x nor 2.x apart.
+            InputError: the width of the context tells none of them apart.
         """
-        return cls(_unet_sizes(shapes), _vae_sizes(shapes), SCALE_FACTOR, prediction_type)
+        unet = _unet_sizes(shapes)
+        scale_factor = XL_SCALE_FACTOR if unet.kind == "sdxl" else SCALE_FACTOR
+        return cls(unet, _vae_sizes(shapes), scale_factor, prediction_type, zero_snr)
 
     def check(self, name: str) -> None:
-        """Check that the paper's decoder blocks 0..11 exist and that the channels are those of SD or of SVD.
+        """Check that the UNet is arranged as those of SD, SDXL or SVD, and that the channels are theirs.
 
         Raises:
             InputError: they are not.
         """
-        unet = self.unet
-        adm = 3 * VIDEO_NUMBER_CHANNELS if unet.is_video else 0
+        unet, wanted_of = self.unet, _FACTS[self.unet.kind]
+        adm = VIDEO_NUMBERS * NUMBER_CHANNELS if unet.is_video else unet.adm_in_channels
         facts = {
-            "number of levels": (len(unet.channel_mult), NUM_LEVELS),
+            "number of levels": (len(unet.channel_mult), wanted_of["levels"]),
             "residual blocks per level": (unet.num_res_blocks, NUM_RES_BLOCKS),
-            "levels with attention": (tuple(sorted(unet.attention_resolutions)), tuple(sorted(ATTENTION_RESOLUTIONS))),
-            "transformer depth": (unet.transformer_depth, 1),
-            "input channels": (unet.in_channels, 8 if unet.is_video else 4),
+            "levels with attention": (set(unet.attention_resolutions), wanted_of["attention"]),
+            "transformer depth": (unet.transformer_depth, wanted_of["depth"]),
+            "input channels": (unet.in_channels, wanted_of["in"]),
             "channels of numbers about the window": (unet.adm_in_channels, adm),
             "output channels": (unet.out_channels, 4),
             "latent channels": (self.vae.z_channels, 4),
-            "levels of the autoencoder": (len(self.vae.ch_mult), NUM_LEVELS),
+            "levels of the autoencoder": (len(self.vae.ch_mult), 4),
         }
         for fact, (value, wanted) in facts.items():
             if value != wanted:
                 raise InputError(
-                    f"`model` must be shaped like Stable Diffusion, with {fact} {wanted}, but {name} has {value}. "
+                    f"`model` must be shaped like {_TITLES[unet.kind]}, with {fact} {wanted}, but {name} has {value}. "
                     f"Supported are {SUPPORTED}."
                 )
         self._check_divisible(name)
@@ -194,31 +232,31 @@ def _unet_sizes(shapes: Shapes) -> UNetSizes:
     """Read the UNet's sizes off its tensors' shapes."""
     first = shapes[f"{UNET_PREFIX}input_blocks.0.0.weight"]
     channels, num_res_blocks = _level_channels(shapes)
-    attention = f"{UNET_PREFIX}input_blocks.1.1."
+    layers = [f"{UNET_PREFIX}input_blocks.{1 + level * (num_res_blocks + 1)}.1." for level in range(len(channels))]
+    attended = [level for level, layer in enumerate(layers) if f"{layer}norm.weight" in shapes]
+    attention = layers[attended[0]] if attended else ""
     context_dim = shapes.get(f"{attention}transformer_blocks.0.attn2.to_k.weight", (0, 0))[1]
-    if context_dim not in (SD1_CONTEXT, SD2_CONTEXT):
+    if context_dim not in (SD1_CONTEXT, SD2_CONTEXT, XL_CONTEXT):
         raise InputError(
-            f"`model` must have a context of {SD1_CONTEXT} (SD 1.x) or {SD2_CONTEXT} (SD 2.x) channels, but got "
-            f"{context_dim}. Supported are {SUPPORTED}; a model of other sizes must name them in its metadata "
-            f"under {METADATA_KEY}."
+            f"`model` must have a context of {SD1_CONTEXT} (SD 1.x), {SD2_CONTEXT} (SD 2.x) or {XL_CONTEXT} (SDXL) "
+            f"channels, but got {context_dim}. Supported are {SUPPORTED}; a model of other sizes must name them in its "
+            f"metadata under {METADATA_KEY}."
         )
-    has_attention = tuple(
-        2**level
-        for level in reversed(range(len(channels)))
-        if f"{UNET_PREFIX}input_blocks.{1 + level * (num_res_blocks + 1)}.1.norm.weight" in shapes
+    depths = tuple(
+        sum(f"{layer}transformer_blocks.{index}.norm1.weight" in shapes for index in range(100)) for layer in layers
     )
-    depth = sum(f"{attention}transformer_blocks.{index}.norm1.weight" in shapes for index in range(100))
+    depth: set[int] = {depths[level] for level in attended}
     is_sd1 = context_dim == SD1_CONTEXT
     return UNetSizes(
         model_channels=first[0],
         channel_mult=tuple(width // first[0] for width in channels),
         num_res_blocks=num_res_blocks,
-        attention_resolutions=has_attention,
+        attention_resolutions=tuple(2**level for level in reversed(attended)),
         num_heads=SD1_HEADS if is_sd1 else None,
         num_head_channels=None if is_sd1 else SD2_HEAD_CHANNELS,
         context_dim=context_dim,
         use_linear_in_transformer=len(shapes[f"{attention}proj_in.weight"]) == 2,
-        transformer_depth=depth,
+        transformer_depth=depth.pop() if len(depth) == 1 else depths,
         in_channels=first[1],
         out_channels=shapes[f"{UNET_PREFIX}out.2.weight"][0],
         adm_in_channels=shapes.get(f"{UNET_PREFIX}label_emb.0.0.weight", (0, 0))[1],

@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from ..config.settings import QUALITIES, Settings, with_overrides
+from ..checkpoints.describe import ModelDescription
+from ..checkpoints.vision import VisionDescription
+from ..config.overrides import with_overrides
+from ..config.settings import QUALITIES, Settings, require_served
 from ..engine.jobs import Ended, JobsProgress, run_here, run_on_ray
 from ..engine.model import ModelSpec
 from ..evaluation.baselines import MODEL_FREE
 from ..evaluation.bench.dataset import Dataset
 from ..evaluation.bench.layouts import LAYOUTS, open_dataset
-from ..evaluation.bench.methods import Job, JobResult, Method, list_methods, title_methods
+from ..evaluation.bench.methods import Job, JobResult, Method, list_methods, make_yardstick, title_methods
 from ..evaluation.bench.report import write_report
 from ..evaluation.bench.run import run_at
 from ..evaluation.bench.store import Store
@@ -22,6 +25,7 @@ from ..progress import open_display
 from ..types import InputError
 from .options import add_engine_options, read_cluster, read_path
 
+FEATURES_HELP = "adds a row, the yardstick: features of DINOv2 or DINOv3, as transformers saves it"
 Engine = Callable[..., Iterator[Ended[Job, JobResult]]]
 """`run_here` or `run_on_ray`."""
 EXIT_OK, EXIT_INCOMPLETE = 0, 2
@@ -46,6 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Stable Diffusion 1.x/2.x or Video Diffusion; default: the bundled one",
     )
+    add("--features", type=read_path, metavar="FOLDER", help=FEATURES_HELP)
     add("--preset", default="default", metavar="NAME,...", help="settings of the rows; the first is ablated")
     add("--quality", default="exact", choices=list(QUALITIES), help="of our rows: speed for quality (default: exact)")
     add("--ablation", action="store_true", help="the paper's Table 2, and the preset without modulation")
@@ -64,12 +69,15 @@ def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec)
     """Run what is missing and write the tables; return the exit code. ``words`` say how to go on after Ctrl-C."""
     dataset = _open_dataset(arguments)
     asked = list_methods(arguments.preset.split(","), ablation=arguments.ablation, baselines=arguments.baselines)
+    if model.features:
+        asked = (*asked, make_yardstick(model.features.path.resolve().name, model.features.family))
     overrides, length = _list_overrides(arguments), model.description.num_frames if model.description else 0
     used = [method.settings(dataset, overrides, model.kind, arguments.quality, length) for method in asked]
     rows = _select(list(zip(title_methods(asked, used), used, strict=True)), dataset, arguments)
     methods = [method for method, _ in rows]
     jobs = [Job(method, clip, settings, arguments.nameless) for method, settings in rows for clip in dataset.clips]
-    store = Store(arguments.out, _identify_model(model, methods))
+    _require_served(rows, model)
+    store = Store(arguments.out, _identify_model(model, methods), _identify(model.features, model))
     with store.hold():
         return _bench_jobs(arguments, words, model, dataset, (methods, jobs), store)
 
@@ -142,11 +150,24 @@ def _list_overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 def _identify_model(model: ModelSpec, methods: Sequence[Method]) -> dict[str, str]:
     """Return what identifies the model."""
-    if model.description is None:
-        if any(method.kind not in MODEL_FREE for method in methods):
-            raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
+    needed = any(method.kind not in MODEL_FREE and method.source == "model" for method in methods)
+    if needed and model.description is None:
+        raise InputError("`--model` must name a model, since none is bundled here. Give a .safetensors file.")
+    return _identify(model.description, model)
+
+
+def _identify(description: ModelDescription | VisionDescription | None, model: ModelSpec) -> dict[str, str]:
+    """Return what identifies a model that is there."""
+    if description is None:
         return {}
-    return {"fingerprint": model.description.fingerprint, "dtype": str(model.dtype).removeprefix("torch.")}
+    return {"fingerprint": description.fingerprint, "dtype": str(model.dtype).removeprefix("torch.")}
+
+
+def _require_served(rows: Sequence[tuple[Method, Settings]], model: ModelSpec) -> None:
+    """Check before any work that the model can do what each row asks of it."""
+    for method, settings in rows:
+        if model.description and method.kind in {"method", "frame"} and method.source == "model":
+            require_served(settings, model.kind, model.description.path.name)
 
 
 def _group_equal_jobs(jobs: Sequence[Job], store: Store) -> list[list[Job]]:
@@ -180,6 +201,7 @@ def _describe_conditions(arguments: argparse.Namespace, model: ModelSpec) -> dic
     return {
         "model": model.description.path.name if model.description else "none",
         "kind of model": model.kind,
+        **({"features": model.features.path.resolve().name} if model.features else {}),
         "type": str(model.dtype).removeprefix("torch."),
         "frames": frames,
         "clips": arguments.clips or "all",

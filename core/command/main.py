@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from ..backbones.memory import check_device, describe_peak, is_out_of_memory
-from ..checkpoints.describe import describe_model
-from ..config.settings import OWN, QUALITIES, Settings, with_overrides, with_quality
+from ..checkpoints.describe import ModelDescription, describe_model
+from ..checkpoints.vision import VisionDescription, describe_features
+from ..config.overrides import with_overrides
+from ..config.settings import OWN, QUALITIES, Settings, with_quality
 from ..engine.cluster import Cluster
 from ..engine.model import ModelSpec, Workplace
 from ..engine.windows import ClipOnRay
@@ -26,6 +28,7 @@ from ..types import InputError, InterruptedByUserError, Region, SettingError
 from .bench import add_options as add_bench_options
 from .bench import bench
 from .clips import ClipsRun, list_clips, make_jobs
+from .info import format_facts, list_facts
 from .options import DTYPES, add_device_options, add_segment_options, list_words, make_settings, read_cluster, read_path
 from .regions import STAGE, Recut
 from .segment import Maker, MakerHere, SegmentOptions, SegmentRun
@@ -108,7 +111,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_device_options(bench_parser)
     bench_parser.set_defaults(command=_bench)
     info = commands.add_parser("info", help="describe a model file or folder")
-    info.add_argument("model", type=read_path, metavar="MODEL", help=".safetensors file or diffusers folder")
+    info.add_argument(
+        "model",
+        type=read_path,
+        metavar="MODEL",
+        help=".safetensors file, or folder of diffusers or transformers",
+    )
     info.set_defaults(command=_info)
     for command in (score, info):
         command.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -120,8 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
     check_device(arguments.device)
     clips = list_clips(arguments.input)
-    path = None if arguments.baseline in MODEL_FREE else arguments.model or _bundled_model()
-    model = describe_model(path.absolute() if arguments.engine == "ray" else path) if path else None
+    model = _describe_asked(arguments)
     told = (model.kind, model.num_frames) if model else ("sd", 0)
     spec = ModelSpec(model, arguments.device, DTYPES[arguments.dtype])
     options = SegmentOptions(
@@ -221,7 +228,19 @@ def _bench(arguments: argparse.Namespace, words: list[str]) -> int:
     check_device(arguments.device)
     path = arguments.model or _bundled_model()
     model = describe_model(path.absolute()) if path else None
-    return bench(arguments, words, ModelSpec(model, arguments.device, DTYPES[arguments.dtype]))
+    features = describe_features(arguments.features.absolute()) if arguments.features else None
+    return bench(arguments, words, ModelSpec(model, arguments.device, DTYPES[arguments.dtype], features))
+
+
+def _describe_asked(arguments: argparse.Namespace) -> ModelDescription | VisionDescription | None:
+    """Return what gives features, by its options; None for baselines without a model."""
+    if arguments.model and arguments.features:
+        raise InputError("`--model` must not be combined with `--features`, but got both. Give one of them.")
+    far = arguments.engine == "ray"  # workers have other current folders
+    if arguments.features:
+        return describe_features(arguments.features.absolute() if far else arguments.features)
+    path = None if arguments.baseline in MODEL_FREE else arguments.model or _bundled_model()
+    return describe_model(path.absolute() if far else path) if path else None
 
 
 def _bundled_model() -> Path | None:
@@ -237,27 +256,8 @@ def _score(arguments: argparse.Namespace, _words: list[str]) -> int:
 
 
 def _info(arguments: argparse.Namespace, _words: list[str]) -> int:
-    model = describe_model(arguments.model)
-    facts = {
-        "name": model.path.name,
-        "family": model.family,
-        "layout": model.layout,
-        "prediction": model.sizes.prediction_type,
-        "empty prompt": model.conditioning,
-        "type of weights": model.dtype,
-        **({"frames seen together": model.num_frames or "not told: 14"} if model.sizes.unet.is_video else {}),
-        "parameters": model.num_parameters,
-        "bytes": model.num_bytes,
-        "fingerprint": model.fingerprint,
-        "blocks": {str(block.block): f"{block.channels} channels, 1/{block.grid_divisor}" for block in model.blocks},
-    }
-    if arguments.json:
-        sys.stdout.write(json.dumps(facts, indent=1) + "\n")
-        return 0
-    for name, value in facts.items():
-        rows = value.items() if isinstance(value, dict) else [("", value)]
-        for key, item in rows:
-            sys.stdout.write(f"{f'{name} {key}'.strip():<24} {item}\n")
+    facts = list_facts(arguments.model)
+    sys.stdout.write(json.dumps(facts, indent=1) + "\n" if arguments.json else format_facts(facts))
     return 0
 
 

@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 
+from ..config.overrides import parse_value, with_overrides
 from ..config.settings import (
     OWN,
     PRESETS,
     QUALITIES,
     SETTINGS,
     Settings,
-    parse_value,
     preset,
     replace_values,
-    with_overrides,
     with_quality,
     with_window_frames,
 )
@@ -37,7 +36,8 @@ OPTIONS = {
 """Settings that have options of their own."""
 WORDS = {
     **OPTIONS, "video.frames": "--window", "overrides": "--set", "dtype": "--dtype fp32",
-    "out": "--out", "anchor_mask": "--anchor-mask", "baseline": "--baseline", "device": "--device",
+    "quality": "--quality", "out": "--out",
+    "anchor_mask": "--anchor-mask", "baseline": "--baseline", "device": "--device",
     "engine": "--engine ray", "workers": "--workers", "address": "--address",
     "overwrite": "--overwrite", "resume": "--resume", "num_regions": "--num", "label": "--split",
 }  # fmt: skip
@@ -70,7 +70,13 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=read_path,
         metavar="FILE",
-        help="Stable Diffusion 1.x/2.x or Stable Video Diffusion; default: the bundled one",
+        help="Stable Diffusion 1.x/2.x, SDXL (for fast and draft) or Stable Video Diffusion; default: the bundled one",
+    )
+    add(
+        "--features",
+        type=read_path,
+        metavar="FOLDER",
+        help="instead of --model: DINOv2 or DINOv3 as transformers saves it, as a yardstick; for fast and draft",
     )
     add("--preset", default="default", choices=list(PRESETS), help=OWN["preset"].text)
     add("--quality", default="exact", choices=list(QUALITIES), help=OWN["quality"].text)

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..config.settings import Settings
+from ..config.settings import Settings, require_served
 from ..engine.model import ModelSpec, Workplace
 from ..evaluation.baselines import MODEL_FREE, Kind, Start, run_method
 from ..evaluation.slic import require_slic
@@ -171,6 +171,9 @@ class SegmentRun:
             require_slic()
         if options.baseline not in MODEL_FREE and options.model.description is None:
             raise InputError("`model` must name a model, since none is bundled here. Give a .safetensors file.")
+        model = options.model.description
+        if model is not None and options.baseline in {None, "frame"}:
+            require_served(options.settings, model.kind, model.path.name)
         self._folder.require_writable()
 
     def _begin(self, run: RunDescription) -> ScanState | None:

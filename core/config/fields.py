@@ -42,6 +42,8 @@ class SettingInfo(NamedTuple):
         """Values that it takes, in words."""
         if self.kind is bool:
             return "on, off"
+        if self.kind == tuple[str, ...]:
+            return "names, with commas between"
         return ", ".join(self.choices) or ("" if self.low is None else f"{self.low} to {self.high}")
 
     def check(self, value: Any) -> None:  # noqa: ANN401

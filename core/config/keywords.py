@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ..types import InputError, SettingError
-from .settings import SETTINGS, Settings, parse_value, replace_values
+from .overrides import parse_value
+from .settings import SETTINGS, Settings, replace_values
 
 
 def with_changes(settings: Settings, changes: Mapping[str, object]) -> Settings:

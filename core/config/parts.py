@@ -6,6 +6,7 @@ is neither. Widgets, help, tables and errors are made of what stands here.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,12 +17,18 @@ Variant = Literal["paper", "published"]
 """Whose method it is: that of the paper's text, or that of its published code."""
 ATTENTION_BLOCKS = tuple(range(3, 12))
 """Decoder blocks of SD 1.x/2.x and SVD that hold attention."""
+LAYER_KINDS = ("query", "key", "cross_query", "output")
+"""What a layer's name may end with: what of a transformer block is read."""
+LAYER_NAME = rf"\d{{1,2}}\.\d{{1,2}}\.(?:{'|'.join(LAYER_KINDS)})|patch"
+"""Names of layers; ``patch`` is what a vision model says of each of its patches."""
 MAX_AUTOMATIC_CLUSTERS = 64
 """Most clusters that are chosen automatically: more are no longer told apart by color (ours, chosen)."""
 SHARED_PASS_MARGIN = 2
 """Cells between parts of different regions that share a modulated pass, at least (ours, chosen)."""
 FEATURE_BLOCKS = (6, 7, 8)
 """Those of them whose queries lie on the coarse grid, with one number of channels (paper 4.1)."""
+XL_ATTENTION_BLOCKS = tuple(range(6))
+"""Decoder blocks of SDXL that hold attention: 0..2 on cells of 32 pixels, 3..5 on cells of 16."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,25 @@ class FeatureConfig(Part):
         "paper A.4", low=FEATURE_BLOCKS[0], high=FEATURE_BLOCKS[-1],
         why="the blocks whose queries lie on the coarse grid",
     )  # fmt: skip
+    layers: tuple[str, ...] = setting(
+        (), "Instead of blocks, layers whose features are joined, by name: 3.0.query is the self-attention's query of "
+        "transformer block 0 of decoder block 3; other ends are key, cross_query and output. Only models whose layers "
+        "have names take them, such as SDXL", "generic-diffusion-feature for SDXL: outputs of 0.5 and 0.7, cross-query "
+        "of 3.0 at 1024 pixels",
+    )  # fmt: skip
+    matching_layers: tuple[str, ...] = setting(
+        (), "Likewise instead of matching_block", "ours: those of SDXL's that lie on cells of 16 pixels"
+    )
+
+    def check(self) -> None:
+        """Check each value, and that layers are named as layers are."""
+        super().check()
+        for key in ("layers", "matching_layers"):
+            wrong = [name for name in getattr(self, key) if not re.fullmatch(LAYER_NAME, name)]
+            if wrong or bool(self.layers) != bool(self.matching_layers):
+                limit = f"name layers such as 3.0.query, whose ends are {', '.join(LAYER_KINDS)}"
+                got = wrong or "layers without matching layers, or the reverse"
+                raise SettingError(f"feature.{key}", limit, got, "Correct it")
 
 
 @dataclass(frozen=True)

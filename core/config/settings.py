@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_type_hints
 
 from ..types import InputError, SettingError
-from .fields import Part, SettingInfo, describe_fields, setting
+from .fields import Part, describe_fields, setting
 from .parts import (
     ClusterConfig,
     ContextConfig,
@@ -109,7 +109,7 @@ class Settings:
         Args:
             preset_name: ``default``, ``paper``, ``reference`` or ``emerdiff``.
             quality: ``exact``, ``balanced``, ``fast`` or ``draft``.
-            kind: of the model they are for: ``sd`` (image) or ``svd`` (video).
+            kind: of the model they are for: ``sd`` (image), ``svd`` (video), ``sdxl`` or ``vision``.
             **changes: settings by name, as `segment` takes them: ``num_clusters=12``, ``modulation__enabled=False``.
 
         Returns:
@@ -161,14 +161,14 @@ PRESETS = {settings.preset: settings for settings in (_DEFAULT, _PAPER, _REFEREN
 
 
 def preset(name: str, kind: str = "sd") -> Settings:
-    """Return the settings called ``name`` for a kind of model: ``sd`` (image) or ``svd`` (video).
+    """Return the settings called ``name`` for a kind of model: ``sd``, ``svd`` (video), ``sdxl`` or ``vision``.
 
     >>> preset("default", "svd").preset
     'svd'
     """
     if name not in PRESETS:
         raise InputError(f"`preset` must be one of {', '.join(PRESETS)}, but got {name!r}.")
-    return PRESETS[name] if kind == "sd" else SVD_PRESETS[name]
+    return {"sd": PRESETS, **_PRESETS_OF}[kind][name]
 
 
 def replace_parts(settings: Settings, **parts: dict[str, Any]) -> Settings:
@@ -219,6 +219,33 @@ SVD_PRESETS = {
     "emerdiff": _for_svd(_EMERDIFF, "svd-emerdiff", feature={"blocks": (8,)}),
 }
 """The same presets for Stable Video Diffusion, taken when the model is one."""
+
+
+def _for_layers(kind: str, *, layers: tuple[str, ...], matching: tuple[str, ...], **parts: Any) -> dict[str, Settings]:  # noqa: ANN401
+    """Return the presets of a model that gives features of named layers alone."""
+    feature = {"layers": layers, "matching_layers": matching, **parts.pop("feature", {})}
+    names = {name: kind if name == "default" else f"{kind}-{name}" for name in PRESETS}
+    return {
+        name: replace(replace_parts(PRESETS[name], feature=feature, **parts), preset=names[name]) for name in PRESETS
+    }
+
+
+_XL_STEP = 19
+"""Of 20 steps: step 49 of training, which is the noise that generic-diffusion-feature adds."""
+XL_PRESETS = _for_layers(
+    "sdxl",
+    layers=("0.5.output", "0.7.output", "3.0.cross_query"),
+    matching=("3.0.cross_query",),
+    sampling={"num_steps": _XL_STEP + 1},
+    feature={"step": _XL_STEP},
+    modulation={"step": _XL_STEP},
+)
+"""The same presets for SDXL, whose features are read in one call, as generic-diffusion-feature does."""
+VISION_PRESETS = _for_layers("vision", layers=("patch",), matching=("patch",))
+"""The same presets for a vision model, which has no noise and no steps."""
+NAMED_KINDS = ("sdxl", "vision")
+"""Kinds of models whose layers have names."""
+_PRESETS_OF = {"svd": SVD_PRESETS, "sdxl": XL_PRESETS, "vision": VISION_PRESETS}
 QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
     "exact": {},
     "balanced": {"modulation": {"steps": "first", "shared": True}},
@@ -226,6 +253,24 @@ QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
     "draft": {"modulation": {"enabled": False}, "enlarging": {"method": "guided"}},
 }
 """What each quality changes, the most exact first; the text of `Settings.quality` says what that means."""
+
+
+def list_qualities(kind: str) -> tuple[str, ...]:
+    """Return the qualities that a kind of model serves: one that gives features alone cannot be modulated.
+
+    >>> list_qualities("sdxl")
+    ('fast', 'draft')
+    """
+    modulates = kind in {"sd", "svd"}
+    return tuple(name for name, changed in QUALITIES.items() if modulates or "enabled" in changed.get("modulation", {}))
+
+
+def require_served(settings: Settings, kind: str, name: str) -> None:
+    """Check that a model of some kind, called ``name``, can do what ``settings`` ask for."""
+    served = list_qualities(kind)
+    if settings.modulation.enabled and "exact" not in served:
+        limit = f"be {' or '.join(served)} with {name}, which gives features and cannot be modulated"
+        raise SettingError("quality", limit, settings.quality, "Choose one of them")
 
 
 def with_quality(settings: Settings, quality: str) -> Settings:
@@ -245,37 +290,3 @@ def with_quality(settings: Settings, quality: str) -> Settings:
     if quality == "draft":
         parts["modulation"] = {**parts["modulation"], "step": settings.feature.step}
     return replace(replace_parts(settings, **parts), quality=quality)
-
-
-def with_overrides(settings: Settings, overrides: Iterable[str]) -> Settings:
-    """Return ``settings`` with each ``part.field=value`` applied in order.
-
-    >>> with_overrides(Settings(), ["cluster.num_clusters=8", "feature.blocks=7,8"]).feature.blocks
-    (7, 8)
-    """
-    values: dict[str, Any] = {}
-    for override in overrides:
-        key, separator, text = (word.strip() for word in override.partition("="))
-        part, dot, _ = key.partition(".")
-        if not separator or not dot:
-            raise SettingError("overrides", "have the form part.field=value", repr(override), "Write it so")
-        if key not in SETTINGS:
-            known = [name for name in SETTINGS if name.startswith(f"{part}.")] or list(SETTINGS)
-            raise SettingError("overrides", f"name one of {', '.join(known)}", key, "Choose one of them")
-        values[key] = parse_value(SETTINGS[key], text)
-    return replace_values(settings, values)
-
-
-def parse_value(info: SettingInfo, text: str) -> Any:  # noqa: ANN401
-    """Return ``text`` as a value of a setting: bool, int, float, word, or tuple of whole numbers."""
-    if info.choices:
-        return text  # checked by the part
-    if info.kind is bool:
-        if text.lower() in {"true", "false"}:
-            return text.lower() == "true"
-        raise SettingError(info.key, "be true or false", repr(text), "Write one of them")
-    wanted = {int: "a whole number", float: "a number"}.get(info.kind, "numbers such as 6,7,8 with commas between")
-    try:
-        return info.kind(text) if info.kind in {int, float} else tuple(int(item) for item in text.split(","))
-    except ValueError as error:
-        raise SettingError(info.key, f"be {wanted}", repr(text), "Correct it") from error

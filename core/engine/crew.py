@@ -154,7 +154,7 @@ class Crew:
         """Start the workers: one for each GPU, or on the machines in turn, the one that asks first."""
         ray, spec = self._ray, self.spec
         gpus = int(ray.cluster_resources().get("GPU", 0))
-        uses_gpu = gpus > 0 and (spec.device or "cuda").startswith("cuda") and spec.description is not None
+        uses_gpu = gpus > 0 and (spec.device or "cuda").startswith("cuda") and spec.has_model
         if uses_gpu and asked > gpus:
             raise SettingError("workers", f"be at most the cluster's GPUs, {gpus}", asked, "Leave it out")
         here = ray.get_runtime_context().get_node_id()
@@ -256,7 +256,7 @@ class Crew:
 
 def load_model(place: Workplace) -> None:
     """Load the model of a place, which keeps it."""
-    _ = place.backbone
+    _ = place.backbone, place.features
 
 
 def shorten(error: BaseException) -> str:

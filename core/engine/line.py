@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ..backbones.protocol import Backbone
+from ..backbones.protocol import FeatureSource
 from ..config.settings import Settings
 from ..files.clip import ClipInfo
 from ..method.features import extract_window_features
@@ -183,7 +183,7 @@ def enlarge_window(
     return None, upsample(require_backbone(place), rest, coarse, task.settings)
 
 
-def require_backbone(place: Workplace) -> Backbone:
+def require_backbone(place: Workplace) -> FeatureSource:
     """Return the model of a place, which must have one."""
     if place.backbone is None:
         raise RuntimeError("a worker has no model")

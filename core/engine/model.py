@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from ..backbones.memory import choose_device
-from ..backbones.protocol import Backbone, BackboneInfo
+from ..backbones.protocol import BackboneInfo, FeatureSource, find_vision
 from ..checkpoints.describe import ModelDescription
+from ..checkpoints.vision import VisionDescription
 from ..files.clip import Clip, ClipInfo, reopen_clip
 
 if TYPE_CHECKING:
@@ -29,17 +30,19 @@ class ModelSpec:
         description: of the file or folder, or None.
         device: None for the best there is.
         dtype: floating-point type.
+        features: of the folder of a vision model, the yardstick, or None.
         threads: of the CPU; the same on all workers, so that they add up numbers in the same order.
     """
 
-    description: ModelDescription | None
+    description: ModelDescription | VisionDescription | None
     device: str | None = None
     dtype: torch.dtype = torch.float32
+    features: VisionDescription | None = None
     threads: int = field(default_factory=torch.get_num_threads)
 
     @property
     def kind(self) -> str:
-        """``svd`` for a video model, else ``sd``."""
+        """``sd``, ``svd``, ``sdxl`` or ``vision``."""
         return self.description.kind if self.description else "sd"
 
     @property
@@ -48,21 +51,26 @@ class ModelSpec:
         model = self.description
         if model is None:
             return None
+        if isinstance(model, VisionDescription):
+            return BackboneInfo(model.path.resolve().name, model.kind, "none", model.fingerprint)
         return BackboneInfo(model.path.name, model.kind, model.sizes.prediction_type, model.fingerprint)
+
+    @property
+    def has_model(self) -> bool:
+        """Tell whether anything is to be loaded."""
+        return self.description is not None or self.features is not None
 
     def choose_device(self) -> torch.device:
         """Return the device that was asked for, or the best one of this machine; the CPU where there is no model."""
-        if self.description is None:
+        if not self.has_model:
             return torch.device("cpu")
         return torch.device(self.device) if self.device else choose_device()
 
-    def load(self) -> Backbone | None:
-        """Load the model; None where no job needs one."""
-        if self.description is None:
-            return None
+    def load(self, description: ModelDescription | VisionDescription) -> FeatureSource:
+        """Load the model, or the yardstick."""
         from ..backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
 
-        return load_diffusers(self.description, dtype=self.dtype, device=self.choose_device())
+        return load_diffusers(description, dtype=self.dtype, device=self.choose_device())
 
 
 class Workplace:
@@ -75,10 +83,20 @@ class Workplace:
         self._clip: tuple[Path, ClipInfo, Clip] | None = None
 
     @cached_property
-    def backbone(self) -> Backbone | None:
+    def backbone(self) -> FeatureSource | None:
         """The model, on its device; None where no job needs one."""
-        loaded = self.spec.load()
-        return None if loaded is None else cast("Backbone", _SmallerBatches(loaded, self))
+        return self._load(self.spec.description)
+
+    @cached_property
+    def features(self) -> FeatureSource | None:
+        """The yardstick, on its device; None where no job needs one."""
+        return self._load(self.spec.features)
+
+    def _load(self, description: ModelDescription | VisionDescription | None) -> FeatureSource | None:
+        loaded = None if description is None else self.spec.load(description)
+        if loaded is None or find_vision(loaded):
+            return loaded
+        return cast("FeatureSource", _SmallerBatches(loaded, self))
 
     def open(self, path: Path, info: ClipInfo) -> Clip:
         """Return a clip that was checked elsewhere; it stays open until another is asked for."""
@@ -108,12 +126,12 @@ class Workplace:
 class _SmallerBatches:
     """A model whose batches are divided by the number that its place tells; results do not depend on them."""
 
-    def __init__(self, backbone: Backbone, place: Workplace) -> None:
+    def __init__(self, backbone: Any, place: Workplace) -> None:  # noqa: ANN401, whatever gives features
         self._backbone, self._place = backbone, place
 
     def batch_size(self, latent_shape: Sequence[int]) -> int:
         """Return how many latents, and what is kept of them, are in work together; see `Backbone.batch_size`."""
-        return max(1, self._backbone.batch_size(latent_shape) // self._place.divisor)
+        return max(1, int(self._backbone.batch_size(latent_shape)) // self._place.divisor)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401, whatever a model has
         return getattr(self._backbone, name)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..backbones.protocol import Backbone
+from ..backbones.protocol import FeatureSource
 from ..config.parts import SceneConfig
 from ..config.settings import Settings, replace_parts
 from ..method.clustering import cluster_anchor, gather_tokens
@@ -50,7 +50,7 @@ class Start(NamedTuple):
 
 def run_method(
     kind: Kind,
-    backbone: Backbone | None,
+    backbone: FeatureSource | None,
     source: FrameSource,
     settings: Settings,
     start: Start | None = None,
@@ -93,7 +93,7 @@ def segment_by_color(
 
 
 def segment_each_frame(
-    backbone: Backbone,
+    backbone: FeatureSource,
     source: FrameSource,
     settings: Settings,
     *,
@@ -127,7 +127,7 @@ def segment_each_frame(
 
 
 def propagate_anchor(
-    backbone: Backbone,
+    backbone: FeatureSource,
     source: FrameSource,
     settings: Settings,
     *,

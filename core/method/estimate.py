@@ -9,10 +9,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import FeatureBackbone, FeatureDenoiser, require_modulation
+from ..backbones.protocol import (
+    FeatureBackbone,
+    FeatureDenoiser,
+    FeatureSource,
+    find_vision,
+    require_diffusion,
+    require_modulation,
+)
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS
 from ..config.settings import Settings
 from ..progress import GUIDED_SHARES, STAGE_SHARES, RunProgress, format_count
+from .features import list_layers
 from .frames import fit_size
 from .windows import split_spans
 
@@ -32,20 +40,28 @@ SHARED_PASSES = 6
 
 
 class UnitCosts(NamedTuple):
-    """Seconds for one frame of one call of each part of the model, and for the conditioning of a window (SVD)."""
+    """Seconds for one frame of one call of each part of the model, and for the conditioning of a window (SVD).
+
+    Reading the features is measured by itself where layers have names, else it is a share of a prediction.
+    """
 
     encode: float
     predict: float
     decode: float
     condition: float = 0.0
+    read: float = 0.0
 
 
 def measure_costs(
-    backbone: FeatureBackbone, frame_size: tuple[int, int], settings: Settings, num_frames: int | None = None
+    source: FeatureSource, frame_size: tuple[int, int], settings: Settings, num_frames: int | None = None
 ) -> UnitCosts:
     """Time one call of each part that ``settings`` need for frames of ``(H,W)``, after a first call that warms up."""
     height, width = fit_size(frame_size, settings)
     picture = torch.full((1, height, width, 3), 0.5)
+    if vision := find_vision(source):
+        read = _second(lambda: vision.read_frames(picture, list_layers(settings.feature)))
+        return UnitCosts(0.0, 0.0, 0.0, read=read)
+    backbone = require_diffusion(source)
     latents = backbone.encode(picture)
     blank = torch.zeros(3, height, width)
     conditioning = backbone.condition(picture[0], blank, settings.video)
@@ -54,13 +70,26 @@ def measure_costs(
     if conditioning is not None:
         length = min(settings.video.frames, num_frames or settings.video.frames)
         condition = _once(lambda: backbone.condition(picture[0], blank, settings.video))
-    predict = _window_call(unit, latents.expand(length, -1, -1, -1), settings)
+    window, predict = latents.expand(length, -1, -1, -1), 0.0
+    read_alone = _reading_call(unit, latents, settings) if settings.feature.layers else 0.0
+    if not read_alone or settings.feature.step > settings.start_step or settings.modulation.enabled:
+        predict = _window_call(unit, window, settings)
     encode = _once(lambda: float(backbone.encode(picture).sum()))
     decode = 0.0
     if settings.modulation.enabled:
         decoder = require_modulation(backbone)
         decode = _second(lambda: float(decoder.decode(latents).sum()))
-    return UnitCosts(encode, predict, decode, condition)
+    return UnitCosts(encode, predict, decode, condition, read_alone)
+
+
+def _reading_call(backbone: FeatureBackbone, latents: Tensor, settings: Settings) -> float:
+    """Return the seconds of a call that reads the features of ``latents`` ``(T,4,H/8,W/8)``, the first one included."""
+    sigma = float(backbone.training_sigmas[100])
+
+    def job(denoiser: FeatureDenoiser) -> float:
+        return _second(lambda: denoiser.queries(latents, sigma, list_layers(settings.feature)))
+
+    return backbone.run(job, settings.sampling.guidance_scale, tuple(latents.shape))
 
 
 def _call(backbone: FeatureBackbone, latents: Tensor, settings: Settings) -> float:
@@ -98,7 +127,8 @@ def estimate_frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int
     tail, replay, query = TAIL_SHARE, REPLAY_SHARE, QUERY_SHARE
     if settings.video.frames:
         tail, replay, query = VIDEO_TAIL_SHARE, VIDEO_REPLAY_SHARE, VIDEO_QUERY_SHARE
-    seconds = costs.encode + (settings.feature.step - settings.start_step + query) * costs.predict
+    before = settings.feature.step - settings.start_step
+    seconds = costs.encode + before * costs.predict + (costs.read or query * costs.predict)
     passes = _num_passes(settings, num_labels)
     if not passes:
         return seconds
@@ -148,7 +178,7 @@ def expect_stage_shares(settings: Settings) -> Mapping[str, float]:
 
 def announce(
     progress: RunProgress,
-    backbone: FeatureBackbone,
+    backbone: FeatureSource,
     settings: Settings,
     frame_size: tuple[int, int],
     num_frames: int,

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import PIXELS_PER_LATENT, FeatureBackbone, FeatureDenoiser
+from ..backbones.protocol import (
+    PIXELS_PER_CELL,
+    PIXELS_PER_LATENT,
+    FeatureBackbone,
+    FeatureDenoiser,
+    FeatureSource,
+    Layer,
+    VisionBackbone,
+    find_vision,
+    require_diffusion,
+)
+from ..config.parts import FeatureConfig
 from ..config.settings import Settings
-from ..types import Features, InputError, Progress, SeenWindow, no_progress
+from ..types import Features, Grid, InputError, Progress, SeenWindow, no_progress
 from .frames import FrameSource, check_frames, coarse_grid, fit_frames
+from .joining import join_layers
 from .published import draw_video_window_noise, draw_window_noise
 from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler
 from .windows import Span, require_kind, split_seen
 
+LATENTS_PER_CELL = PIXELS_PER_CELL // PIXELS_PER_LATENT
+PICTURES_TOGETHER = 4
+"""Frames that a vision model sees in one call: it is small, and they are independent."""
+
 
 def extract_features(
-    backbone: FeatureBackbone,
+    source: FeatureSource,
     frames: Tensor,
     settings: Settings,
     *,
@@ -27,11 +43,15 @@ def extract_features(
     """Encode frames ``(T,H,W,3)``, add noise and read the self-attention queries while denoising (paper 4.1).
 
     Windows of a video model that overlap share latents and noise; frames that an earlier window has finished keep its
-    queries. Noise depends on ``first_frame``, the number of the first of them in the clip.
+    queries. Noise depends on ``first_frame``, the number of the first of them in the clip. A vision model reads the
+    frames as they are.
     """
     check_frames(frames)
-    require_kind(backbone, settings)
-    sized = fit_frames(frames, settings)
+    require_kind(source, settings)
+    sized, frame_size = fit_frames(frames, settings), (int(frames.shape[1]), int(frames.shape[2]))
+    if vision := find_vision(source):
+        return _read_pictures(vision, sized, settings, frame_size, progress)
+    backbone = require_diffusion(source)
     size = (int(sized.shape[1]), int(sized.shape[2]))
     draws = _Draws(settings, first_frame, len(sized), size)
     latents = backbone.encode(sized, draws.posterior)
@@ -50,10 +70,8 @@ def extract_features(
         parts.append([queries[span.num_finished :] for queries in read])
         seen.append(window)
     queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
-    pictures = (sized.clamp(0, 1) * 255).round().to(torch.uint8)
-    frame_size = (int(frames.shape[1]), int(frames.shape[2]))
     video = tuple(seen) if settings.video.frames else ()
-    return Features(queries, matching, latents, draws.noise, coarse_grid(size), frame_size, pictures, video)
+    return Features(queries, matching, latents, draws.noise, coarse_grid(size), frame_size, _as_bytes(sized), video)
 
 
 def _read_window(
@@ -86,7 +104,7 @@ def _read_window(
 
 
 def extract_window_features(
-    backbone: FeatureBackbone, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
+    backbone: FeatureSource, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
 ) -> Features:
     """Return the features of the frames of ``span``; `Features.kept` are those whose results count."""
     frames = source.read(span.frames.start, span.frames.stop)
@@ -113,10 +131,42 @@ def read_queries(
     for done, step in enumerate(sample_euler(denoiser.predict, x, levels), 1):
         x = step.latents
         after_step(done, total)
-    blocks = (*feature.blocks, feature.matching_block)
-    queries = denoiser.queries(x, float(sigmas[feature.step]), blocks)
+    queries = denoiser.queries(x, float(sigmas[feature.step]), list_layers(feature))
     after_step(total, total)
-    return torch.stack(queries[:-1]).mean(0).cpu(), queries[-1].cpu()
+    return _join(queries, feature, Grid(x.shape[-2] // LATENTS_PER_CELL, x.shape[-1] // LATENTS_PER_CELL))
+
+
+def list_layers(feature: FeatureConfig) -> tuple[Layer, ...]:
+    """Return the layers that are read: those of the features, then those of correspondences."""
+    if feature.layers:
+        return (*feature.layers, *feature.matching_layers)
+    return (*feature.blocks, feature.matching_block)
+
+
+def _join(queries: Sequence[Tensor], feature: FeatureConfig, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Return aggregated and matching queries ``(T,N,C)``, on the CPU, of those of all layers."""
+    if not feature.layers:  # the paper's mean of blocks (4.1)
+        return torch.stack(list(queries[:-1])).mean(0).cpu(), queries[-1].cpu()
+    count = len(feature.layers)
+    return join_layers(queries[:count], grid).cpu(), join_layers(queries[count:], grid).cpu()
+
+
+def _read_pictures(
+    model: VisionBackbone, sized: Tensor, settings: Settings, frame_size: tuple[int, int], progress: Progress
+) -> Features:
+    """Return the features that a model reads off frames as they are, a few at a time."""
+    grid, layers = coarse_grid((int(sized.shape[1]), int(sized.shape[2]))), list_layers(settings.feature)
+    parts = []
+    for frames in torch.split(sized, PICTURES_TOGETHER):
+        parts.append(_join(model.read_frames(frames, layers), settings.feature, grid))
+        progress("features", sum(len(part[0]) for part in parts), len(sized))
+    queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
+    nothing = torch.empty(len(sized), 4, 0, 0)
+    return Features(queries, matching, nothing, nothing, grid, frame_size, _as_bytes(sized))
+
+
+def _as_bytes(sized: Tensor) -> Tensor:
+    return (sized.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def mark_finished(features: Features, span: Span) -> Features:

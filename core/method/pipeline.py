@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from ..backbones.protocol import FeatureBackbone, require_modulation
+from ..backbones.protocol import FeatureSource, require_modulation
 from ..config.parts import ContextConfig
-from ..config.settings import Settings
+from ..config.settings import Settings, require_served
 from ..documents import maybe, number, parse_document, record, region_pairs, whole
 from ..regions.cutting import LEAVES, describe_leaves, join_maps, restore_leaves
 from ..regions.labels import name_anchor
@@ -83,7 +83,7 @@ def label_anchor(
 
 
 def segment_windows(
-    backbone: FeatureBackbone,
+    backbone: FeatureSource,
     source: FrameSource,
     settings: Settings,
     *,
@@ -100,6 +100,7 @@ def segment_windows(
         raise InputError("`source` must hold at least one frame, but got none.")
     require_kind(backbone, settings)
     if settings.modulation.enabled:  # before long work
+        require_served(settings, backbone.info.kind, backbone.info.name)
         require_modulation(backbone)
     work = split_spans(source.num_frames, settings)
     for index in range(state.next_window if state else 0, len(work)):
@@ -135,7 +136,7 @@ def scan_window(
 
 
 def segment(
-    backbone: FeatureBackbone,
+    backbone: FeatureSource,
     source: FrameSource,
     settings: Settings,
     *,

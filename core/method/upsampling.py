@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..backbones.protocol import REPLAYED_TOGETHER, Backbone, Denoiser, FeatureBackbone, require_modulation
+from ..backbones.protocol import REPLAYED_TOGETHER, Backbone, Denoiser, FeatureSource, require_modulation
 from ..config.settings import Settings
 from ..types import Features, LabelMaps, Progress, SeenWindow, no_progress, require_shape
 from . import published
@@ -22,7 +22,7 @@ from .sampling import add_noise, list_modulated_levels, list_sigmas
 
 
 def upsample(
-    backbone: FeatureBackbone,
+    source: FeatureSource,
     features: Features,
     coarse: LabelMaps,
     settings: Settings,
@@ -40,7 +40,7 @@ def upsample(
     if not settings.modulation.enabled:
         return enlarge_maps(coarse, features.kept(), settings.enlarging, progress)
     require_same_kind(features, settings)
-    backbone = require_modulation(backbone)
+    backbone = require_modulation(source)
     batch, units = backbone.batch_size(tuple(features.latents.shape[1:])), features.units
     chunks, first = [], 0
     for start in range(0, len(units), batch):

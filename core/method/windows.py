@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..backbones.protocol import FeatureBackbone
+from ..backbones.protocol import FeatureSource
 from ..config.parts import Variant, WindowConfig
-from ..config.settings import Settings
+from ..config.settings import NAMED_KINDS, Settings
 from ..types import InputError, SettingError
 from . import published
 
@@ -72,14 +72,19 @@ def split_context_windows(span: Span, settings: Settings) -> list[range]:
     return [range(first + window.start, first + window.stop) for window in inner]
 
 
-def require_kind(backbone: FeatureBackbone, settings: Settings) -> None:
-    """Check that model and settings are both of an image model, or both of a video model, whose windows fit."""
+def require_kind(backbone: FeatureSource, settings: Settings) -> None:
+    """Check that model and settings are of the same kind: video or not, layers with names or not; windows fit."""
     length = settings.video.frames
     is_video = backbone.info.kind == "svd"
     if is_video != (length > 0):
         wanted = "1 or more for a video model" if is_video else "0 for an image model"
         remedy = "Take the settings of `preset(name, kind)` for the kind of the model"
         raise SettingError("video.frames", f"be {wanted}", length, remedy)
+    has_names, named = backbone.info.kind in NAMED_KINDS, bool(settings.feature.layers)
+    if has_names != named:
+        limit = f"{'name layers' if has_names else 'be empty'} with a model of the kind {backbone.info.kind}"
+        remedy = "Take the settings of `preset(name, kind)` for the kind of the model"
+        raise SettingError("feature.layers", limit, ", ".join(settings.feature.layers) or "none", remedy)
     if length % settings.window.length:
         got, limit = settings.window.length, f"divide the {length} frames that the model sees together"
         raise SettingError("window.length", limit, got, f"Use {length}")

@@ -10,12 +10,12 @@ from typing import Any, TypeVar, get_origin
 from comfy_api.latest import io
 
 from ...core.config.fields import Part, SettingInfo
+from ...core.config.overrides import parse_value
 from ...core.config.settings import (
     OWN,
     QUALITIES,
     SETTINGS,
     Settings,
-    parse_value,
     preset,
     read_setting,
     replace_parts,
@@ -34,6 +34,8 @@ STAGES = (
 """The stages of the method in their order, by which the menu numbers them."""
 AUTO = -1
 """Value of a widget that leaves the choice to the preset of the model's kind."""
+OF_KIND = ("sampling.num_steps", "feature.step")
+"""Settings whose widgets show the values of Stable Diffusion, though SDXL has others."""
 Features = io.Custom("VIDSEG_FEATURES")
 AnchorLabels = io.Custom("VIDSEG_ANCHOR_LABELS")
 Labels = io.Custom("VIDSEG_LABELS")
@@ -63,8 +65,9 @@ def model_inputs() -> list[io.Input]:
     return [
         io.Model.Input(
             "model",
-            tooltip="A Stable Diffusion 1.x or 2.x model, from Load Checkpoint or Load Demo Model; or Stable Video "
-            "Diffusion, from Image Only Checkpoint Loader.",
+            tooltip="A Stable Diffusion 1.x or 2.x model, from Load Checkpoint or Load Demo Model; SDXL, from Load "
+            "Checkpoint, for the qualities fast and draft; or Stable Video Diffusion, from Image Only Checkpoint "
+            "Loader.",
         ),
         io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
     ]
@@ -99,11 +102,11 @@ def clip_vision_input() -> io.Input:
 
 
 def setting_input(
-    name: str, key: str, remark: str = "", *, base: Settings | None = None, automatic: int | None = None, **looks: Any
+    name: str, key: str, remark: str = "", *, base: Settings | None = None, automatic: Any = None, **looks: Any
 ) -> io.Input:
     """Return the widget of a setting, with the looks of its field; ``automatic`` leaves the choice to the preset."""
     about = {**OWN, **SETTINGS}[key]
-    value = read_setting(base or preset("default"), key) if automatic is None else about.kind(automatic)
+    value = read_setting(base or preset("default"), key) if automatic in {None, ""} else about.kind(automatic)
     socket = _field_input(name, about._replace(value=value), tooltip=_describe(key, remark, automatic), **looks)
     socket.automatic = automatic
     return socket
@@ -133,10 +136,13 @@ def _field_input(name: str, about: SettingInfo, **looks: Any) -> io.Input:
     return socket
 
 
-def _describe(key: str, remark: str, automatic: int | None) -> str:
+def _describe(key: str, remark: str, automatic: Any) -> str:
     """Return a tooltip: what the field says, its range where the widget has none, what -1 stands for, a remark."""
     about = {**OWN, **SETTINGS}[key]
-    parts = [f"{about.text}.", f"From {about.span}." if get_origin(about.kind) is tuple else ""]
+    parts = [
+        f"{about.text}.",
+        f"From {about.span}." if get_origin(about.kind) is tuple and about.low is not None else "",
+    ]
     if automatic == AUTO:
         sd, svd = (read_setting(preset("default", kind), key) for kind in ("sd", "svd"))
         parts.append(f"{AUTO}: {sd:g} for Stable Diffusion, {svd:g} for Stable Video Diffusion.")
@@ -160,7 +166,7 @@ def frames_input(*, optional: bool = False) -> io.Input:
 
 def quality_input(*, optional: bool = False) -> io.Input:
     """Return the dial between quality and speed."""
-    remark = "docs/benchmarks.md has measured quality and speed of each."
+    remark = "SDXL takes fast and draft alone. docs/benchmarks.md has measured quality and speed of each."
     return setting_input("quality", "quality", remark, options=list(QUALITIES), optional=optional)
 
 
@@ -232,10 +238,15 @@ def tell_widgets(execute: Callable[..., Any]) -> Callable[..., Any]:
 def read_settings(
     node: type[io.ComfyNode], base: Settings, widgets: Mapping[str, Any], fixed: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Return ``base`` with what ``widgets`` hold by name, unless missing or automatic, and ``fixed`` values by key."""
+    """Return ``base`` with what ``widgets`` hold by name, unless missing or automatic, and ``fixed`` values by key.
+
+    For a model whose layers have names, widgets `OF_KIND` that stand at their defaults leave the choice to ``base``.
+    """
     values = dict(fixed or {})
     for key, socket in _setting_widgets(node).items():
         value = widgets.get(socket.id)
+        if base.feature.layers and key in OF_KIND and value == socket.default:
+            continue
         if key in SETTINGS and value is not None and value != socket.automatic:
             values[key] = parse_value(SETTINGS[key], value) if isinstance(value, str) else value
     steps, step = values.get("sampling.num_steps"), base.modulation.step

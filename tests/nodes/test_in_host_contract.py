@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core.backbones.comfy import attention as comfy_attention
+from vidseg.core.backbones.comfy import calls as comfy_calls
 from vidseg.core.backbones.comfy import denoiser as comfy_denoiser
 from vidseg.core.backbones.comfy import tail as comfy_tail
 from vidseg.core.backbones.comfy.backbone import ComfyBackbone
@@ -201,7 +202,7 @@ def test_reading_ends_behind_the_last_block_that_is_read(
         assert calls == list(range(9))
         calls.clear()
         watched = both[1].model.clone()
-        kind = comfy_denoiser._AROUND_UNET
+        kind = comfy_calls.AROUND_UNET
         watched.add_wrapper_with_key(kind, "other", lambda executor, *args, **options: executor(*args, **options))
         whole = contract.read_queries(ComfyBackbone(watched, *both[1][1:]), latents[:1], sigma, (8, 6))
         assert calls == list(range(12)), "another node may keep the answer"

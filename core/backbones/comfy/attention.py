@@ -18,6 +18,7 @@ from torch import Tensor
 from ...config.parts import ModulationConfig
 from ...types import InputError
 from ..attention_weights import AttentionWeights
+from ..layers import AllRead
 from .tail import TailState, fit_offset
 
 AttentionPatch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
@@ -54,10 +55,6 @@ class HostCache:
         return HostCache(self.keep, tensors, tail)
 
 
-class AllRead(Exception):  # noqa: N818, no error
-    """All that is wanted of a UNet call was read, and what comes after it need not be computed."""
-
-
 def stop_when_read(executor: Any, x: Tensor, *rest: Any, **options: Any) -> Tensor:
     """Call the UNet until `AllRead`, as a wrapper of the host; what it would predict then is of no use, and zero."""
     try:
@@ -76,7 +73,7 @@ def capture_self(
     """
 
     def capture(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-        _require_all_tokens(q, extra)
+        require_all_tokens(q, extra)
         for kind, tensor in (("q", q), ("k", k)) if keys else (("q", q),):
             _store(kind, block, tensor, extra, into)
         if last:
@@ -256,7 +253,8 @@ def _stored(kind: str, block: int, cache: HostCache, frames: Tensor, extra: dict
     return torch.cat([cache.tensors[Slot(kind, block, half)][frames] for half in extra["uuids"]])
 
 
-def _require_all_tokens(queries: Tensor, extra: dict[str, Any]) -> None:
+def require_all_tokens(queries: Tensor, extra: dict[str, Any]) -> None:
+    """Check that attention sees every cell of the frame."""
     height, width = extra["activations_shape"][2:]
     if queries.shape[1] != height * width:
         raise InputError(

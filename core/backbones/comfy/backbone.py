@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import comfy.model_management
 import comfy.model_sampling
@@ -23,11 +23,16 @@ from ...config.parts import Variant, VideoConfig
 from ...types import InputError, require_shape
 from .. import schedule
 from ..protocol import BackboneInfo, Denoiser, Result
+from .calls import Loaded
 from .checks import model_name, require_conditioning, require_readable, require_vae
-from .denoiser import HostDenoiser, Loaded
+from .denoiser import HostDenoiser
 from .patches import leave_out_patches
 
+SCHEDULE_TOLERANCE = 1e-5
+"""Relative difference of noise levels that the host's float32 explains."""
 Conditioning = list[list[Any]]
+_Self = TypeVar("_Self", bound="ComfyFeatures")
+Reader = TypeVar("Reader")
 NUM_PROMPT_TOKENS = 77
 """Tokens of a prompt in Stable Diffusion's text encoders."""
 MAX_CPU_BATCH = 2
@@ -42,36 +47,49 @@ MEMORY_FACTOR = 1.5
 """Share by which the host itself multiplies its estimate before it fills the memory."""
 
 
-class ComfyBackbone:
-    """`Backbone` over what the host's loaders give."""
+class ComfyFeatures:
+    """What the host's models have in common: latents of frames, conditioning, memory; all of a backbone but `run`."""
+
+    KIND = "sd"
 
     def __init__(
         self, model: Any, vae: Any, positive: Conditioning | None = None, negative: Conditioning | None = None
     ) -> None:
         """Check the parts before any long work; halves without conditioning are zeros, as in the paper's code."""
-        require_readable(model)
+        self._require(model)
         require_vae(vae)
         width = model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn2.to_k.in_features
-        zeros = torch.zeros(1, NUM_PROMPT_TOKENS, width)
-        self._positive: Conditioning = positive if positive is not None else [[zeros, {}]]
-        self._negative: Conditioning = negative if negative is not None else [[zeros, {}]]
+        zeros: Conditioning = [[torch.zeros(1, NUM_PROMPT_TOKENS, width), self._blank_extras(model)]]
+        self._positive: Conditioning = positive if positive is not None else zeros
+        self._negative: Conditioning = negative if negative is not None else zeros
         require_conditioning("positive", self._positive, width)
         require_conditioning("negative", self._negative, width)
         self._model, self._vae = leave_out_patches(model), vae
+
+    def _require(self, model: Any) -> None:
+        """Check that the model is one of ours."""
+        require_readable(model)
+
+    def _blank_extras(self, _model: Any) -> dict[str, Any]:
+        """Return what stands beside the zeros of a prompt that is not given."""
+        return {}
 
     @property
     def info(self) -> BackboneInfo:
         """What the model is; the host does not tell a fingerprint."""
         sampling = self._model.get_model_object("model_sampling")
         velocity = isinstance(sampling, comfy.model_sampling.V_PREDICTION)
-        return BackboneInfo(model_name(self._model), "sd", "v_prediction" if velocity else "epsilon", "")
+        return BackboneInfo(model_name(self._model), self.KIND, "v_prediction" if velocity else "epsilon", "")
 
     @property
     def training_sigmas(self) -> Tensor:
         """Noise levels ``(1000,)`` float64; the exact ones where the host's differ by its float32 only."""
-        host = self._model.get_model_object("model_sampling").sigmas.cpu().double()  # MPS has no float64
-        exact = schedule.make_training_sigmas()
-        return exact if torch.allclose(host, exact, rtol=1e-5, atol=0) else host
+        host: Tensor = self._model.get_model_object("model_sampling").sigmas.cpu().double()  # MPS has no float64
+        for zero_snr in (False, True):
+            exact = schedule.make_training_sigmas(zero_snr=zero_snr)
+            if torch.allclose(host[:-1], exact[:-1], rtol=SCHEDULE_TOLERANCE, atol=0):
+                return exact
+        return host
 
     def encode(self, frames: Tensor, posterior_noise: Tensor | None = None) -> Tensor:
         """Return scaled latents ``(T,4,H/8,W/8)`` float32 of frames ``(T,H,W,3)``; see `Backbone.encode`."""
@@ -112,29 +130,10 @@ class ComfyBackbone:
         """Return the layer whose output are mean and log variance of the posterior, or None."""
         return getattr(self._vae.first_stage_model, "quant_conv", None)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return frames ``(T,H,W,3)`` float32, not clamped; the host's own decoding would clamp them."""
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        vae = copy.copy(self._vae)  # shares the weights
-        vae.process_output = lambda image: image.add_(1.0).div_(2.0)
-        scaled = self._model.model.process_latent_out(latents.float())
-        parts = (scaled,)
-        if comfy.model_management.is_device_cpu(vae.device):  # faster so, and results cannot depend on the batch
-            parts = scaled.contiguous(memory_format=torch.channels_last).split(1)
-        with torch.no_grad():
-            return torch.cat([vae.decode(part).float() for part in parts])
-
-    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
-        """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""
-        session = Session(job, lambda loaded: HostDenoiser(loaded, guidance_scale))
-        sigmas = schedule.make_sigmas(self.training_sigmas, 25)
-        conditioning = (self._positive, self._negative)
-        return self._sample(session, guidance_scale, self._blank(latent_shape), sigmas, conditioning)
-
     @torch.no_grad()
     def _sample(
         self,
-        session: Session[Result],
+        session: Session[Any, Result],
         guidance_scale: float,
         blank: Tensor,
         sigmas: Tensor,
@@ -151,11 +150,11 @@ class ComfyBackbone:
         return None
 
     def conditioned(
-        self,
+        self: _Self,
         conditioning: types.Conditioning | None,  # noqa: ARG002
         config: VideoConfig,  # noqa: ARG002
         variant: Variant = "paper",  # noqa: ARG002
-    ) -> ComfyBackbone:
+    ) -> _Self:
         """Return this backbone, which is that of every frame."""
         return self
 
@@ -186,10 +185,33 @@ class ComfyBackbone:
         return torch.zeros(count, *rest)
 
 
-class Session(comfy.samplers.Sampler, Generic[Result]):  # type: ignore[misc]
+class ComfyBackbone(ComfyFeatures):
+    """`Backbone` over Stable Diffusion 1.x or 2.x from the host's loaders."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return frames ``(T,H,W,3)`` float32, not clamped; the host's own decoding would clamp them."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        vae = copy.copy(self._vae)  # shares the weights
+        vae.process_output = lambda image: image.add_(1.0).div_(2.0)
+        scaled = self._model.model.process_latent_out(latents.float())
+        parts = (scaled,)
+        if comfy.model_management.is_device_cpu(vae.device):  # faster so, and results cannot depend on the batch
+            parts = scaled.contiguous(memory_format=torch.channels_last).split(1)
+        with torch.no_grad():
+            return torch.cat([vae.decode(part).float() for part in parts])
+
+    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
+        """Load the model through the host's sampling, call ``job`` and clean up; see `Backbone.run`."""
+        session = Session(job, lambda loaded: HostDenoiser(loaded, guidance_scale))
+        sigmas = schedule.make_sigmas(self.training_sigmas, 25)
+        conditioning = (self._positive, self._negative)
+        return self._sample(session, guidance_scale, self._blank(latent_shape), sigmas, conditioning)
+
+
+class Session(comfy.samplers.Sampler, Generic[Reader, Result]):  # type: ignore[misc]
     """Sampler that hands the loaded model to a job instead of sampling, and keeps its result."""
 
-    def __init__(self, job: Callable[[Denoiser], Result], make: Callable[[Loaded], Denoiser]) -> None:
+    def __init__(self, job: Callable[[Reader], Result], make: Callable[[Loaded], Reader]) -> None:
         """Hold the job, and what makes its denoiser of the loaded model."""
         self._job, self._make = job, make
         self.result: Result

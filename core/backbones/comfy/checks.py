@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
@@ -12,10 +13,11 @@ import torch
 
 from ...config.parts import ATTENTION_BLOCKS
 from ...types import InputError
+from ..layers import XL_DEPTHS
 from .patches import require_noise_levels
 
 SUPPORTED = (
-    "VidSeg reads Stable Diffusion 1.x and 2.x, for example v2-1_512-ema-pruned.safetensors through "
+    "VidSeg reads Stable Diffusion 1.x and 2.x, for example v2-1_512-ema-pruned.safetensors, and SDXL through "
     "'Load Checkpoint', Stable Video Diffusion through 'Image Only Checkpoint Loader', or the bundled model through "
     "'Load Demo Model'"
 )
@@ -23,6 +25,10 @@ VIDEO_REMEDY = (
     "Load svd.safetensors with 'Image Only Checkpoint Loader' ('Load Checkpoint Image Only') and wire its CLIP_VISION "
     "to `clip_vision`, or the outputs of 'SVD_img2vid_Conditioning' to `positive` and `negative`"
 )
+XL_NUMBERS, NUMBER_CHANNELS = 6, 256
+"""Numbers that SDXL is told about a picture beside its pooled text, and channels of each."""
+INPAINTING_CHANNELS = 9
+"""Channels into the UNet of an inpainting model: two pictures and a mask."""
 VIDEO_CHANNELS = (8, 4)
 """Channels into and out of SVD's UNet."""
 VECTOR_CHANNELS = 768
@@ -35,6 +41,10 @@ _WHOLE_SCHEDULE = {"start_percent": 0.0, "end_percent": 1.0}
 """What the host writes on a prompt that holds for all steps."""
 _TRANSFORMERS = [[1] if block in ATTENTION_BLOCKS else [] for block in range(12)]
 """Depths of the transformers in each decoder block."""
+_XL_DEPTHS = [[XL_DEPTHS[block]] if block in XL_DEPTHS else [] for block in range(9)]
+"""The same of SDXL."""
+_FAMILIES = ("WAN", "LTX", "Hunyuan", "Cosmos", "Lumina", "PixArt", "AuraFlow", "Chroma", "QwenImage", "SD3", "Flux")
+"""How the names of the host's classes begin that have variants."""
 _FOREIGN = {
     "SDXL": "Stable Diffusion XL",
     "SDXLRefiner": "the refiner of Stable Diffusion XL",
@@ -58,7 +68,7 @@ _FOREIGN = {
 def model_name(model: Any) -> str:
     """Return what kind of model the host holds, in words."""
     config = type(getattr(model.model, "model_config", model.model)).__name__
-    return _FOREIGN.get(config, config)
+    return _FOREIGN.get(config) or next((name for name in _FAMILIES if config.startswith(name)), config)
 
 
 def require_readable(model: Any) -> None:
@@ -71,6 +81,19 @@ def require_readable(model: Any) -> None:
             f"`model` must be a Stable Diffusion 1.x or 2.x model, but got {model_name(model)} ({problem}). "
             f"{SUPPORTED}."
         )
+    require_schedule(model)
+
+
+def require_xl_readable(model: Any) -> None:
+    """Check that ``model`` is a MODEL whose UNet has the shape of SDXL."""
+    problem = _xl_problem(model.model.diffusion_model)
+    if problem:
+        raise InputError(f"`model` must be SDXL, but got {model_name(model)} ({problem}). {SUPPORTED}.")
+    require_schedule(model)
+
+
+def require_schedule(model: Any) -> None:
+    """Check that ``model`` predicts noise or velocity on the training schedule of Stable Diffusion."""
     sampling = model.get_model_object("model_sampling")
     if not isinstance(sampling, comfy.model_sampling.EPS) or predicts_otherwise(sampling):
         raise InputError(
@@ -103,9 +126,21 @@ def _unet_problem(unet: Any) -> str:
     return next((problem for problem, found in problems.items() if found), "") or _attention_problem(unet)
 
 
-def _attention_problem(unet: Any) -> str:
+def _xl_problem(unet: Any) -> str:
+    """Return why a UNet of three levels is not SDXL's, or an empty string."""
+    told = unet.label_emb[0][0].in_features if unet.num_classes == "sequential" else 0
+    problems = {
+        "an inpainting model, which takes a mask in": unet.in_channels == INPAINTING_CHANNELS,
+        f"its UNet takes {unet.in_channels} channels in and gives {unet.out_channels}, instead of 4 and 4":
+            (unet.in_channels, unet.out_channels) != (4, 4),
+        f"it is told {told} numbers beside the text": told <= XL_NUMBERS * NUMBER_CHANNELS,
+    }  # fmt: skip
+    return next((problem for problem, found in problems.items() if found), "") or _attention_problem(unet, _XL_DEPTHS)
+
+
+def _attention_problem(unet: Any, depths: Sequence[list[int]] = _TRANSFORMERS) -> str:
     """Return what is unusual about the attention in the decoder of ``unet``, or an empty string."""
-    for number, (block, expected) in enumerate(zip(unet.output_blocks, _TRANSFORMERS, strict=True)):
+    for number, (block, expected) in enumerate(zip(unet.output_blocks, depths, strict=True)):
         layers = [layer for layer in block if isinstance(layer, host_attention.SpatialTransformer)]
         if any(isinstance(layer, host_attention.SpatialVideoTransformer) for layer in layers):
             return "its UNet has temporal layers"
@@ -119,7 +154,7 @@ def require_vae(vae: Any) -> None:
     channels, ratio = getattr(vae, "latent_channels", None), getattr(vae, "downscale_ratio", None)
     if not hasattr(vae, "first_stage_model") or (channels, ratio) != (4, 8):
         raise InputError(
-            "`vae` must be the VAE of Stable Diffusion 1.x or 2.x (4 latent channels, an eighth of the size), but got "
+            "`vae` must be the VAE of Stable Diffusion (4 latent channels, an eighth of the size), but got "
             f"{channels} channels and ratio {ratio}. Take the VAE of the same checkpoint as the model."
         )
 
@@ -149,6 +184,13 @@ def is_video_model(model: Any) -> bool:
     return isinstance(unet, host_unet.UNetModel) and any(
         isinstance(layer, host_attention.SpatialVideoTransformer) for block in unet.output_blocks for layer in block
     )
+
+
+def is_xl_model(model: Any) -> bool:
+    """Return whether ``model`` is a MODEL whose UNet has three levels, as SDXL and its relatives."""
+    unet: Any = getattr(getattr(model, "model", None), "diffusion_model", None)
+    is_image = isinstance(unet, host_unet.UNetModel) and not is_video_model(model)
+    return is_image and len(unet.output_blocks) == len(_XL_DEPTHS)
 
 
 def is_video_vae(vae: Any) -> bool:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from ...types import InputError
-from ..protocol import Backbone
+from ..protocol import FeatureBackbone
 from .backbone import ComfyBackbone, Conditioning
-from .checks import is_video_model, is_video_vae
+from .checks import is_video_model, is_video_vae, is_xl_model
 from .svd import ComfySvdBackbone
+from .xl import ComfyXl
 
 
 def model_kind(model: Any) -> str:
-    """Return ``svd`` for a MODEL with temporal layers, else ``sd``."""
+    """Return ``svd`` for a MODEL with temporal layers, ``sdxl`` for one of SDXL's levels, else ``sd``."""
+    if is_xl_model(model):
+        return "sdxl"
     return "svd" if is_video_model(model) else "sd"
 
 
@@ -24,7 +27,7 @@ def open_backbone(
     clip_vision: Any = None,
     *,
     reads_frames: bool = True,
-) -> Backbone:
+) -> FeatureBackbone:
     """Return the host's model as a backbone if its parts belong together; ``reads_frames`` needs conditioning."""
     if not is_video_model(model):
         if clip_vision is not None:
@@ -37,7 +40,8 @@ def open_backbone(
                 "`vae` must be that of an image model, but got the one of Stable Video Diffusion, which mixes frames. "
                 "Take the VAE of the same checkpoint as the model."
             )
-        return ComfyBackbone(model, vae, positive, negative)
+        kind = ComfyXl if is_xl_model(model) else ComfyBackbone
+        return kind(model, vae, positive, negative)
     backbone = ComfySvdBackbone(model, vae, positive, negative, clip_vision)
     if reads_frames:
         backbone.require_conditioning()

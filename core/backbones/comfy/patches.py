@@ -25,8 +25,8 @@ TOKEN_MERGERS = {"nodes_tomesd": "ToMe", "nodes_hypertile": "HyperTile"}
 """Files of the host whose patches of attention merge or tile tokens."""
 _WINDOW_KEYS = ("ContextWindows_prepare_sampling", "ContextWindows_sampler_sample")
 """Keys of the wrappers of the host's context windows."""
-_DOWNSAMPLING = (8, 4, 2, 1)
-"""By how much the grid of each third of the decoder blocks is coarser than the latents."""
+_BLOCKS_PER_LEVEL = 3
+"""Decoder blocks on each grid; from level to level it has twice as many cells along a side, up to the latents'."""
 _CHECKED_STEPS = (0, 119, 500, 999)
 """Steps of the training schedule whose noise levels are compared."""
 
@@ -78,14 +78,15 @@ def require_noise_levels(sampling: Any) -> None:
 class Witness:
     """Patch on the entry of decoder blocks that sees whether the UNet answers a call on the grid of ``latents``."""
 
-    def __init__(self, latents: Tensor) -> None:
+    def __init__(self, latents: Tensor, num_blocks: int) -> None:
+        self._num_blocks = num_blocks
         self._size = (int(latents.shape[-2]), int(latents.shape[-1]))
         self._seen = False
 
     def __call__(self, hidden: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Check and change nothing."""
         self._seen = True
-        ratio = _DOWNSAMPLING[options["block"][1] // 3]
+        ratio = 2 ** ((self._num_blocks - 1 - options["block"][1]) // _BLOCKS_PER_LEVEL)
         expected = (self._size[0] // ratio, self._size[1] // ratio)
         for grid in (tuple(hidden.shape[2:]), tuple(skip.shape[2:])):
             if grid != expected:

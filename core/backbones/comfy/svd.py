@@ -20,6 +20,7 @@ from ..protocol import (
     PIXELS_PER_LATENT,
     BackboneInfo,
     Denoiser,
+    Layer,
     Prediction,
     Result,
     StepCache,
@@ -28,6 +29,7 @@ from ..protocol import (
 )
 from .attention import SPATIAL, TEMPORAL, HostCache, Slot, add_to_both, capture_both, inject_both
 from .backbone import MEMORY_FACTOR, QUERY_WIDTHS, ComfyBackbone, Conditioning, Session
+from .calls import Call, Loaded
 from .checks import (
     VIDEO_REMEDY,
     is_video_vae,
@@ -36,7 +38,7 @@ from .checks import (
     require_video_conditioning,
     require_video_readable,
 )
-from .denoiser import Call, HostDenoiser, Loaded, as_cache
+from .denoiser import HostDenoiser, as_cache
 from .patches import leave_out_patches
 from .tail import TailState
 
@@ -213,20 +215,20 @@ class VideoHostDenoiser(HostDenoiser):
             call.replace["attn1", block] = capture_both(attention, block, captured, self._injected, self._cache_device)
         return self._kept_call(latents, sigma, keep, call, captured)
 
-    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[Layer]) -> tuple[Tensor, ...]:
         """Return self-attention queries ``(T,N,C)`` of the conditional half; see `FeatureDenoiser.queries`."""
-        require_attention("blocks", blocks or (None,))
+        numbers = require_attention("blocks", blocks or (None,))
         is_temporal = self._config.query_layer == "temporal"
         kind = TEMPORAL[0] if is_temporal else SPATIAL[0]
         captured: dict[Slot, Tensor] = {}
-        call, last = self._reading(blocks)
-        for block in set(blocks):
+        call, last = self._reading(numbers)
+        for block in set(numbers):
             call.replace["attn1", block] = capture_both(
                 self._attention("attn1", block), block, captured, (kind,), None, last=block == last
             )
         self._denoised(latents, sigma, call, guided=False)
         conditional = self._loaded.conds["positive"][0]["uuid"]
-        found = (captured[Slot(kind, block, conditional)].float() for block in blocks)
+        found = (captured[Slot(kind, block, conditional)].float() for block in numbers)
         return tuple(query.transpose(0, 1) if is_temporal else query for query in found)
 
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:

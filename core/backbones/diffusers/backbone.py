@@ -1,10 +1,10 @@
-"""Adapter over diffusers: Stable Diffusion 1.x and 2.x from a file or a folder, and narrow models of their shape."""
+"""Adapter over diffusers: Stable Diffusion 1.x and 2.x from a file or a folder, and what other models share with it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from .denoiser import DiffusersDenoiser
 from .unet import run_decoder
 from .weights import align, build_unet, build_vae, use_contiguous_tokens, use_plain_attention
 
+_Self = TypeVar("_Self", bound="DiffusersFeatures")
 MAX_BATCH = 64
 CPU_COMPUTE_BATCH = 1
 """Frames of a UNet or autoencoder call on the CPU: as fast as more, and results cannot depend on the batch."""
@@ -28,8 +29,8 @@ VAE_ACTIVATION_TENSORS = 10
 """Likewise for the autoencoder, counted in maps of ``ch`` channels in the size of the frame."""
 
 
-class DiffusersBackbone:
-    """A diffusers model as a `Backbone`. Use `load_diffusers` to make one."""
+class DiffusersFeatures:
+    """What diffusers models have in common: weights, latents of frames, memory; all of `FeatureBackbone` but `run`."""
 
     def __init__(
         self, description: ModelDescription, conditioning: Tensor, dtype: torch.dtype, device: torch.device
@@ -75,36 +76,16 @@ class DiffusersBackbone:
         latents = mean if posterior_noise is None else mean + deviation * posterior_noise.to(mean)
         return latents * self.description.sizes.scale_factor
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return frames ``(T,H,W,3)`` of scaled ``latents`` ``(T,4,H/8,W/8)``; see `Backbone.decode`."""
-        sizes = require_shape("latents", latents, "T 4 h w")
-        if sizes["T"] < 1:
-            raise InputError("`latents` must hold at least one frame, but got none.")
-        return self._in_chunks(self._decoded, latents, sizes["h"] * sizes["w"] * 64)
-
-    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
-        """Call ``job`` with a denoiser; see `Backbone.run`. The model is used as it is and stays so."""
-        denoiser = DiffusersDenoiser(
-            self._unet,
-            self._conditioning,
-            guidance_scale,
-            self._training_sigmas,
-            self.description.sizes.prediction_type,
-            self._compute_batch(latent_shape[-3:]),
-        )
-        return job(denoiser)
-
     def condition(self, frame: Tensor, noise: Tensor, config: VideoConfig) -> Conditioning | None:  # noqa: ARG002
         """Return None: frames are independent, and nothing is told about them."""
         return None
 
     def conditioned(
-        self,
+        self: _Self,
         conditioning: Conditioning | None,  # noqa: ARG002
         config: VideoConfig,  # noqa: ARG002
         variant: Variant = "paper",  # noqa: ARG002
-    ) -> DiffusersBackbone:
+    ) -> _Self:
         """Return this backbone, which is that of every frame."""
         return self
 
@@ -155,6 +136,30 @@ class DiffusersBackbone:
         pixels = (2 * frames.to(self.device, torch.float32) - 1).movedim(-1, 1).contiguous()
         posterior = self._vae.encode(pixels.to(self._vae.dtype)).latent_dist
         return torch.stack([posterior.mean, posterior.std], dim=1).float().cpu()
+
+
+class DiffusersBackbone(DiffusersFeatures):
+    """Stable Diffusion 1.x or 2.x as a `Backbone`. Use `load_diffusers` to make one."""
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return frames ``(T,H,W,3)`` of scaled ``latents`` ``(T,4,H/8,W/8)``; see `Backbone.decode`."""
+        sizes = require_shape("latents", latents, "T 4 h w")
+        if sizes["T"] < 1:
+            raise InputError("`latents` must hold at least one frame, but got none.")
+        return self._in_chunks(self._decoded, latents, sizes["h"] * sizes["w"] * 64)
+
+    def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:
+        """Call ``job`` with a denoiser; see `Backbone.run`. The model is used as it is and stays so."""
+        denoiser = DiffusersDenoiser(
+            self._unet,
+            self._conditioning,
+            guidance_scale,
+            self._training_sigmas,
+            self.description.sizes.prediction_type,
+            self._compute_batch(latent_shape[-3:]),
+        )
+        return job(denoiser)
 
     def _decoded(self, latents: Tensor) -> Tensor:
         scaled = latents.to(self.device, torch.float32) / self.description.sizes.scale_factor

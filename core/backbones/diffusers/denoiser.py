@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -13,12 +13,11 @@ from torch import Tensor
 from ...config.parts import ModulationConfig
 from ...types import InputError, require_shape
 from ..attention_weights import AttentionWeights
-from ..memory import is_out_of_memory
-from ..protocol import Prediction, StepCache, halve_on_out_of_memory, require_attention, require_latents, split_replay
+from ..protocol import Layer, Prediction, StepCache, require_attention, require_latents, split_replay
+from .guided import GuidedUNet
 from .unet import (
     AttentionRecord,
     Injection,
-    embed_timestep,
     list_decoder_blocks,
     mix_values,
     read_query,
@@ -28,8 +27,6 @@ from .unet import (
     run_head,
     upsample_latents,
 )
-
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -80,32 +77,12 @@ def join_caches(caches: Sequence[DiffusersStepCache]) -> DiffusersStepCache:
     return DiffusersStepCache(first.keep, first.sigma, attention, hidden, skips)
 
 
-class DiffusersDenoiser:
-    """`Denoiser` of diffusers' UNet and conditioning ``(2,77,C)``, negative first, which a scale of 1 leaves out.
+class DiffusersDenoiser(GuidedUNet):
+    """`Denoiser` of diffusers' UNet of SD 1.x and 2.x."""
 
-    ``compute_batch`` is the most elements of a UNet call, per half of guidance.
-    """
-
-    def __init__(
-        self,
-        unet: Any,  # noqa: ANN401
-        conditioning: Tensor,
-        guidance_scale: float,
-        training_sigmas: Tensor,
-        prediction_type: str,
-        compute_batch: int,
-    ) -> None:
-        self._unet = unet
+    def __init__(self, unet: Any, *rest: Any) -> None:  # noqa: ANN401
+        super().__init__(unet, *rest)
         self._blocks = list_decoder_blocks(unet)
-        self._guidance_scale = guidance_scale
-        self._context = conditioning if guidance_scale != 1 else conditioning[1:]
-        self._training_sigmas = training_sigmas
-        self._prediction_type = prediction_type
-        self._compute_batch = compute_batch
-
-    @property
-    def _halves(self) -> int:
-        return len(self._context)
 
     def predict(self, latents: Tensor, sigma: float, *, keep: ModulationConfig | None = None) -> Prediction:
         """Call the UNet on ``latents`` ``(T,4,H/8,W/8)``; see `Denoiser.predict`. Results lie on the model's device."""
@@ -118,13 +95,13 @@ class DiffusersDenoiser:
 
         return _joined(self._in_chunks(run, len(latents)))
 
-    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[Layer]) -> tuple[Tensor, ...]:
         """Return self-attention queries of the conditional half; see `FeatureDenoiser.queries`."""
         require_latents(latents)
-        require_attention("blocks", blocks or (None,))
+        numbers = require_attention("blocks", blocks or (None,))
 
         def run(size: int) -> list[tuple[Tensor, ...]]:
-            return [self._queries(part, sigma, tuple(blocks)) for part in torch.split(latents, size)]
+            return [self._queries(part, sigma, numbers) for part in torch.split(latents, size)]
 
         return tuple(torch.cat(parts) for parts in zip(*self._in_chunks(run, len(latents)), strict=True))
 
@@ -151,17 +128,6 @@ class DiffusersDenoiser:
             return run(split_replay(frames.tolist()))
         count = len(latents)
         return self._in_chunks(lambda size: run(slice(i, i + size) for i in range(0, count, size)), count)
-
-    def _in_chunks(self, run: Callable[[int], Part], count: int) -> Part:
-        """Call ``run`` with a chunk size that fits into memory, and stay with a smaller one once memory ran out."""
-        largest = max(1, min(count, self._compute_batch))
-
-        def attempt(size: int) -> Part:
-            if size < largest:
-                self._compute_batch = size
-            return run(size)
-
-        return halve_on_out_of_memory(attempt, largest, is_out_of_memory)
 
     @torch.no_grad()
     def _predict(self, latents: Tensor, sigma: float, keep: ModulationConfig | None) -> Prediction:
@@ -246,33 +212,6 @@ class DiffusersDenoiser:
         change = offset * respond_to_offset(self._blocks[number])[None, :, None, None]
         hidden = (hidden.float() + change.repeat(self._halves, 1, 1, 1)).to(hidden.dtype)
         return upsample_latents(self._blocks[number], hidden)
-
-    def _inputs(self, latents: Tensor, sigma: float, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return latents on the device, and the UNet's input, time embedding and context for the halves given."""
-        latents = latents.to(context.device, torch.float32)
-        scaled = latents / (_level(sigma, latents) ** 2 + 1) ** 0.5
-        model_input = scaled.to(context.dtype).repeat(len(context), 1, 1, 1)
-        timestep = int((self._training_sigmas - sigma).abs().argmin())
-        time = embed_timestep(self._unet, timestep, len(model_input), model_input)
-        return latents, model_input, time, context.repeat_interleave(len(latents), dim=0)
-
-    def _denoised(self, output: Tensor, latents: Tensor, sigma: float) -> Tensor:
-        """Apply guidance and turn the UNet's output into the prediction of the clean latents."""
-        output, level = output.to(torch.float32), _level(sigma, latents)
-        latents = latents.repeat(len(output) // len(latents), 1, 1, 1)
-        if self._prediction_type == "v_prediction":
-            denoised = latents / (level**2 + 1) - output * level / (level**2 + 1) ** 0.5
-        else:
-            denoised = latents - output * level
-        if self._halves == 1:
-            return denoised
-        negative, positive = denoised.chunk(2)
-        return negative + self._guidance_scale * (positive - negative)
-
-
-def _level(sigma: float, like: Tensor) -> Tensor:
-    """Return ``sigma`` as a tensor ``(1,1,1,1)`` float32: all arithmetic on it is then rounded in the same places."""
-    return torch.full((1, 1, 1, 1), sigma, dtype=torch.float32, device=like.device)
 
 
 def _joined(parts: list[Prediction]) -> Prediction:

@@ -1,4 +1,4 @@
-"""Load Stable Diffusion 1.x, 2.x or Stable Video Diffusion from a file or a folder."""
+"""Load Stable Diffusion 1.x, 2.x, SDXL or Stable Video Diffusion from a file or a folder."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.describe import CONDITIONING_KEY, ModelDescription, describe_model
+from ...checkpoints.vision import VisionDescription
 from ...types import InputError, SettingError, require_shape
 from ..memory import choose_device
 from .backbone import DiffusersBackbone
 from .encoders import NUM_TOKENS, embed_empty_prompt
 from .svd_backbone import DiffusersSvdBackbone, make_video_embeddings
+from .vision import VisionModel
 from .weights import read_tensors
+from .xl import DiffusersXl, make_xl_prompt
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def load_diffusers(
-    model: str | Path | ModelDescription,
+    model: str | Path | ModelDescription | VisionDescription,
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
     conditioning: tuple[Tensor, Tensor] | None = None,
-) -> DiffusersBackbone:
+) -> DiffusersBackbone | DiffusersXl | VisionModel:
     """Load a model from the disk; nothing is downloaded.
 
     Args:
@@ -36,10 +39,10 @@ def load_diffusers(
             Video Diffusion, each ``(1,C)``, for all windows; by default its image encoder embeds their first frames.
 
     Returns:
-        The model on its device, as a `Backbone`.
+        The model on its device, as a `Backbone`; SDXL as a `FeatureBackbone`, a vision model as a `VisionBackbone`.
 
     Raises:
-        InputError: not a Stable Diffusion 1.x/2.x or Stable Video Diffusion model, or no embedding to be had.
+        InputError: not a Stable Diffusion 1.x/2.x, SDXL or Stable Video Diffusion model, or no embedding to be had.
     """
     if dtype not in DTYPES:
         raise InputError(f"`dtype` must be one of {DTYPES}, but got {dtype}.")
@@ -47,8 +50,12 @@ def load_diffusers(
     has_cuda = torch.cuda.is_available() and (target.index or 0) < torch.cuda.device_count()
     if (target.type == "cuda" and not has_cuda) or (target.type == "mps" and not torch.backends.mps.is_available()):
         raise SettingError("device", "be one that this machine has", target, "Use cpu")
+    if isinstance(model, VisionDescription):
+        return VisionModel(model, dtype, target)
     description = model if isinstance(model, ModelDescription) else describe_model(model)
-    if description.sizes.unet.is_video:
+    if description.kind == "sdxl":
+        return DiffusersXl(description, make_xl_prompt(description, conditioning), dtype, target)
+    if description.kind == "svd":
         return DiffusersSvdBackbone(description, make_video_embeddings(description, conditioning), dtype, target)
     return DiffusersBackbone(description, _make_conditioning(description, conditioning), dtype, target)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .svd_denoiser import Half, SvdDenoiser, Told
 from .svd_weights import build_frame_encoder, build_video_unet, build_video_vae, take_mode
 from .weights import read_tensors
 
+_Self = TypeVar("_Self", bound="DiffusersSvdBackbone")
 logger = logging.getLogger(__name__)
 KEPT_TENSORS = 5
 """Kept of each block with attention: queries and keys of both self-attentions, and skips of about another tensor."""
@@ -61,10 +62,10 @@ class DiffusersSvdBackbone(DiffusersBackbone):
         return take_mode(self._frame_encoder(pixels.to(self._vae.dtype)))[0].float().cpu()
 
     def conditioned(
-        self, conditioning: Conditioning | None, config: VideoConfig, variant: Variant = "paper"
-    ) -> DiffusersSvdBackbone:
+        self: _Self, conditioning: Conditioning | None, config: VideoConfig, variant: Variant = "paper"
+    ) -> _Self:
         """Return this backbone with the conditioning of a window; see `Backbone.conditioned`."""
-        other = object.__new__(DiffusersSvdBackbone)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._window = None if conditioning is None else (conditioning, config, variant)
         return other

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...config.parts import ModulationConfig, Variant, VideoConfig
 from ...types import InputError, require_shape
-from ..protocol import Prediction, StepCache, require_attention, require_latents, require_whole_windows
+from ..protocol import Layer, Prediction, StepCache, require_attention, require_latents, require_whole_windows
 from .svd_unet import Injected, VideoRecord, embed_window, respond_to_video_offset, run_video_block, run_video_encoder
 from .unet import list_decoder_blocks, run_head, upsample_latents
 
@@ -84,21 +84,21 @@ class SvdDenoiser:
         return Prediction(self._denoised(outputs, latents, sigma), cache)
 
     @torch.no_grad()
-    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[int]) -> tuple[Tensor, ...]:
+    def queries(self, latents: Tensor, sigma: float, blocks: Sequence[Layer]) -> tuple[Tensor, ...]:
         """Return self-attention queries of the conditional half; see `FeatureDenoiser.queries`."""
         require_latents(latents)
-        require_attention("blocks", blocks or (None,))
+        numbers = require_attention("blocks", blocks or (None,))
         half = self._halves[-1]
         model_input, time = self._inputs(half, self._on_device(latents), sigma)
         hidden, skips = run_video_encoder(self._unet, model_input, time, half.context)
         found: dict[int, Tensor] = {}
-        for number in range(max(blocks) + 1):
+        for number in range(max(numbers) + 1):
             hidden, record = run_video_block(self._blocks[number], hidden, skips[number], time, half.context)
-            if record is not None and number in blocks:
+            if record is not None and number in numbers:
                 is_temporal = self._config.query_layer == "temporal"
                 found[number] = (record.temporal_query.transpose(0, 1) if is_temporal else record.query).float()
             hidden = upsample_latents(self._blocks[number], hidden)
-        return tuple(found[number] for number in blocks)
+        return tuple(found[number] for number in numbers)
 
     @torch.no_grad()
     def replay(self, latents: Tensor, sigma: float, cache: StepCache, frames: Tensor, offset: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemp
 from torch import Tensor, nn
 
 from ...checkpoints.describe import FRAME_ENCODER_PREFIX, ModelDescription
-from ...checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, VIDEO_NUMBER_CHANNELS, UNetSizes, VAESizes
+from ...checkpoints.sizes import NUMBER_CHANNELS, UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
 from .weights import Tensors, load_from_folder, load_state_dict, move_tensor, read_tensors, vae_config
 
 NORM_EPSILON = 1e-5
@@ -99,7 +99,7 @@ def video_unet_config(sizes: UNetSizes) -> dict[str, Any]:
         "down_block_types": tuple(down),
         "up_block_types": tuple(up),
         "block_out_channels": sizes.channels,
-        "addition_time_embed_dim": VIDEO_NUMBER_CHANNELS,
+        "addition_time_embed_dim": NUMBER_CHANNELS,
         "projection_class_embeddings_input_dim": sizes.adm_in_channels,
         "layers_per_block": sizes.num_res_blocks,
         "transformer_layers_per_block": sizes.transformer_depth,

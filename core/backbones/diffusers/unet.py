@@ -9,6 +9,7 @@ decoder and attention can be read and replaced without patching the model.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -41,6 +42,10 @@ class DecoderBlock(NamedTuple):
     upsampler: Any
 
 
+Note = Callable[[int, str, Tensor], None]
+"""Is shown what of each transformer block can be read, by its number and one of `LAYER_KINDS`; may raise to stop."""
+
+
 class EncoderOutput(NamedTuple):
     """What the decoder starts from."""
 
@@ -48,8 +53,8 @@ class EncoderOutput(NamedTuple):
     skips: tuple[Tensor, ...]  # one for each decoder block, in the decoder's order
 
 
-def list_decoder_blocks(unet: Any) -> tuple[DecoderBlock, ...]:  # noqa: ANN401
-    """Return the paper's decoder blocks in order; those of 3..11 must hold attention, as in SD 1.x, 2.x and SVD."""
+def list_decoder_blocks(unet: Any, attended: tuple[int, ...] = ATTENTION_BLOCKS) -> tuple[DecoderBlock, ...]:  # noqa: ANN401
+    """Return the decoder blocks in order; those ``attended`` must hold attention: 3..11 in SD 1.x, 2.x and SVD."""
     blocks = []
     for group in unet.up_blocks:
         attentions = getattr(group, "attentions", [None] * len(group.resnets))
@@ -57,8 +62,8 @@ def list_decoder_blocks(unet: Any) -> tuple[DecoderBlock, ...]:  # noqa: ANN401
             is_last = index == len(group.resnets) - 1 and group.upsamplers is not None
             blocks.append(DecoderBlock(resnet, attention, group.upsamplers[0] if is_last else None))
     found = tuple(number for number, block in enumerate(blocks) if block.attention is not None)
-    if found != ATTENTION_BLOCKS:
-        raise TypeError(f"not the shape of SD 1.x or 2.x: attention in decoder blocks {found}")
+    if found != attended:
+        raise TypeError(f"not the shape of the model: attention in decoder blocks {found}")
     return tuple(blocks)
 
 
@@ -78,13 +83,13 @@ def run_encoder(unet: Any, latents: Tensor, time: Tensor, context: Tensor) -> En
         for resnet, attention in zip(group.resnets, attentions, strict=True):
             hidden = run_resnet(resnet, hidden, time)
             if attention is not None:
-                hidden, _ = _run_attention(attention, hidden, context, None)
+                hidden, _ = run_attention(attention, hidden, context, None)
             skips.append(hidden)
         for downsampler in group.downsamplers or ():
             hidden = downsampler(hidden)
             skips.append(hidden)
     before, after = unet.mid_block.resnets
-    hidden, _ = _run_attention(unet.mid_block.attentions[0], run_resnet(before, hidden, time), context, None)
+    hidden, _ = run_attention(unet.mid_block.attentions[0], run_resnet(before, hidden, time), context, None)
     return EncoderOutput(run_resnet(after, hidden, time), tuple(skips[::-1]))
 
 
@@ -133,13 +138,18 @@ def run_decoder(vae: Any, latents: Tensor) -> Tensor:  # noqa: ANN401
 
 
 def run_block(
-    block: DecoderBlock, hidden: Tensor, skip: Tensor, time: Tensor, context: Tensor, injected: Injection | None = None
+    block: DecoderBlock,
+    hidden: Tensor,
+    skip: Tensor,
+    time: Tensor,
+    context: Tensor,
+    injected: Injection | None = None,
 ) -> tuple[Tensor, AttentionRecord | None]:
     """Run a decoder block without its upsampler, on ``(E,C,h,w)``; also return what its own attention used, if any."""
     hidden = run_resnet(block.resnet, torch.cat([hidden, skip], dim=1), time)
     if block.attention is None:
         return hidden, None
-    return _run_attention(block.attention, hidden, context, injected)
+    return run_attention(block.attention, hidden, context, injected)
 
 
 def read_query(block: DecoderBlock, hidden: Tensor, skip: Tensor, time: Tensor) -> Tensor:
@@ -180,33 +190,53 @@ def respond_to_offset(block: DecoderBlock) -> Tensor:
     return response
 
 
-def _run_attention(
+def run_attention(
     layer: Any,  # noqa: ANN401
     hidden: Tensor,
     context: Tensor,
-    injected: Injection | None,
+    injected: Injection | None = None,
+    note: Note | None = None,
 ) -> tuple[Tensor, AttentionRecord | None]:
-    """Run a spatial transformer of depth one on ``(E,C,h,w)``."""
-    block = layer.transformer_blocks[0]
+    """Run a spatial transformer on ``(E,C,h,w)``; return what its first block's attention used."""
     tokens = _project_in(layer, hidden)
+    first: AttentionRecord | None = None
+    for number, block in enumerate(layer.transformer_blocks):
+        show = partial(note, number) if note else None
+        tokens, record = _run_transformer_block(block, tokens, context, injected, show)
+        first = first if number else record
+    return hidden + _project_out(layer, tokens, hidden), first
+
+
+def _run_transformer_block(
+    block: Any,  # noqa: ANN401
+    tokens: Tensor,
+    context: Tensor,
+    injected: Injection | None,
+    show: Callable[[str, Tensor], None] | None,
+) -> tuple[Tensor, AttentionRecord | None]:
+    """Run self-attention, cross-attention and feed-forward on ``(E,N,C)``."""
     normed = block.norm1(tokens)
     value = block.attn1.to_v(normed)
     record = None
     if injected is None:
         query, key = block.attn1.to_q(normed), block.attn1.to_k(normed)
+        if show:
+            show("query", query)
+            show("key", key)
         tokens = tokens + attend(block.attn1, query, key, value)
-        cross = _cross_attend(block.attn2, block.norm2(tokens), context)
+        cross_query = block.attn2.to_q(block.norm2(tokens))
+        if show:
+            show("cross_query", cross_query)
+        cross = attend(block.attn2, cross_query, block.attn2.to_k(context), block.attn2.to_v(context))
         record = AttentionRecord(query, key, cross)
     else:
         tokens = tokens + block.attn1.to_out[0](injected.mix(block.attn1, value))
         cross = injected.cross
     tokens = tokens + cross
     tokens = tokens + run_feed_forward(block.ff, block.norm3(tokens))
-    return hidden + _project_out(layer, tokens, hidden), record
-
-
-def _cross_attend(attention: Any, tokens: Tensor, context: Tensor) -> Tensor:  # noqa: ANN401
-    return attend(attention, attention.to_q(tokens), attention.to_k(context), attention.to_v(context))
+    if show:
+        show("output", tokens)
+    return tokens, record
 
 
 def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401

@@ -25,13 +25,15 @@ from torch import Tensor, nn
 
 from ...checkpoints.describe import ModelDescription
 from ...checkpoints.files import list_part_files, read_config
-from ...checkpoints.sizes import UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
+from ...checkpoints.sizes import NUMBER_CHANNELS, UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
 from ...types import InputError
 
 Tensors = dict[str, Tensor]
 Converter = Callable[[Tensors, dict[str, Any]], Tensors]
 ALIGNMENT = 64
 """Bytes to which torch aligns memory of its own; tensors that lie in a mapped file may start anywhere."""
+XL_CONDITIONING: dict[str, Any] = {"addition_embed_type": "text_time", "addition_time_embed_dim": NUMBER_CHANNELS}
+"""diffusers' settings of what SDXL is told beside the text."""
 MAX_SCORES = 2**26
 """Attention scores of the autoencoder held at once, at most."""
 
@@ -67,6 +69,7 @@ def build_vae(model: ModelDescription, device: torch.device, dtype: torch.dtype)
 
 def unet_config(sizes: UNetSizes) -> dict[str, Any]:
     """Return diffusers' settings of a UNet. Its ``attention_head_dim`` is the number of heads."""
+    is_xl = sizes.kind == "sdxl"
     attended = [2**level in sizes.attention_resolutions for level in range(len(sizes.channel_mult))]
     return {
         "in_channels": sizes.in_channels,
@@ -75,10 +78,11 @@ def unet_config(sizes: UNetSizes) -> dict[str, Any]:
         "up_block_types": tuple("CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attended)),
         "block_out_channels": sizes.channels,
         "layers_per_block": sizes.num_res_blocks,
-        "transformer_layers_per_block": sizes.transformer_depth,
+        "transformer_layers_per_block": tuple(max(1, depth) for depth in sizes.depths),
         "cross_attention_dim": sizes.context_dim,
         "attention_head_dim": sizes.heads,
         "use_linear_projection": sizes.use_linear_in_transformer,
+        **(XL_CONDITIONING | {"projection_class_embeddings_input_dim": sizes.adm_in_channels} if is_xl else {}),
     }
 
 

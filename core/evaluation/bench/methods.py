@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from ...config.settings import PRESETS, Settings, preset, with_overrides, with_quality, with_window_frames
+from ...config.overrides import with_overrides
+from ...config.settings import PRESETS, Settings, list_qualities, preset, with_quality, with_window_frames
 from ...types import InputError
 from ..baselines import Kind
 from ..supervoxels import RegionScores
@@ -21,6 +22,8 @@ _SOFT = ("modulation.blending=none", "modulation.factor=10", "difference.filter_
 """Modulation as EmerDiff does it: the ablation's rows without masked modulation (5.4)."""
 _ONE_BLOCK = {"sd": ("feature.blocks=7",), "svd": ("feature.blocks=8",)}
 """Features of one block, by kind of model (A.4)."""
+YARDSTICK_QUALITY = "fast"
+"""Of a row whose model cannot be modulated where the others are."""
 _NO_VOTES = ("refinement.enabled=false",)
 
 
@@ -34,9 +37,10 @@ class Method:
         kind: ``method`` is the paper's, with any settings; the others are baselines.
         base: preset it starts from.
         overrides: what differs, as ``part.field=value``.
-        group: ``ours``, ``ablation``, ``extra`` or ``baseline``.
+        group: ``ours``, ``ablation``, ``extra``, ``yardstick`` or ``baseline``.
         one_block: without feature aggregation: what differs, by kind of model.
         needs_names: whether it is there to compare how clusters are named, or starts from names.
+        source: what gives features: ``model``, or ``features`` for a vision model.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Method:
     group: str = "ours"
     one_block: Mapping[str, tuple[str, ...]] | None = None
     needs_names: bool = False
+    source: Literal["model", "features"] = "model"
 
     def settings(
         self,
@@ -60,10 +65,13 @@ class Method:
 
         ``num_frames`` is what a video model sees together, where the model tells, else 0. Baselines are exact.
         """
+        if self.source == "features":
+            model, num_frames = "vision", 0
+            quality = quality if quality in list_qualities(model) else YARDSTICK_QUALITY
         base = with_window_frames(preset(self.base, model), num_frames)
         if self.group != "baseline":
             base = with_quality(base, quality)
-        block = self.one_block[model] if self.one_block else ()
+        block = self.one_block.get(model, ()) if self.one_block else ()
         common = (f"cluster.num_clusters={dataset.num_clusters}", f"frame.max_side={dataset.max_side}")
         return with_overrides(base, (*common, *overrides, *self.overrides, *block))
 
@@ -76,6 +84,11 @@ class Method:
         if self.kind == "slic" and find_spec("skimage") is None:
             return "it needs scikit-image: pip install 'scikit-image>=0.22'"
         return ""
+
+
+def make_yardstick(name: str, family: str) -> Method:
+    """Return the row of a vision model: the same method on other features."""
+    return Method("features", f"features of {family}, {name}", "method", "default", (), "yardstick", source="features")
 
 
 BASELINES = (

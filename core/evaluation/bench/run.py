@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...backbones.protocol import Backbone
+from ...backbones.protocol import FeatureSource
 from ...engine.jobs import report_to
 from ...engine.model import Workplace
 from ...files.record import list_versions
@@ -23,7 +23,7 @@ from .methods import Job, JobResult
 from .tally import Tally, compute_scores, tally_clip
 
 
-def run_job(job: Job, backbone: Backbone | None, progress: Progress = no_progress) -> JobResult:
+def run_job(job: Job, backbone: FeatureSource | None, progress: Progress = no_progress) -> JobResult:
     """Segment the clip as far as its last labeled frame, name the clusters, and score."""
     clip, settings = job.clip, job.settings
     numbers = sorted(clip.masks)
@@ -109,4 +109,4 @@ def _make_record(job: Job, tally: Tally, seconds: float, num_frames: int) -> dic
 
 def run_at(job: Job, place: Workplace, display: Display) -> JobResult:
     """Run a job with the model of a place."""
-    return run_job(job, place.backbone, report_to(display))
+    return run_job(job, place.features if job.method.source == "features" else place.backbone, report_to(display))

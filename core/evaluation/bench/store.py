@@ -34,11 +34,14 @@ _RESULT, _NAMELESS = record(_ENTRIES), record({**_ENTRIES, "nameless": record(_M
 
 
 class Store:
-    """Results of one data set with one model, which is known by facts such as its fingerprint and type."""
+    """Results of one data set with one model, which is known by facts such as its fingerprint and type.
 
-    def __init__(self, path: Path, model: Mapping[str, Any]) -> None:
+    ``features`` are those of the yardstick, where there is one.
+    """
+
+    def __init__(self, path: Path, model: Mapping[str, Any], features: Mapping[str, Any] | None = None) -> None:
         self.path = path
-        self._model = dict(model)
+        self._models = {"model": dict(model), "features": dict(features or {})}
         self._folder = ResultFolder(path)
         self._content: dict[str, dict[str, str]] = {}
 
@@ -109,7 +112,7 @@ class Store:
         made_by = {
             "format": _FORMAT,
             "kind": job.method.kind,
-            "model": None if job.method.kind in MODEL_FREE else self._model,
+            "model": None if job.method.kind in MODEL_FREE else self._models[job.method.source],
             "frames": [len(job.clip.frames), job.clip.frames[0].name, job.clip.frames[-1].name],
             "masks": sorted(job.clip.masks),
             "content": self._hash_content(job.clip),

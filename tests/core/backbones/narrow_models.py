@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
-from vidseg.core.checkpoints.describe import CONDITIONING_KEY
+from vidseg.core.checkpoints.describe import CONDITIONING_KEY, POOLED_KEY
 from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
 
-from ...narrow_checkpoint import NARROW_SVD, random_model
+from ...narrow_checkpoint import NARROW_SVD, NARROW_XL, random_model
 
 SD2 = ModelSizes(UNetSizes(32, num_head_channels=32, context_dim=64), VAESizes(ch=32))
 """Shape of SD 2.1: linear projections, heads of constant width."""
@@ -29,6 +29,8 @@ SD1 = ModelSizes(
 """Shape of SD 1.x: convolutions as projections, a constant number of heads; v-prediction for variety."""
 SVD = NARROW_SVD
 """Shape of Stable Video Diffusion: temporal layers, 8 input channels, told three numbers, no text."""
+XL = replace(NARROW_XL, vae=replace(NARROW_XL.vae, ch_mult=(1, 1, 1, 1)))
+"""Shape of SDXL: three levels, ten transformer blocks on the coarsest, told a pooled text and sizes."""
 
 
 def _thin(sizes: ModelSizes) -> ModelSizes:
@@ -59,12 +61,10 @@ def _content(sizes: ModelSizes) -> bytes:
         generator = torch.Generator().manual_seed(7)
         for name, value in tensors.items():
             noise = torch.randn(value.shape, generator=generator)
-            if name.endswith("mix_factor"):
+            if name.endswith("mix_factor") or name in {CONDITIONING_KEY, POOLED_KEY}:
                 tensors[name] = noise
             elif value.ndim == 1:
                 tensors[name] = value + 0.1 * noise
-            elif name == CONDITIONING_KEY:
-                tensors[name] = noise
         return save(tensors, sizes.to_metadata())
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from vidseg.core.checkpoints.describe import describe_model
 from vidseg.core.checkpoints.files import list_part_files
-from vidseg.core.checkpoints.sizes import METADATA_KEY, ModelSizes, UNetSizes, VAESizes
+from vidseg.core.checkpoints.sizes import METADATA_KEY, XL_SCALE_FACTOR, ModelSizes, UNetSizes, VAESizes
 from vidseg.core.types import InputError
 
 from ... import narrow_checkpoint
@@ -50,6 +50,33 @@ def test_full_models_are_recognized_by_their_shapes(
     assert model.conditioning == "none"
     assert model.num_bytes > 1.8e9
     assert [tuple(block) for block in model.blocks[::3]] == [(3, 32, 1280), (6, 16, 640), (9, 8, 320)]
+
+
+XL_SIZES = ModelSizes(
+    UNetSizes(
+        320, channel_mult=(1, 2, 4), attention_resolutions=(4, 2), num_head_channels=64, context_dim=2048,
+        transformer_depth=(0, 2, 10), adm_in_channels=2816,
+    ),
+    VAESizes(),
+    XL_SCALE_FACTOR,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("marks", "prediction", "zero_snr"),
+    [((), "epsilon", False), (("v_pred",), "v_prediction", False), (("v_pred", "ztsnr"), "v_prediction", True)],
+)
+def test_sdxl_is_recognized_by_its_shapes(
+    tmp_path: Path, marks: tuple[str, ...], prediction: str, zero_snr: bool
+) -> None:
+    shapes = [*narrow_checkpoint.list_shapes(XL_SIZES), *((mark, (1,)) for mark in marks)]
+    shapes.append(("conditioner.embedders.1.model.ln_final.weight", (1280,)))
+    model = describe_model(sparse_model(tmp_path / "xl.safetensors", shapes, {}))
+    assert model.sizes == dataclasses.replace(XL_SIZES, prediction_type=prediction, zero_snr=zero_snr)
+    assert (model.family, model.kind, model.conditioning) == ("SDXL", "sdxl", "zeros")
+    assert model.qualities == ("fast", "draft")
+    assert model.num_parameters["unet"] == 2_567_463_684
+    assert [tuple(block) for block in model.blocks[::3]] == [(0, 32, 1280), (3, 16, 640)]
 
 
 def test_svd_is_recognized_by_its_shapes(tmp_path: Path) -> None:
@@ -147,11 +174,17 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path, metadata: dict[str, s
         ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "Flux"),
         ("double_blocks.0.img_attn.qkv.weight", "is Flux or another transformer model"),
         ("model.diffusion_model.joint_blocks.0.x", "Stable Diffusion 3"),
+        ("model.diffusion_model.blocks.0.self_attn.norm_q.weight", "no UNet"),
+        ("transformer_blocks.0.attn.to_q.weight", "is a diffusion transformer"),
+        ("first_stage_model.decoder.conv_in.weight", "is a VAE, with no UNet"),
+        ("text_model.embeddings.token_embedding.weight", "is a text encoder alone"),
+        ("edm_mean", "EDM's noise levels, such as Playground"),
         ("conditioner.embedders.1.model.ln_final.weight", "SDXL"),
         ("model.diffusion_model.label_emb.0.0.weight", "SDXL"),
         ("lora_unet_down_blocks_0.alpha", "LoRA"),
         ("control_model.input_hint_block.0.weight", "ControlNet"),
-        ("decoder.conv_in.weight", "no UNet"),
+        ("decoder.conv_in.weight", "is a VAE, with no UNet"),
+        ("lora_A.weight", "LoRA"),
         ("model.diffusion_model.input_blocks.0.0.weight", "no UNet with attention"),
     ],
 )
@@ -161,6 +194,58 @@ def test_other_models_are_refused_by_name(tmp_path: Path, tensor: str, message: 
     with pytest.raises(InputError, match=message) as error:
         describe_model(path)
     assert "v2-1_512-ema-pruned.safetensors" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"in_channels": 9}, "is an inpainting model, whose UNet takes a mask in"),
+        ({"in_channels": 8}, "is InstructPix2Pix"),
+        ({"transformer_depth": (0, 2, 4)}, r"shaped like SDXL, with transformer depth \(0, 2, 10\)"),
+        (
+            {"model_channels": 384, "channel_mult": (1, 2, 4, 4), "context_dim": 1280, "adm_in_channels": 2560,
+             "transformer_depth": (0, 4, 4, 4)},
+            "is the refiner of Stable Diffusion XL",
+        ),
+    ],
+)  # fmt: skip
+def test_relatives_of_sdxl_are_refused_by_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    sizes = dataclasses.replace(XL_SIZES, unet=dataclasses.replace(XL_SIZES.unet, **changes))
+    path = sparse_model(tmp_path / "other.safetensors", narrow_checkpoint.list_shapes(sizes), {})
+    with pytest.raises(InputError, match=message):
+        describe_model(path)
+
+
+def test_wan_is_refused_by_name(tmp_path: Path) -> None:
+    names = ("blocks.0.self_attn.norm_q.weight", "blocks.0.cross_attn.q.weight", "patch_embedding.weight")
+    path = sparse_model(tmp_path / "wan.safetensors", [(f"model.diffusion_model.{name}", (1,)) for name in names], {})
+    with pytest.raises(InputError, match=r"wan\.safetensors is Wan"):
+        describe_model(path)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"model_index.json": {"_class_name": "FluxPipeline"}}, "is Flux"),
+        ({"model_index.json": {"_class_name": "WanPipeline"}}, "is Wan"),
+        ({"transformer/config.json": {"_class_name": "SD3Transformer2DModel"}}, "is Stable Diffusion 3"),
+        ({"config.json": {"_class_name": "AutoencoderKL"}}, "is a VAE, with no UNet"),
+        ({"config.json": {"model_type": "t5"}}, r"is a model of transformers \(t5\)"),
+        ({"pytorch_lora_weights.safetensors": {}}, "is a LoRA"),
+    ],
+)
+def test_other_folders_are_named(tmp_path: Path, files: dict[str, Any], message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        describe_model(tmp_path)
+
+
+def test_the_refiner_as_a_folder_is_refused_by_name(tmp_path: Path) -> None:
+    config = {**SD21_FOLDER, "addition_embed_type": "text_time", "cross_attention_dim": 1280}
+    with pytest.raises(InputError, match="holds the refiner of Stable Diffusion XL"):
+        describe_model(folder(tmp_path, config))
 
 
 def test_checkpoint_without_autoencoder_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from vidseg.core.command import main as cli
 from vidseg.core.command import options as cli_options
 from vidseg.core.command.main import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
 from vidseg.core.command.segment import SegmentOptions
-from vidseg.core.config.settings import PRESETS, SETTINGS, Settings, read_setting, with_overrides
+from vidseg.core.config.overrides import with_overrides
+from vidseg.core.config.settings import PRESETS, SETTINGS, Settings, read_setting
 from vidseg.core.engine.model import ModelSpec
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.disk import write_atomically
