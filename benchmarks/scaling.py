@@ -1,13 +1,14 @@
 """Show that memory does not grow with the clip: peak memory and time of `vidseg segment` against frames, and others.
 
 Usage: python benchmarks/scaling.py --out DIR [--frames 60,300,1000,3000] [--sides 128,256,448] [--clusters 5,10,20]
-       [--host COMFYUI --host-frames 60,1000]
+       [--host COMFYUI --host-frames 60,1000] [--workers 1,2]
 
 Every point is one process of `vidseg segment --quality draft` with the bundled model on an 854x480 video made of the
 bundled clip; frames are processed at 128 pixels on the long side unless ``--sides`` says otherwise. The points over
 clusters run with ``--quality exact``, whose cost depends on them. With ``--host``, the folder
 of a ComfyUI whose Python runs this, the node `SegmentVideo` is measured as well (in_host.py). DIR gets scaling.json,
-scaling.md and scaling.png.
+scaling.md and scaling.png. With ``--workers``, work is spread over that many workers of a Ray cluster on this machine
+as well (spread.py): workers.json and workers.md.
 """
 
 from __future__ import annotations
@@ -20,19 +21,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from plots import new_figure
+from spread import describe, describe_model_curve, measure, measure_stages
 from torch import Tensor
+from vidseg.core.config.settings import Settings
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.video import write_video
 
 CLIP = Path(__file__).parents[1] / "assets" / "demo_clip.mp4"
 SIZE = (480, 854)
 BASE_FRAMES, BASE_SIDE = 60, 128
+NUM_CLIPS = 8
+"""Clips that are spread over workers, at quality ``draft``."""
 
 
 def pictures(num_frames: int) -> Iterator[Tensor]:
@@ -68,15 +74,30 @@ def measured(*words: object) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start, "CPU seconds": used, "peak MiB": peak}
 
 
+def make_video(folder: Path, frames: int) -> Path:
+    """Return a video of so many frames."""
+    video = folder / f"{frames}.mp4"
+    if not video.exists():
+        write_video(video, pictures(frames), 30.0, None)
+    return video
+
+
+def spread(folder: Path, arguments: argparse.Namespace) -> None:
+    """Measure how work spreads over workers."""
+    video_of, (one, each, exact) = partial(make_video, folder), arguments.spread_frames
+    sizes = {"draft": (one, NUM_CLIPS, each), "exact": (exact, 2, max(1, exact // 2))}
+    rows = measure(folder, video_of, arguments.workers, sizes, BASE_SIDE)
+    costs = measure_stages(video_of(one), Settings.of(quality="draft", max_side=BASE_SIDE), folder / "stages")
+    text = f"{describe(rows)}\n{describe_model_curve(costs, one)}"
+    (arguments.out / "workers.json").write_text(json.dumps({"rows": rows, "costs": costs}, indent=1) + "\n")
+    (arguments.out / "workers.md").write_text(text)
+    print(text)
+
+
 def series(folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure all points."""
     points: list[dict[str, Any]] = []
-
-    def video_of(frames: int) -> Path:
-        video = folder / f"{frames}.mp4"
-        if not video.exists():
-            write_video(video, pictures(frames), 30.0, None)
-        return video
+    video_of = partial(make_video, folder)
 
     def note(axis: str, value: int, frames: int, figures: dict[str, float]) -> None:
         points.append({"axis": axis, "value": value, "frames": frames, **figures})
@@ -147,10 +168,14 @@ def main() -> None:
     parser.add_argument("--exact-frames", type=int, default=14)
     parser.add_argument("--host", type=Path)
     parser.add_argument("--host-frames", type=numbers, default=[60, 1000])
+    parser.add_argument("--workers", type=numbers, default=[])
+    parser.add_argument("--spread-frames", type=numbers, default=[120, 28, 28], help="of one clip, of each, of exact")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         points = series(Path(folder), arguments)
+        if arguments.workers:
+            spread(Path(folder), arguments)
     (arguments.out / "scaling.json").write_text(json.dumps(points, indent=1) + "\n")
     (arguments.out / "scaling.md").write_text(markdown(points))
     plot(points, arguments.out / "scaling.png")

@@ -146,5 +146,5 @@ class CorrespondenceRefine(io.ComfyNode):
 
 def _scanned(scan: Scan, settings: Settings) -> Labels:
     """Return coarse labels of all frames, by the settings of a scan with or without refinement."""
-    coarse = segment_coarse(scan.features, scan.anchor_labels, settings, progress=NodeProgress())
+    coarse = segment_coarse(scan.features, scan.anchor_labels, settings, memory=scan.memory, progress=NodeProgress())
     return Labels(coarse.maps, coarse.regions, coarse.frame_size, coarse.leaves, scan)

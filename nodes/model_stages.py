@@ -82,6 +82,17 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                         optional=True,
                     )
                 ),
+                advanced(
+                    io.Int.Input(
+                        "first_frame",
+                        default=0,
+                        min=0,
+                        max=10_000_000,
+                        optional=True,
+                        tooltip="Number of the first of these frames in the clip, for a part of it: it then gets the "
+                        "noise that it has in the whole clip. In a loop, wire the frame at which the part begins.",
+                    )
+                ),
                 *(
                     advanced(setting_input(name, f"feature.{name}", LAYERS, automatic="", optional=True))
                     for name in ("layers", "matching_layers")
@@ -103,13 +114,15 @@ class ExtractDiffusionFeatures(io.ComfyNode):
         clip_vision: Any = None,
         video_frames: int = 0,
         layer: str = "spatial",
+        first_frame: int = 0,
         **widgets: Any,
     ) -> io.NodeOutput:
         """Extract features."""
         backbone = open_backbone(model, vae, positive, negative, clip_vision)
         base = adapt_to_kind(preset("default", model_kind(model)), video_frames, layer)
         settings = read_settings(cls, base, widgets)
-        features = extract_features(backbone, convert_frames(frames), settings, progress=NodeProgress())
+        frames = convert_frames(frames)
+        features = extract_features(backbone, frames, settings, first_frame=first_frame, progress=NodeProgress())
         return io.NodeOutput(features)
 
 

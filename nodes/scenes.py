@@ -125,16 +125,24 @@ class ApplyScene(io.ComfyNode):
             node_id="ApplyScene",
             display_name="Apply Scene",
             description="Give a clip the regions and names of a scene: the next part, another take, another clip of "
-            "the same place. Takes the place of K-Means Init, Scene Context KNN and Correspondence Refine.",
-            search_aliases=["vidseg", "reuse regions", "chunk", "transfer labels"],
+            "the same place. Takes the place of K-Means Init, Scene Context KNN and Correspondence Refine. In a loop, "
+            "the scene that it gives goes to the next part.",
+            search_aliases=["vidseg", "reuse regions", "chunk", "transfer labels", "loop", "long video"],
             inputs=[
                 features_input(),
-                SceneSocket.Input("scene", tooltip="From Save Scene or Load Scene, made with the same model."),
+                SceneSocket.Input(
+                    "scene",
+                    tooltip="From Save Scene or Load Scene, made with the same model; in a loop, the value that Start "
+                    "Loop hands on.",
+                ),
                 setting_input("window_length", "window.length"),
                 advanced(setting_input("num_neighbors", "context.num_neighbors")),
                 advanced(setting_input("refine", "refinement.enabled")),
             ],
-            outputs=[LabelsSocket.Output("labels", display_name="labels")],
+            outputs=[
+                LabelsSocket.Output("labels", display_name="labels"),
+                SceneSocket.Output("next_scene", display_name="scene"),
+            ],
         )
 
     @classmethod
@@ -142,8 +150,8 @@ class ApplyScene(io.ComfyNode):
     def execute(cls, features: Features, scene: Scene, **widgets: Any) -> io.NodeOutput:
         """Label the clip."""
         settings = read_settings(cls, _DEFAULT, widgets)
-        coarse = label_by_scene(scene, features, settings, progress=NodeProgress())
-        return io.NodeOutput(Labels(coarse.maps, coarse.regions, coarse.frame_size, coarse.leaves))
+        coarse, after = label_by_scene(scene, features, settings, progress=NodeProgress())
+        return io.NodeOutput(Labels(coarse.maps, coarse.regions, coarse.frame_size, coarse.leaves), after)
 
 
 def _found(file: str) -> Path:

@@ -48,14 +48,15 @@ SHOWN = {
     "12 Change the background with LTX": (REGIONS, SEEN),
     "13 Replace a character with SCAIL-2": (REGIONS, SEEN),
     "14 Use a region as reference for MiniMax H3": (REGIONS, SEEN),
+    "15 Segment a long clip in a loop": (REGIONS, RESULT),
 }
 """By example, from top to bottom: about a square together, as the template browser has it."""
 DEMO_OUTPUTS = {"CheckpointLoaderSimple": {0: 0, 2: 1}, "CLIPTextEncode": {0: 2}}
 """Outputs of a checkpoint's nodes, and those of the demo model that stand for them."""
 SMALL = {"max_side": 256, "num_clusters": 8, "quality": "fast"}
 QUALITY, WIDTH, GAP = 85, 512, 6
-PAINTED_FRAMES, PAINTING_STEPS = 5, 4
-EDITOR_LOADERS = ("UNETLoader", "CLIPLoader", "VAELoader")
+PAINTED_FRAMES, PAINTING_STEPS, MAX_FRAMES = 5, 4, 4096
+EDITOR_LOADERS = ("UNETLoader", "CLIPLoader", "VAELoader", "CLIPVisionLoader")
 """Nodes of the host that load models which edit, far too large for a thumbnail."""
 VIDEO_LOADER, VIDEO_NODE = "ImageOnlyCheckpointLoader", "NarrowVideoModel"
 Json = dict[str, Any]
@@ -120,6 +121,23 @@ def with_random_video_model(graph: Json, path: Path) -> Json:
                 node["inputs"][name] = [loader, order.get(value[1], value[1])]
     graph[loader] = {"class_type": VIDEO_NODE, "inputs": {"path": str(path)}}
     return graph
+
+
+def in_one_part(graph: Json) -> Json:
+    """Return a graph whose loop has one turn with the whole clip: its parts have the labels of one run."""
+    ids = {node["class_type"]: key for key, node in graph.items()}
+    if "StartLoop" not in ids:
+        return graph
+    begin, end = ids["StartLoop"], ids["EndLoop"]
+    carried, result = graph[begin]["inputs"]["initial_iteration_value"], graph[end]["inputs"]["output_value"]
+    swaps = {(begin, 0): 0, (begin, 4): carried, (end, 0): result}
+    kept = {key: node for key, node in graph.items() if key not in (begin, end)}
+    for node in kept.values():
+        values = node["inputs"]
+        wired = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        values |= {"length": MAX_FRAMES} if wired.get("batch_index") == (begin, 0) else {}
+        values |= {name: swaps[value] for name, value in wired.items() if value in swaps}
+    return kept
 
 
 def with_regions_alone(graph: Json) -> tuple[Json, list[str]]:
@@ -198,7 +216,8 @@ def main(address: str, numbers: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "random_svd.safetensors"
         for name, shown in chosen.items():
-            graph = small(json.loads((ROOT / "tests/nodes/graphs_api" / f"{name}.json").read_text()))
+            graph = in_one_part(json.loads((ROOT / "tests/nodes/graphs_api" / f"{name}.json").read_text()))
+            graph = small(graph)
             if any(node["class_type"] == VIDEO_LOADER for node in graph.values()):
                 random_model(path, sizes=NARROW_SVD)
                 graph = with_random_video_model(graph, path)

@@ -13,6 +13,7 @@ from typing import Any
 
 from workflow_editing import EDITING
 from workflow_examples import EXAMPLES
+from workflow_loop import LOOP_NODES, LOOPING
 from workflow_notes import CHECKPOINT, VIDEO_CHECKPOINT
 from workflow_picking import PICKING
 from workflow_subgraph import NAME, subgraph
@@ -30,10 +31,10 @@ def written(path: Path, content: Any) -> None:  # noqa: ANN401
 def main(address: str) -> None:
     """Write all files."""
     with urllib.request.urlopen(f"{address}/object_info", timeout=60) as response:  # noqa: S310
-        info = json.load(response)
+        info = json.load(response) | LOOP_NODES
     info["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"][0] = [CHECKPOINT]
     info["ImageOnlyCheckpointLoader"]["input"]["required"]["ckpt_name"][0] = [VIDEO_CHECKPOINT]
-    for name, example in (EXAMPLES | PICKING | EDITING).items():
+    for name, example in (EXAMPLES | PICKING | EDITING | LOOPING).items():
         graph = example()
         written(ROOT / "example_workflows" / f"{name}.json", graph.to_ui(info))
         written(ROOT / "tests" / "nodes" / "graphs_api" / f"{name}.json", graph.to_api(info))

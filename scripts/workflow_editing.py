@@ -41,8 +41,8 @@ VACE = Weights("wan2.1_vace_14B_fp16.safetensors", "diffusion_models", f"{WAN}/d
 T5 = Weights(
     "t5xxl_fp16.safetensors", "text_encoders", "https://huggingface.co/comfyanonymous/flux_text_encoders/resolve/main"
 )
-OTHER = ""
-"""Link of files whose page changes: the note says where they are."""
+VOID, SCAIL, H3 = (f"{REPACKED}/{name}/resolve/main" for name in ("void-model", "SCAIL-2", "MiniMax-H3"))
+SIGHT = Weights("clip_vision_h.safetensors", "clip_vision", f"{WAN}/clip_vision")
 
 
 class Editor(NamedTuple):
@@ -55,8 +55,6 @@ class Editor(NamedTuple):
 
 def entry(weights: Weights) -> dict[str, Any]:
     """Return what makes the host offer to fetch a file."""
-    if not weights.link:
-        return {}
     url = f"{weights.link}/{weights.name}"
     return {"properties": {"models": [{"name": weights.name, "url": url, "directory": weights.directory}]}}
 
@@ -138,15 +136,17 @@ def remove_with_void() -> Graph:
     graph.notes.append(Note(VOID_REGIONS_NOTE, (MASK, ABOVE), TALL))
     void = editor(
         graph,
-        Weights("void_pass1.safetensors", "diffusion_models", OTHER),
+        Weights("void_pass1.safetensors", "diffusion_models", f"{VOID}/diffusion_models"),
         T5,
         "cogvideox",
-        Weights("cogvideox_vae.safetensors", "vae", OTHER),
+        Weights("cogvideox_vae.safetensors", "vae", f"{VOID}/vae"),
     )
     graph.notes.append(Note(VOID_NOTE, (EDITOR, ABOVE), TALL))
     wanted, avoid = prompted(graph, void.clip, "a sunny meadow with trees, nobody is there")
+    size = graph.add("GetImageSize", (PROMPT, 0), image=frames, wide=340)
+    sizes = {"width": size[0], "height": size[1], "length": size[2]}
     told = graph.add("VOIDInpaintConditioning", (PROMPT, 0), positive=wanted[0], negative=avoid[0], vae=void.vae,
-                     video=frames, quadmask=read[0], width=672, height=384, length=37, wide=340)  # fmt: skip
+                     video=frames, quadmask=read[0], **sizes, wide=340)  # fmt: skip
     guider = graph.add("CFGGuider", (SAMPLE, 0), model=void.model, positive=told[0], negative=told[1], cfg=6.0)
     noise = graph.add("RandomNoise", (SAMPLE, 0), noise_seed=43)
     sampler = graph.add("VOIDSampler", (SAMPLE, 0))
@@ -198,15 +198,18 @@ def character_for_scail() -> Graph:
                         sort_by="none", replacement_mode=True, wide=340)  # fmt: skip
     graph.add("PreviewImage", (MASK, 0), images=colored[0], wide=340)
     graph.notes.append(Note(TRACK_NOTE, (MASK, ABOVE), TALL))
-    scail = editor(
-        graph, Weights("wan2.1_14B_SCAIL_2_fp16.safetensors", "diffusion_models", OTHER), TEXT, "wan", WAN_VAE
-    )
+    weights = Weights("wan2.1_14B_SCAIL_2_fp16.safetensors", "diffusion_models", f"{SCAIL}/diffusion_models")
+    scail = editor(graph, weights, TEXT, "wan", WAN_VAE)
     shifted = graph.add("ModelSamplingSD3", (EDITOR, 0), model=scail.model, shift=5.0)
+    sight = graph.add("CLIPVisionLoader", (EDITOR, 0), clip_name=SIGHT.name, **entry(SIGHT))
+    seen = graph.add("CLIPVisionEncode", (EDITOR, 0), clip_vision=sight[0], image=first[0], crop="none")
     graph.notes.append(Note(SCAIL_NOTE, (EDITOR, ABOVE), TALL))
     wanted, avoid = prompted(graph, scail.clip, "a rabbit in a red jacket dances in a meadow")
-    told = graph.add("WanSCAILToVideo", (PROMPT, 0), positive=wanted[0], negative=avoid[0], vae=scail.vae, width=832,
-                     height=480, length=33, pose_video=frames, pose_video_mask=colored[0], replacement_mode=True,
-                     reference_image=first[0], reference_image_mask=colored[1], wide=340)  # fmt: skip
+    size = graph.add("GetImageSize", (PROMPT, 0), image=frames, wide=340)
+    told = graph.add("WanSCAILToVideo", (PROMPT, 0), positive=wanted[0], negative=avoid[0], vae=scail.vae,
+                     width=size[0], height=size[1], length=size[2], pose_video=frames, pose_video_mask=colored[0],
+                     replacement_mode=True, reference_image=first[0], reference_image_mask=colored[1],
+                     clip_vision_output=seen[0], wide=340)  # fmt: skip
     sampled = graph.add("KSampler", (SAMPLE, 0), model=shifted[0], positive=told[0], negative=told[1],
                         latent_image=told[2], seed=1, steps=40, cfg=5.0, sampler_name="euler", scheduler="simple",
                         denoise=1.0)  # fmt: skip
@@ -229,22 +232,22 @@ def reference_for_h3() -> Graph:
     graph.add("PreviewImage", (MASK, 0), images=picture[0], wide=340)
     h3 = editor(
         graph,
-        Weights("minimax_h3.safetensors", "diffusion_models", OTHER),
-        Weights("qwen3vl_32b.safetensors", "text_encoders", OTHER),
+        Weights("minimax_h3_ref2va_pruned_int8_convrot.safetensors", "diffusion_models", f"{H3}/diffusion_models"),
+        Weights("qwen3vl_32b_minimax_h3_nvfp4_awq.safetensors", "text_encoders", f"{H3}/text_encoders"),
         "minimax",
-        Weights("minimax_h3_vae.safetensors", "vae", OTHER),
+        Weights("minimax_h3_video_vae_fp16.safetensors", "vae", f"{H3}/vae"),
     )
-    sound = graph.add("VAELoader", (EDITOR, 0), vae_name="minimax_h3_audio_vae.safetensors", title="Load VAE (sound)")
-    shifted = graph.add("MiniMaxH3SigmaShift", (EDITOR, 0), model=h3.model)
+    voice = Weights("minimax_h3_audio_vae_fp32.safetensors", "vae", f"{H3}/vae")
+    sound = graph.add("VAELoader", (EDITOR, 0), vae_name=voice.name, title="Load VAE (sound)", **entry(voice))
     graph.notes.append(Note(H3_NOTE, (EDITOR, ABOVE), TALL))
     told = graph.add("MiniMaxH3ReferenceToVideo", (PROMPT, 0), clip=h3.clip, vae=h3.vae, audio_vae=sound[0],
                      prompt="<Picture 1> sits in a sunny kitchen; what is gray in <Video 1> is where it was",
-                     width=768, height=448, length=fit[5], wide=340,
+                     width=fit[3], height=fit[4], length=fit[5], wide=340,
                      **{"ref_images.ref_image_0": picture[0], "ref_videos.ref_video_0": fit[2]})  # fmt: skip
-    guider = graph.add("BasicGuider", (SAMPLE, 0), model=shifted[0], conditioning=told[0])
+    guider = graph.add("BasicGuider", (SAMPLE, 0), model=h3.model, conditioning=told[0])
     noise = graph.add("RandomNoise", (SAMPLE, 0), noise_seed=1)
-    sampler = graph.add("KSamplerSelect", (SAMPLE, 0), sampler_name="euler")
-    sigmas = graph.add("BasicScheduler", (SAMPLE, 0), model=shifted[0], scheduler="simple", steps=30, denoise=1.0)
+    sampler = graph.add("KSamplerSelect", (SAMPLE, 0), sampler_name="res_multistep")
+    sigmas = graph.add("BasicScheduler", (SAMPLE, 0), model=h3.model, scheduler="simple", steps=20, denoise=1.0)
     sampled = graph.add("SamplerCustomAdvanced", (SAMPLE, 0), noise=noise[0], guider=guider[0], sampler=sampler[0],
                         sigmas=sigmas[0], latent_image=told[1])  # fmt: skip
     parts = graph.add("LTXVSeparateAVLatent", (SAMPLE, 0), av_latent=sampled[0], title="Separate picture and sound")

@@ -58,7 +58,7 @@ def checkpoint(graph: Graph, *, paints: bool = False) -> Model:
 
 def _loaded(graph: Graph, **looks: Any) -> Model:  # noqa: ANN401
     """Add a checkpoint's loader, the empty prompt and zeros."""
-    own = {name: looks[name] for name in ("mode",) if name in looks}
+    own = {name: looks[name] for name in ("state",) if name in looks}
     loader = graph.add("CheckpointLoaderSimple", (0, 0), ckpt_name=CHECKPOINT, **looks)
     prompt = graph.add("CLIPTextEncode", (0, 160), clip=loader[1], text="", title="Empty prompt", **own)
     zeros = graph.add("ConditioningZeroOut", (0, 320), conditioning=prompt[0], **own)
@@ -68,7 +68,7 @@ def _loaded(graph: Graph, **looks: Any) -> Model:  # noqa: ANN401
 def demo(graph: Graph, text: str) -> tuple[Model, Socket]:
     """Add the demo model, and a checkpoint beside it to swap it for; returns model and frames. ``text`` is a note."""
     loader = graph.add("LoadDemoModel", (0, 0))
-    _loaded(graph, mode=BYPASSED)
+    _loaded(graph, state=BYPASSED)
     graph.notes.append(Note(text, (NOTES, 0), (340, 330)))
     graph.notes.append(Note(SWAP_NOTE, (NOTES, 0), (340, 330)))
     return Model(loader[0], loader[1], loader[2], loader[3], None), loader[4]

@@ -58,7 +58,7 @@ class Node:
     title: str = ""
     wide: int = DEFAULT_WIDTH
     properties: dict[str, Any] = field(default_factory=dict)
-    mode: int = 0
+    state: int = 0
 
     def __getitem__(self, slot: int) -> Socket:
         """Return an output."""
@@ -84,8 +84,8 @@ class Graph:
         self.groups: dict[str, list[Node]] = {}
 
     def add(self, kind: str, place: tuple[int, int], **values: Any) -> Node:  # noqa: ANN401
-        """Add a node; ``title``, ``wide`` (pixels), ``properties`` and ``mode`` are its own, all others are inputs."""
-        own = {name: values.pop(name) for name in ("title", "wide", "properties", "mode") if name in values}
+        """Add a node; ``title``, ``wide`` (pixels), ``properties`` and ``state`` are its own, all others are inputs."""
+        own = {name: values.pop(name) for name in ("title", "wide", "properties", "state") if name in values}
         node = Node(len(self.nodes) + 1, kind, place, values, **own)
         self.nodes.append(node)
         return node
@@ -101,7 +101,7 @@ class Graph:
                 },
             }
             for node in self.nodes
-            if node.mode != BYPASSED
+            if node.state != BYPASSED
         }
 
     def to_ui(self, info: ObjectInfo) -> dict[str, Any]:
@@ -157,25 +157,30 @@ def inputs_of(kind: str, info: ObjectInfo) -> dict[str, tuple[Any, dict[str, Any
     return {name: (entry[0], entry[1] if len(entry) > 1 else {}) for name, entry in found.items()}
 
 
-GROWING = "COMFY_AUTOGROW_V3"
-"""Type of an input that stands for several, called ``input.name_0`` and so on."""
+GROWING, CHOOSING = "COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3"
+"""Types of inputs that stand for several: ``input.name_0`` and so on, or ``input.name`` of the choice made."""
 
 
 def sockets_of(node: Node, info: ObjectInfo) -> dict[str, tuple[Any, dict[str, Any]]]:
-    """Return the inputs of ``node``; of growing ones those that are wired."""
+    """Return the inputs of ``node``; of growing ones those that are wired, of a choice those that it opens."""
     found: dict[str, tuple[Any, dict[str, Any]]] = {}
     for name, (kind, options) in inputs_of(node.kind, info).items():
-        if kind != GROWING:
+        if kind == GROWING:
+            (inner,) = options["template"]["input"]["required"].values()
+            found |= {wired: (inner[0], {}) for wired in node.values if wired.startswith(f"{name}.")}
+        elif kind == CHOOSING:
+            choices = {option["key"]: option["inputs"]["required"] for option in options["options"]}
+            found[name] = (list(choices), {})
+            opened = choices[node.values.get(name, next(iter(choices)))]
+            found |= {f"{name}.{inner}": tuple(entry) for inner, entry in opened.items()}
+        else:
             found[name] = (kind, options)
-            continue
-        (inner,) = options["template"]["input"]["required"].values()
-        found |= {wired: (inner[0], {}) for wired in node.values if wired.startswith(f"{name}.")}
     return found
 
 
-def is_widget(kind: Any) -> bool:  # noqa: ANN401
+def is_widget(kind: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN401
     """Tell whether an input of this type is set in the node."""
-    return isinstance(kind, list) or kind in WIDGET_TYPES
+    return isinstance(kind, list) or (kind in WIDGET_TYPES and not options.get("forceInput"))
 
 
 def filled(node: Node, info: ObjectInfo) -> dict[str, Any]:
@@ -184,7 +189,7 @@ def filled(node: Node, info: ObjectInfo) -> dict[str, Any]:
     for name, (kind, options) in sockets_of(node, info).items():
         if name in node.values:
             values[name] = node.values[name]
-        elif is_widget(kind):
+        elif is_widget(kind, options):
             choices = kind if isinstance(kind, list) else options.get("options", [None])
             values[name] = options.get("default", choices[0])
     unknown = set(node.values) - set(values)
@@ -200,9 +205,9 @@ def ui_node(node: Node, info: ObjectInfo, links: list[list[Any]]) -> dict[str, A
         value = values.get(name)
         if isinstance(value, Socket):
             links.append([len(links) + 1, value.node, value.slot, node.id, len(inputs), kind])
-        if isinstance(value, Socket) or not is_widget(kind):
+        if isinstance(value, Socket) or not is_widget(kind, options):
             inputs.append({"name": name, "type": kind, "link": len(links) if isinstance(value, Socket) else None})
-        if is_widget(kind):
+        if is_widget(kind, options):
             if isinstance(value, Socket):
                 inputs[-1]["widget"] = {"name": name}
                 value = options.get("default")
@@ -216,7 +221,7 @@ def ui_node(node: Node, info: ObjectInfo, links: list[list[Any]]) -> dict[str, A
     height += SLOT * max(len(inputs), len(outputs)) + int(PICTURE.get(node.kind, 0) * node.wide)
     return {
         "id": node.id, "type": node.kind, "pos": list(node.place), "size": [node.wide, height], "flags": {},
-        "order": node.id - 1, "mode": node.mode, "inputs": inputs, "outputs": outputs,
+        "order": node.id - 1, "mode": node.state, "inputs": inputs, "outputs": outputs,
         "properties": {"Node name for S&R": node.kind, **node.properties}, "widgets_values": widgets,
         **({"title": node.title} if node.title else {}),
     }  # fmt: skip

@@ -110,10 +110,10 @@ VOID_REGIONS_NOTE = """## 2. The thing, and what it acts on
 `remove`: what is to go. `affected`: what changes when it is gone, such as its shadow or what it holds. White in \
 the preview goes, gray may change, black stays.
 
-VOID takes 5 + 8n frames: 37, 45 ..."""
+VOID takes 5 + 8n frames (37, 45 ...) and leaves out what is more."""
 VOID_NOTE = """## 3. VOID
-Files as in ComfyUI's own blueprint *Video Inpaint (VOID)*: `void_pass1`, the text encoder `t5xxl` and the VAE of \
-CogVideoX. Its second pass makes long clips steadier; see there.
+Files of [VOID as repackaged for ComfyUI](https://huggingface.co/Comfy-Org/void-model), and the text encoder `t5xxl`. \
+A second pass makes long clips steadier: see ComfyUI's own blueprint *Video Inpaint (VOID)*.
 
 Say in the prompt what is there when the thing is gone."""
 LTX_NOTE = """## 3. LTX-Video
@@ -127,12 +127,24 @@ blue, red, green and so on in that order (`sort_by` none).
 
 Two people in one region? *Split Instances* before."""
 SCAIL_NOTE = """## 3. SCAIL-2
-Model `wan2.1_14B_SCAIL_2`, text encoder and VAE of Wan 2.1, as in ComfyUI's blueprint *Character Replacement \
-(SCAIL-2)*, which also has LoRAs that make it fast.
+Files of [SCAIL-2 as repackaged for ComfyUI](https://huggingface.co/Comfy-Org/SCAIL-2); text encoder, VAE and CLIP \
+vision of Wan 2.1. ComfyUI's blueprint *Character Replacement (SCAIL-2)* also has LoRAs that make it fast.
 
 Put a picture of the new character in place of the first frame, and its mask in place of the mask beside it."""
 H3_NOTE = """## 3. MiniMax H3
-Model, text encoder (Qwen3-VL 32B), VAE and audio VAE of MiniMax H3; choose your files in the loaders.
+Files of [MiniMax H3 as repackaged for ComfyUI](https://huggingface.co/Comfy-Org/MiniMax-H3), as in ComfyUI's own \
+template: the model for references, its text encoder, both VAEs. `int8` wants PyTorch for CUDA 13; else take `fp8`.
 
 The region alone on white is `<Picture 1>`, the clip with the region grayed out `<Video 1>`: use these words in the \
 prompt. References need 5 + 17n frames, which *Fit Mask to Video Model* sees to."""
+LOOP_NOTE = """## A long clip, part by part
+**Needs ComfyUI 0.36 or newer**: *Start Loop* and *End Loop* are red in older ones.
+
+**Do:** press **Run**. The left group makes regions of the first part, and *Pick Regions* names the rabbit. The right \
+group runs once per part: *Apply Scene* hands its scene to the next one, so regions and names stay.
+
+**See:** *Preview Regions* shows each part in turn; below it, all parts in one.
+
+**Your clip:** wire it in place of *frames*, and set *Frames of a part* to 14 or more. Memory then grows with \
+the part, and labels are those of one single run. Is the clip itself too large for memory? Let *Video Slice* and \
+*Get Video Components* stand in the loop instead of *Part of this turn*."""

@@ -43,7 +43,9 @@ def test_nothing_is_drawn_over_another(path: Path) -> None:
         left, top, width, height = group["bounding"]
         frame = (left, top, left + width, top + height)
         inside = {name for name, box in boxes.items() if overlap(box, frame)}
-        assert len(inside) == 5, inside  # the five stages alone
+        cut = {name for name in inside if boxes[name][0] < left or boxes[name][2] > left + width}
+        assert not cut
+        assert len(inside) == 5 or "five stages" not in group["title"], inside
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

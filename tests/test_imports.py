@@ -33,16 +33,19 @@ MAY_IMPORT = {
     "regions": {"config", "documents", "leaves", "types"},
     "method": {"documents", "backbones", "config", "leaves", "progress", "regions", "types"},
     "files": {"documents", "backbones", "config", "leaves", "regions", "types"},
+    "engine": {
+        "backbones", "backbones.diffusers", "checkpoints", "config", "files", "method", "progress", "types",
+    },
     "evaluation": {
-        "backbones", "backbones.diffusers", "checkpoints", "config", "documents", "files", "method", "progress",
-        "regions", "types",
+        "backbones", "backbones.diffusers", "checkpoints", "config", "documents", "engine", "files", "method",
+        "progress", "regions", "types",
     },
     "api": {
         "backbones", "backbones.diffusers", "checkpoints", "config", "files", "leaves", "method", "regions", "types",
     },
     "command": {
-        "backbones", "backbones.diffusers", "checkpoints", "config", "evaluation", "files", "leaves", "method",
-        "progress", "regions", "types",
+        "backbones", "backbones.diffusers", "checkpoints", "config", "engine", "evaluation", "files", "leaves",
+        "method", "progress", "regions", "types",
     },
     "nodes.host": {"backbones", "config", "files", "method", "progress", "regions", "types"},
     "nodes": {

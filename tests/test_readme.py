@@ -61,7 +61,7 @@ def commands_of(page: Path) -> list[list[str]]:
     return [shlex.split(part.strip().removeprefix(".venv/bin/")) for line in lines for part in line.split("&&")]
 
 
-KNOWN = ("vidseg", "python", "python3", "pip", "git", "pre-commit", ".ci/run")
+KNOWN = ("vidseg", "python", "python3", "pip", "git", "pre-commit", "ray", ".ci/run")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -81,7 +81,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the pages name, small, in which commands start."""
     frames = torch.arange(64, dtype=torch.uint8)[None, :, None, None].expand(2, 64, 96, 3).clone()
     frames[:, 16:48, 20:60] = torch.tensor([250, 200, 20], dtype=torch.uint8)
-    write_video(tmp_path / "clip.mp4", frames)
+    for name in ("clip.mp4", "second.mp4"):
+        write_video(tmp_path / name, frames)
     (tmp_path / "masks").mkdir()
     for number, frame in enumerate(frames):
         Image.fromarray((frame[..., 0] == 250).to(torch.uint8).numpy()).save(tmp_path / "masks" / f"{number:05d}.png")

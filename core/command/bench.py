@@ -5,25 +5,29 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from ..checkpoints.describe import ModelDescription
 from ..checkpoints.vision import VisionDescription
 from ..config.overrides import with_overrides
 from ..config.settings import QUALITIES, Settings, require_served
+from ..engine.jobs import Ended, JobsProgress, run_here, run_on_ray
+from ..engine.model import ModelSpec
 from ..evaluation.baselines import MODEL_FREE
 from ..evaluation.bench.dataset import Dataset
 from ..evaluation.bench.layouts import LAYOUTS, open_dataset
-from ..evaluation.bench.methods import Job, Method, list_methods, make_yardstick, title_methods
+from ..evaluation.bench.methods import Job, JobResult, Method, list_methods, make_yardstick, title_methods
 from ..evaluation.bench.report import write_report
-from ..evaluation.bench.run import BenchProgress, Engine, ModelSpec, run_local, run_on_ray
+from ..evaluation.bench.run import run_at
 from ..evaluation.bench.store import Store
 from ..progress import open_display
 from ..types import InputError
-from .options import read_path
+from .options import add_engine_options, read_cluster, read_path
 
 FEATURES_HELP = "adds a row, the yardstick: features of DINOv2 or DINOv3, as transformers saves it"
+Engine = Callable[..., Iterator[Ended[Job, JobResult]]]
+"""`run_here` or `run_on_ray`."""
 EXIT_OK, EXIT_INCOMPLETE = 0, 2
 """Exit codes: every clip has a result; some have none."""
 
@@ -57,8 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--max-frames", type=int, default=0, metavar="N", help="the first N frames of each clip; 0 takes all")
     add("--max-side", type=int, metavar="PX", help="process frames at this longer side; scores stay at full size")
     add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
-    add("--engine", default="local", choices=["local", "ray"], help="where clips run (ray: pip install ray)")
-    add("--workers", type=int, default=0, metavar="N", help="Ray workers; by default one per GPU")
+    add_engine_options(parser)
     add("--overwrite", action="store_true", help="run finished clips again")
 
 
@@ -108,8 +111,9 @@ def _bench_jobs(
     methods, jobs = work
     waiting = [job for job in jobs if arguments.overwrite or not store.holds(job)]
     equal = _group_equal_jobs(waiting, store)
-    progress = BenchProgress(open_display(sys.stderr), len(equal))
-    run: Engine = partial(run_on_ray, workers=arguments.workers) if arguments.engine == "ray" else run_local
+    progress = JobsProgress(open_display(sys.stderr), len(equal))
+    cluster = read_cluster(arguments, model, [arguments.root.absolute()])
+    run: Engine = partial(run_on_ray, cluster=cluster) if cluster else run_here
     try:
         problems = _run_jobs(equal, run, model, progress, store)
     except KeyboardInterrupt:
@@ -129,10 +133,10 @@ def _bench_jobs(
 
 def _open_dataset(arguments: argparse.Namespace) -> Dataset:
     """Return the clips that were asked for."""
-    if arguments.max_frames < 0 or arguments.workers < 0:
-        raise InputError("`--max-frames` and `--workers` must be at least 0. Leave them out for all and the default.")
+    if arguments.max_frames < 0:
+        raise InputError(f"`--max-frames` must be at least 0, but got {arguments.max_frames}. Leave it out for all.")
     names = tuple(name for name in arguments.clips.split(",") if name)
-    dataset = open_dataset(arguments.dataset, arguments.root).select(names)
+    dataset = open_dataset(arguments.dataset, arguments.root.absolute()).select(names)
     return dataset.shorten(arguments.max_frames)
 
 
@@ -175,12 +179,12 @@ def _group_equal_jobs(jobs: Sequence[Job], store: Store) -> list[list[Job]]:
 
 
 def _run_jobs(
-    equal: Sequence[list[Job]], run: Engine, model: ModelSpec, progress: BenchProgress, store: Store
+    equal: Sequence[list[Job]], run: Engine, model: ModelSpec, progress: JobsProgress, store: Store
 ) -> dict[str, str]:
     """Run one job of each group, save each result as it comes, and return what was wrong by the name of the job."""
     problems: dict[str, str] = {}
     groups = {group[0].name: group for group in equal}
-    for ended in run([group[0] for group in equal], model, progress) if equal else ():
+    for ended in run([group[0] for group in equal], run_at, model, progress) if equal else ():
         for job in groups[ended.job.name]:
             if ended.result is None:
                 problems[job.name] = ended.problem or "unknown"

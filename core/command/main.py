@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..backbones.memory import check_device, describe_peak, is_out_of_memory
@@ -15,19 +16,22 @@ from ..checkpoints.describe import ModelDescription, describe_model
 from ..checkpoints.vision import VisionDescription, describe_features
 from ..config.overrides import with_overrides
 from ..config.settings import OWN, QUALITIES, Settings, with_quality
+from ..engine.cluster import Cluster
+from ..engine.model import ModelSpec, Workplace
+from ..engine.windows import ClipOnRay
 from ..evaluation.baselines import MODEL_FREE
-from ..evaluation.bench.run import ModelSpec
 from ..evaluation.scoring import score_folder
 from ..files.package import DEMO_CLIP, DEMO_MODEL, find_version
 from ..method.estimate import expect_stage_shares
 from ..progress import RunProgress, format_count, open_display
-from ..types import InputError, InterruptedByUserError, Region
+from ..types import InputError, InterruptedByUserError, Region, SettingError
 from .bench import add_options as add_bench_options
 from .bench import bench
+from .clips import ClipsRun, list_clips, make_jobs
 from .info import format_facts, list_facts
-from .options import DTYPES, add_device_options, add_segment_options, list_words, make_settings, read_path
+from .options import DTYPES, add_device_options, add_segment_options, list_words, make_settings, read_cluster, read_path
 from .regions import STAGE, Recut
-from .segment import SegmentOptions, SegmentRun
+from .segment import Maker, MakerHere, SegmentOptions, SegmentRun
 from .streams import PatientStream, settle
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
@@ -77,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"vidseg {find_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    segment = commands.add_parser("segment", help="segment a video file or a folder of frames")
+    segment = commands.add_parser("segment", help="segment video files or folders of frames")
     add_segment_options(segment)
     segment.set_defaults(command=_segment)
     score = commands.add_parser("score", help="compare label maps with a folder of masks")
@@ -123,29 +127,44 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _segment(arguments: argparse.Namespace, words: list[str]) -> int:
     check_device(arguments.device)
-    if arguments.model and arguments.features:
-        raise InputError("`--model` must not be combined with `--features`, but got both. Give one of them.")
-    model: ModelDescription | VisionDescription | None = None
-    if arguments.features:
-        model = describe_features(arguments.features)
-    elif arguments.baseline not in MODEL_FREE and (path := arguments.model or _bundled_model()):
-        model = describe_model(path)
+    clips = list_clips(arguments.input)
+    model = _describe_asked(arguments)
     told = (model.kind, model.num_frames) if model else ("sd", 0)
+    spec = ModelSpec(model, arguments.device, DTYPES[arguments.dtype])
     options = SegmentOptions(
-        input=arguments.input,
+        input=arguments.input[0],
         out=arguments.out,
-        model=model,
+        model=spec,
         settings=make_settings(arguments, *told),
         anchor_mask=arguments.anchor_mask,
         baseline=arguments.baseline,
-        device=arguments.device,
-        dtype=DTYPES[arguments.dtype],
         overwrite=arguments.overwrite,
         resume=arguments.resume,
     )
+    cluster = read_cluster(arguments, spec, [])
     again = [word for word in words if word not in {"--overwrite", "--resume"}]
+    if clips:
+        run = ClipsRun(make_jobs(clips, options), partial(explain, words=list_words(arguments)))
+        return _execute_clips(run, spec, cluster, again)
     again.append("--overwrite" if arguments.baseline else "--resume")
-    return _execute(options, again)
+    if cluster is None:
+        return _execute(options, again)
+    if arguments.baseline:
+        remedy = "Leave {0} out, or give more than one clip"
+        raise SettingError("engine", "not be combined with {0} for one clip", arguments.baseline, remedy, "baseline")
+    with ClipOnRay(spec, cluster, arguments.input[0]) as maker:
+        return _execute(options, again, maker)
+
+
+def _execute_clips(run: ClipsRun, spec: ModelSpec, cluster: Cluster | None, again: list[str]) -> int:
+    """Run, and say how to go on after Ctrl-C."""
+    try:
+        return run.execute(spec, cluster)
+    except (KeyboardInterrupt, InterruptedByUserError):
+        done = sum(not row.failed for row in run.rows.values())
+        finished = f"{done} of {format_count(len(run.jobs), 'clip')} are finished"
+        _tell(f"vidseg: stopped; {finished}. Continue with: vidseg {shlex.join(again)}")
+        return EXIT_INTERRUPTED
 
 
 def _regions(arguments: argparse.Namespace, _words: list[str]) -> int:
@@ -171,18 +190,20 @@ def _demo(arguments: argparse.Namespace, words: list[str]) -> int:
     options = SegmentOptions(
         input=DEMO_CLIP,
         out=arguments.out,
-        model=describe_model(DEMO_MODEL),
+        model=ModelSpec(describe_model(DEMO_MODEL)),
         settings=with_overrides(with_quality(Settings(), arguments.quality), DEMO_OVERRIDES),
         overwrite=arguments.overwrite,
     )
     return _execute(options, [*(word for word in words if word != "--overwrite"), "--overwrite"])
 
 
-def _execute(options: SegmentOptions, again: list[str]) -> int:
-    """Run, and say what was written, or how to go on after Ctrl-C."""
+def _execute(options: SegmentOptions, again: list[str], maker: Maker | None = None) -> int:
+    """Run, and say what was written, or how to go on after Ctrl-C; without a maker, in this process."""
     stages = {"features": 1.0} if options.baseline in MODEL_FREE else expect_stage_shares(options.settings)
+    if maker is not None:  # which does not tell apart how windows are enlarged
+        stages = {"features": stages["features"], "upsampling": 1 - stages["features"]}
     progress = RunProgress(open_display(sys.stderr), stages)
-    run = SegmentRun(options, progress)
+    run = SegmentRun(options, progress, maker or MakerHere(Workplace(options.model), options.baseline or "method"))
     try:
         outcome = run.execute()
     except (KeyboardInterrupt, InterruptedByUserError):
@@ -206,9 +227,20 @@ def _describe(num_frames: int, regions: Sequence[Region]) -> str:
 def _bench(arguments: argparse.Namespace, words: list[str]) -> int:
     check_device(arguments.device)
     path = arguments.model or _bundled_model()
-    model = describe_model(path) if path else None
-    features = describe_features(arguments.features) if arguments.features else None
+    model = describe_model(path.absolute()) if path else None
+    features = describe_features(arguments.features.absolute()) if arguments.features else None
     return bench(arguments, words, ModelSpec(model, arguments.device, DTYPES[arguments.dtype], features))
+
+
+def _describe_asked(arguments: argparse.Namespace) -> ModelDescription | VisionDescription | None:
+    """Return what gives features, by its options; None for baselines without a model."""
+    if arguments.model and arguments.features:
+        raise InputError("`--model` must not be combined with `--features`, but got both. Give one of them.")
+    far = arguments.engine == "ray"  # workers have other current folders
+    if arguments.features:
+        return describe_features(arguments.features.absolute() if far else arguments.features)
+    path = None if arguments.baseline in MODEL_FREE else arguments.model or _bundled_model()
+    return describe_model(path.absolute() if far else path) if path else None
 
 
 def _bundled_model() -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from ..config.settings import (
     with_quality,
     with_window_frames,
 )
-from ..types import quote
+from ..engine.cluster import Cluster
+from ..engine.model import ModelSpec
+from ..types import SettingError, quote
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 OPTIONS = {
@@ -35,6 +38,7 @@ WORDS = {
     **OPTIONS, "video.frames": "--window", "overrides": "--set", "dtype": "--dtype fp32",
     "quality": "--quality", "out": "--out",
     "anchor_mask": "--anchor-mask", "baseline": "--baseline", "device": "--device",
+    "engine": "--engine ray", "workers": "--workers", "address": "--address",
     "overwrite": "--overwrite", "resume": "--resume", "num_regions": "--num", "label": "--split",
 }  # fmt: skip
 """What people type for settings and arguments of the core."""
@@ -54,8 +58,14 @@ def read_path(text: str) -> Path:
 def add_segment_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `vidseg segment`."""
     add = parser.add_argument
-    add("input", type=read_path, metavar="INPUT", help="video file, folder of frames, or folder that holds frames/")
-    add("--out", type=read_path, required=True, metavar="DIR", help="folder of the result")
+    add(
+        "input",
+        type=read_path,
+        nargs="+",
+        metavar="CLIP",
+        help="video file, folder of frames, or folder that holds frames/; or a text file of paths, one a line",
+    )
+    add("--out", type=read_path, required=True, metavar="DIR", help="folder of the result; of many clips, DIR/CLIP")
     add(
         "--model",
         type=read_path,
@@ -86,6 +96,7 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--baseline", choices=["color", "slic", "frame"], help="run a baseline to compare with instead of the method")
     add_device_options(parser)
+    add_engine_options(parser)
     add("--resume", action="store_true", help="continue an interrupted run at its first unfinished window")
     add("--overwrite", action="store_true", help="replace an earlier result")
     parser.epilog = "Settings of --set: " + ", ".join(SETTINGS)
@@ -95,6 +106,28 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Add where and in which type the model runs."""
     parser.add_argument("--device", metavar="DEVICE", help="cuda, mps or cpu (default: the first that is there)")
     parser.add_argument("--dtype", default="fp32", choices=list(DTYPES), help="type of the model (default: fp32)")
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add where the work is spread."""
+    add = parser.add_argument
+    add("--engine", default="local", choices=["local", "ray"], help="here, or on a Ray cluster (pip install ray)")
+    add("--workers", type=int, default=0, metavar="N", help="of ray; by default one per GPU, or per machine without")
+    add("--address", metavar="HOST:PORT", help="of the head of a Ray cluster; default: RAY_ADDRESS, or this machine")
+
+
+def read_cluster(arguments: argparse.Namespace, model: ModelSpec, paths: Sequence[Path]) -> Cluster | None:
+    """Return the workers that were asked for, which must see the model and ``paths``; None for work done here."""
+    workers, address = arguments.workers, arguments.address
+    if workers < 0:
+        raise SettingError("workers", "be at least 0", workers, "Leave it out for the default")
+    if arguments.engine == "ray":
+        files = model.description.files if model.description else ()
+        return Cluster(workers, address, (*files, *paths))
+    if workers or address:
+        key, got = ("workers", workers) if workers else ("address", address)
+        raise SettingError(key, "be given with {0} alone", got, "Add {0}, or leave it out", "engine")
+    return None
 
 
 def make_settings(arguments: argparse.Namespace, kind: str = "sd", num_frames: int = 0) -> Settings:

@@ -7,19 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
-from ..backbones.memory import choose_device
-from ..backbones.protocol import FeatureSource
-from ..checkpoints.describe import ModelDescription
-from ..checkpoints.vision import VisionDescription
 from ..config.settings import Settings, require_served
+from ..engine.model import ModelSpec, Workplace
 from ..evaluation.baselines import MODEL_FREE, Kind, Start, run_method
 from ..evaluation.slic import require_slic
 from ..files.checks import check_apart, check_mask_size, read_anchor_mask
-from ..files.clip import Clip, open_clip
+from ..files.clip import Clip, ClipInfo, open_clip
 from ..files.overlay import write_overlay
 from ..files.record import RunDescription, RunResult
 from ..files.result_folder import OVERLAY_FILE, STATE_FILE, ResultFolder
@@ -32,7 +30,7 @@ from ..method.windows import split_spans
 from ..progress import RunProgress
 from ..regions.labels import count_pixels
 from ..regions.palette import draw_legend
-from ..types import InputError, InterruptedByUserError, Region, SettingError
+from ..types import InputError, InterruptedByUserError, Progress, Region, SettingError
 
 RECORD_GROWTH = 1.5
 """Factor by which the finished frames grow between two records of an unfinished run."""
@@ -44,12 +42,10 @@ class SegmentOptions:
 
     input: Path
     out: Path
-    model: ModelDescription | VisionDescription | None  # unused by baselines without a model
+    model: ModelSpec  # without a description for baselines that need no model
     settings: Settings
     anchor_mask: Path | None = None
     baseline: Kind | None = None
-    device: str | None = None  # None: the best there is
-    dtype: torch.dtype = torch.float32
     overwrite: bool = False
     resume: bool = False
 
@@ -62,11 +58,62 @@ class Outcome(NamedTuple):
     was_finished: bool
 
 
+class Maker(Protocol):
+    """What makes the windows of a clip, here or elsewhere."""
+
+    def prepare(self, num_frames: int, settings: Settings) -> str:
+        """Load the model, wherever it is needed; return the kind of device that it is on."""
+        ...
+
+    def count_together(self, num_frames: int, settings: Settings) -> int:
+        """Return how many frames progress shows as one piece of work."""
+        ...
+
+    def announce(self, progress: RunProgress, info: ClipInfo, settings: Settings, first: int) -> None:
+        """Say how long the frames from ``first`` on will take, where that is known."""
+        ...
+
+    def make(
+        self, clip: Clip, settings: Settings, reference: Tensor | None, state: ScanState | None, progress: Progress
+    ) -> Iterator[WindowResult]:
+        """Yield the windows in order, from that on which the state tells."""
+        ...
+
+
+class MakerHere:
+    """Makes windows in this process, one after the other, by the method or a baseline."""
+
+    def __init__(self, place: Workplace, kind: Kind) -> None:
+        self._place, self._kind = place, kind
+
+    def prepare(self, num_frames: int, settings: Settings) -> str:
+        """Load the model, unless an earlier clip has."""
+        del num_frames, settings
+        return self._place.spec.choose_device().type if self._place.backbone else "cpu"
+
+    def count_together(self, num_frames: int, settings: Settings) -> int:
+        """Return the frames of a window."""
+        del num_frames
+        return settings.video.frames or settings.window.length
+
+    def announce(self, progress: RunProgress, info: ClipInfo, settings: Settings, first: int) -> None:
+        """Say how long the run will take, after a look at what the model costs."""
+        if self._place.backbone is not None:
+            announce(progress, self._place.backbone, settings, info.frame_size, info.num_frames, first)
+
+    def make(
+        self, clip: Clip, settings: Settings, reference: Tensor | None, state: ScanState | None, progress: Progress
+    ) -> Iterator[WindowResult]:
+        """Return the windows."""
+        return run_method(self._kind, self._place.backbone, clip, settings, Start(reference, state), progress)
+
+
 class SegmentRun:
     """One run. `execute` does all of it; when it is interrupted, `frames_done` tells how far it came."""
 
-    def __init__(self, options: SegmentOptions, progress: RunProgress) -> None:
+    def __init__(self, options: SegmentOptions, progress: RunProgress, maker: Maker) -> None:
         self.options = options
+        self._maker = maker
         self.num_frames = self.frames_done = 0
         self._progress = progress
         self._folder = ResultFolder(options.out)
@@ -93,12 +140,11 @@ class SegmentRun:
             together = 1 if options.baseline in {"frame", "slic"} else clip.num_frames
             check_tokens((height, width), together, options.settings)
             self._folder.prepare(clip.num_frames * height * width)
-            backbone, device = self._load()
             run = RunDescription(
                 clip=clip.info,
-                model=backbone.info if backbone else None,
-                device=device,
-                dtype=str(options.dtype).removeprefix("torch."),
+                model=options.model.info,
+                device=self._maker.prepare(clip.num_frames, options.settings),
+                dtype=str(options.model.dtype).removeprefix("torch."),
                 settings=options.settings,
                 baseline=options.baseline,
                 anchor_mask=mask_hash,
@@ -106,12 +152,8 @@ class SegmentRun:
             state = self._begin(run)
             was_finished = options.resume and self._folder.is_finished()
             if not was_finished:
-                if backbone is not None:
-                    size = clip.info.frame_size
-                    announce(self._progress, backbone, options.settings, size, clip.num_frames, self.frames_done)
-                kind, start = options.baseline or "method", Start(reference, state)
-                results = run_method(kind, backbone, clip, options.settings, start, self._progress)
-                self._segment(run, results)
+                self._maker.announce(self._progress, clip.info, options.settings, self.frames_done)
+                self._segment(run, self._maker.make(clip, options.settings, reference, state, self._progress))
                 self._finish(clip, run)
         return Outcome(self.num_frames, self._regions, was_finished)
 
@@ -127,21 +169,12 @@ class SegmentRun:
         self._folder.require_free(overwrite=options.overwrite, resume=options.resume)
         if options.baseline == "slic":
             require_slic()
-        if options.baseline not in MODEL_FREE and options.model is None:
+        if options.baseline not in MODEL_FREE and options.model.description is None:
             raise InputError("`model` must name a model, since none is bundled here. Give a .safetensors file.")
-        if options.model is not None and options.baseline in {None, "frame"}:
-            require_served(options.settings, options.model.kind, options.model.path.name)
+        model = options.model.description
+        if model is not None and options.baseline in {None, "frame"}:
+            require_served(options.settings, model.kind, model.path.name)
         self._folder.require_writable()
-
-    def _load(self) -> tuple[FeatureSource | None, str]:
-        """Return the model and its device."""
-        options = self.options
-        if options.baseline in MODEL_FREE or options.model is None:
-            return None, "cpu"
-        from ..backbones.diffusers.load import load_diffusers  # noqa: PLC0415, diffusers takes seconds to import
-
-        device = torch.device(options.device) if options.device else choose_device()
-        return load_diffusers(options.model, dtype=options.dtype, device=device), device.type
 
     def _begin(self, run: RunDescription) -> ScanState | None:
         """Make the folder ready; return the state to go on from, if there is one."""
@@ -160,8 +193,8 @@ class SegmentRun:
         if state is None:
             folder.start_anew()
         self._write_record(run, finished=False)
-        settings = run.settings
-        self._progress.start(self.num_frames, settings.video.frames or settings.window.length, self.frames_done)
+        together = self._maker.count_together(self.num_frames, run.settings)
+        self._progress.start(self.num_frames, together, self.frames_done)
         return state
 
     def _first_frame(self, state: ScanState) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -26,6 +26,8 @@ _CHUNK = 1 << 20
 """Bytes read at a time."""
 SizeCheck = Callable[[tuple[int, int]], None]
 """Refuses a size ``(H, W)`` by raising `InputError`."""
+FrameReader = Generator[tuple[str, NDArray[np.float32]], int | None, None]
+"""Yields frames and what to call them; a number that is sent skips the frames before it."""
 
 
 class ClipInfo(NamedTuple):
@@ -43,7 +45,7 @@ class ClipInfo(NamedTuple):
 class _Frames(Protocol):
     """Where frames come from; `Clip` adds the checks."""
 
-    def frames(self, start: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    def frames(self, start: int) -> FrameReader:
         """Yield what to call a frame in a message, and the frame ``(H,W,3)``, from number ``start`` on."""
         ...
 
@@ -58,9 +60,11 @@ class _Images:
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
 
-    def frames(self, start: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        for path in self._paths[start:]:
-            yield path.name, read_image(path)
+    def frames(self, start: int) -> FrameReader:
+        number = start
+        while number < len(self._paths):
+            wanted = yield self._paths[number].name, read_image(self._paths[number])
+            number = max(number + 1, wanted or 0)
 
     def files(self) -> list[Path]:
         return self._paths
@@ -72,17 +76,21 @@ class _Pictures:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def frames(self, start: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    def frames(self, start: int) -> FrameReader:
+        wanted = start
         for number, pixels in enumerate(read_images(self._path)):
-            if number >= start:
-                yield f"picture {number} of {self._path.name}", pixels
+            if number >= wanted:
+                wanted = (yield f"picture {number} of {self._path.name}", pixels) or 0
 
     def files(self) -> list[Path]:
         return [self._path]
 
 
 class Clip:
-    """A checked clip. It holds one frame at a time and reads forward; reading back starts again at the first frame."""
+    """A checked clip. It holds one frame at a time and reads forward; reading back starts again at the first frame.
+
+    Frames of a video that are skipped are decoded, but not converted.
+    """
 
     def __init__(self, source: _Frames, info: ClipInfo) -> None:
         self.info = info
@@ -105,13 +113,14 @@ class Clip:
 
     def close(self) -> None:
         """Close the files."""
-        self._frames.close()  # type: ignore[attr-defined]  # all sources are generators
+        self._frames.close()
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
         if not 0 <= start < stop <= self.num_frames:
             raise InputError(f"`start`, `stop` must be a range in [0, {self.num_frames}], but got {start}, {stop}.")
-        if start != self._position:
+        skipped = start if 0 < self._position < start else None
+        if start != self._position and skipped is None:
             self.close()
             self._frames = self._source.frames(start)
         self._position = stop
@@ -120,11 +129,19 @@ class Clip:
             raise SettingError("input", "stay as it is during the run", f"another {files[0].name}", "Start again")
         result = torch.empty((stop - start, *self.info.frame_size, 3))
         for slot in result:
-            label, frame = next(self._frames, ("end", None))
+            label, frame = self._read_next(skipped)
+            skipped = None
             if frame is None or frame.shape != slot.shape:
                 raise SettingError("input", "stay as it is during the run", f"another {label}", "Start again")
             slot.copy_(torch.from_numpy(frame))
         return result
+
+    def _read_next(self, wanted: int | None) -> tuple[str, NDArray[np.float32] | None]:
+        """Return the next frame, or the later one that is wanted; None at the end."""
+        try:
+            return self._frames.send(wanted)
+        except StopIteration:
+            return "end", None
 
 
 def _sign(files: Sequence[Path]) -> list[tuple[int, ...]]:
@@ -174,6 +191,24 @@ def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeChec
         raise SettingError("input", "be complete", got, remedy)
     fingerprint = fingerprint_clip(source.files())
     return Clip(source, ClipInfo(path.name, count, size, stream.measure_rate(), stream.variable_times(), fingerprint))
+
+
+def list_clip_files(path: Path) -> list[Path]:
+    """Return the files of a clip in order: those whose content is its fingerprint."""
+    return _open_folder(path)[0].files() if path.is_dir() else [path]
+
+
+def reopen_clip(path: Path, info: ClipInfo) -> Clip:
+    """Open a clip that `open_clip` has checked, here or on another machine, without decoding all of it again."""
+    if path.is_dir():
+        source = _open_folder(path)[0]
+    elif path.suffix.lower() in IMAGE_SUFFIXES:
+        source = _Images([path]) if info.frame_names else _Pictures(path)
+    else:
+        source = VideoStream(path)
+    if info.frame_names and tuple(file.stem for file in source.files()) != info.frame_names:
+        raise SettingError("input", "hold the same frames on all machines", f"others in {path}", "Copy them again")
+    return Clip(source, info)
 
 
 def _make_clip(source: _Frames, name: str, count: int, size: tuple[int, int]) -> Clip:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
@@ -87,8 +87,8 @@ class VideoStream:
         """Return the one file."""
         return [self.path]
 
-    def frames(self, start: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Yield the frames from number ``start`` on, upright, ``(H,W,3)`` float32 in [0, 1]."""
+    def frames(self, start: int) -> Generator[tuple[str, NDArray[np.float32]], int | None, None]:
+        """Yield the frames from number ``start`` on, upright, ``(H,W,3)`` float32 in [0, 1]; a number sent skips."""
         next_one = start
         while True:
             self._times = []
@@ -96,7 +96,8 @@ class VideoStream:
                 for number, frame in enumerate(self._decode()):
                     if number >= next_one:
                         next_one = number + 1
-                        yield f"frame {number}", _pixels(frame)
+                        wanted = yield f"frame {number}", _pixels(frame)
+                        next_one = max(next_one, wanted or 0)
             except av.error.FFmpegError as error:
                 if self._filter or not (found := self._find_filter()):
                     fault = f"is damaged near frame {len(self._times)}: {error.strerror}"

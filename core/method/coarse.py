@@ -21,7 +21,7 @@ from ..types import (
     require_shape,
 )
 from .clustering import normalize_tokens
-from .context import SceneContext
+from .context import NeighborMemory, SceneContext
 from .correspondence import refine, vote_by_cell
 from .place import add_place
 from .published import vote_by_track
@@ -35,10 +35,20 @@ class CoarseScan:
     The first window must hold the anchor frame, unless a context is given: one made of the anchor with
     `start_context`, or one stored after an earlier window. ``context`` is that for the next window, ``anchor_labels``
     are those given, with what was found since. Where there are leaves, they are what is followed through the clip.
+    ``memory`` has what another scan found, which may differ in how labels are refined alone.
     """
 
-    def __init__(self, anchor_labels: AnchorLabels, settings: Settings, context: SceneContext | None = None) -> None:
+    def __init__(
+        self,
+        anchor_labels: AnchorLabels,
+        settings: Settings,
+        context: SceneContext | None = None,
+        memory: NeighborMemory | None = None,
+    ) -> None:
         self.context, self.anchor_labels, self.settings = context, anchor_labels, settings
+        chosen = settings.scene.cuts or settings.scene.new_regions  # labels decide which tokens a context has
+        self._memory = None if chosen else memory
+        self._steps = 0
         self._vote = vote_by_track if settings.variant == "published" else vote_by_cell
 
     def step(self, window: Features) -> LabelMaps:
@@ -57,12 +67,13 @@ class CoarseScan:
             part = tokens[start:stop]
             if start in cuts:
                 context, followed = restart_context(part[0], looks, context, followed, self.settings)
-            neighbors = context.find_neighbors(part)
+            memory = self._memory
+            neighbors = memory.find(self._steps, context, part) if memory else context.find_neighbors(part)
             votes.append(context.show_votes(neighbors))
             found = context.vote(neighbors).reshape(-1, *window.grid)
             labels, context, followed = self._labeled(found, part, window.window(start, stop), context, followed)
             maps.append(labels)
-        self.context = context
+        self.context, self._steps = context, self._steps + 1
         self.anchor_labels = add_followed(self.anchor_labels, followed)
         seen = torch.cat(votes).reshape(len(tokens), *window.grid, -1)
         return group_followed(torch.cat(maps), seen, self.anchor_labels, window.frame_size)
@@ -114,16 +125,21 @@ def start_context(features: Features, anchor_labels: AnchorLabels, config: Conte
 
 
 def segment_coarse(
-    features: Features, anchor_labels: AnchorLabels, settings: Settings, *, progress: Progress = no_progress
+    features: Features,
+    anchor_labels: AnchorLabels,
+    settings: Settings,
+    *,
+    memory: NeighborMemory | None = None,
+    progress: Progress = no_progress,
 ) -> LabelMaps:
     """Label all frames on the coarse grid: predict a window, refine it, update the context, go on (paper 4.1-4.2).
 
     The scan starts with the window that holds the anchor, and goes from there to the end, then to the beginning, so
     that what is far from the anchor is labeled by what lies between. Reference code: the anchor is the first frame.
-    ``progress`` is called after each window with stage ``coarse maps`` and numbers of frames.
+    ``memory`` is as for `CoarseScan`; ``progress`` is called after each window, stage ``coarse maps``, in frames.
     """
     context = start_context(features, anchor_labels, settings.context)
-    scan = CoarseScan(anchor_labels, settings, context)
+    scan = CoarseScan(anchor_labels, settings, context, memory)
     return scan_clip(features, scan, anchor=anchor_labels.anchor, progress=progress)
 
 

@@ -110,6 +110,27 @@ class SceneContext:
         return cls(tensors["tokens"], tensors["labels"], config, int(tensors["num_anchor"]))
 
 
+class NeighborMemory:
+    """What scans over one clip find, kept for the next: labels decide nothing about which tokens are neighbors.
+
+    It serves scans with the same windows and the same tokens in their contexts, one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[int, Tensor] = {}
+
+    def find(self, step: int, context: SceneContext, tokens: Tensor) -> Tensor:
+        """Return what ``context.find_neighbors(tokens)`` gives at this step of every scan."""
+        if step not in self._found:
+            self._found[step] = context.find_neighbors(tokens)
+        return self._found[step]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of what is kept."""
+        return sum(found.nbytes for found in self._found.values())
+
+
 def _count_labels(labels: Tensor, num_labels: int) -> Tensor:
     """Count each label in each row: ``(B,k)`` int64 to ``(B,num_labels)`` int64."""
     counts = labels.new_zeros(len(labels), num_labels)

@@ -184,13 +184,19 @@ def announce(
     num_frames: int,
     first: int = 0,
 ) -> None:
+    """Say before a run how long it will take at most, after a look at what the parts of the model cost."""
+    announce_costs(progress, measure_costs(backbone, frame_size, settings, num_frames), settings, num_frames, first)
+
+
+def announce_costs(
+    progress: RunProgress, costs: UnitCosts, settings: Settings, num_frames: int, first: int = 0, workers: int = 1
+) -> None:
     """Say before a run how long it will take at most: as if every region occurred in every frame."""
     regions = settings.cluster.num_clusters or MAX_AUTOMATIC_CLUSTERS
-    costs = measure_costs(backbone, frame_size, settings, num_frames)
-    seconds = estimate_run_seconds(costs, settings, regions, num_frames, first)
+    seconds = estimate_run_seconds(costs, settings, regions, num_frames, first) / workers
     frames, parts = format_count(num_frames - first, "frame"), format_count(regions, "region")
     work = f"{frames} at most, with {parts} in each ({settings.quality})"
-    progress.announce(seconds, work)
+    progress.announce(seconds, work if workers == 1 else f"{work} on {workers} workers")
 
 
 def _second(call: Callable[[], object]) -> float:

@@ -30,7 +30,7 @@ from .features import extract_window_features
 from .frames import FrameSource
 from .leaf_growing import grow_leaves
 from .upsampling import upsample
-from .windows import require_kind, split_context_windows, split_spans
+from .windows import Span, require_kind, split_context_windows, split_spans
 
 _COUNT = whole(0, 1 << 31)
 _STATE = record(
@@ -102,20 +102,37 @@ def segment_windows(
     if settings.modulation.enabled:  # before long work
         require_served(settings, backbone.info.kind, backbone.info.name)
         require_modulation(backbone)
-    anchor_labels, context = (state.anchor_labels, state.context) if state else (None, None)
     work = split_spans(source.num_frames, settings)
     for index in range(state.next_window if state else 0, len(work)):
         span = work[index]
         features = extract_window_features(backbone, source, span, settings, progress)
-        anchor_labels = anchor_labels or label_anchor(features, settings, reference, progress=progress)
-        scan = CoarseScan(anchor_labels, settings, context)
-        parts = [scan.step(features.window(part.start, part.stop)) for part in split_context_windows(span, settings)]
-        anchor_labels, coarse = scan.anchor_labels, join_maps(parts)
+        coarse, state = scan_window(features, span, settings, state, reference=reference, progress=progress)
         labels = upsample(backbone, features, coarse, settings, progress=progress)
-        context = scan.context
-        if context is None:
-            raise RuntimeError("a window was labeled without a scene context")
-        yield WindowResult(span.kept, labels, coarse, ScanState(index + 1, anchor_labels, context))
+        yield WindowResult(span.kept, labels, coarse, state)
+
+
+def scan_window(
+    features: Features,
+    span: Span,
+    settings: Settings,
+    state: ScanState | None = None,
+    *,
+    reference: Tensor | None = None,
+    progress: Progress = no_progress,
+) -> tuple[LabelMaps, ScanState]:
+    """Return the coarse maps of the next window, and the scan after it; it needs the queries of ``features`` alone.
+
+    Without a ``state`` the window is the first of the clip, whose anchor frame is divided first.
+    """
+    if state is None:
+        anchor_labels, context, number = label_anchor(features, settings, reference, progress=progress), None, 0
+    else:
+        anchor_labels, context, number = state.anchor_labels, state.context, state.next_window
+    scan = CoarseScan(anchor_labels, settings, context)
+    parts = [scan.step(features.window(part.start, part.stop)) for part in split_context_windows(span, settings)]
+    if scan.context is None:
+        raise RuntimeError("a window was labeled without a scene context")
+    return join_maps(parts), ScanState(number + 1, scan.anchor_labels, scan.context)
 
 
 def segment(

@@ -34,7 +34,7 @@ from .context import SceneContext
 FORMAT = 1
 """Version of the file's layout."""
 _KEY = "vidseg.scene"
-_HEADER = record({"format": whole(1, 1000), "regions": region_pairs}, leaves=maybe(LEAVES))
+_HEADER = record({"format": whole(1, 1000), "regions": region_pairs}, leaves=maybe(LEAVES), recent=whole(0, 2**31))
 
 
 class Scene(NamedTuple):
@@ -45,12 +45,14 @@ class Scene(NamedTuple):
         labels: ``(M,)`` int64: of regions, or of leaves where there are some.
         regions: the regions.
         leaves: what these are made of, without maps; None where each is one cluster.
+        recent: how many tokens at the end are of the window before; they give way to those of the next one.
     """
 
     tokens: Tensor
     labels: Tensor
     regions: tuple[Region, ...]
     leaves: Leaves | None = None
+    recent: int = 0
 
     def get_ram_usage(self) -> int:
         """Return the size in bytes; hosts call this to decide what to keep in their cache."""
@@ -60,6 +62,7 @@ class Scene(NamedTuple):
         """Return the content of the scene's file (safetensors)."""
         tensors = {"tokens": self.tokens.cpu().contiguous(), "labels": self.labels.cpu().contiguous()}
         record = {"format": FORMAT, "regions": self.regions, "leaves": self.leaves and describe_leaves(self.leaves)}
+        record |= {"recent": self.recent} if self.recent else {}
         return serialize(tensors, {_KEY: json.dumps(record)})
 
     @classmethod
@@ -73,7 +76,7 @@ class Scene(NamedTuple):
             leaves = made_of and restore_leaves(torch.empty(0, dtype=torch.uint8), made_of)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"`{path.name}` must be a scene file, but got: {error}. Save the scene again.") from error
-        scene = cls(tokens, labels, regions, leaves)
+        scene = cls(tokens, labels, regions, leaves, header.get("recent", 0))
         problem = _find_fault(scene) if version == FORMAT else f"format {version}, which is newer than this program"
         if problem:
             raise InputError(f"`{path.name}` must be a scene file, but has {problem}. Save the scene again.")
@@ -88,6 +91,8 @@ def _find_fault(scene: Scene) -> str:
         return f"tokens of {scene.tokens.dtype} and labels of {scene.labels.dtype}"
     if not bool(scene.tokens.isfinite().all()):
         return "tokens that are not finite"
+    if scene.recent >= len(scene.labels):
+        return f"{scene.recent} recent tokens of {len(scene.labels)}"
     known = range(len(scene.leaves.owners)) if scene.leaves else list_labels(scene.regions)
     unknown = set(torch.unique(scene.labels).tolist()) - set(known)
     return f"labels without region: {sorted(unknown)}" if unknown else ""
@@ -108,16 +113,21 @@ def choose_scene(features: Features, labels: LabelMaps, config: SceneFileConfig 
     flat = cells.flatten().long().cpu()
     index = spread_indices(flat, limit)
     tokens = normalize_tokens(features.queries.flatten(0, 1)[index].float().cpu())
-    without_maps = leaves and leaves._replace(maps=torch.empty(0, dtype=torch.uint8), votes=None)
-    return Scene(tokens, flat[index], labels.regions, without_maps)
+    return Scene(tokens, flat[index], labels.regions, _without_maps(leaves))
+
+
+def _without_maps(leaves: Leaves | None) -> Leaves | None:
+    """Return leaves as a scene keeps them."""
+    return leaves and leaves._replace(maps=torch.empty(0, dtype=torch.uint8), votes=None)
 
 
 def label_by_scene(
     scene: Scene, features: Features, settings: Settings, *, progress: Progress = no_progress
-) -> LabelMaps:
+) -> tuple[LabelMaps, Scene]:
     """Label a clip by a scene, window by window: each cell takes the label of its nearest known cells (paper 4.1-4.2).
 
     The scene, of this or another clip by the same model, stays in the scene context; the previous window is added.
+    Also returns the scene for the frames that follow: with it, parts of whole windows get the labels of the whole clip.
     """
     channels = int(features.queries.shape[-1])
     if scene.tokens.shape[1] != channels:
@@ -125,9 +135,17 @@ def label_by_scene(
             f"`scene` must be of a model with {channels} channels, but got {scene.tokens.shape[1]}. Use the model that "
             "the scene was saved with."
         )
-    known = SceneContext(scene.tokens, scene.labels, settings.context, num_anchor=len(scene.labels))
+    known = SceneContext(scene.tokens, scene.labels, settings.context, num_anchor=len(scene.labels) - scene.recent)
     no_anchor = AnchorLabels(0, torch.empty(0), scene.regions, scene.leaves)  # the scene stands for it
-    return scan_clip(features, CoarseScan(no_anchor, settings, known), progress=progress)
+    scan = CoarseScan(no_anchor, settings, known)
+    labels = scan_clip(features, scan, progress=progress)
+    return labels, _scene_of(scan.context or known, scan.anchor_labels)
+
+
+def _scene_of(context: SceneContext, found: AnchorLabels) -> Scene:
+    """Return what a scan knows after its last window."""
+    tokens, labels = context.tokens.cpu(), context.labels.cpu()
+    return Scene(tokens, labels, found.regions, _without_maps(found.leaves), len(labels) - context.num_anchor)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...core.config.settings import Settings
+from ...core.method.context import NeighborMemory
 from ...core.method.enlarging import enlarge_bilinear
 from ...core.regions.cutting import cut_regions, group_leaves, merge_owners, split_region
 from ...core.regions.labels import merge_labels, reduce_reference, rename_regions
@@ -39,6 +40,8 @@ class Scan:
     settings: Settings
     merges: Mapping[int, int] = field(default_factory=dict)
     """For each label merged since the scan the label that it became."""
+    memory: NeighborMemory = field(default_factory=NeighborMemory)
+    """Neighbors of cells, which a replay need not search again."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -101,7 +104,8 @@ class Labels(LabelMaps):
     def get_ram_usage(self) -> int:
         """Return the size in bytes, without the features they came from, which their own node holds."""
         held = [self.maps, *([self.leaves.maps, self.leaves.votes] if self.leaves else [])]
-        return sum(each.numel() * each.element_size() for each in held if each is not None)
+        found = self.scan.memory.num_bytes if self.scan else 0
+        return found + sum(each.nbytes for each in held if each is not None)
 
 
 def require_features_of(labels: Labels, features: Features) -> None:

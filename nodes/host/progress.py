@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import comfy.model_management
 import comfy.utils
+from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 
 from ...core.backbones.memory import PeakMemory
@@ -102,6 +103,6 @@ def _send_text(text: str) -> None:
 
 
 def _find_node() -> str | None:
-    """Return the id of the running node, or None."""
+    """Return the id by which the browser knows the running node, or None; a loop runs copies with ids of their own."""
     context = get_executing_context()
-    return None if context is None else str(context.node_id)
+    return None if context is None else str(get_progress_state().dynprompt.get_display_node_id(context.node_id))

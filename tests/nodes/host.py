@@ -82,10 +82,11 @@ class Server:
         spec = self.get(f"/object_info/{kind}")[kind]["input"]["required"]
         return {name: entry[1]["default"] for name, entry in spec.items() if len(entry) > 1 and "default" in entry[1]}
 
-    def submit(self, graph: Graph) -> dict[str, Any]:
-        """Queue a graph; returns the server's answer, which holds ``prompt_id`` or ``node_errors``."""
+    def submit(self, graph: Graph, *wanted: str) -> dict[str, Any]:
+        """Queue a graph, or what it needs for some nodes; returns the answer, with ``prompt_id`` or ``node_errors``."""
+        body = {"prompt": graph, **({"partial_execution_targets": wanted} if wanted else {})}
         try:
-            return dict(json.loads(self.fetch("/prompt", {"prompt": graph})))
+            return dict(json.loads(self.fetch("/prompt", body)))
         except urllib.error.HTTPError as error:
             with error:
                 return dict(json.loads(error.read()))

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vidseg.core.regions.model_grid import GRIDS
 
+from ..core.regions.test_model_grid import random_masks, touched
 from .graphs import call
 from .test_in_host_edit_clips import Autoencoder, fitted, host_node
 from .test_in_host_tracks import scene
@@ -21,6 +23,15 @@ class Reference(Autoencoder):
         self.seen.append(pixels)
         count, height, width, _ = pixels.shape
         return torch.zeros(1, 24, 2 if count == 5 else 1, height // 16, width // 16)
+
+
+class LtxAutoencoder(Autoencoder):
+    """Stands for LTX's VAE: 128 channels at a thirty-second of the size, a frame of eight."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        self.seen.append(pixels)
+        count, height, width, _ = pixels.shape
+        return torch.randn(1, 128, (count - 1) // 8 + 1, height // 32, width // 32)
 
 
 class TextEncoder:
@@ -50,6 +61,30 @@ def test_void_is_shown_the_clip_without_the_thing() -> None:
     assert bool((masked[away] == 0).all())
     assert torch.equal(masked[~away], frames[~away])
     assert torch.equal(mask[..., 0], (~away).float())
+
+
+def test_ltx_keeps_what_is_outside_the_touched_cells() -> None:
+    """The graph of the example: what a sampler that paints all over gives is decoded from these latents."""
+    from comfy.sampler_helpers import prepare_mask  # noqa: PLC0415
+
+    from nodes import SetLatentNoiseMask, VAEEncode  # noqa: PLC0415
+
+    autoencoder, masks = LtxAutoencoder(), random_masks(20, GRIDS["LTX"], 3)
+    out = fitted(torch.rand(*masks.shape, 3), masks.float(), video_model="LTX")
+    told = host_node("nodes_lt", "LTXVConditioning").execute(PROMPT, PROMPT, 24.0).args
+    assert told[0][0][1]["frame_rate"] == 24
+    (latent,) = VAEEncode().encode(autoencoder, out["fitted_frames"])
+    assert len(autoencoder.seen[0]) == out["count"] == 25
+    (holed,) = SetLatentNoiseMask().set_mask(latent, out["fitted"])
+    sigmas = host_node("nodes_lt", "LTXVScheduler").execute(30, 2.05, 0.95, True, 0.1, holed).args[0]
+    assert (len(sigmas), float(sigmas[0]), float(sigmas[-1])) == (31, 1, 0)
+    samples = holed["samples"]
+    mask = prepare_mask(holed["noise_mask"], samples.shape, samples.device)
+    cells = touched(torch.cat([masks, masks[-1:].expand(5, -1, -1)]), GRIDS["LTX"])
+    assert 0 < int(cells.sum()) < cells.numel()
+    painted = torch.zeros_like(samples) * mask + samples * (1 - mask)  # as the host's sampler blends each step
+    assert bool((painted[:, :, cells] == 0).all())
+    assert torch.equal(painted[:, :, ~cells], samples[:, :, ~cells])
 
 
 def test_scail_is_told_which_pixels_are_the_character() -> None:

@@ -42,7 +42,7 @@ def test_a_saved_scene_labels_the_clip_again(features: Any, output: Path) -> Non
     assert node.validate_inputs(file=file) is True
     assert node.fingerprint_inputs(file=file) == node.fingerprint_inputs(file=file)
     scene = call("LoadScene", file=file)
-    again = call("ApplyScene", features=features, scene=scene, window_length=2, num_neighbors=1)
+    again, _ = call("ApplyScene", features=features, scene=scene, window_length=2, num_neighbors=1)
     assert again.regions == labels.regions
     assert torch.equal(again.maps, labels.maps)  # every cell finds itself in the scene
     assert call("RegionsToMask", labels=again, regions="thing").shape == (3, 64, 128)

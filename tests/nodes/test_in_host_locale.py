@@ -16,6 +16,8 @@ DOCS, LOCALE = REPOSITORY / "web" / "docs", REPOSITORY / "locales" / "en"
 ROW = re.compile(r"^\| `([^`|]+)`<br>([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 OF_THE_HOST = {
     *(
+        "Start Loop",
+        "End Loop",
         "Load Checkpoint",
         "Load VAE",
         "CLIP Text Encode",

@@ -30,7 +30,9 @@ def patched(model: Any, module: str, name: str, **widgets: Any) -> Any:
         pytest.skip(f"this host has no {name}")
     node = getattr(__import__(f"comfy_extras.{module}", fromlist=[name]), name)
     if hasattr(node, "INPUT_TYPES") and not hasattr(node, "define_schema"):
-        return getattr(node(), node.FUNCTION)(model, **widgets)[0]
+        spec = node.INPUT_TYPES()["required"]
+        values = {key: entry[1]["default"] for key, entry in spec.items() if "default" in entry[-1]}
+        return getattr(node(), node.FUNCTION)(model, **{**values, **widgets})[0]
     sockets = node.define_schema().inputs
     values = {socket.id: _value(socket) for socket in sockets if socket.id != "model"}
     result = node.execute(model=model, **{**values, **widgets})

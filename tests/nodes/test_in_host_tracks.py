@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 import pytest
 import torch
 from torch import Tensor
+from vidseg.core.files.clip import open_clip
 from vidseg.core.types import InputError, Region
 from vidseg.nodes.host.labels import Labels
 
@@ -83,6 +86,20 @@ def test_masks_packed_by_the_host_are_read() -> None:
     assert torch.equal(back.maps, torch.where(masks.any(1), 1 + masks.int().argmax(1), 0).byte())
     ours = call("RegionsToTrack", labels=back, regions="1-3")[0]["packed_masks"]
     assert torch.equal(unpack_masks(ours).sum(1) > 0, masks.any(1))
+
+
+def test_the_host_s_preview_paints_our_regions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, labels = host_node("nodes_sam3", "SAM3_TrackPreview"), scene(64)
+    labels.maps[:, -1] = labels.maps[:, 0] = 0
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    track, _ = call("RegionsToTrack", labels=labels, regions="left, right")
+    node.execute(track, torch.zeros(4, 30, 64, 3), 1.0, 8.0)
+    (path,) = tmp_path.iterdir()
+    with open_clip(path) as clip:
+        shown = clip.read(0, clip.num_frames)
+    assert shown.shape == (4, 30, 64, 3)
+    painted = shown.amax(-1) > 0.2
+    assert float((painted == (labels.maps > 0)).float().mean()) > 0.95
 
 
 def test_void_reads_the_four_values() -> None:

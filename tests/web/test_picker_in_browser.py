@@ -1,11 +1,13 @@
 """The region picker in a real ComfyUI and a real browser, in both renderers of nodes.
 
 Needs Playwright for Python, Chromium on the path and a ComfyUI (its Python at $COMFYUI_PYTHON, if not this one).
+$COMFYUI_FRONTEND may name the folder `static` of another frontend than the host's own.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +32,8 @@ pytestmark = [
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 OF_THE_HOST = (
     "Failed to load resource", "huggingface", "accessed before initialization", "legacy queue/history",
-    "open_maskeditor is deprecated", "reading 'id'",
+    "open_maskeditor is deprecated", "reading 'id'", "Invalid layout total size",
+    "input.link is deprecated",
 )  # fmt: skip
 """What the frontend prints by itself, without any pack."""
 FIRST_VUE = (1, 33)
@@ -52,7 +55,9 @@ GRAPH = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("comfyui") / "base", REPOSITORY) as running:
+    frontend = os.environ.get("COMFYUI_FRONTEND")
+    options = ("--cpu", "--front-end-root", frontend) if frontend else ()
+    with running_server(tmp_path_factory.mktemp("comfyui") / "base", REPOSITORY, *options) as running:
         settings = running.base / "user" / "default" / "comfy.settings.json"
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(json.dumps({"Comfy.TutorialCompleted": True}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +39,7 @@ class Method:
         overrides: what differs, as ``part.field=value``.
         group: ``ours``, ``ablation``, ``extra``, ``yardstick`` or ``baseline``.
         one_block: without feature aggregation: what differs, by kind of model.
+        needs_names: whether it is there to compare how clusters are named, or starts from names.
         source: what gives features: ``model``, or ``features`` for a vision model.
     """
 
@@ -49,6 +50,7 @@ class Method:
     overrides: tuple[str, ...] = ()
     group: str = "ours"
     one_block: Mapping[str, tuple[str, ...]] | None = None
+    needs_names: bool = False
     source: Literal["model", "features"] = "model"
 
     def settings(
@@ -70,17 +72,13 @@ class Method:
         if self.group != "baseline":
             base = with_quality(base, quality)
         block = self.one_block.get(model, ()) if self.one_block else ()
-        common = (
-            f"cluster.num_clusters={dataset.num_clusters}",
-            f"frame.max_side={dataset.max_side}",
-            "cluster.named=regions",  # the paper's protocol: as many names as regions
-        )
+        common = (f"cluster.num_clusters={dataset.num_clusters}", f"frame.max_side={dataset.max_side}")
         return with_overrides(base, (*common, *overrides, *self.overrides, *block))
 
     def find_lack(self, dataset: Dataset, *, nameless: bool = False) -> str:
         """Return what the row cannot be computed without, or nothing."""
-        if self.kind == "propagation" and nameless:
-            return "it starts from names"
+        if self.needs_names and nameless:
+            return "it needs names"
         if self.kind == "propagation" and not all(0 in clip.masks for clip in dataset.clips):
             return "it needs masks of first frames, and a clip has none"
         if self.kind == "slic" and find_spec("skimage") is None:
@@ -98,8 +96,11 @@ BASELINES = (
     Method("emerdiff-knn", "EmerDiff, autoregressive KNN", "method", "emerdiff", group="baseline"),
     Method("color", "color and position, K-means", "color", "default", group="baseline"),
     Method("slic", "color and position, 3D SLIC", "slic", "default", group="baseline"),
-    Method("propagation", "label propagation of first-frame masks", "propagation", "default", group="baseline"),
-)
+    Method(
+        "propagation", "label propagation of first-frame masks", "propagation", "default",
+        group="baseline", needs_names=True,
+    ),
+)  # fmt: skip
 """The paper's comparison, and simpler ones. `propagation` is given the first frame's masks, not only their names."""
 
 
@@ -165,7 +166,16 @@ def list_methods(presets: Sequence[str], *, ablation: bool, baselines: bool) -> 
         ]
         coarse = ("modulation.enabled=false",)
         rows.append(Method(f"{first}-coarse", f"{first}: no modulation at all", "method", first, coarse, "extra"))
-    return (*rows, *(BASELINES if baselines else ()))
+    return (*rows, *((*_name_regions(presets), *BASELINES) if baselines else ()))
+
+
+def _name_regions(presets: Sequence[str]) -> Iterator[Method]:
+    """Yield a row for each preset whose leaves are named one by one: the same with regions that are named as wholes."""
+    for name in presets:
+        config = preset(name).cluster
+        if config.method == "tree" and config.named == "leaves":
+            title, overrides = f"ours, {name}: regions named as wholes", ("cluster.named=regions",)
+            yield Method(f"{name}-regions", title, "method", name, overrides, "extra", needs_names=True)
 
 
 def title_methods(methods: Sequence[Method], settings: Sequence[Settings]) -> tuple[Method, ...]:

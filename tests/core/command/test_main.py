@@ -19,9 +19,10 @@ from PIL import Image
 from vidseg.core.command import main as cli
 from vidseg.core.command import options as cli_options
 from vidseg.core.command.main import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
-from vidseg.core.command.segment import SegmentOptions, SegmentRun
+from vidseg.core.command.segment import SegmentOptions
 from vidseg.core.config.overrides import with_overrides
 from vidseg.core.config.settings import PRESETS, SETTINGS, Settings, read_setting
+from vidseg.core.engine.model import ModelSpec
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.disk import write_atomically
 from vidseg.core.files.result_folder import ResultFolder
@@ -384,7 +385,7 @@ def test_bad_input_ends_before_the_model_is_loaded(
     kind: str, model: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(SegmentRun, "_load", lambda _: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(ModelSpec, "load", lambda _: pytest.fail("the model was loaded"))
     arguments, said = bad_input(kind, folder, tmp_path)
     assert segment(Path(str(arguments[0])), tmp_path / "out", "--model", model, *arguments[1:]) == EXIT_BAD_INPUT
     assert said in error_of(capsys)

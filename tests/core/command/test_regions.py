@@ -43,7 +43,7 @@ def test_a_result_is_cut_into_what_a_run_with_that_number_gives(
     assert "3 frames, 6 regions" in capsys.readouterr().out
     # pixels near a border go to the region whose leaves answer most together, which depends on the cut
     same = torch.stack([a == b for a, b in zip(labels_of(three), labels_of(six), strict=True)]).float().mean()
-    assert float(same) > 0.9
+    assert float(same) > 0.85
     assert [region["name"] for region in record_of(three)["regions"]] == [f"region {number}" for number in range(6)]
     assert sum(region["area"] for region in record_of(three)["regions"]) == before[0].numel() * 3
     assert recut(three, "--num", 3, "--clip", clip) == 0

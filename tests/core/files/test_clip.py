@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vidseg.core.files.clip import CHECK_STAGE, natural_key, open_clip
+from vidseg.core.files.clip import CHECK_STAGE, natural_key, open_clip, reopen_clip
 from vidseg.core.files.images import read_image
 from vidseg.core.files.video import require_encoder, write_video
 from vidseg.core.types import InputError
@@ -230,3 +230,22 @@ def test_reads_every_kind_of_image(tmp_path: Path) -> None:
         suffix = "jpg" if mode == "CMYK" else "png"
         Image.new(mode, (4, 3)).save(tmp_path / f"{mode}.{suffix}")
         assert read_image(tmp_path / f"{mode}.{suffix}").shape == (3, 4, 3)
+
+
+@pytest.mark.parametrize("kind", ["video", "images", "animation"])
+def test_a_reopened_clip_skips_forward_to_the_same_frames(kind: str, tmp_path: Path) -> None:
+    frames = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 64, 64, 3).contiguous() * 40
+    path = tmp_path / {"video": "clip.mp4", "images": "clip", "animation": "clip.webp"}[kind]
+    pictures = [Image.fromarray(frame.numpy()) for frame in frames]
+    if kind == "video":
+        write_video(path, frames)
+    elif kind == "images":
+        path.mkdir()
+        for number, picture in enumerate(pictures):
+            picture.save(path / f"{number}.png")
+    else:
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], lossless=True)
+    with open_clip(path) as clip, reopen_clip(path, clip.info) as again:
+        whole = clip.read(0, 6)
+        for start, stop in ((1, 2), (4, 6), (0, 1), (3, 4), (2, 3)):
+            assert torch.equal(again.read(start, stop), whole[start:stop]), (start, stop)

@@ -12,7 +12,7 @@ from vidseg.core.config.parts import ContextConfig, RefinementConfig, WindowConf
 from vidseg.core.config.settings import Settings, preset, replace_parts
 from vidseg.core.method.clustering import name_clusters_by_number, normalize_tokens
 from vidseg.core.method.coarse import CoarseScan, segment_coarse, start_context
-from vidseg.core.method.context import SceneContext
+from vidseg.core.method.context import NeighborMemory, SceneContext
 from vidseg.core.method.correspondence import refine
 from vidseg.core.method.pipeline import label_anchor
 from vidseg.core.method.windows import split_windows
@@ -83,6 +83,21 @@ def test_refined_labels_feed_the_next_window():
     plain = segment_coarse(features, anchor_labels, settings_of(WindowConfig(3), ContextConfig(1), OFF)).maps
     late = refine(plain[3:6], features.matching[3:6], RefinementConfig())
     assert not torch.equal(refined[3:6], late)
+
+
+@pytest.mark.parametrize("memory", ["previous", "anchor+previous"])
+@pytest.mark.parametrize("anchor", [0, 4])
+def test_a_second_scan_searches_no_neighbors_again(memory, anchor, monkeypatch):
+    features, anchor_labels = random_features(drift=0.9), random_anchor_labels()._replace(anchor=anchor)
+    plain, refined = (
+        settings_of(WindowConfig(3), ContextConfig(1, memory), each) for each in (OFF, RefinementConfig())
+    )
+    expected = segment_coarse(features, anchor_labels, refined).maps
+    found = NeighborMemory()
+    assert not torch.equal(segment_coarse(features, anchor_labels, plain, memory=found).maps, expected)
+    assert found.num_bytes == 7 * features.grid.num_tokens * 4
+    monkeypatch.setattr(SceneContext, "find_neighbors", lambda *_: pytest.fail("searched again"))
+    assert torch.equal(segment_coarse(features, anchor_labels, refined, memory=found).maps, expected)
 
 
 def test_refinement_reads_the_matching_features():

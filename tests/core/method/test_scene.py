@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from vidseg.core.config.parts import WindowConfig
-from vidseg.core.config.settings import Settings
+from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.method.scene import Scene, SceneFileConfig, choose_scene, label_by_scene
 from vidseg.core.types import Features, Grid, InputError, LabelMaps, Region
 
@@ -31,7 +32,7 @@ def clip(seed: int, frames: int = 5, column: int = 1) -> tuple[Features, LabelMa
 def test_another_clip_gets_the_regions(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(choose_scene(*clip(1)).to_bytes())
     features, truth = clip(2, frames=7, column=5)
-    result = label_by_scene(Scene.load(tmp_path / "a.safetensors"), features, SETTINGS)
+    result, _ = label_by_scene(Scene.load(tmp_path / "a.safetensors"), features, SETTINGS)
     assert torch.equal(result.maps, truth.maps)
     assert result.regions == REGIONS
 
@@ -40,8 +41,28 @@ def test_a_region_that_was_away_for_a_window_comes_back() -> None:
     features, truth = clip(2, frames=9)
     queries, maps = features.queries.clone(), truth.maps.clone()
     queries[:6, maps[0].flatten() == 4], maps[:6] = queries[:6, :9], 0  # the first row is ground
-    result = label_by_scene(choose_scene(*clip(1)), features._replace(queries=queries, matching=queries), SETTINGS)
+    changed = features._replace(queries=queries, matching=queries)
+    result, _ = label_by_scene(choose_scene(*clip(1)), changed, SETTINGS)
     assert torch.equal(result.maps, maps)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, replace_parts(SETTINGS, scene={"new_regions": True, "cuts": True})])
+def test_parts_of_whole_windows_get_the_labels_of_the_whole_clip(tmp_path: Path, settings: Settings) -> None:
+    features, _ = clip(2, frames=10, column=4)
+    queries = features.queries.clone()
+    queries[4:, :6] = 3 * torch.eye(16)[3]  # a thing that enters, and leaves the window in which it did
+    features, scene = features._replace(queries=queries, matching=queries), choose_scene(*clip(1))
+    whole, after = label_by_scene(scene, features, settings)
+    parts = []
+    for start, stop in ((0, 3), (3, 9), (9, 10)):
+        part, scene = label_by_scene(scene, features.window(start, stop), settings)
+        parts.append(part.maps)
+    assert torch.equal(torch.cat(parts), whole.maps)
+    assert scene.regions == after.regions == whole.regions
+    assert torch.equal(scene.tokens, after.tokens)
+    assert len(scene.labels) - scene.recent == len(choose_scene(*clip(1)).labels)
+    (tmp_path / "a.safetensors").write_bytes(scene.to_bytes())
+    assert Scene.load(tmp_path / "a.safetensors").recent == scene.recent > 0
 
 
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
@@ -82,9 +103,10 @@ def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
         ({"labels": torch.tensor([0, 4, 5])}, "labels without region"),
         ({"labels": torch.tensor([0, 4])}, "tokens of shape"),
         ({"tokens": torch.full((3, 16), torch.nan)}, "not finite"),
+        ({"recent": 3}, "3 recent tokens of 3"),
     ],
 )
-def test_contents_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, torch.Tensor], message: str) -> None:
+def test_contents_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     scene = Scene(torch.zeros(3, 16), torch.tensor([0, 4, 4]), REGIONS)._replace(**change)
     (tmp_path / "a.safetensors").write_bytes(scene.to_bytes())
     with pytest.raises(InputError, match=message):

@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from vidseg.core.command.main import EXIT_BAD_INPUT, main
+from vidseg.core.engine.jobs import attempt
 from vidseg.core.evaluation.bench import report as pictures
 from vidseg.core.evaluation.bench.layouts import open_dataset
 from vidseg.core.evaluation.bench.methods import ABLATION, Job, list_methods, title_methods
-from vidseg.core.evaluation.bench.run import ModelSpec, attempt, name_by_majority, run_job
+from vidseg.core.evaluation.bench.run import name_by_majority, run_job
 from vidseg.core.evaluation.bench.tables import TABLE_2, list_table_1
 from vidseg.core.types import InputError
 
@@ -177,7 +178,7 @@ def test_regions_without_names_are_measured_and_named_at_the_end(
     words = (*COARSE, "--nameless", "--baselines", "--rows", "default,color,slic,propagation")
     assert bench("folders", root, out, model, *words) == 0
     captured = capsys.readouterr()
-    assert "no row 'label propagation of first-frame masks': it starts from names." in captured.err
+    assert "no row 'label propagation of first-frame masks': it needs names." in captured.err
     assert "## data: regions without names" in captured.out
     table = rows(out / "nameless.csv")
     assert [row["clip"] for row in table] == ["one"] * 3 + ["two"] * 3 + ["mean of 2"] * 3
@@ -219,7 +220,7 @@ def test_ctrl_c_says_how_to_go_on(
             raise KeyboardInterrupt
         return attempt(job, *rest)
 
-    monkeypatch.setattr("vidseg.core.evaluation.bench.run.attempt", stopped)
+    monkeypatch.setattr("vidseg.core.engine.jobs.attempt", stopped)
     assert bench("folders", write_folders(tmp_path / "data"), tmp_path / "out", model, *COARSE) == 130
     error = capsys.readouterr().err
     assert "1 of 2 clips are done. Continue with: vidseg bench folders" in error
@@ -231,7 +232,7 @@ def test_cityscapes_clusters_are_named_by_the_labeled_frame(tmp_path: Path) -> N
     named = name_by_majority(clusters, truth)
     assert named.tolist() == [[[7, 7, 26, 26, 255]], [[7, 255, 26, 26, 255]]]
     dataset = open_dataset("cityscapes", write_cityscapes(tmp_path))
-    color = list_methods(["default"], ablation=False, baselines=True)[3]
+    color = next(row for row in list_methods(["default"], ablation=False, baselines=True) if row.name == "color")
     settings = color.settings(dataset, ["frame.max_side=64", "cluster.num_clusters=4"])
     result = run_job(Job(color, dataset.clips[0], settings), None)
     assert result.record["frames"] == 28  # two windows of 14 reach the 20th frame
@@ -244,7 +245,7 @@ def test_propagation_needs_the_first_mask(tmp_path: Path) -> None:
     method = list_methods(["default"], ablation=False, baselines=True)[-1]
     job = Job(method, dataset.clips[0], method.settings(dataset, ["frame.max_side=64"]))
     with pytest.raises(InputError, match=r"`model` must name a model"):
-        run_job(job, ModelSpec(None).load())
+        run_job(job, None)
 
 
 def test_rows_fit_the_kind_of_model_and_the_quality(tmp_path: Path) -> None:
@@ -263,6 +264,8 @@ def test_rows_are_those_of_the_paper() -> None:
     methods = list_methods(["paper"], ablation=True, baselines=True)
     assert [method.group for method in methods] == ["ours", *["ablation"] * 5, "extra", *["baseline"] * 5]
     assert len({method.name for method in methods}) == len(methods)
+    named, regions = list_methods(["default"], ablation=False, baselines=True)[:2]
+    assert (named.name, regions.name, regions.overrides) == ("default", "default-regions", ("cluster.named=regions",))
     assert [len(rows) for rows in TABLE_2.values()] == [len(ABLATION) + 1] * 2
     for name, dataset in (("vspw", 7), ("cityscapes", 6), ("camvid", 6), ("folders", 0)):
         assert len(list_table_1(name)) == dataset
@@ -274,7 +277,7 @@ def test_rows_with_the_same_settings_are_run_once(
     root = write_folders(tmp_path / "data", ("one",), 3)
     as_paper = ("--set", "cluster.method=kmeans", "--set", "cluster.place=0")
     assert bench("folders", root, tmp_path / "out", model, "--ablation", "--baselines", *as_paper) == 0
-    assert "[100%] 11 of 11 clips" in capsys.readouterr().err
+    assert "[100%] 12 of 12 clips" in capsys.readouterr().err
     names = ("default-window-1", "emerdiff-knn")
     records = [json.loads((tmp_path / "out" / "clips" / name / "one.json").read_text()) for name in names]
     assert [(record["method"], record["made by"]["settings"]["preset"]) for record in records] == [
