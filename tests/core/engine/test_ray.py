@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def crew(cluster: Any, thin_model: Path) -> Iterator[None]:
+def crew(cluster: Any, thin_model: Path) -> Iterator[Crew]:
     """Workers on both nodes that stay for all tests: to start them takes longer than what they do."""
     hands: list[Crew] = []
 
@@ -66,12 +65,14 @@ def crew(cluster: Any, thin_model: Path) -> Iterator[None]:
 
         def __exit__(self, *_error: object) -> None:
             self.forget()
+            while len(self.free) < self.size:
+                self.wait(1)
 
     with pytest.MonkeyPatch.context() as patch:
         for module in ("windows", "jobs"):
             patch.setattr(f"vidseg.core.engine.{module}.Crew", Kept)
         kept = Kept(ModelSpec(describe_model(thin_model), "cpu"), Cluster(2), 2)
-        yield
+        yield kept
         Crew.__exit__(kept)
 
 
@@ -97,15 +98,15 @@ def lineage(pid: int, parents: dict[int, int]) -> set[int]:
     return above
 
 
-def kill_a_worker() -> None:
-    """Kill a worker that is in the middle of a call."""
-    deadline = time.monotonic() + 60
-    while not (found := busy_workers()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(found[0], signal.SIGKILL)
+def kill_a_worker() -> bool:
+    """Kill a worker that is in the middle of a call, if there is one."""
+    found = busy_workers()
+    if found:
+        os.kill(found[0], signal.SIGKILL)
+    return bool(found)
 
 
-def after_windows(patch: pytest.MonkeyPatch, actions: dict[int, Callable[[], None]]) -> None:
+def after_windows(patch: pytest.MonkeyPatch, actions: dict[int, Callable[[], object]]) -> None:
     """Do something when so many windows are written."""
     write, calls = ResultFolder.write_label_maps, []
 
@@ -126,15 +127,17 @@ THERE = ["--engine", "ray", "--workers", "2"]
 
 
 def test_a_killed_worker_and_an_interruption_change_no_label(
-    tmp_path: Path, thin_model: Path, crew: None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, thin_model: Path, crew: Crew, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip, out, words = tmp_path / "clip.mp4", tmp_path / "ray", ["--model", str(thin_model), *WORDS]
     write_video(clip, squares(12))
     words += ["--quality", "draft"]
     assert main(["segment", str(clip), "--out", str(tmp_path / "local"), *words]) == 0
+    killed: list[bool] = []
     with pytest.MonkeyPatch.context() as patch:
-        after_windows(patch, {1: kill_a_worker, 3: stop})
+        after_windows(patch, {1: lambda: killed.append(kill_a_worker()), 3: stop})
         assert main(["segment", str(clip), "--out", str(out), *words, *THERE]) == EXIT_INTERRUPTED
+    assert killed == [True]
     assert "4 of 12 frames are finished" in capsys.readouterr().err
     with pytest.MonkeyPatch.context() as patch:
         after_windows(patch, {2: stop})
@@ -146,7 +149,7 @@ def test_a_killed_worker_and_an_interruption_change_no_label(
 
 
 def test_workers_are_on_both_nodes_and_both_are_used(
-    tmp_path: Path, thin_model: Path, crew: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, thin_model: Path, crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used, take = set(), Crew.wait
 
@@ -166,28 +169,34 @@ def test_workers_are_on_both_nodes_and_both_are_used(
 
 
 def test_clips_whose_worker_is_killed_are_gone_on_with(
-    tmp_path: Path, thin_model: Path, crew: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    thin_model: Path,
+    cluster: Any,
+    crew: Crew,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, count in (("a", 2), ("b", 12), ("c", 2)):
+    for name, count in (("a", 2), ("b", 24), ("c", 2)):
         write_video(tmp_path / f"{name}.mp4", squares(count))
     (tmp_path / "bad.mp4").write_text("no video")
     words = ["segment", *(str(tmp_path / f"{name}.mp4") for name in ("b", "a", "bad", "c"))]
     words += ["--model", str(thin_model), "--quality", "draft", *WORDS]
-    finished, killed = JobsProgress.finished, []
+    finished, killed, ray = JobsProgress.finished, [], cluster
 
     def finish_and_kill(progress: JobsProgress, job: Any) -> None:
         finished(progress, job)
-        if not killed and busy_workers():  # else what is left may wait for this process
-            kill_a_worker()
-            killed.append(job.name)
+        for member in [] if killed else crew._members.values():
+            if member.call:  # a process is not known by its title: it answers how far it is, too
+                killed.append(member.call.key.name)
+                ray.kill(member.actor, no_restart=False)
 
     with monkeypatch.context() as patch:
         patch.setattr(JobsProgress, "finished", finish_and_kill)
         assert main([*words, "--out", str(tmp_path / "ray"), *THERE]) == EXIT_BAD_INPUT
-    assert killed
+    assert killed == ["b"]
     rows = capsys.readouterr().out.splitlines()[-5:]  # behind what Ray says of the killed worker
     assert [row.split()[0] for row in rows] == ["clip", "b", "a", "bad", "c"]
-    assert rows[1].split()[1] == "12"
+    assert rows[1].split()[1] == "24"
     assert "failed: `input` must be a video that plays" in rows[3]
     assert main([*words, "--out", str(tmp_path / "local")]) == EXIT_BAD_INPUT
     for name in "abc":
@@ -198,7 +207,7 @@ def test_clips_whose_worker_is_killed_are_gone_on_with(
     assert capsys.readouterr().out.count("finished already") == 3
 
 
-def test_the_tables_of_the_bench_are_those_of_a_local_run(tmp_path: Path, thin_model: Path, crew: None) -> None:
+def test_the_tables_of_the_bench_are_those_of_a_local_run(tmp_path: Path, thin_model: Path, crew: Crew) -> None:
     root = write_folders(tmp_path / "data", ("a", "b"), frames=2)
     words = ["bench", "folders", str(root), "--model", str(thin_model), "--device", "cpu", "--max-side", "64"]
     words += ["--set", "cluster.num_clusters=4", "--set", "modulation.enabled=false"]
