@@ -40,6 +40,13 @@ LAYERS = "Empty takes the model's own."
 """What an empty widget of layers stands for."""
 
 
+FIRST_FRAME = (
+    "Number of the first of these frames in the clip, for a part of it: it then gets the noise that it has in the "
+    "whole clip. In a loop, wire the frame at which the part begins."
+)
+"""What `first_frame` is for."""
+
+
 class ExtractDiffusionFeatures(io.ComfyNode):
     """Frames -> features (paper 4.1)."""
 
@@ -83,15 +90,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                     )
                 ),
                 advanced(
-                    io.Int.Input(
-                        "first_frame",
-                        default=0,
-                        min=0,
-                        max=10_000_000,
-                        optional=True,
-                        tooltip="Number of the first of these frames in the clip, for a part of it: it then gets the "
-                        "noise that it has in the whole clip. In a loop, wire the frame at which the part begins.",
-                    )
+                    io.Int.Input("first_frame", default=0, min=0, max=10_000_000, optional=True, tooltip=FIRST_FRAME)
                 ),
                 *(
                     advanced(setting_input(name, f"feature.{name}", LAYERS, automatic="", optional=True))

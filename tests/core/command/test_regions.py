@@ -23,8 +23,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def results(clip: Path, thin_model: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Return the same clip in three and in six regions."""
+    """Return the same clip in three and in six regions, without soft votes: they make borders depend on the cut."""
     words = ("--model", thin_model, "--quality", "draft", "--device", "cpu", "--set", "cluster.num_leaves=12")
+    words += ("--set", "enlarging.own_share=1")
     for name, number in (("three", 3), ("six", 6)):
         assert segment(clip, tmp_path / name, *words, "--clusters", number) == 0
     return tmp_path / "three", tmp_path / "six"
@@ -43,7 +44,7 @@ def test_a_result_is_cut_into_what_a_run_with_that_number_gives(
     assert "3 frames, 6 regions" in capsys.readouterr().out
     # pixels near a border go to the region whose leaves answer most together, which depends on the cut
     same = torch.stack([a == b for a, b in zip(labels_of(three), labels_of(six), strict=True)]).float().mean()
-    assert float(same) > 0.85
+    assert float(same) > 0.9
     assert [region["name"] for region in record_of(three)["regions"]] == [f"region {number}" for number in range(6)]
     assert sum(region["area"] for region in record_of(three)["regions"]) == before[0].numel() * 3
     assert recut(three, "--num", 3, "--clip", clip) == 0
