@@ -121,7 +121,7 @@ def _convert_pixels(opened: Image.Image) -> NDArray[Any]:
     elif image.mode.startswith("I"):
         gray = np.asarray(image, np.float32) / np.float32(65535)
     else:
-        return np.asarray(image.convert("RGB"))
+        return np.array(image.convert("RGB"))  # a copy that can be written to
     return np.repeat(gray[..., None], 3, axis=2)
 
 
