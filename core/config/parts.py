@@ -53,6 +53,11 @@ class SamplingConfig(Part):
         "last frame, to which it rises from 1 in the first", "code; the paper does not mention it", low=0, high=1000,
     )  # fmt: skip
     seed: int = setting(1, "Seed of noise and K-means", "code", low=0, high=2**32 - 1)
+    noise: Literal["frame", "window", "shared", "none"] = setting(
+        "frame", "Noise of the inversion: a map for each frame of the clip; the same maps in every window, as in the "
+        "published code; one map for all frames; or none, so that features are read off the clean latents in one call, "
+        "as CleanDIFT's weights want it. Modulation has a map for each frame then", "ours",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -186,8 +191,10 @@ class ModulationConfig(Part):
         "paper A.4; 10 without latent blending, as in EmerDiff", low=0, high=10_000,
     )  # fmt: skip
     inject: bool = setting(True, "Replace queries and keys of attention by those of the unmodulated pass", "code")
-    blending: Literal["all", "none"] = setting(
-        "all", "Restore the picture outside the region (Eq. 5) after every step, as in the paper, or never"
+    blending: Literal["all", "encoded", "none"] = setting(
+        "all",
+        "Restore the picture outside the region (Eq. 5) after every step: all takes that of the unmodulated "
+        "pass, as in the paper, encoded the frame's own latents with the step's noise (ours); or none, never",
     )
     steps: Literal["all", "first"] = setting(
         "all", "Steps of a modulated pass: all to the end, as in the paper, or the first alone, whose prediction of "

@@ -72,7 +72,7 @@ def measure_costs(
         condition = _once(lambda: backbone.condition(picture[0], blank, settings.video))
     window, predict = latents.expand(length, -1, -1, -1), 0.0
     read_alone = _reading_call(unit, latents, settings) if settings.feature.layers else 0.0
-    if not read_alone or settings.feature.step > settings.start_step or settings.modulation.enabled:
+    if not read_alone or settings.steps_to_features or settings.modulation.enabled:
         predict = _window_call(unit, window, settings)
     encode = _once(lambda: float(backbone.encode(picture).sum()))
     decode = 0.0
@@ -127,7 +127,7 @@ def estimate_frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int
     tail, replay, query = TAIL_SHARE, REPLAY_SHARE, QUERY_SHARE
     if settings.video.frames:
         tail, replay, query = VIDEO_TAIL_SHARE, VIDEO_REPLAY_SHARE, VIDEO_QUERY_SHARE
-    before = settings.feature.step - settings.start_step
+    before = settings.steps_to_features
     seconds = costs.encode + before * costs.predict + (costs.read or query * costs.predict)
     passes = _num_passes(settings, num_labels)
     if not passes:

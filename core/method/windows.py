@@ -65,6 +65,12 @@ def split_seen(num_frames: int, settings: Settings) -> list[Span]:
     return split_spans(num_frames, replace(settings, variant="paper"))
 
 
+def split_noise(num_frames: int, settings: Settings) -> list[range]:
+    """Return the frames that share a draw of noise where it is drawn by windows; published code: all that are given."""
+    length = settings.video.frames or settings.window.length
+    return [range(num_frames)] if settings.variant == "published" else split_windows(num_frames, WindowConfig(length))
+
+
 def split_context_windows(span: Span, settings: Settings) -> list[range]:
     """Return the windows of the scene context in the kept frames of ``span``, counted from its first frame seen."""
     first = span.num_finished
