@@ -120,9 +120,10 @@ class ClusterConfig(Part):
     num_restarts: int = setting(
         10, "Only with the method kmeans: runs of K-means of which the best is kept", "code", low=1, high=1000
     )
-    fit_frames: Literal["window", "anchor"] = setting(
-        "window", "Frames that K-means looks at: all of the anchor frame's window, as in the published code, or the "
-        "anchor frame alone, as in the paper",
+    fit_frames: Literal["window", "anchor", "clip"] = setting(
+        "window", "Frames that K-means looks at: all of the anchor frame's window, as in the published code, the "
+        "anchor frame alone, as in the paper, or as many as a window has, spread over the clip, so that things that "
+        "come later are regions too (clip, only with the method tree)",
     )  # fmt: skip
     granularity: float = setting(
         0.55, "Only with 0 clusters: share of the variety of the anchor frame that regions must explain. More gives "
@@ -144,6 +145,13 @@ class ClusterConfig(Part):
         "leaves", "What a mask of the anchor frame names: each small cluster, which follows the mask closely, or each "
         "region, as the paper's tables do", "ours",
     )  # fmt: skip
+
+    def check(self) -> None:
+        """Check each value, and that only leaves are fitted on the clip: clusters that an anchor lacks have no name."""
+        super().check()
+        if self.fit_frames == "clip" and self.method != "tree":
+            limit = f"be window or anchor with the method {self.method}"
+            raise SettingError("cluster.fit_frames", limit, "clip", "Choose one of them, or the method tree")
 
 
 @dataclass(frozen=True)
