@@ -23,6 +23,18 @@ class MergeTree(NamedTuple):
     heights: tuple[float, ...]
 
 
+class LaterCells(NamedTuple):
+    """Cells of other frames whose leaf the anchor frame lacks, by which the scan knows such leaves.
+
+    Attributes:
+        tokens: ``(M,C)`` as they were clustered.
+        leaves: ``(M,)`` int64, their leaves.
+    """
+
+    tokens: Tensor
+    leaves: Tensor
+
+
 class Leaves(NamedTuple):
     """The leaves of label maps, for another number of regions without another run.
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .leaves import Leaves
+from .leaves import LaterCells, Leaves
 
 MAX_LABEL = 255
 """Largest label id: label maps are stored as 8-bit palette images."""
@@ -224,6 +224,7 @@ class AnchorLabels(NamedTuple):
         regions: every label that may occur, sorted by label.
         leaves: what the regions are made of, ``(h,w)``; None where each is one cluster.
         place: weight of where cells lie, by which they were divided; see `method.place.add_place`.
+        later: what stands for leaves that the anchor frame lacks, until a scan has begun.
     """
 
     anchor: int
@@ -231,6 +232,7 @@ class AnchorLabels(NamedTuple):
     regions: tuple[Region, ...]
     leaves: Leaves | None = None
     place: float = 0.0
+    later: LaterCells | None = None
 
 
 @dataclass(frozen=True, eq=False)

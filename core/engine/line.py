@@ -14,7 +14,7 @@ from ..backbones.protocol import FeatureSource
 from ..config.settings import Settings
 from ..files.clip import ClipInfo
 from ..method.features import extract_window_features
-from ..method.pipeline import ScanState, scan_window
+from ..method.pipeline import ScanState, scan_window, start_from_clip
 from ..method.upsampling import upsample
 from ..method.windows import Span, split_spans
 from ..types import Features, LabelMaps
@@ -156,6 +156,12 @@ class Line:
             self.events.put(Made(self._next_out, self.spans[self._next_out], window.labels, window.state))
             del self._windows[self._next_out]
             self._next_out += 1
+
+
+def begin_scan(place: Workplace, task: ClipTask) -> ScanState | None:
+    """Return the scan before the first window, where frames of the whole clip have their say."""
+    clip = place.open(task.path, task.info)
+    return start_from_clip(require_backbone(place), clip, task.settings, reference=task.reference)
 
 
 def read_window(place: Workplace, task: ClipTask, span: Span) -> tuple[None, Features, Features]:

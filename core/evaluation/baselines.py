@@ -81,7 +81,9 @@ def segment_by_color(
     Windows, clusters and scene context are those of ``settings``; correspondences and modulation are not used.
     """
     scan: CoarseScan | None = None
-    plain = replace_parts(settings, refinement={"enabled": False}, cluster={"method": "kmeans", "place": 0.0})
+    seen = "anchor" if settings.cluster.fit_frames == "anchor" else "window"
+    cluster = {"method": "kmeans", "place": 0.0, "fit_frames": seen}
+    plain = replace_parts(settings, refinement={"enabled": False}, cluster=cluster)
     plain = replace(plain, scene=SceneConfig())
     for span in split_windows(_num_frames(source), settings.window, settings.variant):
         features = make_color_features(source.read(span.start, span.stop), settings)

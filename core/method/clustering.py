@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig
+from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig, WindowConfig
 from ..types import (
     AnchorLabels,
     Features,
@@ -23,6 +23,7 @@ from ..types import (
 from .frames import require_tokens_for
 from .kmeans import fit_centers
 from .place import add_place, measure_place
+from .windows import spread_frames
 
 
 def normalize_tokens(tokens: Tensor) -> Tensor:
@@ -93,18 +94,22 @@ class AnchorTokens(NamedTuple):
 def gather_tokens(features: Features, config: ClusterConfig, anchor: int, window_length: int) -> AnchorTokens:
     """Return the tokens by which the anchor frame, one of those of ``features``, is divided.
 
-    Paper: K-means sees the anchor frame alone. Reference code: K-means sees all frames of the first window; both are
-    values of ``config.fit_frames``.
+    Paper: K-means sees the anchor frame alone. Reference code: K-means sees all frames of the first window. Both are
+    values of ``config.fit_frames``, which can also spread as many frames as a window has over all of ``features``.
     """
     require_shape("features.queries", features.queries, "T N C", N=features.grid.num_tokens)
     if not 0 <= anchor < features.num_frames:
         raise SettingError("anchor", f"lie in [0, {features.num_frames - 1}]", anchor, "Choose a frame of the clip")
     start = anchor - anchor % window_length
-    seen = slice(anchor, anchor + 1) if config.fit_frames == "anchor" else slice(start, start + window_length)
-    tokens = normalize_tokens(features.queries[seen])
+    numbers = {
+        "anchor": [anchor],
+        "window": list(range(start, min(start + window_length, features.num_frames))),
+        "clip": sorted({anchor, *spread_frames(features.num_frames, WindowConfig(window_length))}),
+    }[config.fit_frames]
+    tokens = normalize_tokens(features.queries[numbers])
     place = measure_place(tokens, features.grid, config.place)
     tokens = add_place(tokens, features.grid, place)
-    return AnchorTokens(tokens.flatten(0, 1), tokens[anchor - (seen.start or 0)], place)
+    return AnchorTokens(tokens.flatten(0, 1), tokens[numbers.index(anchor)], place)
 
 
 def cluster_anchor(

@@ -74,7 +74,7 @@ class CoarseScan:
             labels, context, followed = self._labeled(found, part, window.window(start, stop), context, followed)
             maps.append(labels)
         self.context, self._steps = context, self._steps + 1
-        self.anchor_labels = add_followed(self.anchor_labels, followed)
+        self.anchor_labels = add_followed(self.anchor_labels, followed)._replace(later=None)  # the context has it
         seen = torch.cat(votes).reshape(len(tokens), *window.grid, -1)
         return group_followed(torch.cat(maps), seen, self.anchor_labels, window.frame_size)
 
@@ -121,7 +121,7 @@ def start_context(features: Features, anchor_labels: AnchorLabels, config: Conte
     anchor = anchor_labels.anchor
     tokens = make_tokens(features.window(anchor, anchor + 1), anchor_labels)[0]
     followed = anchor_labels.leaves.maps if anchor_labels.leaves else anchor_labels.cluster_map
-    return SceneContext.from_anchor(tokens, followed.flatten(), config)
+    return SceneContext.from_anchor(tokens, followed.flatten(), config, anchor_labels.later)
 
 
 def segment_coarse(

@@ -22,7 +22,7 @@ from ..config.settings import Settings
 from ..progress import GUIDED_SHARES, STAGE_SHARES, RunProgress, format_count
 from .features import list_layers
 from .frames import fit_size
-from .windows import split_spans
+from .windows import split_spans, spread_frames
 
 TAIL_SHARE = 0.35
 """Cost of a modulated step, which starts behind the modulated block, in UNet calls (measured on a CPU with the demo
@@ -72,7 +72,7 @@ def measure_costs(
         condition = _once(lambda: backbone.condition(picture[0], blank, settings.video))
     window, predict = latents.expand(length, -1, -1, -1), 0.0
     read_alone = _reading_call(unit, latents, settings) if settings.feature.layers else 0.0
-    if not read_alone or settings.feature.step > settings.start_step or settings.modulation.enabled:
+    if not read_alone or settings.steps_to_features or settings.modulation.enabled:
         predict = _window_call(unit, window, settings)
     encode = _once(lambda: float(backbone.encode(picture).sum()))
     decode = 0.0
@@ -127,7 +127,7 @@ def estimate_frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int
     tail, replay, query = TAIL_SHARE, REPLAY_SHARE, QUERY_SHARE
     if settings.video.frames:
         tail, replay, query = VIDEO_TAIL_SHARE, VIDEO_REPLAY_SHARE, VIDEO_QUERY_SHARE
-    before = settings.feature.step - settings.start_step
+    before = settings.steps_to_features
     seconds = costs.encode + before * costs.predict + (costs.read or query * costs.predict)
     passes = _num_passes(settings, num_labels)
     if not passes:
@@ -152,11 +152,14 @@ def estimate_run_seconds(
 ) -> float:
     """Return the seconds for a clip of ``num_frames`` whose frames before ``first`` are finished.
 
-    A video model sees whole windows, so that frames of the last ones may count twice (`windows.split_spans`).
+    A video model sees whole windows, so that frames of the last ones may count twice (`windows.split_spans`). Frames
+    that leaves are fitted on are read by themselves before the first window, where they are spread over the clip.
     """
     seconds = estimate_frame_seconds(costs, settings, num_labels)
     if not settings.video.frames:
-        return (num_frames - first) * seconds
+        spread = settings.cluster.fit_frames == "clip" and not first
+        fitted = len(spread_frames(num_frames, settings.window)) if spread else 0
+        return (num_frames - first) * seconds + fitted * estimate_frame_seconds(costs, settings, 0)
     again = seconds - estimate_decode_seconds(costs, settings, num_labels)
     left = [span for span in split_spans(num_frames, settings) if span.kept.start >= first]
     return sum(len(span.kept) * seconds + span.num_finished * again + costs.condition for span in left)

@@ -24,8 +24,8 @@ from ..types import Features, Grid, InputError, Progress, SeenWindow, no_progres
 from .frames import FrameSource, check_frames, coarse_grid, fit_frames, read_fitted
 from .joining import join_layers
 from .published import draw_video_window_noise, draw_window_noise
-from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler
-from .windows import Span, require_kind, split_seen
+from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler, scale_clean
+from .windows import Span, require_kind, split_noise, split_seen
 
 LATENTS_PER_CELL = PIXELS_PER_CELL // PIXELS_PER_LATENT
 PICTURES_TOGETHER = 4
@@ -134,16 +134,20 @@ def read_queries(
 ) -> tuple[Tensor, Tensor]:
     """Return aggregated and matching queries ``(T,N,C)``, on the CPU, of clean latents ``(T,4,H/8,W/8)`` and noise.
 
-    ``after_step`` is called with the number of steps done, and of all steps.
+    Without noise (``sampling.noise`` of ``none``) the UNet is given the clean latents themselves, told the noise level
+    of the feature step. ``after_step`` is called with the number of steps done, and of all steps.
     """
-    feature = settings.feature
-    total = feature.step - settings.start_step + 1
-    x = add_noise(latents, noise, float(sigmas[settings.start_step]))
-    levels = sigmas[settings.start_step : feature.step + 1].tolist()
-    for done, step in enumerate(sample_euler(denoiser.predict, x, levels), 1):
-        x = step.latents
-        after_step(done, total)
-    queries = denoiser.queries(x, float(sigmas[feature.step]), list_layers(feature))
+    feature, total = settings.feature, settings.steps_to_features + 1
+    sigma = float(sigmas[feature.step])
+    if settings.sampling.noise == "none":
+        x = scale_clean(latents, sigma)
+    else:
+        x = add_noise(latents, noise, float(sigmas[settings.start_step]))
+        levels = sigmas[settings.start_step : feature.step + 1].tolist()
+        for done, step in enumerate(sample_euler(denoiser.predict, x, levels), 1):
+            x = step.latents
+            after_step(done, total)
+    queries = denoiser.queries(x, sigma, list_layers(feature))
     after_step(total, total)
     return _join(queries, feature, Grid(x.shape[-2] // LATENTS_PER_CELL, x.shape[-1] // LATENTS_PER_CELL))
 
@@ -190,19 +194,28 @@ def mark_finished(features: Features, span: Span) -> Features:
 
 
 class _Draws:
-    """All noise of some frames: ``(T,4,H/8,W/8)`` for the inversion, and for the posterior unless its mode is taken."""
+    """All noise of some frames: ``(T,4,H/8,W/8)`` for the inversion, and for the posterior unless its mode is taken.
+
+    Where features are read without noise, that for the inversion serves modulation alone.
+    """
 
     def __init__(self, settings: Settings, first_frame: int, count: int, size: tuple[int, int]) -> None:
         self._sampling, self._first, self._size = settings.sampling, first_frame, size
         shape, seed = (4, size[0] // PIXELS_PER_LATENT, size[1] // PIXELS_PER_LATENT), settings.sampling.seed
         self.posterior: Tensor | None = None
         self._image: Tensor | None = None
-        if settings.variant == "paper":
-            self.noise = draw_frame_noise(seed, range(first_frame, first_frame + count), shape)
-        elif settings.video.frames:
-            self.posterior, self._image, self.noise = draw_video_window_noise(seed, (count, *shape))
+        if settings.variant == "published" and settings.video.frames:
+            self.posterior, self._image, _ = draw_video_window_noise(seed, (count, *shape))
+        elif settings.variant == "published":
+            self.posterior, _ = draw_window_noise(seed, (count, *shape))
+        if settings.sampling.noise == "window":
+            draw = draw_video_window_noise if settings.video.frames else draw_window_noise
+            windows = split_noise(count, settings)
+            self.noise = torch.cat([draw(seed, (len(window), *shape))[-1] for window in windows])
+        elif settings.sampling.noise == "shared":
+            self.noise = draw_frame_noise(seed, (0,), shape).expand(count, *shape)
         else:
-            self.posterior, self.noise = draw_window_noise(seed, (count, *shape))
+            self.noise = draw_frame_noise(seed, range(first_frame, first_frame + count), shape)
 
     def of_image(self, start: int) -> Tensor:
         """Return the noise ``(3,H,W)`` on the frame that conditions the window which begins at ``start``."""

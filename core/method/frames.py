@@ -98,7 +98,7 @@ def read_fitted(source: FrameSource, frames: range, settings: Settings) -> tuple
 def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Settings) -> None:
     """Check that K-means will see as many tokens of ``num_frames`` frames ``(H,W)`` as there are clusters."""
     tokens = coarse_grid(fit_size(frame_size, settings)).num_tokens
-    if settings.cluster.fit_frames == "window":
+    if settings.cluster.fit_frames != "anchor":
         tokens *= min(settings.window.length, num_frames)
     require_tokens_for(settings.cluster.num_clusters, tokens)
 

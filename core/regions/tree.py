@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -39,6 +39,26 @@ def find_split(tree: MergeTree, leaves: Iterable[int]) -> list[int]:
     ordered = sorted(leaves)
     second = ordered[1:2]
     return [leaf for leaf in ordered if cut_tree(tree, second[0] + 1)[leaf] == second[0]] if second else []
+
+
+def find_nearest_leaves(tree: MergeTree, known: Collection[int]) -> list[int]:
+    """Return for each leaf the one of some ``known`` leaves that the tree merges it with first; itself if known.
+
+    Of several that it merges with at once, the first to split off.
+
+    >>> find_nearest_leaves(MergeTree((0, 0, 0, 1), (float("inf"), 3.0, 2.0, 1.0)), [1, 2])
+    [2, 1, 2, 1]
+    """
+    found: dict[int, int] = {}
+    for number in range(len(tree.parents), 0, -1):
+        labels = cut_tree(tree, number)
+        first: dict[int, int] = {}
+        for leaf in sorted(known):
+            first.setdefault(labels[leaf], leaf)
+        for leaf, label in enumerate(labels):
+            if label in first:
+                found.setdefault(leaf, first[label])
+    return [found[leaf] for leaf in range(len(tree.parents))]
 
 
 def to_linkage(tree: MergeTree) -> list[list[float]]:
