@@ -32,6 +32,7 @@ from .host.schema import (
     seed_input,
     setting_input,
     tell_widgets,
+    tiles_input,
 )
 from .host.schema import Features as FeaturesSocket
 from .host.schema import Labels as LabelsSocket
@@ -96,6 +97,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                     advanced(setting_input(name, f"feature.{name}", LAYERS, automatic="", optional=True))
                     for name in ("layers", "matching_layers")
                 ),
+                tiles_input(),
             ],
             outputs=[FeaturesSocket.Output("features", display_name="features")],
         )

@@ -179,6 +179,21 @@ def test_costs_are_measured_on_frames_of_the_size_and_announced(backbone: Diffus
     assert shown[1].endswith("for 9 frames at most, with 3 regions in each (exact)")
 
 
+def test_tiles_are_counted_measured_and_announced(backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.of(quality="fast", num_clusters=3, tiles=128)
+    display = Recorder()
+    announce(RunProgress(display), backbone, settings, (64, 192), 9)
+    assert display.shown[0][1].endswith("for 9 frames of 2 tiles at most, with 3 regions in each (fast)")
+    costs = measure_costs(backbone, (64, 192), settings)
+    assert (costs.predict, costs.tiles) == (0, 2)
+    assert costs.tiled > 0
+    calls = Calls(monkeypatch)
+    calls.count_model(DiffusersBackbone, DiffusersDenoiser, estimate.QUERY_SHARE, 1, 1)
+    extract_features(backbone, torch.rand(1, 64, 192, 3), settings)
+    one_second = UnitCosts(0, 0, 0, tiled=2, tiles=2)  # for each tile
+    assert estimate_frame_seconds(one_second, settings, NUM_LABELS) == pytest.approx(calls.made["predict"])
+
+
 def test_stages_follow_the_settings() -> None:
     assert set(expect_stage_shares(Settings())) == {"features", "modulation", "decoding"}
     assert set(expect_stage_shares(with_quality(Settings(), "draft"))) == {"features", "upsampling"}
