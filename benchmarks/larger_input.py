@@ -47,7 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "254 leaves": {"num_leaves": 254},
 }
 """What the mask names, and what else differs after the features."""
-SMALL = 0.02
+SMALL = 0.03
 """Share of the pixels below which a class is small."""
 COLUMNS = ("mIoU", "small", "mVC8 right", "boundary F", "switches", "seconds/frame")
 
@@ -102,6 +102,7 @@ def measure(clip: BenchClip, name: str, variant: str, seed: int, arguments: argp
         "boundary F": scores.boundary,
         "switches": scores.switches,
         "seconds/frame": seconds,
+        "IoU": dict(scores.ious),
     }
 
 
