@@ -65,7 +65,7 @@ def fit_frames(frames: Tensor, settings: Settings) -> Tensor:
     height, width = fit_size((int(frames.shape[1]), int(frames.shape[2])), settings)
     if (height, width) == tuple(frames.shape[1:3]):
         return frames.float()
-    levels = (frames.detach().cpu().float() * 255).round().clamp(0, 255).to(torch.uint8)
+    levels = (frames.detach().cpu().float() * 255).round_().clamp_(0, 255).to(torch.uint8)
     planes = levels.movedim(-1, 1)  # (T,H,W,3) -> (T,3,H,W)
     resized = F.interpolate(planes, (height, width), mode="bicubic", antialias=True, align_corners=False)
     return resized.movedim(1, -1).float() / 255
@@ -82,6 +82,17 @@ class FrameSource(Protocol):
     def read(self, start: int, stop: int) -> Tensor:
         """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
         ...
+
+
+def read_fitted(source: FrameSource, frames: range, settings: Settings) -> tuple[Tensor, tuple[int, int]]:
+    """Return what `fit_frames` makes of some frames, read one by one, and the size that they had ``(H, W)``."""
+    sized, frame_size = [], (0, 0)
+    for number in frames:
+        frame = source.read(number, number + 1)
+        check_frames(frame)
+        frame_size = (int(frame.shape[1]), int(frame.shape[2]))
+        sized.append(fit_frames(frame, settings))
+    return torch.cat(sized), frame_size
 
 
 def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Settings) -> None:
