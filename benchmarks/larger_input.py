@@ -1,11 +1,10 @@
 """Larger frames, whole and in tiles, on clips with ground truth: what a finer grid of features is worth.
 
 Usage: python benchmarks/larger_input.py CLIPS --out DIR [--clips NAME,...] [--rows NAME,...]
-       [--variants NAME,...] [--seeds 1,2,3] [--max-frames 14]
+       [--variants NAME,...] [--seeds 1,2,3] [--max-frames 14] [--quality fast]
 
 CLIPS holds CLIP/{frames,masks} as for `vidseg bench folders`, which gives the same figures where frames are as large as
-a row asks for; here smaller ones are enlarged first. Quality `fast`, 20 regions, the bundled model. DIR gets
-larger_input.json (finished ones are not run again) and larger_input.md; features are kept in DIR/features.
+a row asks for; here smaller ones are enlarged first. 20 regions, the bundled model. DIR gets larger_input.json (finished ones are not run again) and larger_input.md; features are kept in DIR/features.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def read_features(clip: BenchClip, name: str, seed: int, arguments: argparse.Nam
     """Return the features of a clip's first frames, and the seconds per frame that they took, once."""
     path = arguments.out / "features" / f"{clip.name}_{name}_{seed}.pt".replace(" ", "_")
     if not path.is_file():
-        settings = Settings.of(quality="fast", seed=seed, **INPUTS[name])
+        settings = Settings.of(quality=arguments.quality, seed=seed, **INPUTS[name])
         source = ClipFrames(clip)
         frames = source.read(0, min(source.num_frames, arguments.max_frames))
         size, backbone = (int(frames.shape[1]), int(frames.shape[2])), load_model()
@@ -85,7 +84,7 @@ def enlarge(frames: Tensor, side: int) -> Tensor:
 def measure(clip: BenchClip, name: str, variant: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Segment a clip from its features, and score it."""
     features, seconds = read_features(clip, name, seed, arguments)
-    settings = Settings.of(quality="fast", seed=seed, **{**INPUTS[name], **VARIANTS[variant]})
+    settings = Settings.of(quality=arguments.quality, seed=seed, **{**INPUTS[name], **VARIANTS[variant]})
     anchor = label_anchor(features, settings, clip.read_mask(0))
     labels = enlarge_maps(segment_coarse(features, anchor, settings), features, settings.enlarging).maps
     numbers = [number for number in sorted(clip.masks) if number < len(labels)]
@@ -150,6 +149,7 @@ def main() -> None:
     parser.add_argument("--variants", default="leaves,regions")
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--max-frames", type=int, default=14)
+    parser.add_argument("--quality", default="fast", choices=["fast", "draft"])
     arguments = parser.parse_args()
     path = arguments.out / "larger_input.json"
     found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
