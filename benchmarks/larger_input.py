@@ -4,7 +4,8 @@ Usage: python benchmarks/larger_input.py CLIPS --out DIR [--clips NAME,...] [--r
        [--variants NAME,...] [--seeds 1,2,3] [--max-frames 14] [--quality fast]
 
 CLIPS holds CLIP/{frames,masks} as for `vidseg bench folders`, which gives the same figures where frames are as large as
-a row asks for; here smaller ones are enlarged first. 20 regions, the bundled model. DIR gets larger_input.json (finished ones are not run again) and larger_input.md; features are kept in DIR/features.
+a row asks for; here smaller ones are enlarged first. 20 regions, the bundled model. DIR gets larger_input.json
+(finished ones are not run again) and larger_input.md; features are kept in DIR/features.
 """
 
 from __future__ import annotations
