@@ -11,6 +11,7 @@ from torch import Tensor
 from ..config.parts import EnlargingConfig
 from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, list_labels, no_progress
 from .guided import BilinearFilter, GuidedFilter, Patch
+from .winners import find_winners, join_patches
 
 
 def enlarge_maps(
@@ -22,11 +23,11 @@ def enlarge_maps(
     make_filter, members = _guide(coarse, features, config), _list_members(coarse)
     labels, leaves = [], []
     for index in range(len(coarse.maps)):
-        best = _BestPixels(coarse.frame_size, has_leaves=coarse.leaves is not None)
-        for label, patches in _filter_frame(coarse, index, members, make_filter(index), config.own_share):
-            best.add(label, patches)
-        labels.append(best.labels)
-        leaves.append(best.labels if best.leaves is None else best.leaves)
+        guided = make_filter(index)
+        answers = list(_filter_frame(coarse, index, members, guided.filter_picture, config.own_share))
+        found = find_winners(answers, guided.size, guided.to_frame)
+        labels.append(found.labels)
+        leaves.append(found.leaves)
         progress("upsampling", index + 1, len(coarse.maps))
     full = LabelMaps(torch.stack(labels), coarse.regions, coarse.frame_size)
     return _with_leaves(full, torch.stack(leaves), coarse) if coarse.leaves else full
@@ -60,7 +61,11 @@ def add_leaves(
     """
     if coarse.leaves is None:
         return full
-    make_filter = _guide(coarse, features, config) if features and config else _interpolate(coarse)
+    if features and config:
+        guide = _guide(coarse, features, config)
+        make_filter: Callable[[int], Filter] = lambda index: guide(index).filter  # noqa: E731
+    else:
+        make_filter = _interpolate(coarse)
     members, owners = _list_members(coarse), coarse.leaves.owners
     share = config.own_share if config else 1.0
     first = {owner: leaf for leaf, owner in reversed(list(enumerate(owners)))}
@@ -69,7 +74,7 @@ def add_leaves(
     for index, labels in enumerate(full.maps):
         leaves = table[labels.long()]
         for label, patches in _filter_frame(coarse, index, members, make_filter(index), share):
-            area, _, which = _join(patches)
+            area, _, which = join_patches(patches)
             torch.where(labels[area] == label, which, leaves[area], out=leaves[area])
         maps.append(leaves)
     return _with_leaves(full, torch.stack(maps), coarse)
@@ -85,12 +90,12 @@ Filter = Callable[[Tensor], Patch]
 """Enlarges a mask ``(h,w)`` of a frame, in [0, 1], to the size of the frame."""
 
 
-def _guide(coarse: LabelMaps, features: Features, config: EnlargingConfig) -> Callable[[int], Filter]:
+def _guide(coarse: LabelMaps, features: Features, config: EnlargingConfig) -> Callable[[int], GuidedFilter]:
     """Return what makes the guided filter of each frame."""
     pictures, grid = features.pictures, (features.grid.h, features.grid.w)
     if pictures is None:
         raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
-    return lambda index: GuidedFilter(pictures[index].cpu(), grid, coarse.frame_size, config).filter
+    return lambda index: GuidedFilter(pictures[index].cpu(), grid, coarse.frame_size, config)
 
 
 def _interpolate(coarse: LabelMaps) -> Callable[[int], Filter]:
@@ -138,50 +143,6 @@ def _list_masks(coarse: LabelMaps, index: int, own_share: float) -> dict[int, Te
     weight[..., 0] = own_share
     shares.scatter_add_(0, number.movedim(-1, 0), weight.movedim(-1, 0).contiguous())
     return {kind: share for kind, share in zip(kinds.tolist(), shares, strict=True) if bool(share.any())}
-
-
-class _BestPixels:
-    """The strongest label of each pixel of a frame, and the strongest leaf in it, if any; ties: the smallest."""
-
-    def __init__(self, size: tuple[int, int], *, has_leaves: bool) -> None:
-        self._best = torch.zeros(size)
-        self.labels = torch.zeros(size, dtype=torch.uint8)
-        self.leaves = torch.zeros(size, dtype=torch.uint8) if has_leaves else None
-
-    def add(self, label: int, patches: list[tuple[int, Patch]]) -> None:
-        """Let a label compete, whose answer is the sum of those of its leaves: the filter is linear."""
-        area, total, which = _join(patches)
-        best = self._best[area]
-        wins = total > best
-        torch.maximum(best, total, out=best)
-        self.labels[area].masked_fill_(wins, label)
-        if self.leaves is not None:
-            leaves = self.leaves[area]
-            torch.where(wins, which, leaves, out=leaves)
-
-
-def _join(patches: list[tuple[int, Patch]]) -> tuple[tuple[slice, slice], Tensor, Tensor]:
-    """Return the area that some leaves reach, the sum of their answers there, and the strongest leaf, uint8."""
-    rows, columns = _span([patch.rows for _, patch in patches]), _span([patch.columns for _, patch in patches])
-    if len(patches) == 1:
-        leaf, patch = patches[0]
-        return (rows, columns), patch.values, torch.full(patch.values.shape, leaf, dtype=torch.uint8)
-    total = torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
-    top, which = torch.full_like(total, -torch.inf), torch.full(total.shape, patches[0][0], dtype=torch.uint8)
-    for leaf, patch in patches:
-        part = (_shift(patch.rows, rows.start), _shift(patch.columns, columns.start))
-        total[part] += patch.values
-        which[part].masked_fill_(patch.values > top[part], leaf)
-        torch.maximum(top[part], patch.values, out=top[part])
-    return (rows, columns), total, which
-
-
-def _span(parts: list[slice]) -> slice:
-    return slice(min(part.start for part in parts), max(part.stop for part in parts))
-
-
-def _shift(part: slice, offset: int) -> slice:
-    return slice(part.start - offset, part.stop - offset)
 
 
 def _with_leaves(full: LabelMaps, maps: Tensor, coarse: LabelMaps) -> LabelMaps:

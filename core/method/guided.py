@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..config.parts import EnlargingConfig
@@ -20,42 +21,53 @@ class Patch(NamedTuple):
     values: Tensor
 
 
-class _Axis:
-    """Bilinear interpolation from ``size`` points to others along one axis, as `torch.nn.functional.interpolate`."""
+class Axis:
+    """A linear map of values along one axis, as a matrix ``(new,old)`` with few entries around a rising diagonal.
 
-    def __init__(self, size: int, places: Tensor) -> None:
-        places = places.clamp(0, size - 1)
-        self.low = places.long()
-        self.high = (self.low + 1).clamp(max=size - 1)
-        self.share = (places - self.low).float()
+    Products with its parts cost little while masks are small, and less than picking and mixing rows.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix.float()
+        seen = (matrix != 0).int()
+        self.low, self.high = seen.argmax(1), seen.shape[1] - 1 - seen.flip(1).argmax(1)
 
     @classmethod
-    def between(cls, size: int, new: int) -> _Axis:
+    def interpolate(cls, size: int, places: Tensor) -> Axis:
+        """Return the interpolation of ``size`` points at ``places``, as `torch.nn.functional.interpolate` has it."""
+        places = places.clamp(0, size - 1)
+        low = places.long()
+        share = (places - low).float().double()
+        matrix, rows = torch.zeros(len(places), size, dtype=torch.float64), torch.arange(len(places))
+        matrix[rows, low] = 1 - share
+        matrix[rows, (low + 1).clamp(max=size - 1)] += share
+        return cls(matrix)
+
+    @classmethod
+    def between(cls, size: int, new: int) -> Axis:
         """Return the interpolation from ``size`` to ``new`` points over the same length."""
-        return cls(size, _place_centers(size, new))
+        return cls.interpolate(size, _place_centers(size, new))
+
+    @property
+    def share(self) -> Tensor:
+        """Share of the higher of two old points, ``(new,)``, where the map is an interpolation."""
+        weights = self.matrix.gather(1, self.high[:, None])[:, 0]
+        return torch.where(self.high > self.low, weights, 0)
 
     def reached(self, part: slice) -> slice:
         """Return the new points that depend on a part of the old ones."""
         start = int(torch.searchsorted(self.high, part.start))
         return slice(start, int(torch.searchsorted(self.low, part.stop)))
 
-    def apply(self, values: Tensor, dim: int, source: slice, target: slice) -> Tensor:
-        """Return ``target`` of the new points, from ``values``, which are ``source`` of the old ones and else 0."""
-        low, high = (index[target] - source.start for index in (self.low, self.high))
-        shape = [1] * values.ndim
-        shape[dim] = -1
-        share = self.share[target].view(shape)
-        first, second = (_take(values, index, dim) for index in (low, high))
-        return torch.lerp(first, second, share)
 
-
-def _take(values: Tensor, index: Tensor, dim: int) -> Tensor:
-    """Return rows or columns by index; those outside are 0."""
-    size = values.shape[dim]
-    if int(index[0]) >= 0 and int(index[-1]) < size:  # they never fall
-        return values.index_select(dim, index)
-    outside = ((index < 0) | (index >= size)).nonzero()[:, 0]
-    return values.index_select(dim, index.clamp(0, size - 1)).index_fill_(dim, outside, 0.0)
+def _average(size: int, reach: int) -> Tensor:
+    """Return the matrix of means over ``reach`` points to each side, mirrored at both ends, float64."""
+    reach = min(reach, size - 1)
+    matrix, rows = torch.zeros(size, size, dtype=torch.float64), torch.arange(size)
+    for offset in range(-reach, reach + 1):
+        places = (rows + offset).abs()
+        matrix[rows, torch.where(places < size, places, 2 * size - 2 - places)] += 1 / (2 * reach + 1)
+    return matrix
 
 
 def _place_centers(size: int, new: int) -> Tensor:
@@ -76,74 +88,112 @@ class GuidedFilter:
     ) -> None:
         require_shape("picture", picture, "H W 3")
         size = (int(picture.shape[0]), int(picture.shape[1]))
-        step = config.guided_subsample
-        kept = [_list_subsampled(side, step) for side in size]
-        self._guide = picture.movedim(-1, 0).float() / 255
-        self._small = self._guide[:, kept[0]][:, :, kept[1]]
-        self._reach = 2 * config.guided_radius // step // 2  # in coarse pixels, to each side
+        self._reach = 2 * config.guided_radius // config.guided_subsample // 2  # in coarse pixels, to each side
+        self._axes = _find_axes(size, grid, self._reach, config.guided_subsample)
+        self._guide = (picture.float() / 255).movedim(-1, 1)  # (H,3,W)
+        rows, columns = (axes.kept for axes in self._axes)
+        self._small = self._guide[rows][:, :, columns].contiguous()
         exact = self._small.double()  # colors of a window may nearly lie on a line
-        mean = self._blur(exact)
-        products = self._blur((exact[:, None] * exact[None]).flatten(0, 1))  # (9,r,c)
-        spread = products.reshape(3, 3, *mean.shape[1:]) - mean[:, None] * mean[None]
+        blur = [axes.average.double() for axes in self._axes]
+        mean = _apply(blur, exact)
+        spread = _apply(blur, (exact[:, :, None] * exact[:, None]).flatten(1, 2)).view(-1, 3, 3, mean.shape[2])
+        spread = spread - mean[:, :, None] * mean[:, None]
         epsilon = config.guided_epsilon * torch.eye(3, dtype=torch.float64)
-        inverse = torch.linalg.inv(spread.permute(2, 3, 0, 1) + epsilon).permute(2, 3, 0, 1)
-        self._mean, self._inverse = mean.float(), inverse.float().contiguous()
-        self._from_cells = [
-            _Axis(cells, _place_centers(cells, side)[rows]) for cells, side, rows in zip(grid, size, kept, strict=True)
-        ]
-        self._to_picture = [_Axis.between(len(rows), side) for rows, side in zip(kept, size, strict=True)]
-        same = size == tuple(frame_size)
-        self._to_frame = None if same else [_Axis.between(*sides) for sides in zip(size, frame_size, strict=True)]
+        inverse = torch.linalg.inv(spread.permute(0, 3, 1, 2) + epsilon).permute(0, 2, 3, 1)
+        self._mean, self._inverse = mean.float(), inverse.float().contiguous()  # (r,3,c), (r,3,3,c)
+        self.size, same = size, size == tuple(frame_size)
+        self.to_frame = None if same else [_find_enlarging(*sides) for sides in zip(size, frame_size, strict=True)]
 
     def filter(self, mask: Tensor) -> Patch:
         """Return the filtered mask ``(h,w)``, in [0, 1] and not 0 everywhere, at the size of the frame."""
+        rows, columns, answer = self.filter_picture(mask)
+        if self.to_frame is None:
+            return Patch(rows, columns, answer)
+        target = [axis.reached(span) for axis, span in zip(self.to_frame, (rows, columns), strict=True)]
+        return Patch(target[0], target[1], _resize(answer[:, None], self.to_frame, [rows, columns], target)[:, 0])
+
+    def filter_picture(self, mask: Tensor) -> Patch:
+        """Return what `filter` does, at the size of the picture."""
         cells = [_find_span(mask.any(1)), _find_span(mask.any(0))]
-        inner = [axis.reached(span) for axis, span in zip(self._from_cells, cells, strict=True)]
-        small, margin = self._small.shape[1:], 2 * self._reach + 1  # two averages, and nothing to mirror at the end
-        part = [
-            slice(max(0, span.start - margin), min(side, span.stop + margin))
-            for span, side in zip(inner, small, strict=True)
-        ]
-        values = mask[cells[0], cells[1]].float()
-        values = _resize(values, self._from_cells, cells, part)
-        coefficients = self._fit(values, part)
-        reached = [axis.reached(span) for axis, span in zip(self._to_picture, part, strict=True)]
-        slopes = _resize(coefficients, self._to_picture, part, reached)
-        guide = self._guide[:, reached[0], reached[1]]
-        answer = (slopes[:3] * guide).sum(0) + slopes[3]
-        if self._to_frame is None:
-            return Patch(reached[0], reached[1], answer)
-        target = [axis.reached(span) for axis, span in zip(self._to_frame, reached, strict=True)]
-        return Patch(target[0], target[1], _resize(answer, self._to_frame, reached, target))
+        margin = 2 * self._reach + 1  # two averages, and nothing to mirror at the end
+        part = []
+        for axes, span in zip(self._axes, cells, strict=True):
+            inner = axes.from_cells.reached(span)
+            part.append(slice(max(0, inner.start - margin), min(len(axes.kept), inner.stop + margin)))
+        values = _resize(mask[cells[0], None, cells[1]].float(), [axes.from_cells for axes in self._axes], cells, part)
+        to_picture = [axes.to_picture for axes in self._axes]
+        reached = [axis.reached(span) for axis, span in zip(to_picture, part, strict=True)]
+        slopes = _resize(self._fit(values, part), to_picture, part, reached)
+        slopes[:, :3] *= self._guide[reached[0], :, reached[1]]
+        return Patch(reached[0], reached[1], slopes.sum(1))
 
     def _fit(self, values: Tensor, part: list[slice]) -> Tensor:
-        """Return slopes for three colors and offsets ``(4,r,c)`` by which the picture explains ``(r,c)`` values."""
-        guide, mean, inverse = (each[..., part[0], part[1]] for each in (self._small, self._mean, self._inverse))
-        blurred = self._blur(torch.cat([values[None], guide * values]))
-        covariance = blurred[1:] - mean * blurred[0]
-        slopes = (inverse * covariance).sum(1)
-        offsets = blurred[0] - (slopes * mean).sum(0)
-        return self._blur(torch.cat([slopes, offsets[None]]))
+        """Return slopes for three colors and offsets ``(r,4,c)`` by which the picture explains ``(r,1,c)`` values.
 
-    def _blur(self, values: Tensor) -> Tensor:
-        """Return ``(C,r,c)`` averaged over a square, mirrored at the borders."""
-        width, height = (min(self._reach, side - 1) for side in (values.shape[2], values.shape[1]))
-        padded = F.pad(values[None], (width, width, height, height), mode="reflect")
-        rows = F.avg_pool2d(padded, (2 * height + 1, 1), stride=1)
-        return F.avg_pool2d(rows, (1, 2 * width + 1), stride=1)[0]
+        They are averaged where they are enlarged.
+        """
+        guide, mean = (each[part[0], :, part[1]] for each in (self._small, self._mean))
+        inverse = self._inverse[part[0], :, :, part[1]]
+        blur = [axes.average[rows, rows] for axes, rows in zip(self._axes, part, strict=True)]
+        blurred = _apply(blur, torch.cat([guide * values, values], 1))
+        answer, covariance = blurred[:, 3:], blurred[:, :3] - mean * blurred[:, 3:]
+        slopes = (inverse * covariance[:, None]).sum(2)
+        return torch.cat([slopes, answer - (slopes * mean).sum(1, keepdim=True)], 1)
+
+
+class _FilterAxes(NamedTuple):
+    """What a guided filter does along one axis: it depends on sizes alone.
+
+    Attributes:
+        kept: pixels that stand for several each.
+        from_cells: enlarging of cells to those.
+        average: mean over the window of the filter, ``(r,r)`` float32.
+        to_picture: average, then enlarging to the picture.
+    """
+
+    kept: Tensor
+    from_cells: Axis
+    average: Tensor
+    to_picture: Axis
+
+
+@cache
+def _find_axis(side: int, cells: int, reach: int, step: int) -> _FilterAxes:
+    kept = _list_subsampled(side, step)
+    average = _average(len(kept), reach)
+    from_cells = Axis.interpolate(cells, _place_centers(cells, side)[kept])
+    enlarge = Axis.between(len(kept), side).matrix.double()
+    return _FilterAxes(kept, from_cells, average.float(), Axis(enlarge @ average))
+
+
+@cache
+def _find_enlarging(size: int, new: int) -> Axis:
+    return Axis.between(size, new)
+
+
+def _find_axes(size: tuple[int, int], grid: tuple[int, int], reach: int, step: int) -> list[_FilterAxes]:
+    return [_find_axis(side, cells, reach, step) for side, cells in zip(size, grid, strict=True)]
+
+
+def _apply(matrices: Sequence[Tensor], values: Tensor) -> Tensor:
+    """Return ``(r,C,c)`` mapped along both axes by matrices: columns first, while rows are few."""
+    rows, columns = matrices
+    wide = (values.reshape(-1, values.shape[2]) @ columns.T).view(values.shape[0], -1)
+    return (rows @ wide).view(len(rows), values.shape[1], -1)
 
 
 class BilinearFilter:
     """Bilinear enlarging of masks of ``(h,w)`` cells to ``frame_size``, each where it reaches."""
 
     def __init__(self, grid: tuple[int, int], frame_size: tuple[int, int]) -> None:
-        self._axes = [_Axis.between(*sides) for sides in zip(grid, frame_size, strict=True)]
+        self._axes = [Axis.between(*sides) for sides in zip(grid, frame_size, strict=True)]
 
     def filter(self, mask: Tensor) -> Patch:
         """Return the enlarged mask ``(h,w)``, in [0, 1] and not 0 everywhere."""
         cells = [_find_span(mask.any(1)), _find_span(mask.any(0))]
         reached = [axis.reached(span) for axis, span in zip(self._axes, cells, strict=True)]
-        return Patch(reached[0], reached[1], _resize(mask[cells[0], cells[1]].float(), self._axes, cells, reached))
+        values = _resize(mask[cells[0], None, cells[1]].float(), self._axes, cells, reached)
+        return Patch(reached[0], reached[1], values[:, 0])
 
 
 def _list_subsampled(side: int, step: int) -> Tensor:
@@ -159,8 +209,7 @@ def _find_span(inside: Tensor) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1)
 
 
-def _resize(values: Tensor, axes: list[_Axis], source: list[slice], target: list[slice]) -> Tensor:
-    """Return ``(...,r,c)`` values of a part of a frame interpolated along both axes: columns while rows are few."""
-    for dim in (-1, -2):  # rows are whole when they are taken, columns are picked one by one
-        values = axes[dim].apply(values, values.ndim + dim, source[dim], target[dim])
-    return values
+def _resize(values: Tensor, axes: Sequence[Axis], source: list[slice], target: list[slice]) -> Tensor:
+    """Return ``target`` of the new points along both axes, from ``(r,C,c)``, ``source`` of the old ones, else 0."""
+    parts = [axis.matrix[to, since] for axis, since, to in zip(axes, source, target, strict=True)]
+    return _apply(parts, values)

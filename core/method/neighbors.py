@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-CHUNK_ELEMENTS = 2**24
-"""Distances held at once: 64 MiB in float32, whatever the number of frames; half as many in float64."""
+from .sketch import Sketch
+
+CHUNK_ELEMENTS = 2**22
+"""Distances held at once: 16 MiB, so that they stay in a processor's cache, whatever the number of frames."""
 _SPARE = 12
 """Tokens of a short list beyond the neighbors that are asked for: more often than not one is enough."""
 _GROUPS = 64
 """Distances of a row of which the least is taken first."""
+_ROUNDINGS = 40
+"""Roundings of a distance beyond one for each component: of centering, of a sketch, of the sum."""
+_GATHERED = 2**19
+"""Numbers of tokens that are gathered at once: 2 MiB."""
+_MEASURED = 2**11
+"""Tokens that are measured at once in float64."""
+_CANDIDATES = 512
+"""Candidates of a row at most: of more, the distances to all tokens are computed."""
 
 
 class NeighborSearch:
@@ -20,39 +31,104 @@ class NeighborSearch:
     Two distances tie when float64 rounding could have changed their order. The result is that of a search in float64
     alone, and depends neither on chunks nor on how a device sums.
 
-    A float32 product of C terms, summed in any order, differs from the true one by at most ``g = n u / (1 - n u)``
-    times the product of the norms, with ``n = C + 3`` roundings of ``u = 2**-24`` each (Higham, Accuracy and Stability
-    of Numerical Algorithms, 3.1). So a distance ``|c|^2 - 2 q c`` is off by at most ``E = g (|c|^2 + 2 |q| |c|)``. Let
-    ``a`` be the k-th smallest as computed: k true distances are at most ``a + E``, and a token whose computed distance
-    is above ``a + 2 E`` is truly farther than they. A row whose next token is that far has its neighbors; a row whose
-    short list reaches that far finds them there, in float64; any other row is searched in float64 as a whole.
+    Tokens are centered first, which changes no distance but for one rounding of each component. A float32 product of C
+    terms, summed in any order, differs from the true one by at most ``g = n u / (1 - n u)`` times the product of the
+    norms, with ``n`` roundings of ``u = 2**-24`` each (Higham, Accuracy and Stability of Numerical Algorithms, 3.1).
+    So a distance ``|c|^2 - 2 q c`` is off by at most ``E = g (|q| + |c|)^2`` with ``n = C + 40``. Let ``a`` be the
+    k-th smallest as computed: k true distances are at most ``a + E``, and a token whose computed distance is above
+    ``a + 2 E`` is truly farther than they. A row whose next token is that far has its neighbors; a row whose short
+    list reaches that far finds them there, in float64; any other row is searched in float64 as a whole.
+
+    Where there are many tokens, their `sketch.Sketch` is compared first: its distances are below the true ones, but for
+    the like rounding, so that tokens beyond ``a + 2 E`` in the sketch need no distance of their own.
     """
 
     def __init__(self, tokens: Tensor, k: int) -> None:
         self._tokens, self._k = tokens, k
-        exact = _as_float64(tokens)
-        self._norms = exact.square().sum(1)
-        self._largest = float(self._norms.max())
         self._listed = min(k + _SPARE, len(tokens))
         self._columns = -(-len(tokens) // _GROUPS) if len(tokens) > 2 * _GROUPS * self._listed else 0
-        missing = self._columns * _GROUPS - len(tokens) if self._columns else 0
-        self._padded = F.pad(tokens.float(), (0, 0, 0, missing))
-        self._padded_norms = F.pad(self._norms.float().to(tokens.device), (0, missing), value=torch.inf)
+        spare = (self._columns * _GROUPS - len(tokens) if self._columns else 0) + 1  # points that stand for no token
+        exact_norms = _measure_norms(tokens)
+        self._largest = float(exact_norms.max())
+        self._norms = F.pad(exact_norms, (0, spare), value=torch.inf)
+        self._mean = tokens.float().mean(0)
+        centered = tokens.float() - self._mean
+        norms = _measure_norms(centered).float().to(tokens.device)
+        self._longest = float(norms.max()) ** 0.5
+        self._points = _make_points(centered, norms, spare)
+        self._sketch = Sketch.of(centered) if _multiplies_exactly(tokens.device) else None
+        self._sketched = _make_points(self._sketch.draw(centered), norms, spare) if self._sketch else self._points
 
     def find(self, queries: Tensor) -> Tensor:
         """Return the indices ``(B,k)`` int32, in no order, of the nearest tokens of ``(B,C)`` queries."""
-        parts = torch.split(queries.to(self._tokens), max(1, CHUNK_ELEMENTS // len(self._padded)))
+        parts = torch.split(queries.to(self._tokens), max(1, CHUNK_ELEMENTS // len(self._points)))
         return torch.cat([self._find(part).int() for part in parts])
 
     def _find(self, queries: Tensor) -> Tensor:
         if not _multiplies_exactly(queries.device):
             return self._search(queries)
-        computed = torch.addmm(self._padded_norms, queries, self._padded.T, alpha=-2)
-        values, indices = self._list_least(computed)
+        centered = queries.float() - self._mean
+        if self._sketch is None:
+            return self._find_by_products(queries, centered)
+        found, settled = self._find_by_sketch(self._sketch, queries, centered)
+        rows = (~settled).nonzero().squeeze(1)
+        if len(rows):
+            found[rows] = self._find_by_products(queries[rows], centered[rows])
+        return found
+
+    def _find_by_products(self, queries: Tensor, centered: Tensor) -> Tensor:
+        """Return the nearest tokens by the distances to all."""
+        values, indices = self._list_least(_compare(centered) @ self._points[:-1].T)
+        return self._settle(queries, values, indices, self._slack(centered, queries))
+
+    def _find_by_sketch(self, sketch: Sketch, queries: Tensor, centered: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the nearest tokens ``(B,k)``, and which rows have theirs: those with few candidates."""
+        drawn = sketch.draw(centered)
+        low = _compare(drawn) @ self._sketched[:-1].T
+        slack = self._slack(centered, queries) + self._slack(drawn, queries)
+        first = self._measure(centered, self._list_least(low)[1])
+        limit = first.kthvalue(self._k, dim=1).values + slack
+        inside = np.flatnonzero(low.numpy() <= limit.numpy()[:, None])  # much faster than torch's
+        row, column = (torch.from_numpy(part) for part in np.divmod(inside, low.shape[1]))
+        counts = torch.bincount(row, minlength=len(queries))
+        place = torch.arange(len(row)) - F.pad(counts.cumsum(0), (1, -1))[row]
+        found, settled = torch.zeros(len(queries), self._k, dtype=torch.int64), counts >= self._k
+        fewer, most = 0, self._listed
+        while fewer < _CANDIDATES:  # rows with about as many candidates go together
+            among = (settled & (counts > fewer) & (counts <= most)).nonzero().squeeze(1)
+            if len(among):
+                lists = torch.full((len(queries), most), len(self._points) - 1)
+                short = counts[row] <= most
+                lists[row[short], place[short]] = column[short]
+                found[among] = self._choose(queries[among], centered[among], lists[among])
+            fewer, most = most, 2 * most
+        return found, settled & (counts <= fewer)
+
+    def _choose(self, queries: Tensor, centered: Tensor, lists: Tensor) -> Tensor:
+        """Return the nearest among the candidates ``(B,L)`` of each row, in rising order, filled up with the last."""
+        least = self._measure(centered, lists).topk(self._listed, largest=False)
+        chosen = lists.gather(1, least.indices)
+        return self._settle(queries, least.values, chosen, self._slack(centered, queries), lists)
+
+    def _measure(self, centered: Tensor, lists: Tensor) -> Tensor:
+        """Return distances ``(B,L)`` of each row to the tokens in its list; few at once stay in a processor's cache."""
+        parts, together = [], max(1, _GATHERED // (lists.shape[1] * self._points.shape[1]))
+        for some, listed in zip(*(torch.split(each, together) for each in (centered, lists)), strict=True):
+            gathered = self._points.index_select(0, listed.flatten()).view(*listed.shape, -1)
+            parts.append(torch.bmm(gathered, _compare(some)[:, :, None])[..., 0])
+        return torch.cat(parts)
+
+    def _settle(
+        self, queries: Tensor, values: Tensor, indices: Tensor, slack: Tensor, lists: Tensor | None = None
+    ) -> Tensor:
+        """Return the nearest ``(B,k)``, from the least distances of each row, and where they are.
+
+        ``lists`` are all tokens that may be near, if those are known.
+        """
         k, found = self._k, indices[:, : self._k].clone()
         if values.shape[1] == k:  # all of them
             return found
-        far = values[:, k - 1] + self._slack(queries)
+        far = values[:, k - 1] + slack
         doubtful = ~(values[:, k] > far)  # also true for NaN
         reaches = values[:, -1] > far if self._listed < len(self._tokens) else torch.isfinite(far)
         rows = (doubtful & reaches).nonzero().squeeze(1)
@@ -60,7 +136,7 @@ class NeighborSearch:
             found[rows] = self._decide(queries[rows], indices[rows].sort(1).values)
         rows = (doubtful & ~reaches).nonzero().squeeze(1)
         if len(rows):
-            found[rows] = self._search(queries[rows])
+            found[rows] = self._search(queries[rows]) if lists is None else self._decide(queries[rows], lists[rows])
         return found
 
     def _list_least(self, distances: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,19 +154,20 @@ class NeighborSearch:
         group, place = least.indices // self._listed, least.indices % self._listed
         return least.values, group * self._columns + columns.gather(1, place)
 
-    def _slack(self, queries: Tensor) -> Tensor:
-        """Return ``2 E`` of each query, and what float64 rounding adds, ``(B,)`` float32."""
-        terms, unit = queries.shape[1] + 3, torch.finfo(torch.float32).eps / 2
+    def _slack(self, compared: Tensor, queries: Tensor) -> Tensor:
+        """Return ``2 E`` of each query as it is compared, and what float64 rounding adds, ``(B,)`` float32."""
+        terms, unit = compared.shape[1] + _ROUNDINGS, torch.finfo(torch.float32).eps / 2
         share = terms * unit / (1 - terms * unit)
-        size: Tensor = self._largest + 2 * queries.norm(dim=1) * self._largest**0.5
-        return 2.01 * share * size + 4 * torch.finfo(torch.float32).tiny * terms  # the excess covers this sum's own
+        size: Tensor = (compared.norm(dim=1) + self._longest).square()
+        excess = 4 * torch.finfo(torch.float32).tiny * terms + 2 * self._rounding(queries).to(size)
+        return 2.01 * share * size + excess
 
     def _decide(self, queries: Tensor, listed: Tensor) -> Tensor:
         """Return the nearest among ``(B,L)`` indices in rising order, by float64 distances."""
         rows = []
         for part, indices in zip(*(torch.split(each, 256) for each in (queries, listed)), strict=True):
             exact = _as_float64(part)
-            candidates = _as_float64(self._tokens[indices])
+            candidates = _as_float64(self._tokens[indices.clamp(max=len(self._tokens) - 1)])
             products = torch.bmm(candidates, exact[:, :, None]).squeeze(2)
             indices = indices.to(exact.device)  # noqa: PLW2901
             nearest = self._nearest(self._norms[indices] - 2 * products, exact)
@@ -103,25 +180,45 @@ class NeighborSearch:
         rows = []
         for part in torch.split(queries, max(1, CHUNK_ELEMENTS // 2 // len(context))):
             exact = _as_float64(part)
-            rows.append(self._nearest(torch.addmm(self._norms, exact, context.T, alpha=-2), exact))
+            rows.append(self._nearest(torch.addmm(self._norms[: len(context)], exact, context.T, alpha=-2), exact))
         return torch.cat(rows).to(queries.device)
 
     def _nearest(self, distances: Tensor, queries: Tensor) -> Tensor:
         """Return ``(B,k)`` indices of the smallest of ``(B,M)`` float64; those that tie at the k-th place by index."""
-        k, tolerance = self._k, self._rounding(queries)
+        k, tolerance = self._k, self._rounding(queries)[:, None]
         nearest = distances.topk(min(k + 1, distances.shape[1]), dim=1, largest=False)
         indices, limit = nearest.indices[:, :k], nearest.values[:, k - 1 : k]
         tied = (nearest.values[:, k:] <= limit + tolerance).any(1).nonzero().squeeze(1)
         if len(tied):
-            rows, limit = distances[tied], limit[tied]
+            rows, limit, tolerance = distances[tied], limit[tied], tolerance[tied]
             rank = (rows >= limit - tolerance).to(torch.int8) + (rows > limit + tolerance).to(torch.int8)
             indices[tied] = rank.sort(dim=1, stable=True).indices[:, :k]  # surely nearer, tied, farther
         return indices
 
-    def _rounding(self, queries: Tensor) -> float:
-        """Return by how much float64 rounding can change a distance."""
-        largest = max(float(queries.square().sum(1).max()), self._largest)
+    def _rounding(self, queries: Tensor) -> Tensor:
+        """Return by how much float64 rounding can change a distance of each row."""
+        largest = _measure_norms(queries).clamp(min=self._largest)
         return 4 * queries.shape[1] * torch.finfo(torch.float64).eps * largest
+
+
+def _make_points(tokens: Tensor, norms: Tensor, spare: int) -> Tensor:
+    """Return tokens ``(M,C)`` with squared norms as one more component, and points that are near nothing behind them.
+
+    The product with a row of `_compare` is a squared distance, less the square of the query.
+    """
+    points = tokens.new_zeros(len(tokens) + spare, tokens.shape[1] + 1)
+    points[: len(tokens), :-1], points[: len(tokens), -1], points[len(tokens) :, -1] = tokens, norms, torch.inf
+    return points
+
+
+def _compare(queries: Tensor) -> Tensor:
+    """Return queries ``(B,C)`` as they are multiplied with points, ``(B,C+1)``."""
+    return F.pad(-2 * queries, (0, 1), value=1.0)
+
+
+def _measure_norms(tokens: Tensor) -> Tensor:
+    """Return squared norms of ``(M,C)``, float64; on the CPU where the device has no such type (MPS)."""
+    return torch.cat([_as_float64(part).square().sum(1) for part in torch.split(tokens, _MEASURED)])
 
 
 def _as_float64(tokens: Tensor) -> Tensor:

@@ -113,7 +113,9 @@ def test_votes_move_the_border_of_a_region() -> None:
         return float((enlarge_maps(labels, features, config).maps[0] == 5).sum(1).float().mean())
 
     alone = border(coarse, config)
-    assert alone == border(voted, replace(config, own_share=1.0)) == pytest.approx(32, abs=1)
+    assert (
+        alone == border(voted, replace(config, own_share=1.0)) == pytest.approx(32, abs=2)
+    )  # kept pixels lie 1.5 beside their centers
     assert 24 < border(voted, config) < alone
     assert border(voted, replace(config, own_share=0.0)) < border(voted, config)
     assert enlarge_maps(voted, features, config).leaves.votes is None
