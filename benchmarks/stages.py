@@ -29,6 +29,8 @@ CHANNELS = 640
 WINDOW = 14
 STARTS = {"start --help": ["--help"], "start --version": ["--version"], "start info": ["info", "MODEL"]}
 MEGABYTE = 1 << 20
+JOBS = 10
+"""Regions of a frame that are modulated."""
 
 
 def peak() -> int:
@@ -114,7 +116,6 @@ def run_stages(arguments: argparse.Namespace, method: str) -> dict[str, dict[str
     import torch  # noqa: PLC0415
     from vidseg.core.files.clip import open_clip  # noqa: PLC0415
     from vidseg.core.files.video import write_video  # noqa: PLC0415
-    from vidseg.core.method.frames import fit_frames  # noqa: PLC0415
 
     torch.set_num_threads(1)
     stages, window = Stages(), min(WINDOW, arguments.frames)
@@ -124,15 +125,25 @@ def run_stages(arguments: argparse.Namespace, method: str) -> dict[str, dict[str
         write_video(video, show_again(arguments.frames, arguments.size))
         clip = stages.measure("check the clip", arguments.frames, lambda: open_clip(video))
         with clip:
-            frames = stages.measure("read", window, lambda: clip.read(0, window))
-            sized = stages.measure("resize", window, lambda: fit_frames(frames, settings))
+            sized = stages.measure("read and resize", window, lambda: read_fitted(clip, window, settings))
             labels = label_window(stages, make_features(sized, clip.info.frame_size), settings)
             write_window(stages, Path(place), clip, labels)
+        choose_by_difference(stages, sized, clip.info.frame_size, settings)
     rows = stages.rows
-    each = ("check the clip", "read", "resize", "scene context", "guided filter", "label maps to PNG")
+    each = ("check the clip", "read and resize", "scene context", "guided filter", "label maps to PNG")
     total = sum(rows[name]["seconds"] for name in (*each, "overlay, drawn and encoded"))
     rows["**a frame, but for K-means**"] = {"seconds": total, "MiB": max(row["MiB"] for row in rows.values())}
     return rows
+
+
+def read_fitted(clip: Any, window: int, settings: Any) -> Any:  # noqa: ANN401
+    """Return the first frames in the size of the model; an earlier commit reads all before it resizes them."""
+    from vidseg.core.method import frames  # noqa: PLC0415
+
+    if hasattr(frames, "read_fitted"):
+        sized = frames.read_fitted(clip, range(window), settings)[0]
+        return frames.to_floats(sized) if hasattr(frames, "to_floats") else sized
+    return frames.fit_frames(clip.read(0, window), settings)
 
 
 def label_window(stages: Stages, features: Any, settings: Any) -> Any:  # noqa: ANN401
@@ -152,6 +163,29 @@ def label_window(stages: Stages, features: Any, settings: Any) -> Any:  # noqa: 
     return stages.measure("guided filter", count, lambda: enlarge_maps(coarse, features, settings.enlarging))
 
 
+def choose_by_difference(stages: Stages, sized: Any, frame_size: tuple[int, int], settings: Any) -> None:  # noqa: ANN401
+    """Measure what the quality exact does with two decodes of each modulated region of a frame."""
+    import torch  # noqa: PLC0415
+    from vidseg.core.method.differences import RunningArgmax, score_labels  # noqa: PLC0415
+    from vidseg.core.method.enlarging import enlarge_nearest  # noqa: PLC0415
+
+    owners = [torch.full((sized.shape[1] // 16, sized.shape[2] // 16), label) for label in range(JOBS)]
+    masks = [torch.zeros(owner.shape, dtype=torch.bool) for owner in owners]
+    plus, minus = sized[:1].clone(), sized[1:2].clone()
+    for label, mask in enumerate(masks):
+        mask[label : label + 4, label : label + 4] = True
+    alone = hasattr(RunningArgmax, "maps")  # then the region of a pass that it has to itself is a number
+
+    def choose() -> None:
+        best = RunningArgmax(torch.zeros(1, *frame_size, dtype=torch.uint8))
+        for label, (mask, owner) in enumerate(zip(masks, owners, strict=True)):
+            shared = None if alone else owner[None]
+            scores = score_labels(plus, minus, mask[None], frame_size, settings.difference, owners=shared)[0]
+            best.update(0, label if alone else enlarge_nearest(owner, frame_size), scores)
+
+    stages.measure("exact: choosing, a region of a frame", JOBS, choose)
+
+
 def write_window(stages: Stages, place: Path, clip: Any, labels: Any) -> None:  # noqa: ANN401
     """Measure what is written."""
     from vidseg.core.files.result_folder import ResultFolder  # noqa: PLC0415
@@ -165,13 +199,12 @@ def write_window(stages: Stages, place: Path, clip: Any, labels: Any) -> None:  
     stages.measure("label maps to PNG", count, lambda: folder.write_label_maps(0, written))
 
     def draw() -> Iterator[Any]:
-        table = palette.OverlayTable() if hasattr(palette, "OverlayTable") else None
+        if hasattr(palette, "paint_pixels"):
+            yield from map(palette.paint_pixels, clip.show(), folder.read_label_maps(count))
+            return
         for number, label_map in enumerate(folder.read_label_maps(count)):
-            if table:
-                yield table.draw(clip.read_pixels(number), label_map)
-            else:
-                frame = palette.draw_overlay(clip.read(number, number + 1), label_map[None])[0]
-                yield (frame * 255).round().byte()
+            frame = palette.draw_overlay(clip.read(number, number + 1), label_map[None])[0]
+            yield (frame * 255).round().byte()
 
     stages.measure("overlay, drawn", count, lambda: [None for _ in draw()])
     stages.measure("overlay, drawn and encoded", count, lambda: write_video(place / "overlay.mp4", draw()))

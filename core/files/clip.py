@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,17 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..types import InputError, Progress, SettingError, no_progress
-from .images import IMAGE_SUFFIXES, read_durations, read_image, read_images
+from .images import IMAGE_SUFFIXES, as_levels, as_share, read_all_pixels, read_durations, read_pixels
 from .video import VideoStream, find_variable_times
 
 CHECK_STAGE = "check input"
 """Name of the stage that reads every frame once before any long work."""
 FRAMES_FOLDER = "frames"
 """Folder inside a clip's folder that holds its frames, beside ``masks`` and others."""
-_CHUNK = 1 << 20
-"""Bytes read at a time."""
+_CHUNK = 1 << 20  # bytes read at a time
 SizeCheck = Callable[[tuple[int, int]], None]
 """Refuses a size ``(H, W)`` by raising `InputError`."""
+_Number = TypeVar("_Number", np.float32, np.uint8)
 FrameReader = Generator[tuple[str, NDArray[np.float32]], int | None, None]
 """Yields frames and what to call them; a number that is sent skips the frames before it."""
 
@@ -43,51 +44,59 @@ class ClipInfo(NamedTuple):
 
 
 class _Frames(Protocol):
-    """Where frames come from; `Clip` adds the checks."""
+    """Where frames come from; `Clip` adds the checks. Each frame comes with what to call it in a message."""
 
     def frames(self, start: int) -> FrameReader:
-        """Yield what to call a frame in a message, and the frame ``(H,W,3)``, from number ``start`` on."""
-        ...
+        """Yield the frames ``(H,W,3)`` from number ``start`` on."""
+
+    def levels(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """Yield all frames ``(H,W,3)`` in 8 bits."""
+
+    def sizes(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Yield the size ``(H,W)`` of all frames, each of which is decoded and in order."""
 
     def files(self) -> list[Path]:
         """Return the files in order."""
-        ...
 
 
 class _Images:
-    """Images in the order of their names."""
+    """Images in the order of their names, or the pictures of one file."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
+    def __init__(self, paths: list[Path], *, is_animation: bool = False) -> None:
+        self._paths, self._is_animation = paths, is_animation
 
     def frames(self, start: int) -> FrameReader:
-        number = start
-        while number < len(self._paths):
-            wanted = yield self._paths[number].name, read_image(self._paths[number])
-            number = max(number + 1, wanted or 0)
+        wanted = start
+        for number, (label, read) in enumerate(self._pictures()):
+            if number >= wanted:
+                wanted = (yield label, as_share(read())) or 0
+
+    def levels(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        for label, read in self._pictures():
+            yield label, as_levels(read())
+
+    def sizes(self) -> Iterator[tuple[str, tuple[int, int]]]:
+        for label, read in self._pictures():
+            pixels = read()
+            if pixels.dtype != np.uint8 and not (pixels.min() >= 0 and pixels.max() <= 1):  # also false for NaN
+                limit, remedy = "hold finite values in [0, 1]", "Write the frame again, as an 8-bit image if in doubt"
+                raise SettingError("input", limit, f"{label}, which holds NaN or values beyond", remedy)
+            yield label, (pixels.shape[0], pixels.shape[1])
 
     def files(self) -> list[Path]:
         return self._paths
 
-
-class _Pictures:
-    """The pictures of one file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def frames(self, start: int) -> FrameReader:
-        wanted = start
-        for number, pixels in enumerate(read_images(self._path)):
-            if number >= wanted:
-                wanted = (yield f"picture {number} of {self._path.name}", pixels) or 0
-
-    def files(self) -> list[Path]:
-        return [self._path]
+    def _pictures(self) -> Iterator[tuple[str, Callable[[], NDArray[Any]]]]:
+        """Yield what to call each picture, and what reads it."""
+        if not self._is_animation:
+            return ((path.name, partial(read_pixels, path)) for path in self._paths)
+        (path,) = self._paths
+        pictures = enumerate(read_all_pixels(path))
+        return ((f"picture {number} of {path.name}", partial(np.asarray, pixels)) for number, pixels in pictures)
 
 
 class Clip:
-    """A checked clip. It holds one frame at a time and reads forward; reading back starts again at the first frame.
+    """A checked clip. It reads forward; reading back starts again at the first frame.
 
     Frames of a video that are skipped are decoded, but not converted.
     """
@@ -124,17 +133,32 @@ class Clip:
             self.close()
             self._frames = self._source.frames(start)
         self._position = stop
-        files = self._files[start:stop] if self.info.frame_names else self._files
-        if _sign(files) != (self._seen[start:stop] if self.info.frame_names else self._seen):
-            raise SettingError("input", "stay as it is during the run", f"another {files[0].name}", "Start again")
-        result = torch.empty((stop - start, *self.info.frame_size, 3))
-        for slot in result:
+        self._require_unchanged(slice(start, stop))
+        frames = []
+        for _ in range(start, stop):
             label, frame = self._read_next(skipped)
             skipped = None
-            if frame is None or frame.shape != slot.shape:
-                raise SettingError("input", "stay as it is during the run", f"another {label}", "Start again")
-            slot.copy_(torch.from_numpy(frame))
-        return result
+            frames.append(torch.from_numpy(self._require_size(label, frame)))
+        return frames[0][None] if len(frames) == 1 else torch.stack(frames)
+
+    def show(self) -> Iterator[Tensor]:
+        """Yield all frames to look at, ``(H,W,3)`` uint8."""
+        for number, (label, frame) in enumerate(self._source.levels()):
+            self._require_unchanged(slice(number, number + 1))
+            yield torch.from_numpy(self._require_size(label, frame))
+
+    def _require_unchanged(self, frames: slice) -> None:
+        """Check that the files of frames are those that were checked."""
+        part = frames if self.info.frame_names else slice(None)
+        files = self._files[part]
+        if _sign(files) != self._seen[part]:
+            raise SettingError("input", "stay as it is during the run", f"another {files[0].name}", "Start again")
+
+    def _require_size(self, label: str, frame: NDArray[_Number] | None) -> NDArray[_Number]:
+        """Check that there is a frame, and that its size is that which was checked."""
+        if frame is None or frame.shape != (*self.info.frame_size, 3):
+            raise SettingError("input", "stay as it is during the run", f"another {label}", "Start again")
+        return frame
 
     def _read_next(self, wanted: int | None) -> tuple[str, NDArray[np.float32] | None]:
         """Return the next frame, or the later one that is wanted; None at the end."""
@@ -184,7 +208,7 @@ def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeChec
         source, claimed = stream, stream.claimed_frames
     size, count = _check(source, claimed, progress, check_size)
     if stream is None:
-        return _make_clip(source, path.name, count, size)
+        return _make_clip(source, path.name, size, count)
     if stream.is_cut_short():
         got = f"{path.name}, which announces {claimed} frames and holds {count}"
         remedy = f"Copy it again, or re-encode what is there: ffmpeg -i {path.name} repaired.mp4"
@@ -203,7 +227,7 @@ def reopen_clip(path: Path, info: ClipInfo) -> Clip:
     if path.is_dir():
         source = _open_folder(path)[0]
     elif path.suffix.lower() in IMAGE_SUFFIXES:
-        source = _Images([path]) if info.frame_names else _Pictures(path)
+        source = _Images([path]) if info.frame_names else _Images([path], is_animation=True)
     else:
         source = VideoStream(path)
     if info.frame_names and tuple(file.stem for file in source.files()) != info.frame_names:
@@ -211,7 +235,7 @@ def reopen_clip(path: Path, info: ClipInfo) -> Clip:
     return Clip(source, info)
 
 
-def _make_clip(source: _Frames, name: str, count: int, size: tuple[int, int]) -> Clip:
+def _make_clip(source: _Frames, name: str, size: tuple[int, int], count: int) -> Clip:
     """Return a checked clip of image files, which have no times."""
     names = tuple(file.stem for file in source.files())
     return Clip(source, ClipInfo(name, count, size, None, None, fingerprint_clip(source.files()), names))
@@ -222,9 +246,8 @@ def _open_image(path: Path, progress: Progress, check_size: SizeCheck | None) ->
     claimed, durations = read_durations(path)
     if claimed == 1:
         single = _Images([path])
-        size, count = _check(single, claimed, progress, check_size)
-        return _make_clip(single, path.name, count, size)
-    source = _Pictures(path)
+        return _make_clip(single, path.name, *_check(single, claimed, progress, check_size))
+    source = _Images([path], is_animation=True)
     size, count = _check(source, claimed, progress, check_size)
     if count != claimed:
         got = f"{path.name}, which announces {claimed} pictures and holds {count}"
@@ -250,8 +273,7 @@ def _check(
 ) -> tuple[tuple[int, int], int]:
     """Decode every frame; return their size and number."""
     size, first, count = (0, 0), "", 0
-    for label, frame in source.frames(0):
-        height, width = frame.shape[:2]
+    for label, (height, width) in source.sizes():
         if count == 0:
             size, first = (height, width), label
             if check_size is not None:
@@ -259,9 +281,6 @@ def _check(
         elif (height, width) != size:
             got = f"{first} of {size[1]}x{size[0]} and {label} of {width}x{height}"
             raise SettingError("input", "hold frames of one size", got, "Resize or remove the frames that differ")
-        if not (frame.min() >= 0 and frame.max() <= 1):  # also false for NaN
-            limit, remedy = "hold finite values in [0, 1]", "Write the frame again, as an 8-bit image if in doubt"
-            raise SettingError("input", limit, f"{label}, which holds NaN or values beyond", remedy)
         count += 1
         progress(CHECK_STAGE, count, max(claimed, count))
     if count == 0:

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +33,18 @@ def read_image(path: Path) -> NDArray[np.float32]:
 
     16-bit gray is divided by 65535, floating-point gray is taken as it is and may hold NaN.
     """
+    return as_share(read_pixels(path))
+
+
+def read_pixels(path: Path) -> NDArray[Any]:
+    """Return what `read_image` does, as uint8 where the file holds 8 bits."""
     with _explain_unreadable(path), open_image(path) as opened:
         require_single(opened, path, "input")
         return _convert_pixels(opened)
 
 
-def read_images(path: Path) -> Iterator[NDArray[np.float32]]:
-    """Yield each picture of a file as `read_image` does: those of an animation, the pages of a TIFF."""
+def read_all_pixels(path: Path) -> Iterator[NDArray[Any]]:
+    """Yield each picture of a file as `read_pixels` does: those of an animation, the pages of a TIFF."""
     with _explain_unreadable(path), open_image(path) as opened:
         if count_pictures(opened) == 1:
             yield _convert_pixels(opened)
@@ -107,16 +113,26 @@ def _is_reduced(page: Image.Image) -> bool:
     return bool(getattr(page, "tag_v2", {}).get(_TIFF_KIND, 0) & _REDUCED)
 
 
-def _convert_pixels(opened: Image.Image) -> NDArray[np.float32]:
-    """Return the picture that is opened, upright, ``(H,W,3)`` float32."""
+def _convert_pixels(opened: Image.Image) -> NDArray[Any]:
+    """Return the picture that is opened, upright, ``(H,W,3)`` uint8, or float32 where it has more than 8 bits."""
     image = ImageOps.exif_transpose(opened)
     if image.mode == "F":
         gray = np.asarray(image, np.float32)
     elif image.mode.startswith("I"):
         gray = np.asarray(image, np.float32) / np.float32(65535)
     else:
-        return np.asarray(image.convert("RGB"), np.float32) / np.float32(255)
+        return np.array(image.convert("RGB"))  # a copy that can be written to
     return np.repeat(gray[..., None], 3, axis=2)
+
+
+def as_share(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Return pixels as float32 in [0, 1]."""
+    return np.asarray(pixels if pixels.dtype == np.float32 else pixels / np.float32(255), np.float32)
+
+
+def as_levels(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return pixels in 8 bits."""
+    return np.asarray(pixels if pixels.dtype == np.uint8 else (pixels.clip(0, 1) * 255).round(), np.uint8)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ..regions.palette import draw_overlay
+from ..regions.palette import paint_pixels
 from ..types import Progress
 from .clip import Clip
 from .result_folder import OVERLAY_FILE, ResultFolder
@@ -24,7 +24,6 @@ def write_overlay(folder: ResultFolder, clip: Clip, progress: Progress) -> None:
 
 def _draw_frames(folder: ResultFolder, clip: Clip, progress: Progress) -> Iterator[Tensor]:
     """Yield frames with the colors of their labels, ``(H,W,3)`` uint8."""
-    for number, label_map in enumerate(folder.read_label_maps(clip.num_frames)):
-        picture = draw_overlay(clip.read(number, number + 1), label_map[None])[0]
-        yield (picture * 255).round().byte()
+    for number, (frame, label_map) in enumerate(zip(clip.show(), folder.read_label_maps(clip.num_frames), strict=True)):
+        yield paint_pixels(frame, label_map)
         progress(OVERLAY_STAGE, number + 1, clip.num_frames)

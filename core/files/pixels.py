@@ -29,7 +29,13 @@ def read_colors(frame: VideoFrame) -> NDArray[np.float32]:
         return levels[..., :3].astype(np.float32) / np.float32(255)
     wide = frame if frame.width % _ALIGNMENT == 0 else _padded(frame)
     colors = wide.to_ndarray(format="gbrapf32le" if has_alpha else "gbrpf32le")
-    return np.clip(colors[: frame.height, : frame.width, :3], 0, 1).astype(np.float32, copy=False)
+    inside = np.asarray(colors[: frame.height, : frame.width, :3], np.float32)
+    return np.clip(inside, 0, 1, out=inside)
+
+
+def read_levels(frame: VideoFrame) -> NDArray[np.uint8]:
+    """Return the colors ``(H,W,3)`` of a frame as it is stored in 8 bits, for people to look at: quicker by far."""
+    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 def _padded(frame: VideoFrame) -> VideoFrame:

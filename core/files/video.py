@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import av
 import numpy as np
@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..types import InputError, Progress, no_progress
-from .pixels import read_colors
+from .pixels import read_colors, read_levels
 
+_T = TypeVar("_T")
+_Number = TypeVar("_Number", np.float32, np.uint8)
 logger = logging.getLogger(__name__)
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """Formats under which FFmpeg draws text files as pictures."""
@@ -40,16 +42,14 @@ _CLOCK = 60_000
 """Units of a second in which the times of a variable rate are written; MPEG-4 knows no more than 65535."""
 _SIDE_INFORMATION = {"h264": "filter_units=remove_types=6", "hevc": "filter_units=remove_types=39-40"}
 """Filters that leave out messages beside the pictures (SEI), whose damage is no damage of pictures."""
-_OF_THE_SYSTEM = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.EFBIG}
-)
+_OF_THE_SYSTEM = {
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.EFBIG,
+}  # fmt: skip
 """Errors of writing that are of the place, not of FFmpeg."""
-_H264 = {"crf": "18", "preset": "veryfast"}
+_H264 = {"crf": "18", "preset": "superfast"}
 """Quality of H.264, about free of visible loss; files a little larger than need be, in less than half of the time."""
 _BITS_PER_PIXEL = 1.0
 """Bit rate of the fallback codec."""
-
-
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 """Streams of covers and thumbnails."""
 
@@ -89,6 +89,25 @@ class VideoStream:
 
     def frames(self, start: int) -> Generator[tuple[str, NDArray[np.float32]], int | None, None]:
         """Yield the frames from number ``start`` on, upright, ``(H,W,3)`` float32 in [0, 1]; a number sent skips."""
+        return self._convert(start, lambda frame: _turn(read_colors(frame), frame))
+
+    def levels(self) -> Generator[tuple[str, NDArray[np.uint8]], int | None, None]:
+        """Yield all frames, upright, ``(H,W,3)`` uint8."""
+        return self._convert(0, lambda frame: _turn(read_levels(frame), frame))
+
+    def sizes(self) -> Generator[tuple[str, tuple[int, int]], int | None, None]:
+        """Yield the size ``(H,W)`` of all frames, which are decoded; the first is converted, to see that it can be."""
+
+        def measure(frame: VideoFrame) -> tuple[int, int]:
+            if len(self._times) == 1:
+                read_colors(frame)
+            size = (frame.height, frame.width)
+            return size if _count_turns(frame) % 2 == 0 else size[::-1]
+
+        return self._convert(0, measure)
+
+    def _convert(self, start: int, convert: Callable[[VideoFrame], _T]) -> Generator[tuple[str, _T], int | None, None]:
+        """Yield what is made of each frame from number ``start`` on, and what to call it; a number sent skips."""
         next_one = start
         while True:
             self._times = []
@@ -96,7 +115,7 @@ class VideoStream:
                 for number, frame in enumerate(self._decode()):
                     if number >= next_one:
                         next_one = number + 1
-                        wanted = yield f"frame {number}", _pixels(frame)
+                        wanted = yield f"frame {number}", convert(frame)
                         next_one = max(next_one, wanted or 0)
             except av.error.FFmpegError as error:
                 if self._filter or not (found := self._find_filter()):
@@ -181,10 +200,14 @@ def _list_videos(container: InputContainer) -> list[Any]:
     return [stream for stream in container.streams.video if not stream.disposition & _PICTURES]
 
 
-def _pixels(frame: VideoFrame) -> NDArray[np.float32]:
-    """Return ``frame`` as it is meant to be shown: turned by the angle that its file records."""
-    turned = np.rot90(read_colors(frame), round(frame.rotation / 90) % 4)
-    return np.ascontiguousarray(turned, np.float32)
+def _count_turns(frame: VideoFrame) -> int:
+    """Return the quarter turns by which a frame is to be shown, as its file records."""
+    return round(frame.rotation / 90) % 4
+
+
+def _turn(pixels: NDArray[_Number], frame: VideoFrame) -> NDArray[_Number]:
+    """Return the pixels of a frame as it is meant to be shown."""
+    return np.ascontiguousarray(np.rot90(pixels, _count_turns(frame)))
 
 
 def write_video(
@@ -220,7 +243,8 @@ def _encode(
         stream: Any = None
         for number, frame in enumerate(frames):
             pixels = frame.cpu().numpy()
-            even = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), "edge")
+            odd = [(0, side % 2) for side in pixels.shape[:2]]
+            even = np.pad(pixels, (*odd, (0, 0)), "edge")
             if stream is None:
                 codec = _codec()
                 stream = container.add_stream(codec, rate=rate, options=dict(_H264) if "264" in codec else {})

@@ -5,6 +5,8 @@ Differences are those of exact decodes at the model's size, enlarged to the fram
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -49,8 +51,9 @@ def compute_difference_map(plus: Tensor, minus: Tensor) -> Tensor:
     """
     sizes = require_shape("plus", plus, "B H W 3")
     require_shape("minus", minus, "B H W 3", **{axis: sizes[axis] for axis in "BHW"})
-    difference = plus.float().clamp(0, 1) - minus.float().clamp(0, 1)
-    return difference.square().sum(-1).sqrt()
+    squares = (plus.float().clamp(0, 1) - minus.float().clamp(0, 1)).square_()
+    red, green, blue = squares.unbind(-1)
+    return (red + green + blue).sqrt_()
 
 
 def make_initial_maps(coarse: LabelMaps, frame_size: tuple[int, int]) -> Tensor:
@@ -65,23 +68,34 @@ class RunningArgmax:
     """The label with the highest score so far, for each pixel of each frame; never holds the scores of all labels.
 
     Ties go to the lowest label, whatever the order of updates; a pixel whose scores are all zero keeps its initial
-    label. ``maps`` ``(T,H,W)`` uint8 are on the CPU.
+    label. Frames are held where their scores are.
     """
 
     def __init__(self, initial: Tensor) -> None:
         """Start from ``initial`` ``(T,H,W)`` uint8 (see `make_initial_maps`)."""
         require_shape("initial", initial, "T H W")
-        self.maps = initial.clone()
-        self._best = torch.zeros(initial.shape, dtype=torch.float64)
+        self._labels = list(initial.clone())
+        self._best: dict[int, Tensor] = {}
+        self._highest: dict[int, int] = {}
+
+    @property
+    def maps(self) -> Tensor:
+        """Labels ``(T,H,W)`` uint8, on the CPU."""
+        return torch.stack([labels.cpu() for labels in self._labels])
 
     def update(self, frame: int, label: int | Tensor, scores: Tensor) -> None:
         """Take in the scores ``(H,W)``, 0 or more, of a label in a frame, or of a label for each pixel ``(H,W)``."""
         require_finite("modulated pictures", scores.amax())  # NaN would lose against any label without a word
-        best, labels = self._best[frame], self.maps[frame]
-        scores = scores.to(best)
-        candidates = torch.as_tensor(label).to(labels).expand(labels.shape)
-        wins = (scores > best) | ((scores == best) & (scores > 0) & (candidates < labels))
-        best[wins], labels[wins] = scores[wins], candidates[wins]
+        best = self._best.setdefault(frame, torch.zeros_like(scores))
+        labels = self._labels[frame] = self._labels[frame].to(scores.device)
+        candidates = torch.as_tensor(label).to(labels)
+        low, high = (int(end) for end in candidates.aminmax())
+        wins = scores > best
+        if low < self._highest.get(frame, 0):
+            wins |= (scores == best) & (scores > 0) & (candidates < labels)
+        self._highest[frame] = max(high, self._highest.get(frame, 0))
+        torch.maximum(best, scores, out=best)
+        torch.where(wins, candidates, labels, out=labels)
 
 
 def blur_maps(maps: Tensor, config: DifferenceConfig) -> Tensor:
@@ -99,9 +113,17 @@ def blur_maps(maps: Tensor, config: DifferenceConfig) -> Tensor:
     places = torch.arange(size, dtype=maps.dtype, device=maps.device) - size // 2
     kernel = torch.exp(-places.square() / (2 * config.blur_sigma**2))
     kernel = kernel / kernel.sum()
-    padded = F.pad(maps[:, None], (size // 2,) * 4, mode="reflect")
-    rows = F.conv2d(padded, kernel.view(1, 1, 1, size))
-    return F.conv2d(rows, kernel.view(1, 1, size, 1))[:, 0]
+    padded = F.pad(maps[:, None], (size // 2,) * 4, mode="reflect")[:, 0]
+    return _average(_average(padded, kernel, 2), kernel, 1)
+
+
+def _average(maps: Tensor, kernel: Tensor, dim: int) -> Tensor:
+    """Return the weighted means of neighbors along an axis; of one channel, sums are quicker than a convolution."""
+    count = maps.shape[dim] - len(kernel) + 1
+    blurred = maps.narrow(dim, 0, count) * kernel[0]
+    for offset in range(1, len(kernel)):
+        blurred.addcmul_(maps.narrow(dim, offset, count), kernel[offset])
+    return blurred
 
 
 def normalize_maps(maps: Tensor, owners: Tensor | None = None) -> Tensor:
@@ -126,5 +148,12 @@ def filter_maps(maps: Tensor, masks: Tensor, strength: float) -> Tensor:
 
 def enlarge_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Return masks ``(B,h,w)`` enlarged to ``size`` with soft edges, ``(B,*size)`` float32 in [0, 1] (bicubic)."""
-    soft = F.interpolate(masks[:, None].float(), size, mode="bicubic", align_corners=False)
-    return soft[:, 0].clamp(0, 1)
+    rows, columns = (_enlarge_points(*sides).to(masks.device) for sides in zip(masks.shape[1:], size, strict=True))
+    return (rows @ (masks.float() @ columns.T)).clamp_(0, 1)
+
+
+@cache
+def _enlarge_points(size: int, new: int) -> Tensor:
+    """Return the matrix ``(new,size)`` of bicubic enlarging along one axis."""
+    points = torch.eye(size)[None, None]
+    return F.interpolate(points, (new, size), mode="bicubic", align_corners=False)[0, 0]

@@ -80,8 +80,13 @@ def add_leaves(
 
 def enlarge_nearest(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Return labels ``(...,h,w)`` enlarged to ``size`` without interpolation: each pixel has that of its cell."""
-    flat = cells.reshape(-1, 1, *cells.shape[-2:]).double()
-    return F.interpolate(flat, size, mode="nearest-exact").reshape(*cells.shape[:-2], *size).to(cells.dtype)
+    rows, columns = (_find_nearest(*sides).to(cells.device) for sides in zip(cells.shape[-2:], size, strict=True))
+    return cells.index_select(-2, rows).index_select(-1, columns)
+
+
+def _find_nearest(size: int, new: int) -> Tensor:
+    """Return for ``new`` points the nearest of ``size`` over the same length, ``(new,)`` int64."""
+    return F.interpolate(torch.arange(size).double()[None, None], new, mode="nearest-exact")[0, 0].long()
 
 
 Filter = Callable[[Tensor], Patch]

@@ -21,7 +21,7 @@ from ..backbones.protocol import (
 from ..config.parts import FeatureConfig
 from ..config.settings import Settings
 from ..types import Features, Grid, InputError, Progress, SeenWindow, no_progress
-from .frames import FrameSource, check_frames, coarse_grid, resize_frames, to_floats
+from .frames import FrameSource, check_frames, coarse_grid, read_fitted, resize_frames, to_floats
 from .joining import join_layers
 from .published import draw_video_window_noise, draw_window_noise
 from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler
@@ -49,8 +49,20 @@ def extract_features(
     frames as they are.
     """
     check_frames(frames)
+    frame_size = (int(frames.shape[1]), int(frames.shape[2]))
+    return _extract(source, resize_frames(frames, settings), frame_size, settings, first_frame, progress)
+
+
+def _extract(
+    source: FeatureSource,
+    sized: Tensor,
+    frame_size: tuple[int, int],
+    settings: Settings,
+    first_frame: int,
+    progress: Progress,
+) -> Features:
+    """Return the features of what `resize_frames` made of frames that had ``frame_size``."""
     require_kind(source, settings)
-    sized, frame_size = resize_frames(frames, settings), (int(frames.shape[1]), int(frames.shape[2]))
     if vision := find_vision(source):
         return _read_pictures(vision, sized, settings, frame_size, progress)
     backbone = require_diffusion(source)
@@ -118,8 +130,8 @@ def extract_window_features(
     backbone: FeatureSource, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
 ) -> Features:
     """Return the features of the frames of ``span``; `Features.kept` are those whose results count."""
-    frames = source.read(span.frames.start, span.frames.stop)
-    features = extract_features(backbone, frames, settings, first_frame=span.frames.start, progress=progress)
+    sized, frame_size = read_fitted(source, span.frames, settings)
+    features = _extract(backbone, sized, frame_size, settings, span.frames.start, progress)
     return mark_finished(features, span)
 
 

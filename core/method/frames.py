@@ -72,7 +72,7 @@ def resize_frames(frames: Tensor, settings: Settings) -> Tensor:
         return frames
     resized = torch.empty(len(frames), height, width, 3, dtype=torch.uint8)
     for frame, small in zip(frames, resized, strict=True):
-        levels = (frame.detach().cpu().float() * 255).round().clamp(0, 255).to(torch.uint8)
+        levels = (frame.detach().cpu().float() * 255).round_().clamp_(0, 255).to(torch.uint8)
         planes = levels.movedim(-1, 0)[None]  # (H,W,3) -> (1,3,H,W)
         planes = F.interpolate(planes, (height, width), mode="bicubic", antialias=True, align_corners=False)
         small[:] = planes[0].movedim(0, -1)
@@ -95,6 +95,17 @@ class FrameSource(Protocol):
     def read(self, start: int, stop: int) -> Tensor:
         """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
         ...
+
+
+def read_fitted(source: FrameSource, frames: range, settings: Settings) -> tuple[Tensor, tuple[int, int]]:
+    """Return what `resize_frames` makes of some frames, read one by one, and the size that they had ``(H, W)``."""
+    sized, frame_size = [], (0, 0)
+    for number in frames:
+        frame = source.read(number, number + 1)
+        check_frames(frame)
+        frame_size = (int(frame.shape[1]), int(frame.shape[2]))
+        sized.append(resize_frames(frame, settings))
+    return torch.cat(sized), frame_size
 
 
 def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Settings) -> None:

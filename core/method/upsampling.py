@@ -109,17 +109,20 @@ class _Chunk:
         pairs = self._modulate(report) if self.jobs else []
         for (_, job), kept, pair in zip(self.jobs, self.kept, pairs, strict=True):
             for frame in job.scored:
-                best.update(kept + frame, enlarge_nearest(job.owner[frame], size), self._score(job, frame, pair))
+                owners = job.owner[frame]
+                alone = int(owners[0, 0]) if bool((owners == owners[0, 0]).all()) else None
+                scores = self._score(job, frame, pair, owners if alone is None else None)
+                best.update(kept + frame, enlarge_nearest(owners, size) if alone is None else alone, scores)
                 report.advance("decoding", 1)
         return best.maps
 
-    def _score(self, job: ModulationJob, frame: int, pair: ModulatedPair) -> Tensor:
-        """Return the scores ``(H,W)`` of a frame of a job, on the CPU."""
+    def _score(self, job: ModulationJob, frame: int, pair: ModulatedPair, owners: Tensor | None) -> Tensor:
+        """Return the scores ``(H,W)`` of a frame of a job; ``owners`` of cells where several labels share it."""
         plus, minus = self.backbone.decode(torch.stack([pair.plus[frame], pair.minus[frame]]))[:, None]
         mask, size, difference = job.mask[frame][None], self.coarse.frame_size, self.settings.difference
         if self.settings.variant == "published":
             return published.score_labels(plus, minus, mask, size, difference)[0]
-        return score_labels(plus, minus, mask, size, difference, owners=job.owner[frame][None])[0].cpu()
+        return score_labels(plus, minus, mask, size, difference, owners=None if owners is None else owners[None])[0]
 
     def _modulate(self, report: _Report) -> list[ModulatedPair]:
         """Run all modulated passes."""

@@ -74,6 +74,17 @@ def draw_overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders:
     return torch.lerp(frames, colors, opacity)
 
 
+def paint_pixels(pixels: Tensor, labels: Tensor) -> Tensor:
+    """Return what `draw_overlay` does, half of it frame, for one frame ``(H,W,3)`` and labels ``(H,W)``, all uint8."""
+    colors = Image.fromarray(labels.cpu().numpy(), "P")
+    colors.putpalette(PALETTE.flatten().tolist())
+    painted = np.asarray(Image.blend(Image.fromarray(pixels.cpu().numpy()), colors.convert("RGB"), 0.5)).copy()
+    flat = np.flatnonzero(find_borders(labels[None]).cpu().numpy())
+    shown, dark = pixels.cpu().view(-1, 3)[flat], colorize(labels.cpu().view(-1)[flat]) * _BORDER_DARKENING
+    painted.reshape(-1, 3)[flat] = (shown.float() + dark).div_(2).round_().byte().numpy()
+    return torch.from_numpy(painted)
+
+
 def draw_legend(regions: Sequence[Region], rows: int = 24) -> Tensor:
     """Draw the color, the label and the name of each region, in columns of ``rows``: ``(H,W,3)`` uint8 on white.
 

@@ -211,6 +211,8 @@ def test_refuses_files_that_change_during_the_run(tmp_path: Path) -> None:
     Image.new("RGB", (32, 48)).save(tmp_path / "00001.png")
     with pytest.raises(InputError, match="stay as it is"):
         clip.read(0, 3)
+    with pytest.raises(InputError, match="stay as it is"):
+        list(clip.show())
 
 
 @pytest.mark.parametrize("span", [(2, 2), (-1, 1), (0, 4)])
@@ -249,3 +251,6 @@ def test_a_reopened_clip_skips_forward_to_the_same_frames(kind: str, tmp_path: P
         whole = clip.read(0, 6)
         for start, stop in ((1, 2), (4, 6), (0, 1), (3, 4), (2, 3)):
             assert torch.equal(again.read(start, stop), whole[start:stop]), (start, stop)
+        shown = torch.stack(list(again.show()))
+    assert shown.dtype == torch.uint8
+    assert float((shown / 255 - whole).abs().max()) < 2.5 / 255

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from vidseg.core.regions.palette import PALETTE, colorize, draw_legend, draw_overlay, find_borders
+from vidseg.core.regions.palette import PALETTE, colorize, draw_legend, draw_overlay, find_borders, paint_pixels
 from vidseg.core.types import InputError, Region
 
 # Machado, Oliveira and Fernandes 2009, severity 1, in linear RGB.
@@ -110,3 +110,13 @@ def test_legend_has_as_many_rows_as_asked() -> None:
 def test_legend_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="at least one region"):
         draw_legend([])
+
+
+def test_painted_pixels_are_an_overlay_of_bytes() -> None:
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randint(0, 256, (40, 50, 3), generator=generator).byte()
+    labels = torch.randint(0, 256, (4, 5), generator=generator).byte().repeat_interleave(10, 0).repeat_interleave(10, 1)
+    expected = (draw_overlay(pixels[None].float() / 255, labels[None])[0] * 255).round()
+    painted = paint_pixels(pixels, labels)
+    assert painted.dtype == torch.uint8
+    assert int((painted.int() - expected.int()).abs().max()) <= 1
