@@ -37,7 +37,7 @@ from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.checkpoints.describe import describe_model
 from vidseg.core.checkpoints.sizes import UNET_PREFIX, VAE_PREFIX
-from vidseg.core.config.parts import FrameConfig
+from vidseg.core.config.frame import FrameConfig
 from vidseg.core.config.settings import Settings
 from vidseg.core.evaluation.bench.dataset import BenchClip, ClipFrames
 from vidseg.core.evaluation.bench.layouts import open_folders

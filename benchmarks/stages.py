@@ -29,6 +29,8 @@ CHANNELS = 640
 WINDOW = 14
 STARTS = {"start --help": ["--help"], "start --version": ["--version"], "start info": ["info", "MODEL"]}
 MEGABYTE = 1 << 20
+JOBS = 10
+"""Regions of a frame that are modulated."""
 
 
 def peak() -> int:
@@ -126,6 +128,7 @@ def run_stages(arguments: argparse.Namespace, method: str) -> dict[str, dict[str
             sized = stages.measure("read and resize", window, lambda: read_fitted(clip, window, settings))
             labels = label_window(stages, make_features(sized, clip.info.frame_size), settings)
             write_window(stages, Path(place), clip, labels)
+        choose_by_difference(stages, sized, clip.info.frame_size, settings)
     rows = stages.rows
     each = ("check the clip", "read and resize", "scene context", "guided filter", "label maps to PNG")
     total = sum(rows[name]["seconds"] for name in (*each, "overlay, drawn and encoded"))
@@ -157,6 +160,29 @@ def label_window(stages: Stages, features: Any, settings: Any) -> Any:  # noqa: 
     if not isinstance(coarse, LabelMaps):
         coarse = LabelMaps(coarse, anchor.regions, features.frame_size)
     return stages.measure("guided filter", count, lambda: enlarge_maps(coarse, features, settings.enlarging))
+
+
+def choose_by_difference(stages: Stages, sized: Any, frame_size: tuple[int, int], settings: Any) -> None:  # noqa: ANN401
+    """Measure what the quality exact does with two decodes of each modulated region of a frame."""
+    import torch  # noqa: PLC0415
+    from vidseg.core.method.differences import RunningArgmax, score_labels  # noqa: PLC0415
+    from vidseg.core.method.enlarging import enlarge_nearest  # noqa: PLC0415
+
+    owners = [torch.full((sized.shape[1] // 16, sized.shape[2] // 16), label) for label in range(JOBS)]
+    masks = [torch.zeros(owner.shape, dtype=torch.bool) for owner in owners]
+    plus, minus = sized[:1].clone(), sized[1:2].clone()
+    for label, mask in enumerate(masks):
+        mask[label : label + 4, label : label + 4] = True
+    alone = hasattr(RunningArgmax, "maps")  # then the region of a pass that it has to itself is a number
+
+    def choose() -> None:
+        best = RunningArgmax(torch.zeros(1, *frame_size, dtype=torch.uint8))
+        for label, (mask, owner) in enumerate(zip(masks, owners, strict=True)):
+            shared = None if alone else owner[None]
+            scores = score_labels(plus, minus, mask[None], frame_size, settings.difference, owners=shared)[0]
+            best.update(0, label if alone else enlarge_nearest(owner, frame_size), scores)
+
+    stages.measure("exact: choosing, a region of a frame", JOBS, choose)
 
 
 def write_window(stages: Stages, place: Path, clip: Any, labels: Any) -> None:  # noqa: ANN401

@@ -32,6 +32,7 @@ from .host.schema import (
     seed_input,
     setting_input,
     tell_widgets,
+    tiles_input,
 )
 from .host.schema import Features as FeaturesSocket
 from .host.schema import Labels as LabelsSocket
@@ -97,6 +98,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                     for name in ("layers", "matching_layers")
                 ),
                 advanced(setting_input("noise", "sampling.noise", optional=True)),
+                tiles_input(),
             ],
             outputs=[FeaturesSocket.Output("features", display_name="features")],
         )

@@ -36,6 +36,7 @@ from .host.schema import (
     seed_input,
     setting_input,
     tell_widgets,
+    tiles_input,
 )
 
 
@@ -76,6 +77,7 @@ class SegmentVideo(io.ComfyNode):
                 quality_input(),
                 advanced(setting_input("window_length", "window.length", "0 takes the preset's.", automatic=0)),
                 advanced(granularity_input()),
+                tiles_input(),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
         )

@@ -32,16 +32,6 @@ XL_ATTENTION_BLOCKS = tuple(range(6))
 
 
 @dataclass(frozen=True)
-class FrameConfig(Part):
-    """How frames are brought to a size that the model takes."""
-
-    max_side: int = setting(
-        0, "Longer side in pixels that frames are reduced to before processing; 0 keeps their size. Smaller is faster "
-        "and coarser", "code", low=0, high=16_384,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
 class SamplingConfig(Part):
     """Inversion by added noise and deterministic Euler sampling."""
 

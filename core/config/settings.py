@@ -8,13 +8,13 @@ from typing import Any, Literal, get_type_hints
 
 from ..types import InputError, SettingError
 from .fields import Part, describe_fields, setting
+from .frame import FrameConfig
 from .parts import (
     ClusterConfig,
     ContextConfig,
     DifferenceConfig,
     EnlargingConfig,
     FeatureConfig,
-    FrameConfig,
     ModulationConfig,
     RefinementConfig,
     SamplingConfig,
@@ -85,6 +85,8 @@ class Settings:
                 remedy = "Lower it, or raise {0}"
                 raise SettingError(key, f"lie in [0, {last}]", step, remedy, "sampling.num_steps")
         self._check_sharing()
+        if self.video.frames or "patch" in self.feature.layers:
+            self.frame.require_whole()
 
     def _check_sharing(self) -> None:
         """Check that regions share a modulated pass only where they can."""

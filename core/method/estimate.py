@@ -21,7 +21,8 @@ from ..config.parts import MAX_AUTOMATIC_CLUSTERS
 from ..config.settings import Settings
 from ..progress import GUIDED_SHARES, STAGE_SHARES, RunProgress, format_count
 from .features import list_layers
-from .frames import fit_size
+from .frames import coarse_grid, fit_size
+from .tiles import split_tiles
 from .windows import split_spans, spread_frames
 
 TAIL_SHARE = 0.35
@@ -42,7 +43,8 @@ SHARED_PASSES = 6
 class UnitCosts(NamedTuple):
     """Seconds for one frame of one call of each part of the model, and for the conditioning of a window (SVD).
 
-    Reading the features is measured by itself where layers have names, else it is a share of a prediction.
+    Reading the features is measured by itself where layers have names, else it is a share of a prediction. Where frames
+    are seen in ``tiles``, so many of each, a step before the features is ``tiled``.
     """
 
     encode: float
@@ -50,6 +52,8 @@ class UnitCosts(NamedTuple):
     decode: float
     condition: float = 0.0
     read: float = 0.0
+    tiled: float = 0.0
+    tiles: int = 0
 
 
 def measure_costs(
@@ -71,15 +75,20 @@ def measure_costs(
         length = min(settings.video.frames, num_frames or settings.video.frames)
         condition = _once(lambda: backbone.condition(picture[0], blank, settings.video))
     window, predict = latents.expand(length, -1, -1, -1), 0.0
-    read_alone = _reading_call(unit, latents, settings) if settings.feature.layers else 0.0
-    if not read_alone or settings.steps_to_features or settings.modulation.enabled:
+    tiling = split_tiles(coarse_grid((height, width)), settings.frame.tiles)
+    tile, tiles, tiled = tiling.cut(latents, (0,)), len(tiling.corners), 0.0
+    read_alone = tiles * _reading_call(unit, tile, settings) if settings.feature.layers else 0.0
+    stepped = not read_alone or settings.steps_to_features > 0
+    if tiles > 1 and stepped:
+        tiled = tiles * _window_call(unit, tile, settings)
+    if settings.modulation.enabled or (tiles == 1 and stepped):
         predict = _window_call(unit, window, settings)
     encode = _once(lambda: float(backbone.encode(picture).sum()))
     decode = 0.0
     if settings.modulation.enabled:
         decoder = require_modulation(backbone)
         decode = _second(lambda: float(decoder.decode(latents).sum()))
-    return UnitCosts(encode, predict, decode, condition, read_alone)
+    return UnitCosts(encode, predict, decode, condition, read_alone, tiled, tiles if tiles > 1 else 0)
 
 
 def _reading_call(backbone: FeatureBackbone, latents: Tensor, settings: Settings) -> float:
@@ -127,8 +136,8 @@ def estimate_frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int
     tail, replay, query = TAIL_SHARE, REPLAY_SHARE, QUERY_SHARE
     if settings.video.frames:
         tail, replay, query = VIDEO_TAIL_SHARE, VIDEO_REPLAY_SHARE, VIDEO_QUERY_SHARE
-    before = settings.steps_to_features
-    seconds = costs.encode + before * costs.predict + (costs.read or query * costs.predict)
+    before, step = settings.steps_to_features, costs.tiled or costs.predict
+    seconds = costs.encode + before * step + (costs.read or query * step)
     passes = _num_passes(settings, num_labels)
     if not passes:
         return seconds
@@ -198,6 +207,8 @@ def announce_costs(
     regions = settings.cluster.num_clusters or MAX_AUTOMATIC_CLUSTERS
     seconds = estimate_run_seconds(costs, settings, regions, num_frames, first) / workers
     frames, parts = format_count(num_frames - first, "frame"), format_count(regions, "region")
+    if costs.tiles:
+        frames += f" of {costs.tiles} tiles"
     work = f"{frames} at most, with {parts} in each ({settings.quality})"
     progress.announce(seconds, work if workers == 1 else f"{work} on {workers} workers")
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..backbones.protocol import (
-    PIXELS_PER_CELL,
     PIXELS_PER_LATENT,
     FeatureBackbone,
     FeatureDenoiser,
@@ -25,9 +24,9 @@ from .frames import FrameSource, check_frames, coarse_grid, fit_frames, read_fit
 from .joining import join_layers
 from .published import draw_video_window_noise, draw_window_noise
 from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler, scale_clean
+from .tiles import LATENTS_PER_CELL, TileMean, split_tiles
 from .windows import Span, require_kind, split_noise, split_seen
 
-LATENTS_PER_CELL = PIXELS_PER_CELL // PIXELS_PER_LATENT
 PICTURES_TOGETHER = 4
 """Frames that a vision model sees in one call: it is small, and they are independent."""
 
@@ -94,25 +93,33 @@ def _read_window(
     settings: Settings,
     report: Callable[[float], None],
 ) -> tuple[Tensor, Tensor]:
-    """Return aggregated and matching queries ``(T,N,C)`` of some frames, in batches where the model allows it."""
+    """Return aggregated and matching queries ``(T,N,C)`` of some frames, in batches of tiles if the model allows it."""
     unit = backbone.conditioned(window.conditioning, settings.video)
-    count, sigmas = window.stop - window.start, list_sigmas(backbone, settings)
-    batch = count if settings.video.frames else min(count, backbone.batch_size(tuple(latents.shape[1:])))
+    frames, num_frames = slice(window.start, window.stop), window.stop - window.start
+    tiling, sigmas = split_tiles(_grid_of(latents), settings.frame.tiles), list_sigmas(backbone, settings)
+    count, shape = num_frames * len(tiling.corners), tuple(tiling.cut(latents[:1], (0,)).shape[1:])
+    batch = count if settings.video.frames else min(count, backbone.batch_size(shape))
 
-    def job(denoiser: FeatureDenoiser) -> list[tuple[Tensor, Tensor]]:
-        parts = []
+    def job(denoiser: FeatureDenoiser) -> tuple[Tensor, Tensor]:
+        queries, matching = TileMean(tiling, num_frames), TileMean(tiling, num_frames)
         for first in range(0, count, batch):
-            part = slice(window.start + first, min(window.start + first + batch, window.stop))
+            part = range(first, min(first + batch, count))
 
-            def after_step(done: int, steps: int, first: int = first, size: int = part.stop - part.start) -> None:
-                report((first + size * done / steps) / count)
+            def after_step(done: int, steps: int, part: range = part) -> None:
+                report((part.start + len(part) * done / steps) / count)
 
-            parts.append(read_queries(denoiser, latents[part], noise[part], sigmas, settings, after_step))
-        return parts
+            seen = tiling.cut(latents[frames], part), tiling.cut(noise[frames], part)
+            read = read_queries(denoiser, *seen, sigmas, settings, after_step)
+            queries.add(part, read[0])
+            matching.add(part, read[1])
+        return queries.result(), matching.result()
 
-    parts = unit.run(job, settings.sampling.guidance_scale, (batch, *latents.shape[1:]))
-    queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
-    return queries, matching
+    return unit.run(job, settings.sampling.guidance_scale, (batch, *shape))
+
+
+def _grid_of(latents: Tensor) -> Grid:
+    """Return the coarse grid of latents ``(T,4,H/8,W/8)``."""
+    return Grid(latents.shape[-2] // LATENTS_PER_CELL, latents.shape[-1] // LATENTS_PER_CELL)
 
 
 def extract_window_features(
@@ -149,7 +156,7 @@ def read_queries(
             after_step(done, total)
     queries = denoiser.queries(x, sigma, list_layers(feature))
     after_step(total, total)
-    return _join(queries, feature, Grid(x.shape[-2] // LATENTS_PER_CELL, x.shape[-1] // LATENTS_PER_CELL))
+    return _join(queries, feature, _grid_of(x))
 
 
 def list_layers(feature: FeatureConfig) -> tuple[Layer, ...]:

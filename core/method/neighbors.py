@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .sketch import Sketch
+from .sketch import Sketch, can_measure_pairs, measure_pairs
 
 CHUNK_ELEMENTS = 2**22
 """Distances held at once: 16 MiB, so that they stay in a processor's cache, whatever the number of frames."""
@@ -17,10 +17,10 @@ _GROUPS = 64
 """Distances of a row of which the least is taken first."""
 _ROUNDINGS = 40
 """Roundings of a distance beyond one for each component: of centering, of a sketch, of the sum."""
-_GATHERED = 2**19
-"""Numbers of tokens that are gathered at once: 2 MiB."""
 _MEASURED = 2**11
 """Tokens that are measured at once in float64."""
+_UNKNOWN = -1
+"""Index that stands for no token."""
 _CANDIDATES = 512
 """Candidates of a row at most: of more, the distances to all tokens are computed."""
 
@@ -56,17 +56,23 @@ class NeighborSearch:
         norms = _measure_norms(centered).float().to(tokens.device)
         self._longest = float(norms.max()) ** 0.5
         self._points = _make_points(centered, norms, spare)
-        self._sketch = Sketch.of(centered) if _multiplies_exactly(tokens.device) else None
+        self._sketch = Sketch.of(centered) if _multiplies_exactly(tokens.device) and can_measure_pairs() else None
         self._sketched = _make_points(self._sketch.draw(centered), norms, spare) if self._sketch else self._points
 
     def find(self, queries: Tensor) -> Tensor:
         """Return the indices ``(B,k)`` int32, in no order, of the nearest tokens of ``(B,C)`` queries."""
-        parts = torch.split(queries.to(self._tokens), max(1, CHUNK_ELEMENTS // len(self._points)))
-        return torch.cat([self._find(part).int() for part in parts])
+        queries = queries.to(self._tokens)
+        if not _multiplies_exactly(queries.device):
+            return self._search(queries).int()
+        parts = torch.split(queries, max(1, CHUNK_ELEMENTS // len(self._points)))
+        found = torch.cat([self._find(part).int() for part in parts])
+        rows = (found[:, 0] < 0).nonzero().squeeze(1)
+        if len(rows):
+            found[rows] = self._search(queries[rows]).int()
+        return found
 
     def _find(self, queries: Tensor) -> Tensor:
-        if not _multiplies_exactly(queries.device):
-            return self._search(queries)
+        """Return the nearest tokens ``(B,k)``, or `_UNKNOWN` for rows that float64 alone can tell."""
         centered = queries.float() - self._mean
         if self._sketch is None:
             return self._find_by_products(queries, centered)
@@ -83,47 +89,36 @@ class NeighborSearch:
 
     def _find_by_sketch(self, sketch: Sketch, queries: Tensor, centered: Tensor) -> tuple[Tensor, Tensor]:
         """Return the nearest tokens ``(B,k)``, and which rows have theirs: those with few candidates."""
-        drawn = sketch.draw(centered)
+        drawn, compared = sketch.draw(centered), _compare(centered)
         low = _compare(drawn) @ self._sketched[:-1].T
-        slack = self._slack(centered, queries) + self._slack(drawn, queries)
-        first = self._measure(centered, self._list_least(low)[1])
-        limit = first.kthvalue(self._k, dim=1).values + slack
+        few = self._list_least(low)[1]
+        ends = torch.arange(len(few) + 1) * self._listed
+        first = measure_pairs(compared, self._points, ends, few.flatten()).view(few.shape)
+        limit = first.kthvalue(self._k, dim=1).values + self._slack(centered, queries) + self._slack(drawn, queries)
         inside = np.flatnonzero(low.numpy() <= limit.numpy()[:, None])  # much faster than torch's
         row, column = (torch.from_numpy(part) for part in np.divmod(inside, low.shape[1]))
         counts = torch.bincount(row, minlength=len(queries))
-        place = torch.arange(len(row)) - F.pad(counts.cumsum(0), (1, -1))[row]
-        found, settled = torch.zeros(len(queries), self._k, dtype=torch.int64), counts >= self._k
-        fewer, most = 0, self._listed
-        while fewer < _CANDIDATES:  # rows with about as many candidates go together
-            among = (settled & (counts > fewer) & (counts <= most)).nonzero().squeeze(1)
-            if len(among):
-                lists = torch.full((len(queries), most), len(self._points) - 1)
-                short = counts[row] <= most
-                lists[row[short], place[short]] = column[short]
-                found[among] = self._choose(queries[among], centered[among], lists[among])
-            fewer, most = most, 2 * most
-        return found, settled & (counts <= fewer)
-
-    def _choose(self, queries: Tensor, centered: Tensor, lists: Tensor) -> Tensor:
-        """Return the nearest among the candidates ``(B,L)`` of each row, in rising order, filled up with the last."""
-        least = self._measure(centered, lists).topk(self._listed, largest=False)
-        chosen = lists.gather(1, least.indices)
-        return self._settle(queries, least.values, chosen, self._slack(centered, queries), lists)
-
-    def _measure(self, centered: Tensor, lists: Tensor) -> Tensor:
-        """Return distances ``(B,L)`` of each row to the tokens in its list; few at once stay in a processor's cache."""
-        parts, together = [], max(1, _GATHERED // (lists.shape[1] * self._points.shape[1]))
-        for some, listed in zip(*(torch.split(each, together) for each in (centered, lists)), strict=True):
-            gathered = self._points.index_select(0, listed.flatten()).view(*listed.shape, -1)
-            parts.append(torch.bmm(gathered, _compare(some)[:, :, None])[..., 0])
-        return torch.cat(parts)
+        settled = (counts >= self._k) & (counts <= _CANDIDATES)
+        row, column = row[settled[row]], column[settled[row]]
+        ends = F.pad(torch.where(settled, counts, 0).cumsum(0), (1, 0))
+        place = torch.arange(len(row)) - ends[row]
+        width = max(self._listed, int((ends[1:] - ends[:-1]).max()))
+        lists = torch.full((len(queries), width), len(self._points) - 1)
+        distances = torch.full(lists.shape, torch.inf)
+        lists[row, place], distances[row, place] = column, measure_pairs(compared, self._points, ends, column)
+        found, rows = torch.zeros(len(queries), self._k, dtype=torch.int64), settled.nonzero().squeeze(1)
+        if len(rows):
+            lists, least = lists[rows], distances[rows].topk(self._listed, largest=False)
+            slack, indices = self._slack(centered[rows], queries[rows]), lists.gather(1, least.indices)
+            found[rows] = self._settle(queries[rows], least.values, indices, slack, lists)
+        return found, settled
 
     def _settle(
         self, queries: Tensor, values: Tensor, indices: Tensor, slack: Tensor, lists: Tensor | None = None
     ) -> Tensor:
         """Return the nearest ``(B,k)``, from the least distances of each row, and where they are.
 
-        ``lists`` are all tokens that may be near, if those are known.
+        ``lists`` are all tokens that may be near, if those are known; without them some rows stay unknown.
         """
         k, found = self._k, indices[:, : self._k].clone()
         if values.shape[1] == k:  # all of them
@@ -136,7 +131,7 @@ class NeighborSearch:
             found[rows] = self._decide(queries[rows], indices[rows].sort(1).values)
         rows = (doubtful & ~reaches).nonzero().squeeze(1)
         if len(rows):
-            found[rows] = self._search(queries[rows]) if lists is None else self._decide(queries[rows], lists[rows])
+            found[rows] = _UNKNOWN if lists is None else self._decide(queries[rows], lists[rows])
         return found
 
     def _list_least(self, distances: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -50,3 +53,27 @@ class Sketch:
         shown = tokens @ self._basis
         rest = tokens.square().sum(1) - shown.square().sum(1)
         return torch.cat([shown, rest.clamp(min=0).sqrt()[:, None]], 1).float()
+
+
+def measure_pairs(rows: Tensor, points: Tensor, ends: Tensor, columns: Tensor) -> Tensor:
+    """Return products of some of ``(B,C)`` rows with some of ``(M,C)`` points, ``(P,)``, on the CPU.
+
+    The pairs of row ``b`` are with the points ``columns[ends[b] : ends[b + 1]]``; nothing is gathered for them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # that the format may still change
+        pairs = torch.sparse_csr_tensor(
+            ends, columns, rows.new_zeros(len(columns)), (len(rows), len(points)), check_invariants=False
+        )
+        products: Tensor = torch.sparse.sampled_addmm(pairs, rows, points.T, beta=0.0)
+    return products.values()
+
+
+@cache
+def can_measure_pairs() -> bool:
+    """Tell whether this build of torch has what `measure_pairs` needs."""
+    one = torch.ones(1, 1)
+    try:
+        return float(measure_pairs(one, one, torch.tensor([0, 1]), torch.tensor([0]))) == 1
+    except RuntimeError:
+        return False

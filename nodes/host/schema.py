@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_origin
 
 from comfy_api.latest import io
 
+from ...core.backbones.protocol import SIDE_MULTIPLE
 from ...core.config.fields import Part, SettingInfo
 from ...core.config.overrides import parse_value
 from ...core.config.settings import (
@@ -179,6 +180,11 @@ def granularity_input() -> io.Input:
     """Return how finely regions are divided where their number is chosen automatically."""
     slider = io.NumberDisplay.slider
     return setting_input("granularity", "cluster.granularity", step=0.05, display_mode=slider)
+
+
+def tiles_input() -> io.Input:
+    """Return the size of the tiles in which large frames are read."""
+    return advanced(setting_input("tiles", "frame.tiles", step=SIDE_MULTIPLE, optional=True))
 
 
 def features_input() -> io.Input:

@@ -185,7 +185,7 @@ def test_every_setting_has_one_keyword() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"max_sid": 3}, "`max_sid` must be a setting, but there is none of that name. Use max_side, num_steps, "),
+        ({"max_sid": 3}, "`max_sid` must be a setting, but there is none of that name. Use max_side, tiles, "),
         ({"step": 3}, "`step` must be a setting, .*feature__step.*modulation__step"),
         ({"num_clusters": 12.5}, "`num_clusters` must be a whole number, but got '12.5'"),
         ({"modulation__enabled": 1}, "`modulation__enabled` must be true or false"),

@@ -20,6 +20,7 @@ from vidseg.core.backbones.protocol import Backbone
 from vidseg.core.config.settings import preset, replace_parts, with_quality
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.video import write_video
+from vidseg.core.method.features import extract_features
 from vidseg.core.method.frames import HeldFrames
 from vidseg.core.method.pipeline import segment
 from vidseg.core.types import Features, Grid, InputError, Region
@@ -62,6 +63,16 @@ def test_qualities_equal_the_core(loaded: LoadedModel, program: Backbone, frames
     expected = segment(program, HeldFrames(frames), settings).maps
     whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=4, window_length=2, quality=quality)
     assert float((whole.maps == expected).float().mean()) > 0.9999
+
+
+def test_tiles_equal_the_core(loaded: LoadedModel, program: Backbone, frames: Tensor) -> None:
+    settings, wide = replace_parts(SETTINGS, frame={"tiles": 128}), torch.cat([frames, frames.flip(2)], 2)
+    expected = extract_features(program, wide, settings)
+    found = call("ExtractDiffusionFeatures", **wired(loaded), frames=wide, tiles=128)
+    assert torch.allclose(found.queries, expected.queries, atol=1e-5)
+    assert not torch.allclose(found.queries, call("ExtractDiffusionFeatures", **wired(loaded), frames=wide).queries)
+    with pytest.raises(InputError, match="`tiles` must be 0 or at least 128, but got 64"):
+        call("SegmentVideo", **wired(loaded), frames=wide, tiles=64)
 
 
 def test_the_last_stage_takes_a_quality(loaded: LoadedModel, features: Features, frames: Tensor) -> None:

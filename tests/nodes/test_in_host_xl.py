@@ -51,6 +51,9 @@ def test_same_numbers_and_labels_as_the_command(xl_file: Path, xl: LoadedModel, 
     assert torch.equal(host.training_sigmas, other.training_sigmas)
     ours, theirs = (extract_features(model, frames, preset("default", "sdxl")) for model in (host, other))
     assert torch.allclose(ours.queries, theirs.queries, atol=1e-6)
+    wide, tiled = torch.cat([frames[:1]] * 2, 2), Settings.of(kind="sdxl", tiles=128)  # each is told the size of a tile
+    ours, theirs = (extract_features(model, wide, tiled) for model in (host, other))
+    assert torch.allclose(ours.queries, theirs.queries, atol=1e-6)
     source = SimpleNamespace(num_frames=len(frames), read=lambda start, stop: frames[start:stop])
     for quality in ("fast", "draft"):
         labels = call(

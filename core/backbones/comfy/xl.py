@@ -24,7 +24,7 @@ POOLED = "pooled_output"
 
 
 class ComfyXl(ComfyFeatures):
-    """`FeatureBackbone` over the host's SDXL; sizes that a prompt does not tell are those of the frames."""
+    """`FeatureBackbone` over the host's SDXL; sizes that a prompt does not tell are those of the frames, or tiles."""
 
     KIND = "sdxl"
 

@@ -156,7 +156,7 @@ def test_video_models_are_timed_in_whole_windows_where_they_are_fast(
     costs = measure_costs(video_backbone, (64, 128), VIDEO)
     assert lengths[4:] == [1, 1]
     assert costs.read == 0, "a model that makes pictures reads no patches"
-    assert min(costs._replace(read=1.0)) > 0
+    assert min(costs.encode, costs.predict, costs.decode, costs.condition) > 0
 
 
 def test_each_quality_is_estimated_cheaper_than_the_one_before() -> None:
@@ -177,6 +177,21 @@ def test_costs_are_measured_on_frames_of_the_size_and_announced(backbone: Diffus
     (shown,) = display.shown
     assert shown[1].startswith("about ")
     assert shown[1].endswith("for 9 frames at most, with 3 regions in each (exact)")
+
+
+def test_tiles_are_counted_measured_and_announced(backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.of(quality="fast", num_clusters=3, tiles=128)
+    display = Recorder()
+    announce(RunProgress(display), backbone, settings, (64, 192), 9)
+    assert display.shown[0][1].endswith("for 9 frames of 2 tiles at most, with 3 regions in each (fast)")
+    costs = measure_costs(backbone, (64, 192), settings)
+    assert (costs.predict, costs.tiles) == (0, 2)
+    assert costs.tiled > 0
+    calls = Calls(monkeypatch)
+    calls.count_model(DiffusersBackbone, DiffusersDenoiser, estimate.QUERY_SHARE, 1, 1)
+    extract_features(backbone, torch.rand(1, 64, 192, 3), settings)
+    one_second = UnitCosts(0, 0, 0, tiled=2, tiles=2)  # for each tile
+    assert estimate_frame_seconds(one_second, settings, NUM_LABELS) == pytest.approx(calls.made["predict"])
 
 
 def test_stages_follow_the_settings() -> None:
