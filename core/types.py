@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from .leaves import LaterCells, Leaves
+
+if TYPE_CHECKING:  # what needs no tensors, such as `vidseg info`, starts without torch
+    from torch import Tensor
 
 MAX_LABEL = 255
 """Largest label id: label maps are stored as 8-bit palette images."""
@@ -263,8 +263,8 @@ class LabelMaps:
 
     @property
     def is_coarse(self) -> bool:
-        """Tell whether the labels are on the coarse grid."""
-        return self.maps.dtype != torch.uint8
+        """Tell whether the labels are on the coarse grid; in full resolution they are bytes."""
+        return self.maps.element_size() > 1
 
     @property
     def num_frames(self) -> int:

@@ -7,13 +7,13 @@ also decodes latents and repeats UNet calls with a modulation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar, cast
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, cast
 
 from ..config.parts import ATTENTION_BLOCKS, ModulationConfig, Variant, VideoConfig
 from ..types import Conditioning, InputError, require_shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Result = TypeVar("Result")
 Layer = int | str
@@ -214,8 +214,8 @@ def require_attention(name: str, blocks: Sequence[Layer | None]) -> tuple[int, .
 
 def require_whole_windows(frames: Tensor, count: int, total: int) -> None:
     """Check that ``frames`` are ``0 .. count - 1`` in order, once or more, for ``total`` latents."""
-    whole = torch.arange(count).repeat(max(1, total // count))
-    if len(frames) != total or not torch.equal(frames.cpu(), whole):
+    whole = [*range(count)] * max(1, total // count)
+    if len(frames) != total or frames.tolist() != whole:
         raise InputError(
             f"`frames` must be whole windows of {count} frames in order for a video model, but got {frames.tolist()}."
         )

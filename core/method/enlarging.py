@@ -38,18 +38,16 @@ def enlarge_bilinear(coarse: LabelMaps, progress: Progress = no_progress) -> Lab
 
     ``progress`` is called with stage ``upsampling`` in frames.
     """
-    maps = []
-    for frame in coarse.maps.cpu():
+    maps = torch.zeros(coarse.num_frames, *coarse.frame_size, dtype=torch.uint8)
+    for number, (frame, chosen) in enumerate(zip(coarse.maps.cpu(), maps, strict=True), 1):
         best = torch.zeros(coarse.frame_size)
-        chosen = torch.zeros(coarse.frame_size, dtype=torch.uint8)
         for label in list_labels(coarse.regions):
             mask = (frame == label).float()[None, None]
             score = F.interpolate(mask, coarse.frame_size, mode="bilinear", align_corners=False)[0, 0]
             chosen[score > best] = label
             best = torch.maximum(best, score)
-        maps.append(chosen)
-        progress("upsampling", len(maps), len(coarse.maps))
-    return add_leaves(LabelMaps(torch.stack(maps), coarse.regions), coarse)
+        progress("upsampling", number, len(maps))
+    return add_leaves(LabelMaps(maps, coarse.regions), coarse)
 
 
 def add_leaves(

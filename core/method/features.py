@@ -20,13 +20,15 @@ from ..backbones.protocol import (
 from ..config.parts import FeatureConfig
 from ..config.settings import Settings
 from ..types import Features, Grid, InputError, Progress, SeenWindow, no_progress
-from .frames import FrameSource, check_frames, coarse_grid, fit_frames, read_fitted
+from .frames import FrameSource, check_frames, coarse_grid, read_fitted, resize_frames, to_floats
 from .joining import join_layers
 from .published import draw_video_window_noise, draw_window_noise
 from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler, scale_clean
 from .tiles import LATENTS_PER_CELL, TileMean, split_tiles
 from .windows import Span, require_kind, split_noise, split_seen
 
+ENCODED_TOGETHER = 32
+"""Frames that are encoded in one call: a window of any model."""
 PICTURES_TOGETHER = 4
 """Frames that a vision model sees in one call: it is small, and they are independent."""
 
@@ -47,7 +49,7 @@ def extract_features(
     """
     check_frames(frames)
     frame_size = (int(frames.shape[1]), int(frames.shape[2]))
-    return _extract(source, fit_frames(frames, settings), frame_size, settings, first_frame, progress)
+    return _extract(source, resize_frames(frames, settings), frame_size, settings, first_frame, progress)
 
 
 def _extract(
@@ -58,18 +60,18 @@ def _extract(
     first_frame: int,
     progress: Progress,
 ) -> Features:
-    """Return the features of frames in the size of the model, which had ``frame_size``."""
+    """Return the features of what `resize_frames` made of frames that had ``frame_size``."""
     require_kind(source, settings)
     if vision := find_vision(source):
         return _read_pictures(vision, sized, settings, frame_size, progress)
     backbone = require_diffusion(source)
     size = (int(sized.shape[1]), int(sized.shape[2]))
     draws = _Draws(settings, first_frame, len(sized), size)
-    latents = backbone.encode(sized, draws.posterior)
+    latents = _encode(backbone, sized, draws.posterior)
     parts, seen = [], []
     for span in split_seen(len(sized), settings):
         start, kept = span.frames.start, span.kept
-        conditioning = backbone.condition(sized[start], draws.of_image(start), settings.video)
+        conditioning = backbone.condition(to_floats(sized[start]), draws.of_image(start), settings.video)
         window = SeenWindow(start, span.frames.stop, kept.start, conditioning)
 
         def report(share: float, kept: range = kept) -> None:
@@ -80,9 +82,18 @@ def _extract(
         read = _read_window(backbone, window, latents, draws.noise, settings, report)
         parts.append([queries[span.num_finished :] for queries in read])
         seen.append(window)
-    queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
+    queries, matching = (torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True))
     video = tuple(seen) if settings.video.frames else ()
     return Features(queries, matching, latents, draws.noise, coarse_grid(size), frame_size, _as_bytes(sized), video)
+
+
+def _encode(backbone: FeatureBackbone, sized: Tensor, posterior: Tensor | None) -> Tensor:
+    """Return the latents of frames ``(T,H,W,3)``, some at a time, so that not all of them are made float32 at once."""
+    parts = []
+    for start in range(0, len(sized), ENCODED_TOGETHER):
+        part = slice(start, start + ENCODED_TOGETHER)
+        parts.append(backbone.encode(to_floats(sized[part]), None if posterior is None else posterior[part]))
+    return torch.cat(parts)
 
 
 def _read_window(
@@ -181,7 +192,7 @@ def _read_pictures(
     grid, layers = coarse_grid((int(sized.shape[1]), int(sized.shape[2]))), list_layers(settings.feature)
     parts = []
     for frames in torch.split(sized, PICTURES_TOGETHER):
-        parts.append(_join(model.read_frames(frames, layers), settings.feature, grid))
+        parts.append(_join(model.read_frames(to_floats(frames), layers), settings.feature, grid))
         progress("features", sum(len(part[0]) for part in parts), len(sized))
     queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
     nothing = torch.empty(len(sized), 4, 0, 0)
@@ -189,7 +200,13 @@ def _read_pictures(
 
 
 def _as_bytes(sized: Tensor) -> Tensor:
-    return (sized.clamp(0, 1) * 255).round().to(torch.uint8)
+    """Return frames ``(T,H,W,3)`` as bytes, which resized ones are already."""
+    if sized.dtype == torch.uint8:
+        return sized
+    levels = torch.empty(sized.shape, dtype=torch.uint8)
+    for frame, level in zip(sized, levels, strict=True):
+        level[:] = (frame.clamp(0, 1) * 255).round()
+    return levels
 
 
 def mark_finished(features: Features, span: Span) -> Features:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import is_valid_linkage
 from torch import Tensor
 
 from ..leaves import MergeTree
@@ -76,6 +75,8 @@ def to_linkage(tree: MergeTree) -> list[list[float]]:
 
 def from_linkage(rows: Linkage) -> MergeTree:
     """Read what `to_linkage` wrote; other trees, whose leaves are numbered in another order, are refused."""
+    from scipy.cluster.hierarchy import is_valid_linkage  # noqa: PLC0415, no host brings it, unlike the rest of SciPy
+
     size = len(rows) + 1
     whole = all(len(row) == 4 and float(row[0]).is_integer() and float(row[1]).is_integer() for row in rows)
     table = np.asarray(rows, dtype=np.float64).reshape(-1, 4) if whole else np.empty((0, 4))

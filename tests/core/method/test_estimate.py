@@ -159,6 +159,20 @@ def test_video_models_are_timed_in_whole_windows_where_they_are_fast(
     assert min(costs.encode, costs.predict, costs.decode, costs.condition) > 0
 
 
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_only_calls_that_the_quality_makes_are_timed(
+    backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch, quality: str
+) -> None:
+    settings = with_quality(Settings(), quality)
+    made = counted(backbone, settings, monkeypatch)
+    calls = Calls(monkeypatch)
+    calls.count_model(DiffusersBackbone, DiffusersDenoiser, 0, 0, 0)
+    costs = measure_costs(backbone, (64, 128), settings)
+    assert bool(calls.made["predict"]) == bool(made.predict // 1)
+    assert bool(calls.made["decode"]) == bool(made.decode)
+    assert estimate_frame_seconds(costs, settings, NUM_LABELS) > 0
+
+
 def test_each_quality_is_estimated_cheaper_than_the_one_before() -> None:
     seconds = [
         estimate_frame_seconds(UnitCosts(0.7, 1.0, 1.5), with_quality(Settings(), name), 20) for name in QUALITIES
