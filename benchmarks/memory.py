@@ -4,8 +4,8 @@ Usage: python benchmarks/memory.py [--frames 120] [--size 480x854] [--rows NAME;
 
 Each row is a process of its own. Seconds are the least of three starts, after one that compiles the sources. Memory is
 what a node holds at most above its input and its output, by the pixels of the clip; what it has freed is given back to
-the system at once, and not counted. Nodes and the import of the pack
-need ComfyUI, in $COMFYUI_PATH or ~/comfy/ComfyUI, and its requirements; without it they are left out.
+the system at once, and not counted. Nodes and the import of the pack need ComfyUI, in $COMFYUI_PATH or
+~/comfy/ComfyUI, and its requirements; without it they are left out.
 """
 
 from __future__ import annotations
