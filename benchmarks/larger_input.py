@@ -58,7 +58,7 @@ def read_features(clip: BenchClip, name: str, seed: int, arguments: argparse.Nam
     if not path.is_file():
         settings = Settings.of(quality=arguments.quality, seed=seed, **INPUTS[name])
         source = ClipFrames(clip)
-        frames = source.read(0, min(source.num_frames, arguments.max_frames))
+        frames = source.read(0, source.num_frames)
         size, backbone = (int(frames.shape[1]), int(frames.shape[2])), load_model()
         start = time.process_time()
         made = extract_features(backbone, enlarge(frames, settings.frame.max_side), settings)
@@ -86,10 +86,10 @@ def measure(clip: BenchClip, name: str, variant: str, seed: int, arguments: argp
     """Segment a clip from its features, and score it."""
     features, seconds = read_features(clip, name, seed, arguments)
     settings = Settings.of(quality=arguments.quality, seed=seed, **{**INPUTS[name], **VARIANTS[variant]})
-    anchor = label_anchor(features, settings, clip.read_mask(0))
+    numbers = sorted(clip.masks)  # the first frame's is among them
+    truth = torch.stack(list(clip.read_masks(numbers)))
+    anchor = label_anchor(features, settings, truth[0])
     labels = enlarge_maps(segment_coarse(features, anchor, settings), features, settings.enlarging).maps
-    numbers = [number for number in sorted(clip.masks) if number < len(labels)]
-    truth = torch.stack([clip.read_mask(number) for number in numbers])
     tally = tally_clip(labels[numbers], truth, numbers, clip.classes, clip.fps)
     scores, pixels = compute_scores([tally]), Counter[str]()
     for (true, _), count in tally.confusion.items():
@@ -154,7 +154,9 @@ def main() -> None:
     arguments = parser.parse_args()
     path = arguments.out / "larger_input.json"
     found: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-    clips = [clip for clip in open_folders(arguments.clips_folder).clips if clip.name in (arguments.clips or clip.name)]
+    names = [name for name in arguments.clips.split(",") if name]
+    clips = [clip.shorten(arguments.max_frames) for clip in open_folders(arguments.clips_folder).clips]
+    clips = [clip for clip in clips if not names or clip.name in names]
     work = product(arguments.seeds.split(","), clips, arguments.rows.split(","), arguments.variants.split(","))
     for seed, clip, name, variant in work:
         key = "|".join((clip.name, name, variant, seed))

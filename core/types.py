@@ -162,6 +162,7 @@ class Features(NamedTuple):
         frame_size: ``(H, W)`` of the frames as they came in, pixels.
         pictures: ``(T,H,W,3)`` uint8, the frames in the size that the model saw, or None if no stage needs them.
         video: windows of a video model, in order; empty for image models.
+        device: where distances between cells are computed: the model's GPU, or "cpu". Tensors are on the CPU.
     """
 
     queries: Tensor
@@ -172,6 +173,7 @@ class Features(NamedTuple):
     frame_size: tuple[int, int]
     pictures: Tensor | None = None
     video: tuple[SeenWindow, ...] = ()
+    device: str = "cpu"
 
     def __repr__(self) -> str:
         """Return sizes, not millions of numbers: hosts put this into reports of errors."""

@@ -13,6 +13,7 @@ from ..config.parts import ATTENTION_BLOCKS, ModulationConfig, Variant, VideoCon
 from ..types import Conditioning, InputError, require_shape
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Result = TypeVar("Result")
@@ -100,6 +101,11 @@ class FeatureBackbone(Protocol):
         ...
 
     @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        ...
+
+    @property
     def training_sigmas(self) -> Tensor:
         """Noise levels ``(1000,)`` float64, rising, of the training schedule; of a video model over its range."""
         ...
@@ -161,6 +167,11 @@ class VisionBackbone(Protocol):
     @property
     def info(self) -> BackboneInfo:
         """What the model is; its kind is ``vision``."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
         ...
 
     def read_frames(self, frames: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, ...]:

@@ -153,9 +153,7 @@ _PAPER = Settings(
     cluster=replace(_AS_PAPER, fit_frames="anchor"),
     difference=DifferenceConfig(normalize=False),
 )
-_REFERENCE = Settings(
-    preset="reference", variant="published", sampling=SamplingConfig(noise="window"), cluster=_AS_PAPER
-)
+_REFERENCE = Settings("reference", variant="published", sampling=SamplingConfig(noise="window"), cluster=_AS_PAPER)
 _EMERDIFF = Settings(
     preset="emerdiff",
     feature=FeatureConfig(blocks=(7,)),

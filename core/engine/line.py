@@ -13,7 +13,8 @@ from torch import Tensor
 from ..backbones.protocol import FeatureSource
 from ..config.settings import Settings
 from ..files.clip import ClipInfo
-from ..method.features import extract_window_features
+from ..method.features import extract_window_features, find_gpu
+from ..method.frames import read_fitted
 from ..method.pipeline import ScanState, scan_window, start_from_clip
 from ..method.upsampling import upsample
 from ..method.windows import Span, split_spans
@@ -167,7 +168,8 @@ def begin_scan(place: Workplace, task: ClipTask) -> ScanState | None:
 def read_window(place: Workplace, task: ClipTask, span: Span) -> tuple[None, Features, Features]:
     """Return the features of a window in two parts: what the scan needs of them, and what enlarging needs."""
     clip = place.open(task.path, task.info)
-    made = extract_window_features(require_backbone(place), clip, span, task.settings)
+    fitted = read_fitted(clip, span.frames, task.settings)
+    made = extract_window_features(require_backbone(place), fitted, span, task.settings)
     tokens = made._replace(latents=made.latents[:, :0], noise=made.noise[:, :0], pictures=None)
     rest = made._replace(queries=made.queries[:, :0], matching=made.matching[:, :0])
     return None, tokens, rest
@@ -177,7 +179,7 @@ def label_coarse(
     place: Workplace, task: ClipTask, span: Span, tokens: Features, state: ScanState | None
 ) -> tuple[None, LabelMaps, ScanState]:
     """Return the coarse maps of a window, and the scan after it."""
-    del place
+    tokens = tokens._replace(device=find_gpu(place.spec.choose_device()))
     return None, *scan_window(tokens, span, task.settings, state, reference=task.reference)
 
 

@@ -67,8 +67,10 @@ class CoarseScan:
             part = tokens[start:stop]
             if start in cuts:
                 context, followed = restart_context(part[0], looks, context, followed, self.settings)
-            memory = self._memory
-            neighbors = memory.find(self._steps, context, part) if memory else context.find_neighbors(part)
+            memory, device = self._memory, window.device
+            neighbors = (
+                memory.find(self._steps, context, part, device) if memory else context.find_neighbors(part, device)
+            )
             votes.append(context.show_votes(neighbors))
             found = context.vote(neighbors).reshape(-1, *window.grid)
             labels, context, followed = self._labeled(found, part, window.window(start, stop), context, followed)
@@ -86,12 +88,12 @@ class CoarseScan:
         With them the context after the frames, and what is followed then.
         """
         if not self.settings.scene.new_regions:
-            maps = refine(maps, window.matching, self.settings.refinement, self._vote)
+            maps = refine(maps, window.matching.to(window.device), self.settings.refinement, self._vote)
             return maps, context.updated(tokens, maps), followed
         looks = window.queries.shape[-1]
         known = context.tokens[..., :looks]
         novelty = find_new_regions(tokens[..., :looks], maps, known, followed, self.settings.scene)
-        maps = refine(novelty.maps, window.matching, self.settings.refinement, self._vote)
+        maps = refine(novelty.maps, window.matching.to(window.device), self.settings.refinement, self._vote)
         sure = ~novelty.unsure
         enough = int(sure.sum()) >= self.settings.context.num_neighbors
         kept = sure if enough else torch.ones_like(sure)

@@ -73,7 +73,7 @@ class SceneContext:
         """
         return self.vote(self.find_neighbors(tokens))
 
-    def find_neighbors(self, tokens: Tensor, device: torch.device | None = None) -> Tensor:
+    def find_neighbors(self, tokens: Tensor, device: str | None = None) -> Tensor:
         """Return for normalized tokens ``(T,N,C)`` their nearest neighbors, ``(T,N,k)`` int32, whatever the labels.
 
         ``device`` is where distances are computed, if not where the tokens of the context are.
@@ -132,10 +132,10 @@ class NeighborMemory:
     def __init__(self) -> None:
         self._found: dict[int, Tensor] = {}
 
-    def find(self, step: int, context: SceneContext, tokens: Tensor) -> Tensor:
-        """Return what ``context.find_neighbors(tokens)`` gives at this step of every scan."""
+    def find(self, step: int, context: SceneContext, tokens: Tensor, device: str) -> Tensor:
+        """Return what ``context.find_neighbors(tokens, device)`` gives at this step of every scan."""
         if step not in self._found:
-            self._found[step] = context.find_neighbors(tokens)
+            self._found[step] = context.find_neighbors(tokens, device)
         return self._found[step]
 
     @property

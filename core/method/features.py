@@ -20,7 +20,7 @@ from ..backbones.protocol import (
 from ..config.parts import FeatureConfig
 from ..config.settings import Settings
 from ..types import Features, Grid, InputError, Progress, SeenWindow, no_progress
-from .frames import FrameSource, check_frames, coarse_grid, read_fitted, resize_frames, to_floats
+from .frames import FittedFrames, check_frames, coarse_grid, resize_frames, to_floats
 from .joining import join_layers
 from .published import draw_video_window_noise, draw_window_noise
 from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler, scale_clean
@@ -84,7 +84,8 @@ def _extract(
         seen.append(window)
     queries, matching = (torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True))
     video = tuple(seen) if settings.video.frames else ()
-    return Features(queries, matching, latents, draws.noise, coarse_grid(size), frame_size, _as_bytes(sized), video)
+    pictures, device = _as_bytes(sized), find_gpu(backbone.device)
+    return Features(queries, matching, latents, draws.noise, coarse_grid(size), frame_size, pictures, video, device)
 
 
 def _encode(backbone: FeatureBackbone, sized: Tensor, posterior: Tensor | None) -> Tensor:
@@ -134,12 +135,16 @@ def _grid_of(latents: Tensor) -> Grid:
 
 
 def extract_window_features(
-    backbone: FeatureSource, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
+    backbone: FeatureSource, fitted: FittedFrames, span: Span, settings: Settings, progress: Progress = no_progress
 ) -> Features:
     """Return the features of the frames of ``span``; `Features.kept` are those whose results count."""
-    sized, frame_size = read_fitted(source, span.frames, settings)
-    features = _extract(backbone, sized, frame_size, settings, span.frames.start, progress)
+    features = _extract(backbone, *fitted, settings, span.frames.start, progress)
     return mark_finished(features, span)
+
+
+def find_gpu(device: torch.device) -> str:
+    """Return the name of a device on which distances are computed in float64 where need be; else the CPU's."""
+    return str(device) if device.type == "cuda" else "cpu"
 
 
 def read_queries(
@@ -196,7 +201,8 @@ def _read_pictures(
         progress("features", sum(len(part[0]) for part in parts), len(sized))
     queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
     nothing = torch.empty(len(sized), 4, 0, 0)
-    return Features(queries, matching, nothing, nothing, grid, frame_size, _as_bytes(sized))
+    pictures, device = _as_bytes(sized), find_gpu(model.device)
+    return Features(queries, matching, nothing, nothing, grid, frame_size, pictures, device=device)
 
 
 def _as_bytes(sized: Tensor) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -97,15 +100,34 @@ class FrameSource(Protocol):
         ...
 
 
-def read_fitted(source: FrameSource, frames: range, settings: Settings) -> tuple[Tensor, tuple[int, int]]:
-    """Return what `resize_frames` makes of some frames, read one by one, and the size that they had ``(H, W)``."""
+class FittedFrames(NamedTuple):
+    """Frames as `resize_frames` makes them, and the size that they had ``(H, W)``."""
+
+    frames: Tensor
+    frame_size: tuple[int, int]
+
+
+def read_fitted(source: FrameSource, frames: range, settings: Settings) -> FittedFrames:
+    """Return some frames in the size of the model, read one by one."""
     sized, frame_size = [], (0, 0)
     for number in frames:
         frame = source.read(number, number + 1)
         check_frames(frame)
         frame_size = (int(frame.shape[1]), int(frame.shape[2]))
         sized.append(resize_frames(frame, settings))
-    return torch.cat(sized), frame_size
+    return FittedFrames(torch.cat(sized), frame_size)
+
+
+def read_ahead(source: FrameSource, spans: Iterable[range], settings: Settings) -> Iterator[FittedFrames]:
+    """Yield what `read_fitted` gives for each of ``spans``; the next one is read while the caller is busy."""
+    coming: deque[Future[FittedFrames]] = deque()
+    with ThreadPoolExecutor(1, "vidseg-reader") as reader:
+        for span in spans:
+            coming.append(reader.submit(read_fitted, source, span, settings))
+            if len(coming) == 2:
+                yield coming.popleft().result()
+        if coming:
+            yield coming.popleft().result()
 
 
 def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Settings) -> None:

@@ -33,7 +33,7 @@ def grow_leaves(
     require_tokens_for(config.num_clusters, len(tokens.seen))
     count = min(max(config.num_leaves, config.num_clusters), len(tokens.seen))
     fine = replace(config, num_clusters=count, num_restarts=LEAF_RESTARTS)
-    centers = cluster_tokens(tokens.seen, fine, seed, progress=progress)
+    centers = cluster_tokens(tokens.seen, fine, seed, device=tokens.device, progress=progress)
     nearest, cells = find_nearest_centers(tokens.seen, centers), find_nearest_centers(tokens.shown, centers)
     whole = config.fit_frames == "clip"
     present = torch.unique(nearest if whole else cells)

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ...documents import anything, table
-from ...files.clip import natural_key
 from ...files.clip_meta import META, META_FILE, read_optional
-from ...files.images import IMAGE_SUFFIXES
+from ...files.images import IMAGE_SUFFIXES, natural_key
 from ...types import MAX_NAME, InputError, quote
 from .dataset import CAMVID_CLASSES, CITYSCAPES_CLASSES, BenchClip, Dataset
 from .sources import SOURCES

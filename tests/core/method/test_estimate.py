@@ -23,6 +23,7 @@ from vidseg.core.method.estimate import (
     measure_costs,
 )
 from vidseg.core.method.features import extract_features, extract_window_features
+from vidseg.core.method.frames import read_fitted
 from vidseg.core.method.upsampling import upsample
 from vidseg.core.method.windows import split_spans
 from vidseg.core.progress import RunProgress
@@ -123,7 +124,7 @@ def test_windows_of_a_video_model_are_counted_whole(
     calls.count(DiffusersSvdBackbone, "condition", "condition")
     clip, sums = Clip(torch.rand(VIDEO_FRAMES, 64, 128, 3)), []
     for span in split_spans(VIDEO_FRAMES, settings):
-        features = extract_window_features(video_backbone, clip, span, settings)
+        features = extract_window_features(video_backbone, read_fitted(clip, span.frames, settings), span, settings)
         upsample(video_backbone, features, coarse(len(span.kept)), settings)
         # The narrow file encodes the conditioning frame with the same autoencoder.
         sums.append({**calls.made, "encode": calls.made["encode"] - calls.made["condition"]})
