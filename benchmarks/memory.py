@@ -3,8 +3,9 @@
 Usage: python benchmarks/memory.py [--frames 120] [--size 480x854] [--rows NAME;...] [--out FILE]
 
 Each row is a process of its own. Seconds are the least of three starts, after one that compiles the sources. Memory is
-what a node holds at most above its input and its output, by the pixels of the clip. Nodes and the import of the pack
-need ComfyUI, in $COMFYUI_PATH or ~/comfy/ComfyUI, and its requirements; without it they are left out.
+what a node holds at most above its input and its output, by the pixels of the clip; what it has freed is given back to
+the system at once, and not counted. Nodes and the import of the pack need ComfyUI, in $COMFYUI_PATH or
+~/comfy/ComfyUI, and its requirements; without it they are left out.
 """
 
 from __future__ import annotations
@@ -188,7 +189,11 @@ def measure(name: str, size: Size) -> dict[str, float]:
 def run_inside(name: str, words: list[str]) -> Any:  # noqa: ANN401
     """Return what this script prints of a row in another process."""
     command = [sys.executable, __file__, *words, "--inside", name]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    environment = {
+        **os.environ,
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 17),
+    }  # a fixed one, else the heap keeps what is freed
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
     if ended.returncode:
         raise SystemExit(f"{name} failed:\n{ended.stderr}")
     return json.loads(ended.stdout.splitlines()[-1])

@@ -170,7 +170,7 @@ def draw_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tens
     font = ImageFont.load_default(max(10, frames.shape[1] // 24))
     tagged = []
     for frame, labels in zip(frames, maps, strict=True):
-        image = Image.fromarray((frame * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+        image = Image.fromarray((frame * 255).round_().clamp_(0, 255).to(torch.uint8).numpy())
         for label, name in regions:
             inside = labels == label
             if int(inside.sum()) >= max(1, _TAGGED_SHARE * inside.numel()):
