@@ -64,6 +64,11 @@ class CountingBackbone:
         return self._inner.info
 
     @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self._inner.device
+
+    @property
     def training_sigmas(self) -> Tensor:
         """Of the inner one."""
         return self._inner.training_sigmas

@@ -68,7 +68,7 @@ def run_published(paths: Sequence[Path], model: Path, device: str, frames: int) 
 def make_rows(arguments: argparse.Namespace, left: list[str]) -> list[list[str]]:
     """Return the rows of the table; what there was no time for is named in ``left``."""
     end = time.monotonic() + 60 * arguments.minutes
-    model = load_model(arguments.model, device=arguments.device, dtype=DTYPES[arguments.dtype])
+    model = load_model(arguments.model, device=arguments.device, dtype=getattr(torch, DTYPES[arguments.dtype]))
     other = model if arguments.device == "cpu" else load_model(arguments.model, device="cpu")
     rows = []
     for size in arguments.sizes:

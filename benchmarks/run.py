@@ -110,6 +110,8 @@ def timed_row(arguments: Namespace) -> dict[str, Any]:
 
 def _ours(arguments: Namespace, clip: BenchClip) -> dict[str, Any]:
     settings = settings_of(arguments.row, arguments.clusters)
+    import sklearn.cluster  # noqa: F401, PLC0415, imported on first use else
+
     backbone = CountingBackbone(loaded(arguments))
     reference = read_label_values(clip.masks[0], "mask")
     with open_clip(clip.frames[0].parent) as frames:

@@ -5,7 +5,7 @@ Usage: python benchmarks/stages.py [--before CHECKOUT] [--frames 28] [--size 108
 No model runs. Its features are made of real frames: patches of the bundled clip, spread over 640 channels by random
 weights, with a little noise, so that things look alike from frame to frame as they do to a model. With ``--before``,
 the checkout of an earlier commit is measured in the same run, each stage in the same minute, both with the method
-kmeans, which both have; the rows of the method tree are of this checkout. ``start`` rows are whole processes. Peak
+kmeans, which both have; the rows of the method tree are of this checkout. `memory.py` has the start. Peak
 memory is what a stage adds to what was held before it, and stays empty where the system does not tell.
 """
 
@@ -15,7 +15,6 @@ import argparse
 import inspect
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,7 +26,6 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CHANNELS = 640
 WINDOW = 14
-STARTS = {"start --help": ["--help"], "start --version": ["--version"], "start info": ["info", "MODEL"]}
 MEGABYTE = 1 << 20
 JOBS = 10
 """Regions of a frame that are modulated."""
@@ -141,7 +139,8 @@ def read_fitted(clip: Any, window: int, settings: Any) -> Any:  # noqa: ANN401
     from vidseg.core.method import frames  # noqa: PLC0415
 
     if hasattr(frames, "read_fitted"):
-        return frames.read_fitted(clip, range(window), settings)[0]
+        sized = frames.read_fitted(clip, range(window), settings)[0]
+        return frames.to_floats(sized) if hasattr(frames, "to_floats") else sized
     return frames.fit_frames(clip.read(0, window), settings)
 
 
@@ -209,20 +208,6 @@ def write_window(stages: Stages, place: Path, clip: Any, labels: Any) -> None:  
     stages.measure("overlay, drawn and encoded", count, lambda: write_video(place / "overlay.mp4", draw()))
 
 
-def run_starts() -> dict[str, dict[str, float]]:
-    """Return the seconds of whole processes of the command that answer at once."""
-    rows = {}
-    for name, words in STARTS.items():
-        typed = [str(ROOT / "assets" / "demo_model.safetensors") if word == "MODEL" else word for word in words]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "vidseg.core.command.main", *typed]
-        subprocess.run(command, check=True, capture_output=True)  # noqa: S603
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        rows[name] = {"seconds": used, "MiB": float("nan")}
-    return rows
-
-
 def measure_checkout(path: Path, method: str) -> dict[str, dict[str, float]]:
     """Run this script in a process that imports `vidseg` from a checkout; return its rows."""
     with tempfile.TemporaryDirectory() as place:
@@ -270,7 +255,7 @@ def main() -> None:
     parser.add_argument("--inside", choices=["kmeans", "tree"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
-        print(json.dumps({**run_stages(arguments, arguments.inside), **run_starts()}))
+        print(json.dumps(run_stages(arguments, arguments.inside)))
         return
     columns = {"before": measure_checkout(arguments.before, "kmeans")} if arguments.before else {}
     columns |= {method: measure_checkout(ROOT, method) for method in ("kmeans", "tree")}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MergeTree(NamedTuple):
@@ -21,6 +22,18 @@ class MergeTree(NamedTuple):
 
     parents: tuple[int, ...]
     heights: tuple[float, ...]
+
+
+class LaterCells(NamedTuple):
+    """Cells of other frames whose leaf the anchor frame lacks, by which the scan knows such leaves.
+
+    Attributes:
+        tokens: ``(M,C)`` as they were clustered.
+        leaves: ``(M,)`` int64, their leaves.
+    """
+
+    tokens: Tensor
+    leaves: Tensor
 
 
 class Leaves(NamedTuple):

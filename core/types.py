@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+from .leaves import LaterCells, Leaves
 
-from .leaves import Leaves
+if TYPE_CHECKING:  # what needs no tensors, such as `vidseg info`, starts without torch
+    from torch import Tensor
 
 MAX_LABEL = 255
 """Largest label id: label maps are stored as 8-bit palette images."""
@@ -162,6 +162,7 @@ class Features(NamedTuple):
         frame_size: ``(H, W)`` of the frames as they came in, pixels.
         pictures: ``(T,H,W,3)`` uint8, the frames in the size that the model saw, or None if no stage needs them.
         video: windows of a video model, in order; empty for image models.
+        device: where distances between cells are computed: the model's GPU, or "cpu". Tensors are on the CPU.
     """
 
     queries: Tensor
@@ -172,6 +173,7 @@ class Features(NamedTuple):
     frame_size: tuple[int, int]
     pictures: Tensor | None = None
     video: tuple[SeenWindow, ...] = ()
+    device: str = "cpu"
 
     def __repr__(self) -> str:
         """Return sizes, not millions of numbers: hosts put this into reports of errors."""
@@ -224,6 +226,7 @@ class AnchorLabels(NamedTuple):
         regions: every label that may occur, sorted by label.
         leaves: what the regions are made of, ``(h,w)``; None where each is one cluster.
         place: weight of where cells lie, by which they were divided; see `method.place.add_place`.
+        later: what stands for leaves that the anchor frame lacks, until a scan has begun.
     """
 
     anchor: int
@@ -231,6 +234,7 @@ class AnchorLabels(NamedTuple):
     regions: tuple[Region, ...]
     leaves: Leaves | None = None
     place: float = 0.0
+    later: LaterCells | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,8 +265,8 @@ class LabelMaps:
 
     @property
     def is_coarse(self) -> bool:
-        """Tell whether the labels are on the coarse grid."""
-        return self.maps.dtype != torch.uint8
+        """Tell whether the labels are on the coarse grid; in full resolution they are bytes."""
+        return self.maps.element_size() > 1
 
     @property
     def num_frames(self) -> int:

@@ -8,10 +8,10 @@ from torch import Tensor
 from ..core.regions.crops import Crop, CropConfig, crop_frames, find_crop, paste_frames
 from ..core.regions.model_grid import GRIDS, custom_grid, fit_frames, fit_masks
 from ..core.types import InputError
-from .host.frames import reduce_frames, require_images
+from .host.frames import require_images
 from .host.progress import NodeProgress
 from .host.schema import ClipCrop, advanced, schema
-from .previews import PREVIEW_SIDE, choose_shown
+from .previews import choose_shown
 
 GRAY = 0.5
 """What masked pixels are replaced by: what Wan VACE and others take for unknown."""
@@ -92,7 +92,7 @@ class FitMaskToModel(io.ComfyNode):
         shown = kept[..., :3].masked_fill(fitted.seen[..., None], GRAY)
         count, height, width = (int(size) for size in kept.shape[:3])
         report = _report(video_model, len(frames), count, fitted.cells)
-        images = choose_shown(reduce_frames(shown.float(), PREVIEW_SIDE), SHOWN_FPS, cls)
+        images = choose_shown(shown, SHOWN_FPS, cls)
         told = {**images.as_dict(), **ui.PreviewText(report).as_dict()}
         return io.NodeOutput(kept, fitted.masks, shown, width, height, count, report, ui=told)
 

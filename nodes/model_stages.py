@@ -97,6 +97,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                     advanced(setting_input(name, f"feature.{name}", LAYERS, automatic="", optional=True))
                     for name in ("layers", "matching_layers")
                 ),
+                advanced(setting_input("noise", "sampling.noise", optional=True)),
                 tiles_input(),
             ],
             outputs=[FeaturesSocket.Output("features", display_name="features")],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from comfy_api.latest import io, ui
@@ -9,7 +12,15 @@ from torch import Tensor
 
 from ..core.regions.palette import draw_legend, draw_overlay
 from ..core.types import Features
-from .host.frames import convert_frames, draw_beside_legend, draw_tags, project_to_colors, reduce_frames
+from .host.frames import (
+    convert_frames,
+    draw_beside,
+    draw_tags,
+    fit_legend,
+    project_to_colors,
+    reduce_frames,
+    reduce_size,
+)
 from .host.labels import Labels, require_frames_of
 from .host.progress import NodeProgress
 from .host.schema import features_input, fps_input, labels_input, schema
@@ -20,10 +31,26 @@ MAX_PREVIEW_FRAMES = 60
 """Frames shown inside a node at most; of longer clips every second, third ... frame."""
 
 
-def choose_shown(frames: Tensor, fps: float, node: type[io.ComfyNode]) -> ui.SavedImages:
+class SmallFrames(Sequence[Tensor]):
+    """Frames ``(T,H,W,3)`` as they are shown inside a node, each made when it is asked for."""
+
+    def __init__(self, frames: Tensor, legend: Tensor | None) -> None:
+        self._frames, self._legend = frames, legend
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self._frames)
+
+    def __getitem__(self, number: Any) -> Any:
+        """Return a frame ``(H,W,3)`` with the legend beside it."""
+        small = reduce_frames(self._frames[number][None].float(), PREVIEW_SIDE)
+        return (small if self._legend is None else draw_beside(small, self._legend))[0]
+
+
+def choose_shown(frames: Tensor, fps: float, node: type[io.ComfyNode], legend: Tensor | None = None) -> ui.SavedImages:
     """Return ``frames`` ``(T,H,W,3)`` as what the host shows inside the node: one small animated picture."""
     stride = -(-len(frames) // MAX_PREVIEW_FRAMES)
-    small = frames[::stride]
+    small = SmallFrames(frames[::stride], legend)
     saved = ui.ImageSaveHelper.save_animated_webp(
         small, "vidseg_preview", folder_type=io.FolderType.temp, cls=node, fps=fps / stride, lossless=False, quality=80,
         method=2,
@@ -73,9 +100,9 @@ class PreviewRegions(io.ComfyNode):
             picture = draw_overlay(frames[one], maps[one], opacity)
             painted[one] = draw_tags(picture, maps[one], regions) if tags else picture
             progress("overlay", number + 1, len(frames))
-        preview = draw_beside_legend(reduce_frames(painted, PREVIEW_SIDE), regions)
+        legend = fit_legend(reduce_size(labels.frame_size, PREVIEW_SIDE), regions)
         key = draw_legend(regions).float()[None] / 255
-        return io.NodeOutput(painted, key, ui=choose_shown(preview, fps, cls))
+        return io.NodeOutput(painted, key, ui=choose_shown(painted, fps, cls, legend))
 
 
 class PreviewFeatures(io.ComfyNode):
@@ -101,4 +128,4 @@ class PreviewFeatures(io.ComfyNode):
         """Draw the features in the size of the frames, one rectangle per cell."""
         cells = project_to_colors(features).movedim(-1, 1)
         colors = F.interpolate(cells, features.frame_size, mode="nearest-exact").movedim(1, -1)
-        return io.NodeOutput(colors, ui=choose_shown(reduce_frames(colors, PREVIEW_SIDE), fps, cls))
+        return io.NodeOutput(colors, ui=choose_shown(colors, fps, cls))

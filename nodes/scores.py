@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
@@ -9,16 +11,15 @@ from torch import Tensor
 from ..core.config.parts import RefinementConfig
 from ..core.evaluation.metrics import (
     CONSISTENCY,
+    MeanIoU,
+    RegionClasses,
+    VideoConsistency,
     compute_class_ious,
-    compute_mean_iou,
-    compute_video_consistency,
-    count_confusion,
-    match_regions,
 )
 from ..core.method.correspondence import match_cells, within_threshold
 from ..core.regions.labels import reduce_reference
 from ..core.types import Features, InputError
-from .host.frames import convert_label_maps
+from .host.frames import read_label_maps
 from .host.labels import Labels
 from .host.schema import Features as FeaturesSocket
 from .host.schema import labels_input, schema
@@ -75,9 +76,7 @@ class ScoreRegions(io.ComfyNode):
         """Score the labels; a value that cannot be measured is -1."""
         source = features if features is not None else labels.scan.features if labels.scan else None
         require_something_to_measure(labels, masks is not None, source)
-        lines, values = (
-            score_against_masks(labels, convert_label_maps(masks), match) if masks is not None else ([], (-1.0,) * 3)
-        )
+        lines, values = ([], (UNMEASURED,) * 3) if masks is None else score_against_masks(labels, masks, match)
         notes, agreement = score_along_correspondences(labels, source) if source is not None else ([], -1.0)
         report = "\n".join([*lines, *notes])
         return io.NodeOutput(report, *values, agreement, ui=ui.PreviewText(report))
@@ -103,24 +102,29 @@ def require_something_to_measure(labels: Labels, has_masks: bool, features: obje
         )
 
 
-def score_against_masks(labels: Labels, truth: Tensor, match: str) -> tuple[list[str], tuple[float, float, float]]:
-    """Return a report and (mIoU, mVC8, mVC16) of ``labels`` against label maps ``truth`` ``(T,H,W)`` uint8."""
-    if len(truth) != labels.num_frames:
+def score_against_masks(labels: Labels, masks: Tensor, match: str) -> tuple[list[str], tuple[float, float, float]]:
+    """Return a report and (mIoU, mVC8, mVC16) of ``labels`` against masks or label images, frame by frame."""
+    truth = read_label_maps(masks)
+    if len(masks) != labels.num_frames:
         raise InputError(
-            f"`masks` must have one mask for each of the {labels.num_frames} frames, but got {len(truth)}. "
+            f"`masks` must have one mask for each of the {labels.num_frames} frames, but got {len(masks)}. "
             "Load masks and video with the same number of frames."
         )
-    maps = labels.full().maps
-    if truth.shape != maps.shape:
-        size = (int(maps.shape[1]), int(maps.shape[2]))
-        truth = torch.stack([reduce_reference(frame, size) for frame in truth])
-    if match == "first frame":
-        maps = match_regions(maps, truth)
-    matrix = count_confusion(maps, truth)
-    consistency = {name: _mean(compute_video_consistency(maps, truth, *run)) for name, run in CONSISTENCY.items()}
-    values = {"mIoU": compute_mean_iou(matrix), **consistency}
+    classes, miou = RegionClasses(), MeanIoU()
+    consistency = {name: VideoConsistency(*run) for name, run in CONSISTENCY.items()}
+    for frame, mask in zip(replace(labels, leaves=None).full().maps, truth, strict=True):
+        real = mask if mask.shape == frame.shape else reduce_reference(mask, (int(frame.shape[0]), int(frame.shape[1])))
+        seen = frame
+        if match == "first frame":
+            classes.look(frame, real)
+            seen = classes.apply(frame)
+        miou.update(seen, real)
+        for each in consistency.values():
+            each.add(seen, real)
+    shares = {name: each.compute() for name, each in consistency.items()}
+    values = {"mIoU": miou.compute(), **{name: UNMEASURED if x is None else x for name, x in shares.items()}}
     lines = [f"{name:<11} {_text(value)}" for name, value in values.items()]
-    lines += [f"IoU of class {label}: {iou:.3f}" for label, iou in compute_class_ious(matrix).items()]
+    lines += [f"IoU of class {label}: {iou:.3f}" for label, iou in compute_class_ious(miou.matrix).items()]
     return lines, (values["mIoU"], values["mVC8"], values["mVC16"])
 
 
@@ -148,10 +152,6 @@ def _list_switching(cells: Tensor, switches: Tensor, labels: Labels) -> str:
     found, counts = torch.unique(cells[switches], return_counts=True)
     order = counts.argsort(descending=True)[:3]
     return "mostly of " + ", ".join(f"{int(found[i])} ({names.get(int(found[i]), '?')})" for i in order)
-
-
-def _mean(shares: tuple[float, ...]) -> float:
-    return sum(shares) / len(shares) if shares else UNMEASURED
 
 
 def _text(value: float) -> str:

@@ -146,9 +146,22 @@ def test_what_is_imported_is_declared() -> None:
     assert third_party - {"vidseg"} - HOST <= declared
 
 
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["info", str(ROOT / "assets" / "demo_model.safetensors")]]
+)
+def test_commands_that_answer_at_once_import_no_torch(words: list[str]) -> None:
+    code = "import sys, atexit; from vidseg.core.command.main import main\n"
+    code += "atexit.register(lambda: print(*{'torch', 'scipy', 'PIL', 'av'} & set(sys.modules), file=sys.stderr))\n"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{code}sys.exit(main())", *words],
+        capture_output=True, text=True, check=False, cwd=ROOT / "tests", timeout=120,
+    )  # fmt: skip
+    assert (result.returncode, result.stderr.strip()) == (0, "")
+
+
 def test_core_loads_without_host_diffusers_and_scikit_learn() -> None:
     modules = ", ".join(module_name(path) for path in STANDALONE)
-    forbidden = sorted(HOST | DIFFUSERS | {"sklearn"})  # which takes most of a second, and is imported on first use
+    forbidden = sorted(HOST | DIFFUSERS | {"sklearn", "scipy.cluster"})  # what takes long is imported on first use
     code = f"import sys, {modules}\nprint(*set(sys.modules) & set({forbidden!r}))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT / "tests", timeout=120

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 import torch
 from PIL import Image
+from vidseg.core.command import asked, commands
 from vidseg.core.command import main as cli
 from vidseg.core.files.video import write_video
 
@@ -87,8 +88,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number, frame in enumerate(frames):
         Image.fromarray((frame[..., 0] == 250).to(torch.uint8).numpy()).save(tmp_path / "masks" / f"{number:05d}.png")
     narrow_model(tmp_path / "v2-1_512-ema-pruned.safetensors", THIN)
-    monkeypatch.setattr(cli, "DEMO_CLIP", tmp_path / "clip.mp4")
-    monkeypatch.setattr(cli, "DEMO_MODEL", tmp_path / "v2-1_512-ema-pruned.safetensors")
+    monkeypatch.setattr(commands, "DEMO_CLIP", tmp_path / "clip.mp4")
+    for module in (commands, asked):
+        monkeypatch.setattr(module, "DEMO_MODEL", tmp_path / "v2-1_512-ema-pruned.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -7,13 +7,14 @@ also decodes latents and repeats UNet calls with a modulation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeVar, cast
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, cast
 
 from ..config.parts import ATTENTION_BLOCKS, ModulationConfig, Variant, VideoConfig
 from ..types import Conditioning, InputError, require_shape
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Result = TypeVar("Result")
 Layer = int | str
@@ -100,6 +101,11 @@ class FeatureBackbone(Protocol):
         ...
 
     @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        ...
+
+    @property
     def training_sigmas(self) -> Tensor:
         """Noise levels ``(1000,)`` float64, rising, of the training schedule; of a video model over its range."""
         ...
@@ -163,6 +169,11 @@ class VisionBackbone(Protocol):
         """What the model is; its kind is ``vision``."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        ...
+
     def read_frames(self, frames: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, ...]:
         """Return what each layer says of the coarse cells, ``(T,N,C)`` float32, on the CPU, of ``(T,H,W,3)``."""
         ...
@@ -214,8 +225,8 @@ def require_attention(name: str, blocks: Sequence[Layer | None]) -> tuple[int, .
 
 def require_whole_windows(frames: Tensor, count: int, total: int) -> None:
     """Check that ``frames`` are ``0 .. count - 1`` in order, once or more, for ``total`` latents."""
-    whole = torch.arange(count).repeat(max(1, total // count))
-    if len(frames) != total or not torch.equal(frames.cpu(), whole):
+    whole = [*range(count)] * max(1, total // count)
+    if len(frames) != total or frames.tolist() != whole:
         raise InputError(
             f"`frames` must be whole windows of {count} frames in order for a video model, but got {frames.tolist()}."
         )

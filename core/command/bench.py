@@ -11,58 +11,24 @@ from functools import partial
 from ..checkpoints.describe import ModelDescription
 from ..checkpoints.vision import VisionDescription
 from ..config.overrides import with_overrides
-from ..config.settings import QUALITIES, Settings, require_served
+from ..config.settings import Settings, require_served
 from ..engine.jobs import Ended, JobsProgress, run_here, run_on_ray
 from ..engine.model import ModelSpec
 from ..evaluation.baselines import MODEL_FREE
 from ..evaluation.bench.dataset import Dataset
-from ..evaluation.bench.layouts import LAYOUTS, open_dataset
+from ..evaluation.bench.layouts import open_dataset
 from ..evaluation.bench.methods import Job, JobResult, Method, list_methods, make_yardstick, title_methods
 from ..evaluation.bench.report import write_report
 from ..evaluation.bench.run import run_at
 from ..evaluation.bench.store import Store
 from ..progress import open_display
 from ..types import InputError
-from .options import add_engine_options, read_cluster, read_path
+from .asked import read_cluster
 
-FEATURES_HELP = "adds a row, the yardstick: features of DINOv2 or DINOv3, as transformers saves it"
 Engine = Callable[..., Iterator[Ended[Job, JobResult]]]
 """`run_here` or `run_on_ray`."""
 EXIT_OK, EXIT_INCOMPLETE = 0, 2
 """Exit codes: every clip has a result; some have none."""
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command takes."""
-    add = parser.add_argument
-    add("dataset", choices=list(LAYOUTS), metavar="DATASET", help=f"one of {', '.join(LAYOUTS)}")
-    add("root", type=read_path, metavar="ROOT", help="its folder, as published; folders: CLIP/{frames,masks}")
-    add(
-        "--out",
-        type=read_path,
-        required=True,
-        metavar="DIR",
-        help="folder of results; finished clips are kept",
-    )
-    add(
-        "--model",
-        type=read_path,
-        metavar="FILE",
-        help="Stable Diffusion 1.x/2.x or Video Diffusion; default: the bundled one",
-    )
-    add("--features", type=read_path, metavar="FOLDER", help=FEATURES_HELP)
-    add("--preset", default="default", metavar="NAME,...", help="settings of the rows; the first is ablated")
-    add("--quality", default="exact", choices=list(QUALITIES), help="of our rows: speed for quality (default: exact)")
-    add("--ablation", action="store_true", help="the paper's Table 2, and the preset without modulation")
-    add("--baselines", action="store_true", help="EmerDiff twice, color K-means, 3D SLIC, label propagation")
-    add("--nameless", action="store_true", help="no mask names regions; adds measures of regions without names")
-    add("--rows", default="", metavar="NAME,...", help="these rows of those asked for, by the names of their folders")
-    add("--clips", default="", metavar="NAME,...", help="these clips alone")
-    add("--max-frames", type=int, default=0, metavar="N", help="the first N frames of each clip; 0 takes all")
-    add("--max-side", type=int, metavar="PX", help="process frames at this longer side; scores stay at full size")
-    add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
-    add_engine_options(parser)
-    add("--overwrite", action="store_true", help="run finished clips again")
 
 
 def bench(arguments: argparse.Namespace, words: Sequence[str], model: ModelSpec) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,13 @@ from ..checkpoints.vision import VisionDescription, describe_features, is_vision
 from ..config.settings import QUALITIES, preset
 
 FEATURES_ALONE = "features alone, no modulation"
+
+
+def info(arguments: argparse.Namespace, _words: list[str]) -> int:
+    """Run the command; return its exit code."""
+    facts = list_facts(arguments.model)
+    sys.stdout.write(json.dumps(facts, indent=1) + "\n" if arguments.json else format_facts(facts))
+    return 0
 
 
 def list_facts(path: Path) -> dict[str, Any]:

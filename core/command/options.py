@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ..config.overrides import parse_value, with_overrides
 from ..config.settings import (
@@ -21,11 +18,11 @@ from ..config.settings import (
     with_quality,
     with_window_frames,
 )
-from ..engine.cluster import Cluster
-from ..engine.model import ModelSpec
-from ..types import SettingError, quote
+from ..evaluation.bench.sources import SOURCES
+from ..types import quote
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""Types in which a model runs, and what torch calls them."""
 OPTIONS = {
     "cluster.num_clusters": "--clusters",
     "sampling.seed": "--seed",
@@ -102,6 +99,41 @@ def add_segment_options(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Settings of --set: " + ", ".join(SETTINGS)
 
 
+def add_bench_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `vidseg bench`."""
+    add = parser.add_argument
+    add("dataset", choices=list(SOURCES), metavar="DATASET", help=f"one of {', '.join(SOURCES)}")
+    add("root", type=read_path, metavar="ROOT", help="its folder, as published; folders: CLIP/{frames,masks}")
+    add(
+        "--out",
+        type=read_path,
+        required=True,
+        metavar="DIR",
+        help="folder of results; finished clips are kept",
+    )
+    add(
+        "--model",
+        type=read_path,
+        metavar="FILE",
+        help="Stable Diffusion 1.x/2.x or Video Diffusion; default: the bundled one",
+    )
+    yardstick = "adds a row, the yardstick: features of DINOv2 or DINOv3, as transformers saves it"
+    add("--features", type=read_path, metavar="FOLDER", help=yardstick)
+    add("--preset", default="default", metavar="NAME,...", help="settings of the rows; the first is ablated")
+    add("--quality", default="exact", choices=list(QUALITIES), help="of our rows: speed for quality (default: exact)")
+    add("--ablation", action="store_true", help="the paper's Table 2, and the preset without modulation")
+    add("--baselines", action="store_true", help="EmerDiff twice, color K-means, 3D SLIC, label propagation")
+    add("--nameless", action="store_true", help="no mask names regions; adds measures of regions without names")
+    add("--rows", default="", metavar="NAME,...", help="these rows of those asked for, by the names of their folders")
+    add("--clips", default="", metavar="NAME,...", help="these clips alone")
+    add("--max-frames", type=int, default=0, metavar="N", help="the first N frames of each clip; 0 takes all")
+    add("--max-side", type=int, metavar="PX", help="process frames at this longer side; scores stay at full size")
+    add("--set", action="append", default=[], metavar="part.field=value", dest="overrides", help="any other setting")
+    add_device_options(parser)
+    add_engine_options(parser)
+    add("--overwrite", action="store_true", help="run finished clips again")
+
+
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Add where and in which type the model runs."""
     parser.add_argument("--device", metavar="DEVICE", help="cuda, mps or cpu (default: the first that is there)")
@@ -114,20 +146,6 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     add("--engine", default="local", choices=["local", "ray"], help="here, or on a Ray cluster (pip install ray)")
     add("--workers", type=int, default=0, metavar="N", help="of ray; by default one per GPU, or per machine without")
     add("--address", metavar="HOST:PORT", help="of the head of a Ray cluster; default: RAY_ADDRESS, or this machine")
-
-
-def read_cluster(arguments: argparse.Namespace, model: ModelSpec, paths: Sequence[Path]) -> Cluster | None:
-    """Return the workers that were asked for, which must see the model and ``paths``; None for work done here."""
-    workers, address = arguments.workers, arguments.address
-    if workers < 0:
-        raise SettingError("workers", "be at least 0", workers, "Leave it out for the default")
-    if arguments.engine == "ray":
-        files = model.description.files if model.description else ()
-        return Cluster(workers, address, (*files, *paths))
-    if workers or address:
-        key, got = ("workers", workers) if workers else ("address", address)
-        raise SettingError(key, "be given with {0} alone", got, "Add {0}, or leave it out", "engine")
-    return None
 
 
 def make_settings(arguments: argparse.Namespace, kind: str = "sd", num_frames: int = 0) -> Settings:

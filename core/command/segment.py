@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -215,17 +216,27 @@ class SegmentRun:
             raise
 
     def _write_windows(self, run: RunDescription, results: Iterator[WindowResult]) -> None:
-        for window in results:
-            self._folder.write_label_maps(window.frames.start, window.labels)
-            if window.state is not None:
-                self._folder.write_bytes(STATE_FILE, window.state.to_bytes())
-            self._areas += count_pixels(window.labels.maps).sum(0)
-            self._regions, self._leaves = window.labels.regions, window.labels.leaves
-            self.frames_done = window.frames.stop
-            if self.frames_done >= self._next_record:  # more and more rarely: the record grows with the clip
-                self._write_record(run, finished=False)
-                self._next_record = int(RECORD_GROWTH * self.frames_done)
-            self._progress.window_done(window.frames.stop)
+        """Write windows by a thread, each while the next one is made."""
+        with ThreadPoolExecutor(1, "vidseg-writer") as writer:
+            written: Future[None] | None = None
+            for window in results:
+                self._progress.window_done(window.frames.stop)
+                if written is not None:
+                    written.result()
+                written = writer.submit(self._write_window, run, window)
+            if written is not None:
+                written.result()
+
+    def _write_window(self, run: RunDescription, window: WindowResult) -> None:
+        self._folder.write_label_maps(window.frames.start, window.labels)
+        if window.state is not None:
+            self._folder.write_bytes(STATE_FILE, window.state.to_bytes())
+        self._areas += count_pixels(window.labels.maps).sum(0)
+        self._regions, self._leaves = window.labels.regions, window.labels.leaves
+        self.frames_done = window.frames.stop
+        if self.frames_done >= self._next_record:  # more and more rarely: the record grows with the clip
+            self._write_record(run, finished=False)
+            self._next_record = int(RECORD_GROWTH * self.frames_done)
 
     def _finish(self, clip: Clip, run: RunDescription) -> None:
         """Write what shows the whole clip, and drop the state."""

@@ -43,6 +43,11 @@ class SamplingConfig(Part):
         "last frame, to which it rises from 1 in the first", "code; the paper does not mention it", low=0, high=1000,
     )  # fmt: skip
     seed: int = setting(1, "Seed of noise and K-means", "code", low=0, high=2**32 - 1)
+    noise: Literal["frame", "window", "shared", "none"] = setting(
+        "frame", "Noise of the inversion: a map for each frame of the clip; the same maps in every window, as in the "
+        "published code; one map for all frames; or none, so that features are read off the clean latents in one call, "
+        "as CleanDIFT's weights want it. Modulation has a map for each frame then", "ours",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,10 @@ class ClusterConfig(Part):
     num_restarts: int = setting(
         10, "Only with the method kmeans: runs of K-means of which the best is kept", "code", low=1, high=1000
     )
-    fit_frames: Literal["window", "anchor"] = setting(
-        "window", "Frames that K-means looks at: all of the anchor frame's window, as in the published code, or the "
-        "anchor frame alone, as in the paper",
+    fit_frames: Literal["window", "anchor", "clip"] = setting(
+        "window", "Frames that K-means looks at: all of the anchor frame's window, as in the published code, the "
+        "anchor frame alone, as in the paper, or as many as a window has, spread over the clip, so that things that "
+        "come later are regions too (clip, only with the method tree)",
     )  # fmt: skip
     granularity: float = setting(
         0.55, "Only with 0 clusters: share of the variety of the anchor frame that regions must explain. More gives "
@@ -129,6 +135,13 @@ class ClusterConfig(Part):
         "leaves", "What a mask of the anchor frame names: each small cluster, which follows the mask closely, or each "
         "region, as the paper's tables do", "ours",
     )  # fmt: skip
+
+    def check(self) -> None:
+        """Check each value, and that only leaves are fitted on the clip: clusters that an anchor lacks have no name."""
+        super().check()
+        if self.fit_frames == "clip" and self.method != "tree":
+            limit = f"be window or anchor with the method {self.method}"
+            raise SettingError("cluster.fit_frames", limit, "clip", "Choose one of them, or the method tree")
 
 
 @dataclass(frozen=True)
@@ -176,8 +189,10 @@ class ModulationConfig(Part):
         "paper A.4; 10 without latent blending, as in EmerDiff", low=0, high=10_000,
     )  # fmt: skip
     inject: bool = setting(True, "Replace queries and keys of attention by those of the unmodulated pass", "code")
-    blending: Literal["all", "none"] = setting(
-        "all", "Restore the picture outside the region (Eq. 5) after every step, as in the paper, or never"
+    blending: Literal["all", "encoded", "none"] = setting(
+        "all",
+        "Restore the picture outside the region (Eq. 5) after every step: all takes that of the unmodulated "
+        "pass, as in the paper, encoded the frame's own latents with the step's noise (ours); or none, never",
     )
     steps: Literal["all", "first"] = setting(
         "all", "Steps of a modulated pass: all to the end, as in the paper, or the first alone, whose prediction of "

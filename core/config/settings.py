@@ -102,6 +102,11 @@ class Settings:
         """Step whose noise level the latents get: the earlier of the modulated and the feature step."""
         return min(self.modulation.step, self.feature.step)
 
+    @property
+    def steps_to_features(self) -> int:
+        """Steps that denoise the latents before features are read: none where they have no noise."""
+        return 0 if self.sampling.noise == "none" else self.feature.step - self.start_step
+
     @classmethod
     def of(
         cls, preset_name: str = "default", quality: str = "exact", *, kind: str = "sd", **changes: object
@@ -148,7 +153,7 @@ _PAPER = Settings(
     cluster=replace(_AS_PAPER, fit_frames="anchor"),
     difference=DifferenceConfig(normalize=False),
 )
-_REFERENCE = Settings(preset="reference", variant="published", cluster=_AS_PAPER)
+_REFERENCE = Settings("reference", variant="published", sampling=SamplingConfig(noise="window"), cluster=_AS_PAPER)
 _EMERDIFF = Settings(
     preset="emerdiff",
     feature=FeatureConfig(blocks=(7,)),

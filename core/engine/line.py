@@ -13,8 +13,9 @@ from torch import Tensor
 from ..backbones.protocol import FeatureSource
 from ..config.settings import Settings
 from ..files.clip import ClipInfo
-from ..method.features import extract_window_features
-from ..method.pipeline import ScanState, scan_window
+from ..method.features import extract_window_features, find_gpu
+from ..method.frames import read_fitted
+from ..method.pipeline import ScanState, scan_window, start_from_clip
 from ..method.upsampling import upsample
 from ..method.windows import Span, split_spans
 from ..types import Features, LabelMaps
@@ -158,10 +159,17 @@ class Line:
             self._next_out += 1
 
 
+def begin_scan(place: Workplace, task: ClipTask) -> ScanState | None:
+    """Return the scan before the first window, where frames of the whole clip have their say."""
+    clip = place.open(task.path, task.info)
+    return start_from_clip(require_backbone(place), clip, task.settings, reference=task.reference)
+
+
 def read_window(place: Workplace, task: ClipTask, span: Span) -> tuple[None, Features, Features]:
     """Return the features of a window in two parts: what the scan needs of them, and what enlarging needs."""
     clip = place.open(task.path, task.info)
-    made = extract_window_features(require_backbone(place), clip, span, task.settings)
+    fitted = read_fitted(clip, span.frames, task.settings)
+    made = extract_window_features(require_backbone(place), fitted, span, task.settings)
     tokens = made._replace(latents=made.latents[:, :0], noise=made.noise[:, :0], pictures=None)
     rest = made._replace(queries=made.queries[:, :0], matching=made.matching[:, :0])
     return None, tokens, rest
@@ -171,7 +179,7 @@ def label_coarse(
     place: Workplace, task: ClipTask, span: Span, tokens: Features, state: ScanState | None
 ) -> tuple[None, LabelMaps, ScanState]:
     """Return the coarse maps of a window, and the scan after it."""
-    del place
+    tokens = tokens._replace(device=find_gpu(place.spec.choose_device()))
     return None, *scan_window(tokens, span, task.settings, state, reference=task.reference)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from ..progress import RunProgress
 from ..types import InputError, Progress
 from .cluster import Cluster
 from .crew import RETRIES, Call, Crew, LostValueError
-from .line import ClipTask, Line, Made, require_backbone
+from .line import ClipTask, Line, Made, begin_scan, require_backbone
 from .model import ModelSpec, Workplace
 
 _PAUSE = 0.2
@@ -57,15 +58,8 @@ class ClipOnRay:
 
     def announce(self, progress: RunProgress, info: ClipInfo, settings: Settings, first: int) -> None:
         """Say how long the run will take, after a look at what the model costs on one worker."""
-        crew = self._require_crew()
-        while not crew.free:
-            crew.wait(_PAUSE)
-        crew.begin(Call(_measure, (info.frame_size, settings, info.num_frames)))
-        while (answer := crew.wait()) is None:
-            pass
-        if answer.error is not None:
-            raise answer.error
-        announce_costs(progress, answer.value, settings, info.num_frames, first, crew.size)
+        costs = self._ask(_measure, info.frame_size, settings, info.num_frames)
+        announce_costs(progress, costs, settings, info.num_frames, first, self._require_crew().size)
 
     def make(
         self, clip: Clip, settings: Settings, reference: Tensor | None, state: ScanState | None, progress: Progress
@@ -73,6 +67,8 @@ class ClipOnRay:
         """Yield the windows in order, from that on which the state tells."""
         crew, losses = self._require_crew(), 0
         task = ClipTask(self._path, clip.info, settings, reference)
+        if state is None and settings.cluster.fit_frames == "clip":
+            state = self._ask(begin_scan, task)
         while True:
             line = Line(crew, task, state)
             self._stack.callback(line.end)
@@ -89,6 +85,18 @@ class ClipOnRay:
                 crew.forget()
             else:
                 return
+
+    def _ask(self, function: Callable[..., Any], *args: Any) -> Any:  # noqa: ANN401
+        """Return what a function makes on one worker, the first that is free."""
+        crew = self._require_crew()
+        while not crew.free:
+            crew.wait(_PAUSE)
+        crew.begin(Call(function, args))
+        while (answer := crew.wait()) is None:
+            pass
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
 
     def _require_crew(self) -> Crew:
         if self._crew is None:

@@ -17,7 +17,7 @@ from ..method.clustering import cluster_anchor, gather_tokens
 from ..method.coarse import CoarseScan
 from ..method.enlarging import enlarge_bilinear
 from ..method.features import extract_window_features
-from ..method.frames import FrameSource, check_frames, coarse_grid, fit_frames
+from ..method.frames import FrameSource, check_frames, coarse_grid, fit_frames, read_ahead
 from ..method.pipeline import ScanState, WindowResult, label_anchor, segment_windows
 from ..method.upsampling import upsample
 from ..method.windows import split_spans, split_windows
@@ -81,7 +81,9 @@ def segment_by_color(
     Windows, clusters and scene context are those of ``settings``; correspondences and modulation are not used.
     """
     scan: CoarseScan | None = None
-    plain = replace_parts(settings, refinement={"enabled": False}, cluster={"method": "kmeans", "place": 0.0})
+    seen = "anchor" if settings.cluster.fit_frames == "anchor" else "window"
+    cluster = {"method": "kmeans", "place": 0.0, "fit_frames": seen}
+    plain = replace_parts(settings, refinement={"enabled": False}, cluster=cluster)
     plain = replace(plain, scene=SceneConfig())
     for span in split_windows(_num_frames(source), settings.window, settings.variant):
         features = make_color_features(source.read(span.start, span.stop), settings)
@@ -111,8 +113,9 @@ def segment_each_frame(
     alone, seed = replace(settings.cluster, fit_frames="anchor", place=0.0), settings.sampling.seed
     table: Tensor | None = None
     regions: tuple[Region, ...] = ()
-    for span in split_spans(_num_frames(source), settings):
-        features = extract_window_features(backbone, source, span, settings, progress)
+    work = split_spans(_num_frames(source), settings)
+    for span, fitted in zip(work, read_ahead(source, (span.frames for span in work), settings), strict=True):
+        features = extract_window_features(backbone, fitted, span, settings, progress)
         kept = features.kept()
         clusters = torch.stack(
             [
@@ -145,8 +148,9 @@ def propagate_anchor(
     regions = list_regions(reference[reference != VOID])
     labels = torch.tensor([region.label for region in regions])
     memory: PropagationMemory | None = None
-    for span in split_spans(source.num_frames, settings):
-        features = extract_window_features(backbone, source, span, settings, progress).kept()
+    work = split_spans(source.num_frames, settings)
+    for span, fitted in zip(work, read_ahead(source, (span.frames for span in work), settings), strict=True):
+        features = extract_window_features(backbone, fitted, span, settings, progress).kept()
         grid, maps = features.grid, []
         for tokens in F.normalize(features.queries, dim=-1):
             if memory is None:

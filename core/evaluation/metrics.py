@@ -16,7 +16,6 @@ from scipy.ndimage import distance_transform_edt
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..regions.labels import count_pixels
 from ..types import MAX_LABEL, VOID, InputError, require_shape
 
 Agreement = Literal["correct", "constant"]
@@ -119,64 +118,87 @@ def compute_video_consistency(
       as a label.
     """
     _require_same_shape(prediction, truth)
-    sizes = require_shape("truth", truth, "T H W")
-    if length < 2:
-        raise InputError(f"`length` must be at least 2, but got {length}. VSPW uses 8 and 16.")
-    steady = torch.zeros(truth.shape[1:], dtype=torch.int64, device=truth.device)
-    agreed = torch.zeros_like(steady)
-    shares: list[float] = []
-    for frame in range(sizes["T"]):  # counters: for how many frames up to this one a condition has held
-        valid = truth[frame] != VOID
-        held = valid & (truth[frame] == truth[max(frame - 1, 0)])
-        steady = torch.where(held, steady + 1, valid.long())
-        if agreement == "correct":
-            agreed = torch.where(prediction[frame] == truth[frame], agreed + 1, 0)
-        else:
-            agreed = torch.where(prediction[frame] == prediction[max(frame - 1, 0)], agreed + 1, 1)
-        common = steady >= length
-        total = int(common.sum())
-        if total:
-            shares.append(int((common & (agreed >= length)).sum()) / total)
-    return tuple(shares)
+    require_shape("truth", truth, "T H W")
+    consistency = VideoConsistency(length, agreement)
+    for frames in zip(prediction, truth, strict=True):
+        consistency.add(*frames)
+    return tuple(consistency.shares)
 
 
 class VideoConsistency:
-    """Gathers mVC over clips: the mean over all runs of all clips, as VSPW does."""
+    """Counts frame by frame what `compute_video_consistency` counts, over all runs of all clips.
+
+    Attributes:
+        shares: consistency of each run.
+    """
 
     def __init__(self, length: int, agreement: Agreement) -> None:
-        """Take runs of ``length`` frames; see `compute_video_consistency`."""
+        """Take runs of ``length`` frames."""
+        if length < 2:
+            raise InputError(f"`length` must be at least 2, but got {length}. VSPW uses 8 and 16.")
+        self.shares: list[float] = []
         self._length, self._agreement = length, agreement
-        self._total, self._runs = 0.0, 0
+        self.restart()
 
-    def update(self, prediction: Tensor, truth: Tensor) -> None:
-        """Add one clip, or one stretch of consecutive labeled frames, ``(T,H,W)``; too short ones add nothing."""
-        shares = compute_video_consistency(prediction, truth, self._length, self._agreement)
-        self._total += sum(shares)
-        self._runs += len(shares)
+    def restart(self) -> None:
+        """Begin another clip, or go on behind frames that are not labeled."""
+        self._before: tuple[Tensor, Tensor] | None = None
+        self._steady, self._agreed = torch.zeros(2, 1, 1, dtype=torch.int32)
+        """For how many frames up to the last one a condition has held."""
+
+    def add(self, prediction: Tensor, truth: Tensor) -> None:
+        """Add the next frame ``(H,W)`` of a clip."""
+        predicted, real = self._before or (prediction, truth)
+        self._before, valid = (prediction, truth), truth != VOID
+        steady, agreed = (counter.to(truth.device) + 1 for counter in (self._steady, self._agreed))
+        self._steady = torch.where(valid & (truth == real), steady, valid.int())
+        if self._agreement == "correct":
+            self._agreed = torch.where(prediction == truth, agreed, 0)
+        else:
+            self._agreed = torch.where(prediction == predicted, agreed, 1)
+        common = self._steady >= self._length
+        if total := int(common.sum()):
+            self.shares.append(int((common & (self._agreed >= self._length)).sum()) / total)
 
     def compute(self) -> float | None:
-        """Return mVC in [0, 1], or None where no clip had a run."""
-        return self._total / self._runs if self._runs else None
+        """Return mVC in [0, 1], the mean over all runs as VSPW takes it, or None where no clip had one."""
+        return sum(self.shares) / len(self.shares) if self.shares else None
+
+
+class RegionClasses:
+    """Gives each region the class that most of its pixels have in the frame where it first occurs.
+
+    Void pixels of the truth do not count; a region is void as long as it lies on void alone.
+    """
+
+    def __init__(self, known: Collection[int] = ()) -> None:
+        """Let ``known`` labels, which are classes already, stay."""
+        self._table = torch.full((_NUM_LABELS,), VOID, dtype=torch.uint8)
+        self._found = torch.zeros(_NUM_LABELS, dtype=torch.bool)
+        self._table[list(known)] = torch.tensor(list(known), dtype=torch.uint8)
+        self._found[list(known)] = True
+
+    def look(self, labels: Tensor, truth: Tensor) -> None:
+        """Take the next frame ``(H,W)`` into account."""
+        counts = torch.bincount(labels[truth != VOID].flatten(), minlength=_NUM_LABELS).cpu()
+        for label in ((counts > 0) & ~self._found).nonzero().flatten().tolist():
+            inside = truth[(labels == label) & (truth != VOID)]
+            self._table[label] = int(torch.bincount(inside).argmax())
+            self._found[label] = True
+
+    def apply(self, labels: Tensor) -> Tensor:
+        """Return a frame ``(H,W)`` of classes, uint8."""
+        return self._table.to(labels.device)[labels.long()]
 
 
 def match_regions(maps: Tensor, truth: Tensor, known: Collection[int] = ()) -> Tensor:
-    """Replace regions ``(T,H,W)`` by the class that most of their pixels have in the frame where they first occur.
-
-    Void pixels of ``truth`` do not count, and a region that lies on void alone becomes void; ``known`` labels are
-    classes already and stay.
-    """
-    table = torch.full((VOID + 1,), VOID, dtype=torch.uint8)
-    table[list(known)] = torch.tensor(list(known), dtype=torch.uint8)
-    counts = count_pixels(maps).cpu()
-    for label in set(counts.sum(0).nonzero().flatten().tolist()) - set(known):
-        for number in counts[:, label].nonzero().flatten().tolist():
-            inside = truth[number][(maps[number] == label) & (truth[number] != VOID)]
-            if len(inside):
-                table[label] = int(torch.bincount(inside.long()).argmax())
-                break
+    """Replace regions ``(T,H,W)`` by classes as `RegionClasses` does, in all frames; ``known`` labels stay."""
+    classes = RegionClasses(known)
+    for labels, real in zip(maps, truth, strict=True):
+        classes.look(labels, real)
     matched = torch.empty(maps.shape, dtype=torch.uint8, device=maps.device)
-    for number, frame in enumerate(maps):
-        matched[number] = table.to(maps.device)[frame.long()]
+    for number, labels in enumerate(maps):
+        matched[number] = classes.apply(labels)
     return matched
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..files.clip_meta import META, META_FILE, read_optional
@@ -86,19 +84,15 @@ def score_folder(result: Path, masks: Path) -> Scores:
         )
     nameless = RegionTally()
     miou, mvc = MeanIoU(), {name: VideoConsistency(*run) for name, run in CONSISTENCY.items()}
-    recent: deque[tuple[Tensor, Tensor]] = deque(maxlen=max(length for length, _ in CONSISTENCY.values()))
     previous = -1
     for number, prediction, mask in _read_pairs(predicted, truth):
-        if number != previous + 1:
-            recent.clear()
+        for consistency in mvc.values():
+            if number != previous + 1:
+                consistency.restart()
+            consistency.add(prediction, mask)
         previous = number
-        recent.append((prediction, mask))
         miou.update(prediction, mask)
         nameless.update(number, prediction, mask)
-        for name, (length, _) in CONSISTENCY.items():
-            if len(recent) >= length:
-                run = list(recent)[-length:]
-                mvc[name].update(*(torch.stack(maps) for maps in zip(*run, strict=True)))
     ious = compute_class_ious(miou.matrix)
     named, names = _read_names(result, masks)
     return Scores(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..types import InputError, Progress, SettingError, no_progress
-from .images import IMAGE_SUFFIXES, as_levels, as_share, read_all_pixels, read_durations, read_pixels
+from .images import IMAGE_SUFFIXES, as_levels, as_share, natural_key, read_all_pixels, read_durations, read_pixels
 from .video import VideoStream, find_variable_times
 
 CHECK_STAGE = "check input"
@@ -108,6 +108,7 @@ class Clip:
         self._frames = source.frames(0)
         self._files = source.files()
         self._seen = _sign(self._files)
+        self._lock = Lock()  # another thread may read ahead when the clip is closed
 
     @property
     def num_frames(self) -> int:
@@ -122,24 +123,31 @@ class Clip:
 
     def close(self) -> None:
         """Close the files."""
-        self._frames.close()
+        with self._lock:
+            self._frames.close()
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
         if not 0 <= start < stop <= self.num_frames:
             raise InputError(f"`start`, `stop` must be a range in [0, {self.num_frames}], but got {start}, {stop}.")
+        self._require_unchanged(slice(start, stop))
+        with self._lock:
+            frames = self._read(start, stop)
+        return frames[0][None] if len(frames) == 1 else torch.stack(frames)
+
+    def _read(self, start: int, stop: int) -> list[Tensor]:
+        """Return the frames one by one."""
         skipped = start if 0 < self._position < start else None
         if start != self._position and skipped is None:
-            self.close()
+            self._frames.close()
             self._frames = self._source.frames(start)
         self._position = stop
-        self._require_unchanged(slice(start, stop))
         frames = []
         for _ in range(start, stop):
             label, frame = self._read_next(skipped)
             skipped = None
             frames.append(torch.from_numpy(self._require_size(label, frame)))
-        return frames[0][None] if len(frames) == 1 else torch.stack(frames)
+        return frames
 
     def show(self) -> Iterator[Tensor]:
         """Yield all frames to look at, ``(H,W,3)`` uint8."""
@@ -175,16 +183,6 @@ def _sign(files: Sequence[Path]) -> list[tuple[int, ...]]:
     except OSError as error:
         got = f"a file that is gone ({error.filename})"
         raise SettingError("input", "stay as it is during the run", got, "Start again") from error
-
-
-def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Return a sorting key under which ``frame2`` comes before ``frame10``; ties go by the plain name.
-
-    >>> sorted(["f10", "f9", "f09"], key=natural_key)
-    ['f09', 'f9', 'f10']
-    """
-    parts = re.split(r"(\d+)", name.casefold())
-    return (*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (1, name))
 
 
 def open_clip(path: Path, progress: Progress = no_progress, check_size: SizeCheck | None = None) -> Clip:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,6 +27,16 @@ UNREADABLE = (
 """What Pillow raises on damaged files: nearly anything."""
 _TIFF_KIND, _REDUCED = 254, 1
 """Tag of a TIFF page, and its bit of a smaller copy of another page."""
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Return a sorting key under which ``frame2`` comes before ``frame10``; ties go by the plain name.
+
+    >>> sorted(["f10", "f9", "f09"], key=natural_key)
+    ['f09', 'f9', 'f10']
+    """
+    parts = re.split(r"(\d+)", name.casefold())
+    return (*((0, int(part)) if part.isdecimal() else (1, part) for part in parts), (1, name))
 
 
 def read_image(path: Path) -> NDArray[np.float32]:

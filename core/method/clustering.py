@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig
+from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig, WindowConfig
 from ..types import (
     AnchorLabels,
     Features,
@@ -23,6 +23,7 @@ from ..types import (
 from .frames import require_tokens_for
 from .kmeans import fit_centers
 from .place import add_place, measure_place
+from .windows import spread_frames
 
 
 def normalize_tokens(tokens: Tensor) -> Tensor:
@@ -38,16 +39,18 @@ def normalize_tokens(tokens: Tensor) -> Tensor:
     return tokens / torch.where(largest == 0, torch.ones_like(largest), largest)
 
 
-def cluster_tokens(tokens: Tensor, config: ClusterConfig, seed: int, *, progress: Progress = no_progress) -> Tensor:
+def cluster_tokens(
+    tokens: Tensor, config: ClusterConfig, seed: int, *, device: str = "cpu", progress: Progress = no_progress
+) -> Tensor:
     """Fit K-means (k-means++, best of ``num_restarts`` runs) to normalized ``(M,C)``; return centers ``(K,C)``.
 
     Fewer than K distinct tokens give centers that coincide, hence fewer clusters in use. The starts are those that
-    scikit-learn draws for ``n_init`` runs from the same seed; see `kmeans`.
+    scikit-learn draws for ``n_init`` runs from the same seed; see `kmeans`. Runs go on a GPU, if ``device`` is one.
     """
     num_tokens = require_shape("tokens", tokens, "M C")["M"]
     require_finite("tokens", tokens)
     require_tokens_for(config.num_clusters, num_tokens)
-    return fit_centers(tokens, config.num_clusters, config.num_restarts, seed, progress, tokens.device)
+    return fit_centers(tokens, config.num_clusters, config.num_restarts, seed, progress, torch.device(device))
 
 
 def choose_num_clusters(tokens: Tensor, granularity: float, seed: int, *, progress: Progress = no_progress) -> int:
@@ -83,28 +86,34 @@ class AnchorTokens(NamedTuple):
         seen: ``(M,C)`` of all frames that K-means sees.
         shown: ``(N,C)`` of the anchor frame.
         place: weight of the places; see `place.add_place`.
+        device: where K-means runs; see `Features.device`.
     """
 
     seen: Tensor
     shown: Tensor
     place: float
+    device: str = "cpu"
 
 
 def gather_tokens(features: Features, config: ClusterConfig, anchor: int, window_length: int) -> AnchorTokens:
     """Return the tokens by which the anchor frame, one of those of ``features``, is divided.
 
-    Paper: K-means sees the anchor frame alone. Reference code: K-means sees all frames of the first window; both are
-    values of ``config.fit_frames``.
+    Paper: K-means sees the anchor frame alone. Reference code: K-means sees all frames of the first window. Both are
+    values of ``config.fit_frames``, which can also spread as many frames as a window has over all of ``features``.
     """
     require_shape("features.queries", features.queries, "T N C", N=features.grid.num_tokens)
     if not 0 <= anchor < features.num_frames:
         raise SettingError("anchor", f"lie in [0, {features.num_frames - 1}]", anchor, "Choose a frame of the clip")
     start = anchor - anchor % window_length
-    seen = slice(anchor, anchor + 1) if config.fit_frames == "anchor" else slice(start, start + window_length)
-    tokens = normalize_tokens(features.queries[seen])
+    numbers = {
+        "anchor": [anchor],
+        "window": list(range(start, min(start + window_length, features.num_frames))),
+        "clip": sorted({anchor, *spread_frames(features.num_frames, WindowConfig(window_length))}),
+    }[config.fit_frames]
+    tokens = normalize_tokens(features.queries[numbers])
     place = measure_place(tokens, features.grid, config.place)
     tokens = add_place(tokens, features.grid, place)
-    return AnchorTokens(tokens.flatten(0, 1), tokens[anchor - (seen.start or 0)], place)
+    return AnchorTokens(tokens.flatten(0, 1), tokens[numbers.index(anchor)], place, features.device)
 
 
 def cluster_anchor(
@@ -114,7 +123,7 @@ def cluster_anchor(
     if config.num_clusters == 0:
         number = choose_num_clusters(tokens.shown, config.granularity, seed, progress=progress)
         config = replace(config, num_clusters=number)
-    centers = cluster_tokens(tokens.seen, config, seed, progress=progress)
+    centers = cluster_tokens(tokens.seen, config, seed, device=tokens.device, progress=progress)
     return find_nearest_centers(tokens.shown, centers).reshape(grid)
 
 

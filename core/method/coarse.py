@@ -67,14 +67,16 @@ class CoarseScan:
             part = tokens[start:stop]
             if start in cuts:
                 context, followed = restart_context(part[0], looks, context, followed, self.settings)
-            memory = self._memory
-            neighbors = memory.find(self._steps, context, part) if memory else context.find_neighbors(part)
+            memory, device = self._memory, window.device
+            neighbors = (
+                memory.find(self._steps, context, part, device) if memory else context.find_neighbors(part, device)
+            )
             votes.append(context.show_votes(neighbors))
             found = context.vote(neighbors).reshape(-1, *window.grid)
             labels, context, followed = self._labeled(found, part, window.window(start, stop), context, followed)
             maps.append(labels)
         self.context, self._steps = context, self._steps + 1
-        self.anchor_labels = add_followed(self.anchor_labels, followed)
+        self.anchor_labels = add_followed(self.anchor_labels, followed)._replace(later=None)  # the context has it
         seen = torch.cat(votes).reshape(len(tokens), *window.grid, -1)
         return group_followed(torch.cat(maps), seen, self.anchor_labels, window.frame_size)
 
@@ -86,12 +88,12 @@ class CoarseScan:
         With them the context after the frames, and what is followed then.
         """
         if not self.settings.scene.new_regions:
-            maps = refine(maps, window.matching, self.settings.refinement, self._vote)
+            maps = refine(maps, window.matching.to(window.device), self.settings.refinement, self._vote)
             return maps, context.updated(tokens, maps), followed
         looks = window.queries.shape[-1]
         known = context.tokens[..., :looks]
         novelty = find_new_regions(tokens[..., :looks], maps, known, followed, self.settings.scene)
-        maps = refine(novelty.maps, window.matching, self.settings.refinement, self._vote)
+        maps = refine(novelty.maps, window.matching.to(window.device), self.settings.refinement, self._vote)
         sure = ~novelty.unsure
         enough = int(sure.sum()) >= self.settings.context.num_neighbors
         kept = sure if enough else torch.ones_like(sure)
@@ -121,7 +123,7 @@ def start_context(features: Features, anchor_labels: AnchorLabels, config: Conte
     anchor = anchor_labels.anchor
     tokens = make_tokens(features.window(anchor, anchor + 1), anchor_labels)[0]
     followed = anchor_labels.leaves.maps if anchor_labels.leaves else anchor_labels.cluster_map
-    return SceneContext.from_anchor(tokens, followed.flatten(), config)
+    return SceneContext.from_anchor(tokens, followed.flatten(), config, anchor_labels.later)
 
 
 def segment_coarse(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..config.parts import ContextConfig
+from ..leaves import LaterCells
 from ..types import InputError, SettingError, require_finite, require_shape
 from .neighbors import NeighborSearch
 
@@ -28,7 +29,8 @@ class SceneContext:
         tokens: ``(M,C)`` float32, normalized as `clustering.normalize_tokens` does.
         labels: ``(M,)`` int64.
         config: number of neighbors, and what is remembered.
-        num_anchor: how many tokens at the front are the anchor frame's and stay in every update.
+        num_anchor: how many tokens at the front stay in every update: cells of leaves that the anchor frame lacks, and
+            the anchor frame's own if it is remembered.
     """
 
     tokens: Tensor
@@ -47,9 +49,20 @@ class SceneContext:
             raise SettingError("context.num_neighbors", limit, self.config.num_neighbors, remedy)
 
     @classmethod
-    def from_anchor(cls, tokens: Tensor, labels: Tensor, config: ContextConfig) -> SceneContext:
-        """Start from the anchor frame: normalized tokens ``(N,C)`` float32, labels ``(N,)`` int64."""
-        num_anchor = tokens.shape[0] if config.memory == "anchor+previous" else 0
+    def from_anchor(
+        cls, tokens: Tensor, labels: Tensor, config: ContextConfig, later: LaterCells | None = None
+    ) -> SceneContext:
+        """Start from the anchor frame: normalized tokens ``(N,C)`` float32, labels ``(N,)`` int64.
+
+        ``later`` are cells of leaves that it lacks: they stay whatever is remembered, since nothing else tells of them
+        before they come.
+        """
+        num_anchor = 0
+        if later is not None:
+            num_anchor = len(later.leaves)
+            tokens, labels = torch.cat([later.tokens.to(tokens), tokens]), torch.cat([later.leaves, labels])
+        if config.memory == "anchor+previous":
+            num_anchor = len(tokens)
         return cls(tokens, labels.to(tokens.device), config, num_anchor)
 
     def predict(self, tokens: Tensor) -> Tensor:
@@ -60,7 +73,7 @@ class SceneContext:
         """
         return self.vote(self.find_neighbors(tokens))
 
-    def find_neighbors(self, tokens: Tensor, device: torch.device | None = None) -> Tensor:
+    def find_neighbors(self, tokens: Tensor, device: str | None = None) -> Tensor:
         """Return for normalized tokens ``(T,N,C)`` their nearest neighbors, ``(T,N,k)`` int32, whatever the labels.
 
         ``device`` is where distances are computed, if not where the tokens of the context are.
@@ -84,7 +97,7 @@ class SceneContext:
         return torch.cat(predicted).reshape(neighbors.shape[:2])
 
     def updated(self, tokens: Tensor, labels: Tensor) -> SceneContext:
-        """Return the context for the next window: this window's tokens and labels, behind the anchor's if remembered.
+        """Return the context for the next window: this window's tokens and labels, behind those that stay.
 
         Tokens are ``(T,N,C)`` or ``(M,C)``; of more than `MAX_TOKENS` the last ones are remembered.
         Reference code: the previous window alone (``memory="previous"``), so a label that is absent from a whole
@@ -119,10 +132,10 @@ class NeighborMemory:
     def __init__(self) -> None:
         self._found: dict[int, Tensor] = {}
 
-    def find(self, step: int, context: SceneContext, tokens: Tensor) -> Tensor:
-        """Return what ``context.find_neighbors(tokens)`` gives at this step of every scan."""
+    def find(self, step: int, context: SceneContext, tokens: Tensor, device: str) -> Tensor:
+        """Return what ``context.find_neighbors(tokens, device)`` gives at this step of every scan."""
         if step not in self._found:
-            self._found[step] = context.find_neighbors(tokens)
+            self._found[step] = context.find_neighbors(tokens, device)
         return self._found[step]
 
     @property

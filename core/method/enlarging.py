@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..config.parts import EnlargingConfig
+from ..regions.cutting import group_leaves
 from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, list_labels, no_progress
 from .guided import BilinearFilter, GuidedFilter, Patch
 from .winners import find_winners, join_patches
@@ -21,16 +22,15 @@ def enlarge_maps(
     if config.method == "bilinear":
         return enlarge_bilinear(coarse, progress)
     make_filter, members = _guide(coarse, features, config), _list_members(coarse)
-    labels, leaves = [], []
+    maps = []
     for index in range(len(coarse.maps)):
         guided = make_filter(index)
         answers = list(_filter_frame(coarse, index, members, guided.filter_picture, config.own_share))
-        found = find_winners(answers, guided.size, guided.to_frame)
-        labels.append(found.labels)
-        leaves.append(found.leaves)
+        maps.append(find_winners(answers, guided.size, guided.to_frame))
         progress("upsampling", index + 1, len(coarse.maps))
-    full = LabelMaps(torch.stack(labels), coarse.regions, coarse.frame_size)
-    return _with_leaves(full, torch.stack(leaves), coarse) if coarse.leaves else full
+    if coarse.leaves is None:  # then each label is its only leaf
+        return LabelMaps(torch.stack(maps), coarse.regions, coarse.frame_size)
+    return group_leaves(torch.stack(maps), coarse.leaves.tree, coarse.leaves.owners, coarse.regions, coarse.frame_size)
 
 
 def enlarge_bilinear(coarse: LabelMaps, progress: Progress = no_progress) -> LabelMaps:
@@ -38,18 +38,16 @@ def enlarge_bilinear(coarse: LabelMaps, progress: Progress = no_progress) -> Lab
 
     ``progress`` is called with stage ``upsampling`` in frames.
     """
-    maps = []
-    for frame in coarse.maps.cpu():
+    maps = torch.zeros(coarse.num_frames, *coarse.frame_size, dtype=torch.uint8)
+    for number, (frame, chosen) in enumerate(zip(coarse.maps.cpu(), maps, strict=True), 1):
         best = torch.zeros(coarse.frame_size)
-        chosen = torch.zeros(coarse.frame_size, dtype=torch.uint8)
         for label in list_labels(coarse.regions):
             mask = (frame == label).float()[None, None]
             score = F.interpolate(mask, coarse.frame_size, mode="bilinear", align_corners=False)[0, 0]
             chosen[score > best] = label
             best = torch.maximum(best, score)
-        maps.append(chosen)
-        progress("upsampling", len(maps), len(coarse.maps))
-    return add_leaves(LabelMaps(torch.stack(maps), coarse.regions), coarse)
+        progress("upsampling", number, len(maps))
+    return add_leaves(LabelMaps(maps, coarse.regions), coarse)
 
 
 def add_leaves(

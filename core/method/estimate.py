@@ -23,7 +23,7 @@ from ..progress import GUIDED_SHARES, STAGE_SHARES, RunProgress, format_count
 from .features import list_layers
 from .frames import coarse_grid, fit_size
 from .tiles import split_tiles
-from .windows import split_spans
+from .windows import split_spans, spread_frames
 
 TAIL_SHARE = 0.35
 """Cost of a modulated step, which starts behind the modulated block, in UNet calls (measured on a CPU with the demo
@@ -38,13 +38,15 @@ SLOW_CALL = 0.5
 """Seconds of a UNet call on one frame from which on whole windows are not timed: they take as long per frame."""
 SHARED_PASSES = 6
 """Passes of a frame whose regions share them, for many regions (measured on the clips of the benchmark)."""
+UNetCall = Callable[[FeatureDenoiser, Tensor, float], float]
+"""Called with latents ``(T,4,H/8,W/8)`` and their noise level; returns when its result has arrived on the host."""
 
 
 class UnitCosts(NamedTuple):
     """Seconds for one frame of one call of each part of the model, and for the conditioning of a window (SVD).
 
-    Reading the features is measured by itself where layers have names, else it is a share of a prediction. Where frames
-    are seen in ``tiles``, so many of each, a step before the features is ``tiled``.
+    Reading the features is measured by itself where layers have names, and where no step leads to them; else it is a
+    share of a prediction. Where frames are seen in ``tiles``, so many of each, a step before the features is ``tiled``.
     """
 
     encode: float
@@ -63,7 +65,7 @@ def measure_costs(
     height, width = fit_size(frame_size, settings)
     picture = torch.full((1, height, width, 3), 0.5)
     if vision := find_vision(source):
-        read = _second(lambda: vision.read_frames(picture, list_layers(settings.feature)))
+        read = _second(lambda: float(vision.read_frames(picture, list_layers(settings.feature))[-1].sum()))
         return UnitCosts(0.0, 0.0, 0.0, read=read)
     backbone = require_diffusion(source)
     latents = backbone.encode(picture)
@@ -74,52 +76,55 @@ def measure_costs(
     if conditioning is not None:
         length = min(settings.video.frames, num_frames or settings.video.frames)
         condition = _once(lambda: backbone.condition(picture[0], blank, settings.video))
-    window, predict = latents.expand(length, -1, -1, -1), 0.0
+    window = latents.expand(length, -1, -1, -1)
     tiling = split_tiles(coarse_grid((height, width)), settings.frame.tiles)
-    tile, tiles, tiled = tiling.cut(latents, (0,)), len(tiling.corners), 0.0
-    read_alone = tiles * _reading_call(unit, tile, settings) if settings.feature.layers else 0.0
-    stepped = not read_alone or settings.feature.step > settings.start_step
-    if tiles > 1 and stepped:
-        tiled = tiles * _window_call(unit, tile, settings)
-    if settings.modulation.enabled or (tiles == 1 and stepped):
-        predict = _window_call(unit, window, settings)
+    tiles, steps = len(tiling.corners), settings.steps_to_features > 0
+    seen = window if tiles == 1 else tiling.cut(latents, (0,))
+    read = tiled = predict = 0.0
+    if settings.feature.layers or not steps:
+        read = tiles * _window_call(unit, seen, settings, _reading(settings))
+    if tiles > 1 and steps:
+        tiled = tiles * _window_call(unit, seen, settings, _predict)
+    if settings.modulation.enabled or (tiles == 1 and steps):
+        predict = _window_call(unit, window, settings, _predict)
     encode = _once(lambda: float(backbone.encode(picture).sum()))
     decode = 0.0
     if settings.modulation.enabled:
         decoder = require_modulation(backbone)
         decode = _second(lambda: float(decoder.decode(latents).sum()))
-    return UnitCosts(encode, predict, decode, condition, read_alone, tiled, tiles if tiles > 1 else 0)
+    return UnitCosts(encode, predict, decode, condition, read, tiled, tiles if tiles > 1 else 0)
 
 
-def _reading_call(backbone: FeatureBackbone, latents: Tensor, settings: Settings) -> float:
-    """Return the seconds of a call that reads the features of ``latents`` ``(T,4,H/8,W/8)``, the first one included."""
-    sigma = float(backbone.training_sigmas[100])
-
-    def job(denoiser: FeatureDenoiser) -> float:
-        return _second(lambda: denoiser.queries(latents, sigma, list_layers(settings.feature)))
-
-    return backbone.run(job, settings.sampling.guidance_scale, tuple(latents.shape))
+def _predict(denoiser: FeatureDenoiser, latents: Tensor, sigma: float) -> float:
+    """Predict the clean latents; the number returned is there only when they are."""
+    return float(denoiser.predict(latents, sigma).denoised.sum())
 
 
-def _call(backbone: FeatureBackbone, latents: Tensor, settings: Settings) -> float:
+def _reading(settings: Settings) -> UNetCall:
+    """Return a call that reads the features of ``settings``."""
+    layers = list_layers(settings.feature)
+    return lambda denoiser, latents, sigma: float(denoiser.queries(latents, sigma, layers)[-1].sum())
+
+
+def _call(backbone: FeatureBackbone, latents: Tensor, settings: Settings, call: UNetCall) -> float:
     """Return the seconds of a UNet call with guidance on ``latents`` ``(T,4,H/8,W/8)``."""
     sigma = float(backbone.training_sigmas[100])
 
     def job(denoiser: FeatureDenoiser) -> float:
-        return _second(lambda: float(denoiser.predict(latents, sigma).denoised.sum()))
+        return _second(lambda: call(denoiser, latents, sigma))
 
     return backbone.run(job, settings.sampling.guidance_scale, tuple(latents.shape))
 
 
-def _window_call(window: FeatureBackbone, latents: Tensor, settings: Settings) -> float:
+def _window_call(window: FeatureBackbone, latents: Tensor, settings: Settings, call: UNetCall) -> float:
     """Return the seconds per frame of a UNet call on a window ``(T,4,H/8,W/8)``.
 
     Where a call on one frame is slow, as on a CPU, it tells them; a fast device does several frames in less.
     """
-    alone = _call(window, latents[:1], settings)
+    alone = _call(window, latents[:1], settings, call)
     if alone >= SLOW_CALL or len(latents) == 1:
         return alone
-    return min(alone, _call(window, latents.contiguous(), settings) / len(latents))
+    return min(alone, _call(window, latents.contiguous(), settings, call) / len(latents))
 
 
 def estimate_frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int) -> float:
@@ -136,7 +141,7 @@ def estimate_frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int
     tail, replay, query = TAIL_SHARE, REPLAY_SHARE, QUERY_SHARE
     if settings.video.frames:
         tail, replay, query = VIDEO_TAIL_SHARE, VIDEO_REPLAY_SHARE, VIDEO_QUERY_SHARE
-    before, step = settings.feature.step - settings.start_step, costs.tiled or costs.predict
+    before, step = settings.steps_to_features, costs.tiled or costs.predict
     seconds = costs.encode + before * step + (costs.read or query * step)
     passes = _num_passes(settings, num_labels)
     if not passes:
@@ -161,11 +166,14 @@ def estimate_run_seconds(
 ) -> float:
     """Return the seconds for a clip of ``num_frames`` whose frames before ``first`` are finished.
 
-    A video model sees whole windows, so that frames of the last ones may count twice (`windows.split_spans`).
+    A video model sees whole windows, so that frames of the last ones may count twice (`windows.split_spans`). Frames
+    that leaves are fitted on are read by themselves before the first window, where they are spread over the clip.
     """
     seconds = estimate_frame_seconds(costs, settings, num_labels)
     if not settings.video.frames:
-        return (num_frames - first) * seconds
+        spread = settings.cluster.fit_frames == "clip" and not first
+        fitted = len(spread_frames(num_frames, settings.window)) if spread else 0
+        return (num_frames - first) * seconds + fitted * estimate_frame_seconds(costs, settings, 0)
     again = seconds - estimate_decode_seconds(costs, settings, num_labels)
     left = [span for span in split_spans(num_frames, settings) if span.kept.start >= first]
     return sum(len(span.kept) * seconds + span.num_finished * again + costs.condition for span in left)

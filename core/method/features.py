@@ -20,13 +20,15 @@ from ..backbones.protocol import (
 from ..config.parts import FeatureConfig
 from ..config.settings import Settings
 from ..types import Features, Grid, InputError, Progress, SeenWindow, no_progress
-from .frames import FrameSource, check_frames, coarse_grid, fit_frames, read_fitted
+from .frames import FittedFrames, check_frames, coarse_grid, resize_frames, to_floats
 from .joining import join_layers
 from .published import draw_video_window_noise, draw_window_noise
-from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler
+from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler, scale_clean
 from .tiles import LATENTS_PER_CELL, TileMean, split_tiles
-from .windows import Span, require_kind, split_seen
+from .windows import Span, require_kind, split_noise, split_seen
 
+ENCODED_TOGETHER = 32
+"""Frames that are encoded in one call: a window of any model."""
 PICTURES_TOGETHER = 4
 """Frames that a vision model sees in one call: it is small, and they are independent."""
 
@@ -47,7 +49,7 @@ def extract_features(
     """
     check_frames(frames)
     frame_size = (int(frames.shape[1]), int(frames.shape[2]))
-    return _extract(source, fit_frames(frames, settings), frame_size, settings, first_frame, progress)
+    return _extract(source, resize_frames(frames, settings), frame_size, settings, first_frame, progress)
 
 
 def _extract(
@@ -58,18 +60,18 @@ def _extract(
     first_frame: int,
     progress: Progress,
 ) -> Features:
-    """Return the features of frames in the size of the model, which had ``frame_size``."""
+    """Return the features of what `resize_frames` made of frames that had ``frame_size``."""
     require_kind(source, settings)
     if vision := find_vision(source):
         return _read_pictures(vision, sized, settings, frame_size, progress)
     backbone = require_diffusion(source)
     size = (int(sized.shape[1]), int(sized.shape[2]))
     draws = _Draws(settings, first_frame, len(sized), size)
-    latents = backbone.encode(sized, draws.posterior)
+    latents = _encode(backbone, sized, draws.posterior)
     parts, seen = [], []
     for span in split_seen(len(sized), settings):
         start, kept = span.frames.start, span.kept
-        conditioning = backbone.condition(sized[start], draws.of_image(start), settings.video)
+        conditioning = backbone.condition(to_floats(sized[start]), draws.of_image(start), settings.video)
         window = SeenWindow(start, span.frames.stop, kept.start, conditioning)
 
         def report(share: float, kept: range = kept) -> None:
@@ -80,9 +82,19 @@ def _extract(
         read = _read_window(backbone, window, latents, draws.noise, settings, report)
         parts.append([queries[span.num_finished :] for queries in read])
         seen.append(window)
-    queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
+    queries, matching = (torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True))
     video = tuple(seen) if settings.video.frames else ()
-    return Features(queries, matching, latents, draws.noise, coarse_grid(size), frame_size, _as_bytes(sized), video)
+    pictures, device = _as_bytes(sized), find_gpu(backbone.device)
+    return Features(queries, matching, latents, draws.noise, coarse_grid(size), frame_size, pictures, video, device)
+
+
+def _encode(backbone: FeatureBackbone, sized: Tensor, posterior: Tensor | None) -> Tensor:
+    """Return the latents of frames ``(T,H,W,3)``, some at a time, so that not all of them are made float32 at once."""
+    parts = []
+    for start in range(0, len(sized), ENCODED_TOGETHER):
+        part = slice(start, start + ENCODED_TOGETHER)
+        parts.append(backbone.encode(to_floats(sized[part]), None if posterior is None else posterior[part]))
+    return torch.cat(parts)
 
 
 def _read_window(
@@ -123,12 +135,16 @@ def _grid_of(latents: Tensor) -> Grid:
 
 
 def extract_window_features(
-    backbone: FeatureSource, source: FrameSource, span: Span, settings: Settings, progress: Progress = no_progress
+    backbone: FeatureSource, fitted: FittedFrames, span: Span, settings: Settings, progress: Progress = no_progress
 ) -> Features:
     """Return the features of the frames of ``span``; `Features.kept` are those whose results count."""
-    sized, frame_size = read_fitted(source, span.frames, settings)
-    features = _extract(backbone, sized, frame_size, settings, span.frames.start, progress)
+    features = _extract(backbone, *fitted, settings, span.frames.start, progress)
     return mark_finished(features, span)
+
+
+def find_gpu(device: torch.device) -> str:
+    """Return the name of a device on which distances are computed in float64 where need be; else the CPU's."""
+    return str(device) if device.type == "cuda" else "cpu"
 
 
 def read_queries(
@@ -141,16 +157,20 @@ def read_queries(
 ) -> tuple[Tensor, Tensor]:
     """Return aggregated and matching queries ``(T,N,C)``, on the CPU, of clean latents ``(T,4,H/8,W/8)`` and noise.
 
-    ``after_step`` is called with the number of steps done, and of all steps.
+    Without noise (``sampling.noise`` of ``none``) the UNet is given the clean latents themselves, told the noise level
+    of the feature step. ``after_step`` is called with the number of steps done, and of all steps.
     """
-    feature = settings.feature
-    total = feature.step - settings.start_step + 1
-    x = add_noise(latents, noise, float(sigmas[settings.start_step]))
-    levels = sigmas[settings.start_step : feature.step + 1].tolist()
-    for done, step in enumerate(sample_euler(denoiser.predict, x, levels), 1):
-        x = step.latents
-        after_step(done, total)
-    queries = denoiser.queries(x, float(sigmas[feature.step]), list_layers(feature))
+    feature, total = settings.feature, settings.steps_to_features + 1
+    sigma = float(sigmas[feature.step])
+    if settings.sampling.noise == "none":
+        x = scale_clean(latents, sigma)
+    else:
+        x = add_noise(latents, noise, float(sigmas[settings.start_step]))
+        levels = sigmas[settings.start_step : feature.step + 1].tolist()
+        for done, step in enumerate(sample_euler(denoiser.predict, x, levels), 1):
+            x = step.latents
+            after_step(done, total)
+    queries = denoiser.queries(x, sigma, list_layers(feature))
     after_step(total, total)
     return _join(queries, feature, _grid_of(x))
 
@@ -177,15 +197,22 @@ def _read_pictures(
     grid, layers = coarse_grid((int(sized.shape[1]), int(sized.shape[2]))), list_layers(settings.feature)
     parts = []
     for frames in torch.split(sized, PICTURES_TOGETHER):
-        parts.append(_join(model.read_frames(frames, layers), settings.feature, grid))
+        parts.append(_join(model.read_frames(to_floats(frames), layers), settings.feature, grid))
         progress("features", sum(len(part[0]) for part in parts), len(sized))
     queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
     nothing = torch.empty(len(sized), 4, 0, 0)
-    return Features(queries, matching, nothing, nothing, grid, frame_size, _as_bytes(sized))
+    pictures, device = _as_bytes(sized), find_gpu(model.device)
+    return Features(queries, matching, nothing, nothing, grid, frame_size, pictures, device=device)
 
 
 def _as_bytes(sized: Tensor) -> Tensor:
-    return (sized.clamp(0, 1) * 255).round().to(torch.uint8)
+    """Return frames ``(T,H,W,3)`` as bytes, which resized ones are already."""
+    if sized.dtype == torch.uint8:
+        return sized
+    levels = torch.empty(sized.shape, dtype=torch.uint8)
+    for frame, level in zip(sized, levels, strict=True):
+        level[:] = (frame.clamp(0, 1) * 255).round()
+    return levels
 
 
 def mark_finished(features: Features, span: Span) -> Features:
@@ -197,19 +224,28 @@ def mark_finished(features: Features, span: Span) -> Features:
 
 
 class _Draws:
-    """All noise of some frames: ``(T,4,H/8,W/8)`` for the inversion, and for the posterior unless its mode is taken."""
+    """All noise of some frames: ``(T,4,H/8,W/8)`` for the inversion, and for the posterior unless its mode is taken.
+
+    Where features are read without noise, that for the inversion serves modulation alone.
+    """
 
     def __init__(self, settings: Settings, first_frame: int, count: int, size: tuple[int, int]) -> None:
         self._sampling, self._first, self._size = settings.sampling, first_frame, size
         shape, seed = (4, size[0] // PIXELS_PER_LATENT, size[1] // PIXELS_PER_LATENT), settings.sampling.seed
         self.posterior: Tensor | None = None
         self._image: Tensor | None = None
-        if settings.variant == "paper":
-            self.noise = draw_frame_noise(seed, range(first_frame, first_frame + count), shape)
-        elif settings.video.frames:
-            self.posterior, self._image, self.noise = draw_video_window_noise(seed, (count, *shape))
+        if settings.variant == "published" and settings.video.frames:
+            self.posterior, self._image, _ = draw_video_window_noise(seed, (count, *shape))
+        elif settings.variant == "published":
+            self.posterior, _ = draw_window_noise(seed, (count, *shape))
+        if settings.sampling.noise == "window":
+            draw = draw_video_window_noise if settings.video.frames else draw_window_noise
+            windows = split_noise(count, settings)
+            self.noise = torch.cat([draw(seed, (len(window), *shape))[-1] for window in windows])
+        elif settings.sampling.noise == "shared":
+            self.noise = draw_frame_noise(seed, (0,), shape).expand(count, *shape)
         else:
-            self.posterior, self.noise = draw_window_noise(seed, (count, *shape))
+            self.noise = draw_frame_noise(seed, range(first_frame, first_frame + count), shape)
 
     def of_image(self, start: int) -> Tensor:
         """Return the noise ``(3,H,W)`` on the frame that conditions the window which begins at ``start``."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -57,18 +60,31 @@ def check_frames(frames: Tensor) -> None:
 
 
 def fit_frames(frames: Tensor, settings: Settings) -> Tensor:
-    """Return ``frames`` ``(T,H,W,3)`` resized to `fit_size` (bicubic, antialiased, in [0, 1]), aspect not kept.
+    """Return ``frames`` ``(T,H,W,3)`` in the size of `fit_size`, float32 in [0, 1]; see `resize_frames`."""
+    return to_floats(resize_frames(frames, settings))
 
-    Resized frames are rounded to 8 bits before and after, on the CPU: within one gray level of the reference code's
-    Pillow. Frames that have the right size stay as they are.
+
+def resize_frames(frames: Tensor, settings: Settings) -> Tensor:
+    """Return ``frames`` ``(T,H,W,3)`` resized to `fit_size` (bicubic, antialiased), aspect not kept, uint8 on the CPU.
+
+    They are rounded to 8 bits before and after: within one gray level of the reference code's Pillow. Frames that have
+    the right size stay as they are.
     """
     height, width = fit_size((int(frames.shape[1]), int(frames.shape[2])), settings)
     if (height, width) == tuple(frames.shape[1:3]):
-        return frames.float()
-    levels = (frames.detach().cpu().float() * 255).round_().clamp_(0, 255).to(torch.uint8)
-    planes = levels.movedim(-1, 1)  # (T,H,W,3) -> (T,3,H,W)
-    resized = F.interpolate(planes, (height, width), mode="bicubic", antialias=True, align_corners=False)
-    return resized.movedim(1, -1).float() / 255
+        return frames
+    resized = torch.empty(len(frames), height, width, 3, dtype=torch.uint8)
+    for frame, small in zip(frames, resized, strict=True):
+        levels = (frame.detach().cpu().float() * 255).round_().clamp_(0, 255).to(torch.uint8)
+        planes = levels.movedim(-1, 0)[None]  # (H,W,3) -> (1,3,H,W)
+        planes = F.interpolate(planes, (height, width), mode="bicubic", antialias=True, align_corners=False)
+        small[:] = planes[0].movedim(0, -1)
+    return resized
+
+
+def to_floats(frames: Tensor) -> Tensor:
+    """Return frames as float32 in [0, 1], of bytes or of numbers in [0, 1]."""
+    return frames.float() / 255 if frames.dtype == torch.uint8 else frames.float()
 
 
 class FrameSource(Protocol):
@@ -84,21 +100,40 @@ class FrameSource(Protocol):
         ...
 
 
-def read_fitted(source: FrameSource, frames: range, settings: Settings) -> tuple[Tensor, tuple[int, int]]:
-    """Return what `fit_frames` makes of some frames, read one by one, and the size that they had ``(H, W)``."""
+class FittedFrames(NamedTuple):
+    """Frames as `resize_frames` makes them, and the size that they had ``(H, W)``."""
+
+    frames: Tensor
+    frame_size: tuple[int, int]
+
+
+def read_fitted(source: FrameSource, frames: range, settings: Settings) -> FittedFrames:
+    """Return some frames in the size of the model, read one by one."""
     sized, frame_size = [], (0, 0)
     for number in frames:
         frame = source.read(number, number + 1)
         check_frames(frame)
         frame_size = (int(frame.shape[1]), int(frame.shape[2]))
-        sized.append(fit_frames(frame, settings))
-    return torch.cat(sized), frame_size
+        sized.append(resize_frames(frame, settings))
+    return FittedFrames(torch.cat(sized), frame_size)
+
+
+def read_ahead(source: FrameSource, spans: Iterable[range], settings: Settings) -> Iterator[FittedFrames]:
+    """Yield what `read_fitted` gives for each of ``spans``; the next one is read while the caller is busy."""
+    coming: deque[Future[FittedFrames]] = deque()
+    with ThreadPoolExecutor(1, "vidseg-reader") as reader:
+        for span in spans:
+            coming.append(reader.submit(read_fitted, source, span, settings))
+            if len(coming) == 2:
+                yield coming.popleft().result()
+        if coming:
+            yield coming.popleft().result()
 
 
 def check_tokens(frame_size: tuple[int, int], num_frames: int, settings: Settings) -> None:
     """Check that K-means will see as many tokens of ``num_frames`` frames ``(H,W)`` as there are clusters."""
     tokens = coarse_grid(fit_size(frame_size, settings)).num_tokens
-    if settings.cluster.fit_frames == "window":
+    if settings.cluster.fit_frames != "anchor":
         tokens *= min(settings.window.length, num_frames)
     require_tokens_for(settings.cluster.num_clusters, tokens)
 
@@ -126,5 +161,4 @@ class HeldFrames:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return frames ``start`` (included) to ``stop`` (excluded), ``(T,H,W,3)`` float32 in [0, 1]."""
-        part = self._frames[start:stop].cpu()
-        return part.float() / 255 if part.dtype == torch.uint8 else part.float()
+        return to_floats(self._frames[start:stop].cpu())

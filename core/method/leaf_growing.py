@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig
-from ..leaves import MergeTree
+from ..leaves import LaterCells, MergeTree
 from ..regions.cutting import group_leaves
 from ..regions.tree import build_tree, cut_tree
 from ..types import AnchorLabels, Grid, Progress, Region, no_progress
@@ -26,26 +26,37 @@ def grow_leaves(
 ) -> AnchorLabels:
     """Divide the anchor frame, ``(h,w)``, into leaves and merge them to ``config.num_clusters`` regions.
 
-    K-means makes the leaves; those that do not occur in the anchor frame are dropped. Ward's criterion merges them,
-    weighted by the number of cells in all frames that K-means saw.
+    K-means makes the leaves; those that do not occur in the anchor frame are dropped, unless they are fitted on frames
+    of the whole clip: then some cells stand for them. Ward's criterion merges leaves, weighted by the number of cells
+    in all frames that K-means saw.
     """
     require_tokens_for(config.num_clusters, len(tokens.seen))
     count = min(max(config.num_leaves, config.num_clusters), len(tokens.seen))
     fine = replace(config, num_clusters=count, num_restarts=LEAF_RESTARTS)
-    centers = cluster_tokens(tokens.seen, fine, seed, progress=progress)
+    centers = cluster_tokens(tokens.seen, fine, seed, device=tokens.device, progress=progress)
     nearest, cells = find_nearest_centers(tokens.seen, centers), find_nearest_centers(tokens.shown, centers)
-    present, found = torch.unique(cells, return_inverse=True)
+    whole = config.fit_frames == "clip"
+    present = torch.unique(nearest if whole else cells)
     sizes = torch.bincount(nearest, minlength=count)[present]
     centers = centers[present].clone()
     if tokens.place:
         centers[:, -2:] *= MERGE_PLACE
     tree, number = build_tree(centers, sizes)
-    leaves = number[found]
-    num_regions = config.num_clusters or choose_cut(tree, leaves, tokens.shown, config.granularity)
+    leaves = number[torch.searchsorted(present, cells)]
+    all_leaves = number[torch.searchsorted(present, nearest)] if whole else leaves
+    shown = tokens.seen if whole else tokens.shown
+    num_regions = config.num_clusters or choose_cut(tree, all_leaves, shown, config.granularity)
     owners = cut_tree(tree, num_regions)
     regions = tuple(Region(label, f"region {label}") for label in sorted(set(owners)))
     cut = group_leaves(leaves.reshape(grid), tree, owners, regions, (0, 0))
-    return AnchorLabels(0, cut.maps, regions, cut.leaves)
+    later = choose_later(tokens.seen, all_leaves, leaves) if whole else None
+    return AnchorLabels(0, cut.maps, regions, cut.leaves, later=later)
+
+
+def choose_later(tokens: Tensor, leaves: Tensor, shown: Tensor) -> LaterCells | None:
+    """Return the cells ``(M,C)`` whose leaves are none of those ``shown`` in the anchor frame, or None."""
+    later = (~torch.isin(leaves, shown)).nonzero()[:, 0]
+    return LaterCells(tokens[later], leaves[later]) if len(later) else None
 
 
 def choose_cut(tree: MergeTree, leaves: Tensor, tokens: Tensor, granularity: float) -> int:

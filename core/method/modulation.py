@@ -24,7 +24,7 @@ from ..config.parts import SHARED_PASS_MARGIN
 from ..config.settings import Settings
 from ..types import InputError, require_shape
 from . import published
-from .sampling import EulerStep, list_modulated_levels, sample_euler, step_euler
+from .sampling import EulerStep, add_noise, list_modulated_levels, sample_euler, step_euler
 
 _NEAR = np.ones((2 * SHARED_PASS_MARGIN + 1,) * 2, dtype=bool)
 CELL_LATENTS = 2
@@ -52,10 +52,11 @@ class UnitJob(NamedTuple):
     job: ModulationJob
 
 
-class Noised(NamedTuple):
-    """Where sampling starts: ``(T,4,H/8,W/8)`` float32 with noise of the start step, and ``(S+1,)`` noise levels."""
+class Inversion(NamedTuple):
+    """Encoded latents and their noise, both ``(T,4,H/8,W/8)`` float32, and the noise levels ``(S+1,)`` of the steps."""
 
     latents: Tensor
+    noise: Tensor
     sigmas: Tensor
 
 
@@ -98,7 +99,7 @@ def plan_jobs(maps: Tensor, settings: Settings, num_finished: int = 0) -> tuple[
     maps = maps.cpu()
     found = [set(torch.unique(cells).tolist()) for cells in maps]
     keeps_uniform = settings.variant == "published"
-    reaches_others = settings.modulation.blending != "all"
+    reaches_others = settings.modulation.blending == "none"
     counted = [frame for frame, labels in enumerate(found) if len(labels) > 1 or keeps_uniform]
     finished = torch.zeros((num_finished, *maps.shape[1:]), dtype=torch.bool)
     alone = []
@@ -145,7 +146,7 @@ def _find_nearest_label(cells: Tensor, mask: np.ndarray) -> Tensor:
 
 def modulate(
     denoiser: Denoiser,
-    start: Noised,
+    inversion: Inversion,
     jobs: Sequence[UnitJob],
     settings: Settings,
     batching: Batching,
@@ -158,12 +159,13 @@ def modulate(
     """
     if batching.size < 1:
         raise InputError(f"`size` must be at least 1, but got {batching.size}. Pass 1 to use the least memory.")
-    latents, sigmas = start
+    latents, noise, sigmas = inversion
     count = len(jobs[0].job.mask)
     cells = {axis: CELL_LATENTS * side for axis, side in zip("HW", jobs[0].job.mask.shape[1:], strict=True)}
     require_shape("latents", latents, "T 4 H W", **cells)
     require_shape("sigmas", sigmas, "S", S=settings.sampling.num_steps + 1)
     before = sigmas[settings.start_step : settings.modulation.step + 1].tolist()
+    latents = add_noise(latents, noise, before[0])
     for step in sample_euler(denoiser.predict, latents, before):
         latents = step.latents
     calls = [_join(elements, settings) for elements in _split_calls(jobs, batching)]
@@ -171,7 +173,10 @@ def modulate(
     levels = list_modulated_levels(sigmas, settings)
     for step in sample_euler(partial(denoiser.predict, keep=settings.modulation), latents, levels):
         for number, call in enumerate(calls):
-            states[number] = _replay(denoiser, states[number], step, call, settings)
+            x = _replay(denoiser, states[number], step, call)
+            if blends_after(step.number, settings):
+                x = blend_latents(x, _take_outside(inversion, step, call.frames, settings), call.masks.to(x.device))
+            states[number] = x
             advance(len(call.frames) // count)
         del step  # with its queries and keys, before the next one is made
     sampled = torch.split(torch.cat(states), count)
@@ -203,16 +208,27 @@ def _join(elements: Sequence[tuple[UnitJob, float]], settings: Settings) -> _Cal
     return _Call(frames, masks, make_offsets(masks, signs, settings.modulation.factor))
 
 
-def _replay(denoiser: Denoiser, latents: Tensor, step: EulerStep, call: _Call, settings: Settings) -> Tensor:
-    """Return latents ``(B,4,H/8,W/8)`` after a repeated step, modulated only in the first, plain outside the masks."""
+def _replay(denoiser: Denoiser, latents: Tensor, step: EulerStep, call: _Call) -> Tensor:
+    """Return latents ``(B,4,H/8,W/8)`` after a repeated step, modulated only in the first."""
     if step.cache is None:
         raise RuntimeError("a denoiser returned no cache although `keep` was given")
     device = step.latents.device
-    frames, masks = call.frames.to(device), call.masks.to(device)
     offset = call.offset.to(device) if step.number == 0 else None
     x = latents.to(device)
-    x = step_euler(x, denoiser.replay(x, step.sigma, step.cache, frames, offset), step.sigma, step.next_sigma)
-    return blend_latents(x, step.latents[frames], masks) if blends_after(step.number, settings) else x
+    denoised = denoiser.replay(x, step.sigma, step.cache, call.frames.to(device), offset)
+    return step_euler(x, denoised, step.sigma, step.next_sigma)
+
+
+def _take_outside(inversion: Inversion, step: EulerStep, frames: Tensor, settings: Settings) -> Tensor:
+    """Return the latents ``(B,4,H/8,W/8)`` that are kept outside the masks after a step, for the elements' frames.
+
+    Paper: those that were sampled without modulation, which drift from the picture. With ``encoded`` (ours) they are
+    those of the picture itself, brought to the step's noise level by the noise that sampling started with.
+    """
+    if settings.modulation.blending == "all":
+        return step.latents[frames.to(step.latents.device)]
+    kept = add_noise(inversion.latents[frames], inversion.noise[frames], step.next_sigma)
+    return kept.to(step.latents.device)
 
 
 def make_offsets(masks: Tensor, signs: Tensor, factor: float) -> Tensor:
@@ -225,7 +241,7 @@ def make_offsets(masks: Tensor, signs: Tensor, factor: float) -> Tensor:
 
 
 def blend_latents(modulated: Tensor, plain: Tensor, masks: Tensor) -> Tensor:
-    """Keep modulated latents ``(B,4,H/8,W/8)`` inside the masks ``(B,h,w)``, plain ones outside (paper Eq. 5)."""
+    """Keep modulated latents ``(B,4,H/8,W/8)`` inside the masks ``(B,h,w)``, unmodulated ones outside (paper Eq. 5)."""
     sizes = require_shape("masks", masks, "B h w")
     shape = {"B": sizes["B"], "H": CELL_LATENTS * sizes["h"], "W": CELL_LATENTS * sizes["w"]}
     require_shape("modulated", modulated, "B 4 H W", **shape)
@@ -238,4 +254,4 @@ def blends_after(index: int, settings: Settings) -> bool:
     """Return whether latents are blended after the ``index``-th step, counted from the modulated one."""
     if settings.variant == "published" and not published.blends_after(index, is_video=settings.video.frames > 0):
         return False
-    return settings.modulation.blending == "all"
+    return settings.modulation.blending != "none"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -13,7 +15,7 @@ CHUNK_ELEMENTS = 2**22
 """Distances held at once: 16 MiB, so that they stay in a processor's cache, whatever the number of frames."""
 _SPARE = 12
 """Tokens of a short list beyond the neighbors that are asked for: more often than not one is enough."""
-_GROUPS = 64
+_GROUPS = 32
 """Distances of a row of which the least is taken first."""
 _ROUNDINGS = 40
 """Roundings of a distance beyond one for each component: of centering, of a sketch, of the sum."""
@@ -23,6 +25,17 @@ _UNKNOWN = -1
 """Index that stands for no token."""
 _CANDIDATES = 512
 """Candidates of a row at most: of more, the distances to all tokens are computed."""
+
+
+class _Rows(NamedTuple):
+    """Queries ``(B,C)``, the same centered in float32, and how much float64 rounding can change a distance ``(B,)``."""
+
+    queries: Tensor
+    centered: Tensor
+    rounding: Tensor
+
+    def take(self, some: Tensor) -> _Rows:
+        return _Rows(*(part[some] for part in self))
 
 
 class NeighborSearch:
@@ -73,49 +86,47 @@ class NeighborSearch:
 
     def _find(self, queries: Tensor) -> Tensor:
         """Return the nearest tokens ``(B,k)``, or `_UNKNOWN` for rows that float64 alone can tell."""
-        centered = queries.float() - self._mean
+        rows = _Rows(queries, queries.float() - self._mean, self._rounding(queries))
         if self._sketch is None:
-            return self._find_by_products(queries, centered)
-        found, settled = self._find_by_sketch(self._sketch, queries, centered)
-        rows = (~settled).nonzero().squeeze(1)
-        if len(rows):
-            found[rows] = self._find_by_products(queries[rows], centered[rows])
+            return self._find_by_products(rows)
+        found, settled = self._find_by_sketch(self._sketch, rows)
+        others = (~settled).nonzero().squeeze(1)
+        if len(others):
+            found[others] = self._find_by_products(rows.take(others))
         return found
 
-    def _find_by_products(self, queries: Tensor, centered: Tensor) -> Tensor:
+    def _find_by_products(self, rows: _Rows) -> Tensor:
         """Return the nearest tokens by the distances to all."""
-        values, indices = self._list_least(_compare(centered) @ self._points[:-1].T)
-        return self._settle(queries, values, indices, self._slack(centered, queries))
+        values, indices = self._list_least(_compare(rows.centered) @ self._points[:-1].T)
+        return self._settle(rows, values, indices)
 
-    def _find_by_sketch(self, sketch: Sketch, queries: Tensor, centered: Tensor) -> tuple[Tensor, Tensor]:
+    def _find_by_sketch(self, sketch: Sketch, rows: _Rows) -> tuple[Tensor, Tensor]:
         """Return the nearest tokens ``(B,k)``, and which rows have theirs: those with few candidates."""
-        drawn, compared = sketch.draw(centered), _compare(centered)
+        drawn, compared, count = sketch.draw(rows.centered), _compare(rows.centered), len(rows.queries)
         low = _compare(drawn) @ self._sketched[:-1].T
         few = self._list_least(low)[1]
-        ends = torch.arange(len(few) + 1) * self._listed
+        ends = torch.arange(count + 1) * self._listed
         first = measure_pairs(compared, self._points, ends, few.flatten()).view(few.shape)
-        limit = first.kthvalue(self._k, dim=1).values + self._slack(centered, queries) + self._slack(drawn, queries)
+        limit = first.kthvalue(self._k, dim=1).values + self._slack(rows, rows.centered) + self._slack(rows, drawn)
         inside = np.flatnonzero(low.numpy() <= limit.numpy()[:, None])  # much faster than torch's
         row, column = (torch.from_numpy(part) for part in np.divmod(inside, low.shape[1]))
-        counts = torch.bincount(row, minlength=len(queries))
+        counts = torch.bincount(row, minlength=count)
         settled = (counts >= self._k) & (counts <= _CANDIDATES)
-        row, column = row[settled[row]], column[settled[row]]
+        known = settled[row]
+        row, column = row[known], column[known]
         ends = F.pad(torch.where(settled, counts, 0).cumsum(0), (1, 0))
         place = torch.arange(len(row)) - ends[row]
         width = max(self._listed, int((ends[1:] - ends[:-1]).max()))
-        lists = torch.full((len(queries), width), len(self._points) - 1)
+        lists = torch.full((count, width), len(self._points) - 1)
         distances = torch.full(lists.shape, torch.inf)
         lists[row, place], distances[row, place] = column, measure_pairs(compared, self._points, ends, column)
-        found, rows = torch.zeros(len(queries), self._k, dtype=torch.int64), settled.nonzero().squeeze(1)
-        if len(rows):
-            lists, least = lists[rows], distances[rows].topk(self._listed, largest=False)
-            slack, indices = self._slack(centered[rows], queries[rows]), lists.gather(1, least.indices)
-            found[rows] = self._settle(queries[rows], least.values, indices, slack, lists)
+        found, chosen = torch.zeros(count, self._k, dtype=torch.int64), settled.nonzero().squeeze(1)
+        if len(chosen):
+            lists, least = lists[chosen], distances[chosen].topk(self._listed, largest=False)
+            found[chosen] = self._settle(rows.take(chosen), least.values, lists.gather(1, least.indices), lists)
         return found, settled
 
-    def _settle(
-        self, queries: Tensor, values: Tensor, indices: Tensor, slack: Tensor, lists: Tensor | None = None
-    ) -> Tensor:
+    def _settle(self, rows: _Rows, values: Tensor, indices: Tensor, lists: Tensor | None = None) -> Tensor:
         """Return the nearest ``(B,k)``, from the least distances of each row, and where they are.
 
         ``lists`` are all tokens that may be near, if those are known; without them some rows stay unknown.
@@ -123,15 +134,15 @@ class NeighborSearch:
         k, found = self._k, indices[:, : self._k].clone()
         if values.shape[1] == k:  # all of them
             return found
-        far = values[:, k - 1] + slack
+        far = values[:, k - 1] + self._slack(rows, rows.centered)
         doubtful = ~(values[:, k] > far)  # also true for NaN
         reaches = values[:, -1] > far if self._listed < len(self._tokens) else torch.isfinite(far)
-        rows = (doubtful & reaches).nonzero().squeeze(1)
-        if len(rows):
-            found[rows] = self._decide(queries[rows], indices[rows].sort(1).values)
-        rows = (doubtful & ~reaches).nonzero().squeeze(1)
-        if len(rows):
-            found[rows] = _UNKNOWN if lists is None else self._decide(queries[rows], lists[rows])
+        some = (doubtful & reaches).nonzero().squeeze(1)
+        if len(some):
+            found[some] = self._decide(rows.queries[some], indices[some].sort(1).values)
+        some = (doubtful & ~reaches).nonzero().squeeze(1)
+        if len(some):
+            found[some] = _UNKNOWN if lists is None else self._decide(rows.queries[some], lists[some])
         return found
 
     def _list_least(self, distances: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,12 +160,12 @@ class NeighborSearch:
         group, place = least.indices // self._listed, least.indices % self._listed
         return least.values, group * self._columns + columns.gather(1, place)
 
-    def _slack(self, compared: Tensor, queries: Tensor) -> Tensor:
+    def _slack(self, rows: _Rows, compared: Tensor) -> Tensor:
         """Return ``2 E`` of each query as it is compared, and what float64 rounding adds, ``(B,)`` float32."""
         terms, unit = compared.shape[1] + _ROUNDINGS, torch.finfo(torch.float32).eps / 2
         share = terms * unit / (1 - terms * unit)
         size: Tensor = (compared.norm(dim=1) + self._longest).square()
-        excess = 4 * torch.finfo(torch.float32).tiny * terms + 2 * self._rounding(queries).to(size)
+        excess = 4 * torch.finfo(torch.float32).tiny * terms + 2 * rows.rounding.to(size)
         return 2.01 * share * size + excess
 
     def _decide(self, queries: Tensor, listed: Tensor) -> Tensor:

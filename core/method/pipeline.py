@@ -24,13 +24,13 @@ from ..regions.cutting import LEAVES, describe_leaves, join_maps, restore_leaves
 from ..regions.labels import name_anchor
 from ..types import VOID, AnchorLabels, Features, InputError, LabelMaps, Progress, no_progress
 from .clustering import cluster_anchor, gather_tokens, name_clusters_by_number
-from .coarse import CoarseScan
+from .coarse import CoarseScan, start_context
 from .context import SceneContext
-from .features import extract_window_features
-from .frames import FrameSource
+from .features import extract_features, extract_window_features
+from .frames import FrameSource, read_ahead
 from .leaf_growing import grow_leaves
 from .upsampling import upsample
-from .windows import Span, require_kind, split_context_windows, split_spans
+from .windows import Span, require_kind, split_context_windows, split_spans, spread_frames
 
 _COUNT = whole(0, 1 << 31)
 _STATE = record(
@@ -103,12 +103,37 @@ def segment_windows(
         require_served(settings, backbone.info.kind, backbone.info.name)
         require_modulation(backbone)
     work = split_spans(source.num_frames, settings)
-    for index in range(state.next_window if state else 0, len(work)):
-        span = work[index]
-        features = extract_window_features(backbone, source, span, settings, progress)
+    state = state or start_from_clip(backbone, source, settings, reference=reference, progress=progress)
+    left = work[state.next_window if state else 0 :]
+    for span, fitted in zip(left, read_ahead(source, (span.frames for span in left), settings), strict=True):
+        features = extract_window_features(backbone, fitted, span, settings, progress)
         coarse, state = scan_window(features, span, settings, state, reference=reference, progress=progress)
         labels = upsample(backbone, features, coarse, settings, progress=progress)
         yield WindowResult(span.kept, labels, coarse, state)
+
+
+def start_from_clip(
+    backbone: FeatureSource,
+    source: FrameSource,
+    settings: Settings,
+    *,
+    reference: Tensor | None = None,
+    progress: Progress = no_progress,
+) -> ScanState | None:
+    """Return the scan before the first window, where leaves are fitted on frames of the whole clip; else None.
+
+    Those frames are read for it by themselves, as many as a window has, and again in their windows.
+    """
+    if settings.cluster.fit_frames != "clip":
+        return None
+    numbers, queries = spread_frames(source.num_frames, settings.window), []
+    for done, frame in enumerate(numbers, 1):
+        features = extract_features(backbone, source.read(frame, frame + 1), settings, first_frame=frame)
+        queries.append(features.queries)
+        progress("frames of the whole clip", done, len(numbers))
+    seen = features._replace(queries=torch.cat(queries))
+    anchor_labels = label_anchor(seen, settings, reference, progress=progress)
+    return ScanState(0, anchor_labels, start_context(seen, anchor_labels, settings.context))
 
 
 def scan_window(
@@ -168,7 +193,7 @@ class ScanState(NamedTuple):
     """The scan after a window.
 
     Attributes:
-        next_window: index of the first window that is not finished.
+        next_window: index of the first window that is not finished; 0 before the first, where it needs a context.
         anchor_labels: labels of the anchor frame.
         context: scene context for that window.
     """
@@ -180,7 +205,7 @@ class ScanState(NamedTuple):
     def to_bytes(self) -> bytes:
         """Return the content of the state's file (safetensors)."""
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.context.to_tensors().items()}
-        anchor, cluster_map, regions, leaves, place = self.anchor_labels
+        anchor, cluster_map, regions, leaves, place, _ = self.anchor_labels
         tensors["cluster_map"] = cluster_map.contiguous()
         if leaves:
             tensors["leaf_map"] = leaves.maps.contiguous()

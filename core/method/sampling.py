@@ -5,6 +5,7 @@ Latents live in "sigma space": ``x = clean + sigma * noise``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -68,6 +69,11 @@ def add_noise(latents: Tensor, noise: Tensor, sigma: float) -> Tensor:
     if latents.shape != noise.shape:
         raise InputError(f"`noise` must have the shape of `latents` {tuple(latents.shape)}, got {tuple(noise.shape)}.")
     return latents + sigma * noise
+
+
+def scale_clean(latents: Tensor, sigma: float) -> Tensor:
+    """Return latents that a denoiser, which divides by ``sqrt(1 + sigma**2)``, hands to the UNet as they were."""
+    return latents * math.hypot(1, sigma)
 
 
 def step_euler(latents: Tensor, denoised: Tensor, sigma: float, next_sigma: float) -> Tensor:

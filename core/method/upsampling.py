@@ -17,8 +17,8 @@ from . import published
 from .differences import RunningArgmax, make_initial_maps, score_labels
 from .enlarging import add_leaves, enlarge_maps, enlarge_nearest
 from .features import require_same_kind
-from .modulation import Batching, ModulatedPair, ModulationJob, Noised, UnitJob, modulate, plan_jobs
-from .sampling import add_noise, list_modulated_levels, list_sigmas
+from .modulation import Batching, Inversion, ModulatedPair, ModulationJob, UnitJob, modulate, plan_jobs
+from .sampling import list_modulated_levels, list_sigmas
 
 
 def upsample(
@@ -126,12 +126,12 @@ class _Chunk:
 
     def _modulate(self, report: _Report) -> list[ModulatedPair]:
         """Run all modulated passes."""
-        noised = add_noise(self.latents, self.noise, float(self.sigmas[self.settings.start_step]))
+        inversion = Inversion(self.latents, self.noise, self.sigmas)
         batching = Batching(self.batch, 1 if self.settings.video.frames else REPLAYED_TOGETHER)
         advance = partial(report.advance, "modulation")
 
         def job(denoiser: Denoiser) -> list[ModulatedPair]:
-            return modulate(denoiser, Noised(noised, self.sigmas), self.jobs, self.settings, batching, advance)
+            return modulate(denoiser, inversion, self.jobs, self.settings, batching, advance)
 
         unit = self.units[0]
         shape = (self.batch * (unit.stop - unit.start), *self.latents.shape[1:])

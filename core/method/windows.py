@@ -26,6 +26,16 @@ def split_windows(num_frames: int, config: WindowConfig, variant: Variant = "pap
     return [range(start, min(start + config.length, num_frames)) for start in range(0, num_frames, config.length)]
 
 
+def spread_frames(num_frames: int, config: WindowConfig) -> list[int]:
+    """Return the numbers of as many frames as a window has, spread evenly over a clip, the first frame among them.
+
+    >>> spread_frames(10, WindowConfig(4))
+    [0, 2, 5, 7]
+    """
+    count = min(num_frames, config.length)
+    return [number * num_frames // count for number in range(count)]
+
+
 class Span(NamedTuple):
     """A unit of work: numbers of the frames that the model sees, and the last of them, whose results count."""
 
@@ -65,6 +75,12 @@ def split_seen(num_frames: int, settings: Settings) -> list[Span]:
     return split_spans(num_frames, replace(settings, variant="paper"))
 
 
+def split_noise(num_frames: int, settings: Settings) -> list[range]:
+    """Return the frames that share a draw of noise where it is drawn by windows; published code: all that are given."""
+    length = settings.video.frames or settings.window.length
+    return [range(num_frames)] if settings.variant == "published" else split_windows(num_frames, WindowConfig(length))
+
+
 def split_context_windows(span: Span, settings: Settings) -> list[range]:
     """Return the windows of the scene context in the kept frames of ``span``, counted from its first frame seen."""
     first = span.num_finished
@@ -85,6 +101,9 @@ def require_kind(backbone: FeatureSource, settings: Settings) -> None:
         limit = f"{'name layers' if has_names else 'be empty'} with a model of the kind {backbone.info.kind}"
         remedy = "Take the settings of `preset(name, kind)` for the kind of the model"
         raise SettingError("feature.layers", limit, ", ".join(settings.feature.layers) or "none", remedy)
+    if is_video and settings.cluster.fit_frames == "clip":
+        limit = "be window or anchor with a video model, which reads whole windows"
+        raise SettingError("cluster.fit_frames", limit, "clip", "Choose one of them")
     if length % settings.window.length:
         got, limit = settings.window.length, f"divide the {length} frames that the model sees together"
         raise SettingError("window.length", limit, got, f"Use {length}")

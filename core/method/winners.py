@@ -1,9 +1,8 @@
-"""Which label, and which of its leaves, each pixel of a frame belongs to: the strongest of the filter's answers."""
+"""Which leaf of which label each pixel of a frame belongs to: the strongest of the filter's answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,29 +15,26 @@ Answers = Sequence[tuple[int, list[tuple[int, Patch]]]]
 """Each label that a frame holds, the smallest first, with the answers for its leaves, at the size of the picture."""
 
 
-class Winners(NamedTuple):
-    """The strongest label of each pixel ``(H,W)`` uint8, and the strongest leaf in it; ties: the smallest."""
+def find_winners(answers: Answers, size: tuple[int, int], to_frame: Sequence[Axis] | None) -> Tensor:
+    """Return the strongest leaf of the strongest label in each pixel of a frame, ``(H,W)`` uint8; ties: the first.
 
-    labels: Tensor
-    leaves: Tensor
-
-
-def find_winners(answers: Answers, size: tuple[int, int], to_frame: Sequence[Axis] | None) -> Winners:
-    """Return who is the strongest in each pixel of a frame, whose picture has ``size``.
-
-    The answer of a label is the sum of those of its leaves, since the filter is linear. ``to_frame`` enlarges answers
-    from the picture to the frame; None where both have one size. Between four pixels of the picture that have one
-    winner, it wins everywhere, since bilinear interpolation mixes their answers alone; so only pixels between others
-    are compared.
+    The answer of a label is the sum of those of its leaves, since the filter is linear. The picture has ``size``;
+    ``to_frame`` enlarges answers from it to the frame, and is None where both have one size. Between four pixels of the
+    picture that have one winner, it wins everywhere, since bilinear interpolation mixes their answers alone; so only
+    pixels between others are compared.
     """
-    best, found = torch.zeros(size), Winners(*(torch.zeros(size, dtype=torch.uint8) for _ in range(2)))
-    for label, patches in answers:
+    best, found = torch.zeros(size), torch.full(size, _first_leaf(answers), dtype=torch.uint8)
+    for _, patches in answers:
         area, total, which = join_patches(patches)
         wins = total > best[area]
         torch.maximum(best[area], total, out=best[area])
-        found.labels[area].masked_fill_(wins, label)
-        torch.where(wins, which, found.leaves[area], out=found.leaves[area])
+        torch.where(wins, which, found[area], out=found[area])
     return found if to_frame is None else _Enlarged(found, to_frame).compare(answers)
+
+
+def _first_leaf(answers: Answers) -> int:
+    """Return the leaf of pixels where nothing answers."""
+    return answers[0][1][0][0] if answers else 0
 
 
 def join_patches(patches: Sequence[tuple[int, Patch]]) -> tuple[tuple[slice, slice], Tensor, Tensor]:
@@ -60,12 +56,10 @@ def join_patches(patches: Sequence[tuple[int, Patch]]) -> tuple[tuple[slice, sli
 class _Enlarged:
     """Winners of a picture taken over to the frame, and the pixels of the frame that lie between different ones."""
 
-    def __init__(self, found: Winners, axes: Sequence[Axis]) -> None:
-        self._axes = axes
-        same = _is_uniform(found.labels) & _is_uniform(found.leaves)
-        low = [axis.low for axis in axes]
-        self._found = Winners(*(each.index_select(0, low[0]).index_select(1, low[1]) for each in found))
-        decided = same.index_select(0, low[0]).index_select(1, low[1])
+    def __init__(self, found: Tensor, axes: Sequence[Axis]) -> None:
+        self._axes, low = axes, [axis.low for axis in axes]
+        self._found = found.index_select(0, low[0]).index_select(1, low[1])
+        decided = _is_uniform(found).index_select(0, low[0]).index_select(1, low[1])
         self._open = torch.from_numpy(np.flatnonzero(~decided.numpy()))  # in the order of rows
         width = decided.shape[1]
         rows, self._columns = self._open // width, self._open % width
@@ -73,12 +67,13 @@ class _Enlarged:
         self._rows = [each[rows] for each in (low[0], axes[0].high - low[0], axes[0].share)]
         self._across = [each[self._columns] for each in (low[1], axes[1].high - low[1], axes[1].share)]
 
-    def compare(self, answers: Answers) -> Winners:
+    def compare(self, answers: Answers) -> Tensor:
         """Return the winners of the frame."""
         count = len(self._open)
         best, total, top = torch.zeros(count), torch.zeros(count), torch.empty(count)
-        labels, leaves, which = (torch.zeros(count, dtype=torch.uint8) for _ in range(3))
-        for label, patches in answers:
+        leaves = torch.full((count,), _first_leaf(answers), dtype=torch.uint8)
+        which = torch.empty_like(leaves)
+        for _, patches in answers:
             listed = [(leaf, *self._interpolate(patch)) for leaf, patch in patches]
             area = slice(min(part.start for _, part, _, _ in listed), max(part.stop for _, part, _, _ in listed))
             total[area], top[area] = 0, -torch.inf
@@ -90,10 +85,8 @@ class _Enlarged:
                     top[part].index_copy_(0, inside, torch.maximum(top[part].index_select(0, inside), values))
             wins = total[area] > best[area]
             torch.maximum(best[area], total[area], out=best[area])
-            labels[area].masked_fill_(wins, label)
             torch.where(wins, which[area], leaves[area], out=leaves[area])
-        for each, chosen in zip(self._found, (labels, leaves), strict=True):
-            each.view(-1).index_copy_(0, self._open, chosen)
+        self._found.view(-1).index_copy_(0, self._open, leaves)
         return self._found
 
     def _interpolate(self, patch: Patch) -> tuple[slice, Tensor, Tensor]:

@@ -46,7 +46,7 @@ _ALL_AROUND = np.ones((3, 3))
 _MIN_OVERLAP = 0.25
 """Share of the smallest thing's area that a piece must share with a track to continue it (our choice)."""
 Numbers = NDArray[Any]
-"""Numbers of tracks ``(T,H,W)``, from 1 on, in as few bytes as they take; 0 outside the region."""
+"""Numbers of tracks in a frame ``(H,W)``, from 1 on, in as few bytes as they take; 0 outside the region."""
 
 
 @dataclass
@@ -97,12 +97,13 @@ def split_instances(
         extent = labels.maps[:, rows, columns].cpu().numpy()  # a view: each frame is compared when it is its turn
         numbers = _track_pieces(extent, region, least, settings, lambda: progress("instances", next(steps), total))
         _write_things(maps[:, rows, columns], numbers, region, regions)
+        numbers.clear()  # before those of the next region are made
     return replace(labels, maps=maps, regions=tuple(sorted(Region(*pair) for pair in regions.items())))
 
 
-def _write_things(maps: Tensor, numbers: Numbers, region: int, regions: dict[int, str]) -> None:
+def _write_things(maps: Tensor, numbers: Sequence[Numbers], region: int, regions: dict[int, str]) -> None:
     """Write the things of a region, by their ``numbers``, into ``maps``, and their names into ``regions``."""
-    things, free, name = int(numbers.max()), list_free_labels(regions), regions[region]
+    things, free, name = _find_highest(numbers), list_free_labels(regions), regions[region]
     if things - 1 > len(free):
         raise InputError(
             f"`regions` must hold at most {len(free) + 1} things, but {name!r} has {things}. Split fewer regions, or "
@@ -113,6 +114,10 @@ def _write_things(maps: Tensor, numbers: Numbers, region: int, regions: dict[int
         frame[torch.from_numpy(seen > 0)] = torch.from_numpy(table[seen[seen > 0]]).to(frame)
     for number, spare in zip(range(1, things + 1), (region, *free), strict=False):
         regions[spare] = f"{name} {number}" if things > 1 else name
+
+
+def _find_highest(numbers: Sequence[Numbers]) -> int:
+    return max(int(frame.max()) for frame in numbers)
 
 
 def _find_extent(maps: Tensor, region: int) -> tuple[slice, slice]:
@@ -129,18 +134,16 @@ def _find_extent(maps: Tensor, region: int) -> tuple[slice, slice]:
 
 def _track_pieces(
     maps: NDArray[np.uint8], region: int, least: int, config: InstanceConfig, advance: Callable[[], None]
-) -> Numbers:
+) -> list[Numbers]:
     """Return the tracks of a region of ``(T,H,W)`` labels, numbered in the order in which they appear."""
-    numbers: Numbers = np.zeros(maps.shape, dtype=np.uint16)
+    numbers: list[Numbers] = []
     last = np.zeros(maps.shape[1:], dtype=np.int64)  # where each track was when it was seen last
     tracks: list[_Track] = []
     frames, areas = min(config.min_frames, len(maps)), np.zeros(1, dtype=np.int64)
-    for index, labels in enumerate(maps):
+    for labels in maps:
         seen = np.zeros(labels.shape, dtype=np.int64)
         _continue_tracks(tracks, labels == region, last, seen, least, frames)
-        if len(tracks) > np.iinfo(numbers.dtype).max:
-            numbers = numbers.astype(np.uint32)
-        numbers[index] = seen
+        numbers.append(seen.astype(np.min_scalar_type(len(tracks))))
         here_areas = np.bincount(seen.ravel(), minlength=len(tracks) + 1)
         here_areas[: len(areas)] = np.maximum(here_areas[: len(areas)], areas)
         areas = here_areas
@@ -188,12 +191,12 @@ def _describe_piece(box: tuple[slice, slice], inside: NDArray[np.bool_], last: N
     return _Piece(box, inside, int(inside.sum()), {int(t): int(n) for t, n in zip(below, counts, strict=True) if t})
 
 
-def _absorb(numbers: Numbers, maps: NDArray[np.uint8], region: int, kept: Sequence[int]) -> Numbers:
+def _absorb(numbers: list[Numbers], maps: NDArray[np.uint8], region: int, kept: Sequence[int]) -> list[Numbers]:
     """Return the kept tracks, numbered from 1 on; pixels of others join the nearest one, in space, then in time."""
-    table = np.zeros(int(numbers.max()) + 1, dtype=numbers.dtype)
+    table = np.zeros(_find_highest(numbers) + 1, dtype=np.min_scalar_type(len(kept)))
     table[list(kept)] = np.arange(1, len(kept) + 1)
-    for frame in numbers:
-        frame[:] = table[frame]
+    for number, frame in enumerate(numbers):
+        numbers[number] = table[frame]
     latest = next((frame for frame in numbers if frame.any()), numbers[0])
     for frame, labels in zip(numbers, maps, strict=True):
         known = frame if frame.any() else latest

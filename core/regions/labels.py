@@ -11,7 +11,20 @@ import torch
 from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
-from ..types import MAX_LABEL, VOID, AnchorLabels, InputError, LabelMaps, Progress, Region, no_progress, require_shape
+from ..leaves import Leaves
+from ..types import (
+    MAX_LABEL,
+    VOID,
+    AnchorLabels,
+    InputError,
+    LabelMaps,
+    Progress,
+    Region,
+    list_labels,
+    no_progress,
+    require_shape,
+)
+from .tree import find_nearest_leaves
 from .typed import fold_name
 
 
@@ -112,15 +125,32 @@ def name_anchor(
     """Return anchor labels that are those of a reference label image ``(H,W)`` of their frame (see `assign_clusters`).
 
     Where regions are made of leaves, each of these is named by itself, or each region: ``named``, as in
-    `ClusterConfig.named`.
+    `ClusterConfig.named`. A leaf that the anchor frame lacks is called as the leaf of its region that is nearest in the
+    tree; a region of nothing but such leaves came later: it stays one of its own, under a label that is free.
     """
     leaves = anchor_labels.leaves
     clusters = leaves.maps if leaves and named == "leaves" else anchor_labels.cluster_map
     labels, regions = assign_clusters(clusters, reference, ignore=ignore, names=names)
     if leaves:
         owners = dict(zip(leaves.maps.flatten().tolist(), labels.flatten().tolist(), strict=True))
-        leaves = leaves._replace(owners=tuple(owners.get(leaf, owner) for leaf, owner in enumerate(leaves.owners)))
+        leaves, regions = _name_later(leaves, owners, regions)
     return anchor_labels._replace(cluster_map=labels, regions=regions, leaves=leaves)
+
+
+def _name_later(
+    leaves: Leaves, owners: Mapping[int, int], regions: tuple[Region, ...]
+) -> tuple[Leaves, tuple[Region, ...]]:
+    """Return leaves with an owner for each, also for those without one in ``owners``, and the regions."""
+    nearest, before = find_nearest_leaves(leaves.tree, owners), leaves.owners
+    own: dict[int, int] = {}
+    found = []
+    for leaf, region in enumerate(before):
+        free = list_free_labels([*list_labels(regions), *own.values()])
+        if before[nearest[leaf]] != region and region not in own and free:
+            own[region] = region if region in free else free[0]
+        found.append(owners.get(leaf, own.get(region, owners[nearest[leaf]])))
+    later = (Region(label, f"region {label}") for label in own.values())
+    return leaves._replace(owners=tuple(found)), tuple(sorted((*regions, *later)))
 
 
 def find_label_called(regions: Iterable[Region], name: str) -> int | None:

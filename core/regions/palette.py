@@ -68,9 +68,9 @@ def draw_overlay(frames: Tensor, maps: Tensor, opacity: float = 0.5, *, borders:
     require_shape("maps", maps, "T H W", T=sizes["T"], H=sizes["H"], W=sizes["W"])
     if not 0 <= opacity <= 1:
         raise InputError(f"`opacity` must lie in [0, 1], but got {opacity}. Use 0.5 to see frame and labels alike.")
-    colors = colorize(maps).to(frames) / 255
+    colors = colorize(maps).to(frames).div_(255)
     if borders:
-        colors = torch.where(find_borders(maps)[..., None], colors * _BORDER_DARKENING, colors)
+        colors[find_borders(maps)] *= _BORDER_DARKENING
     return torch.lerp(frames, colors, opacity)
 
 

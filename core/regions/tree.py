@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import torch
-from scipy.cluster.hierarchy import is_valid_linkage
 from torch import Tensor
 
 from ..leaves import MergeTree
@@ -41,6 +40,26 @@ def find_split(tree: MergeTree, leaves: Iterable[int]) -> list[int]:
     return [leaf for leaf in ordered if cut_tree(tree, second[0] + 1)[leaf] == second[0]] if second else []
 
 
+def find_nearest_leaves(tree: MergeTree, known: Collection[int]) -> list[int]:
+    """Return for each leaf the one of some ``known`` leaves that the tree merges it with first; itself if known.
+
+    Of several that it merges with at once, the first to split off.
+
+    >>> find_nearest_leaves(MergeTree((0, 0, 0, 1), (float("inf"), 3.0, 2.0, 1.0)), [1, 2])
+    [2, 1, 2, 1]
+    """
+    found: dict[int, int] = {}
+    for number in range(len(tree.parents), 0, -1):
+        labels = cut_tree(tree, number)
+        first: dict[int, int] = {}
+        for leaf in sorted(known):
+            first.setdefault(labels[leaf], leaf)
+        for leaf, label in enumerate(labels):
+            if label in first:
+                found.setdefault(leaf, first[label])
+    return [found[leaf] for leaf in range(len(tree.parents))]
+
+
 def to_linkage(tree: MergeTree) -> list[list[float]]:
     """Return a tree in SciPy's linkage format, for files and other tools."""
     size = len(tree.parents)
@@ -56,6 +75,8 @@ def to_linkage(tree: MergeTree) -> list[list[float]]:
 
 def from_linkage(rows: Linkage) -> MergeTree:
     """Read what `to_linkage` wrote; other trees, whose leaves are numbered in another order, are refused."""
+    from scipy.cluster.hierarchy import is_valid_linkage  # noqa: PLC0415, no host brings it, unlike the rest of SciPy
+
     size = len(rows) + 1
     whole = all(len(row) == 4 and float(row[0]).is_integer() and float(row[1]).is_integer() for row in rows)
     table = np.asarray(rows, dtype=np.float64).reshape(-1, 4) if whole else np.empty((0, 4))

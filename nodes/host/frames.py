@@ -97,13 +97,22 @@ def convert_frames(images: Tensor) -> Tensor:
 
 def convert_label_maps(mask: Tensor) -> Tensor:
     """Return a MASK or IMAGE that shows labels as label maps ``(T,H,W)`` uint8, by the rules of `LabelReader`."""
+    maps = read_label_maps(mask)
+    converted = torch.empty(mask.shape[:3], dtype=torch.uint8)
+    for number, labels in enumerate(maps):
+        converted[number] = labels
+    return converted
+
+
+def read_label_maps(mask: Tensor) -> Iterator[Tensor]:
+    """Return the label maps ``(H,W)`` uint8 of a MASK or IMAGE one by one, once all of it is seen to hold labels."""
     if not isinstance(mask, Tensor) or mask.ndim not in (3, 4) or 0 in mask.shape:
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise InputError(f"`mask` must be a mask or a label image, but got {shape}. Check the node before.")
     reader = LabelReader("mask")
     for frame in mask:
         reader.look(_convert_picture(frame))
-    return torch.stack([reader.read(_convert_picture(frame)) for frame in mask])
+    return (reader.read(_convert_picture(frame)) for frame in mask)
 
 
 def _convert_picture(frame: Tensor) -> Picture:
@@ -161,7 +170,7 @@ def draw_tags(frames: Tensor, maps: Tensor, regions: tuple[Region, ...]) -> Tens
     font = ImageFont.load_default(max(10, frames.shape[1] // 24))
     tagged = []
     for frame, labels in zip(frames, maps, strict=True):
-        image = Image.fromarray((frame * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+        image = Image.fromarray((frame * 255).round_().clamp_(0, 255).to(torch.uint8).numpy())
         for label, name in regions:
             inside = labels == label
             if int(inside.sum()) >= max(1, _TAGGED_SHARE * inside.numel()):
@@ -185,16 +194,21 @@ def _write(image: Image.Image, spot: tuple[float, float], texts: tuple[str, ...]
     draw.text((x, y), text, fill="white", stroke_fill="black", **style)
 
 
-def draw_beside_legend(frames: Tensor, regions: tuple[Region, ...]) -> Tensor:
-    """Return ``frames`` ``(T,H,W,3)`` on white with a legend at their right that leaves them largest in a node."""
-    frame_height, frame_width = frames.shape[1:3]
+def fit_legend(size: tuple[int, int], regions: tuple[Region, ...]) -> Tensor:
+    """Return a legend ``(H,W,3)`` float32 that leaves frames of ``size`` largest in a node when it is beside them."""
+    frame_height, frame_width = size
     tables = [draw_legend(regions, -(-len(regions) // columns)) for columns in range(1, _MOST_COLUMNS + 1)]
     sizes = [max(frame_width + table.shape[1], _SHEET_ASPECT * max(frame_height, table.shape[0])) for table in tables]
-    picture = tables[sizes.index(min(sizes))].float() / 255
-    height, left = max(frame_height, picture.shape[0]), frame_width + _MARGIN
-    sheet = torch.ones(len(frames), height, left + picture.shape[1], 3)
+    return tables[sizes.index(min(sizes))].float() / 255
+
+
+def draw_beside(frames: Tensor, legend: Tensor) -> Tensor:
+    """Return ``frames`` ``(T,H,W,3)`` on white with a legend ``(h,w,3)`` at their right."""
+    frame_height, frame_width = frames.shape[1:3]
+    height, left = max(frame_height, legend.shape[0]), frame_width + _MARGIN
+    sheet = torch.ones(len(frames), height, left + legend.shape[1], 3)
     sheet[:, :frame_height, :frame_width] = frames
-    sheet[:, : picture.shape[0], left:] = picture
+    sheet[:, : legend.shape[0], left:] = legend
     return sheet
 
 

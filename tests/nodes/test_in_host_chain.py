@@ -26,7 +26,7 @@ from vidseg.core.method.pipeline import segment
 from vidseg.core.types import Features, Grid, InputError, Region
 from vidseg.nodes.demo_model import LoadedModel
 from vidseg.nodes.host import progress
-from vidseg.nodes.host.frames import draw_beside_legend, draw_tags
+from vidseg.nodes.host.frames import draw_beside, draw_tags, fit_legend
 from vidseg.nodes.host.labels import Labels
 
 from .graphs import call, coarse_labels, wired
@@ -177,11 +177,11 @@ def test_tags_stay_inside_the_frame_and_long_names_give_way_to_ids() -> None:
 
 def test_the_legend_beside_a_preview_leaves_the_frames_most_of_the_room() -> None:
     frames, regions = torch.zeros(1, 256, 448, 3), tuple(Region(label, f"region {label}") for label in range(20))
-    sheet = draw_beside_legend(frames, regions)
+    sheet = draw_beside(frames, fit_legend((256, 448), regions))
     assert torch.equal(sheet[:, :256, :448], frames)
     assert sheet.shape[1] < 1.5 * 256
     assert sheet.shape[2] < 1.7 * 448
-    assert draw_beside_legend(frames, regions[:3]).shape[1] == 256
+    assert draw_beside(frames, fit_legend((256, 448), regions[:3])).shape[1] == 256
 
 
 def test_short_work_shows_no_text_and_a_stop_leaves_no_time_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:

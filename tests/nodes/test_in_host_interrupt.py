@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from vidseg.core.regions.palette import PALETTE
 from vidseg.core.types import Features, Grid, Region
 from vidseg.nodes.host import progress
 from vidseg.nodes.host.labels import Labels
@@ -98,6 +100,45 @@ class Largest(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         self.size = max(self.size, result.nbytes if isinstance(result, Tensor) else 0)
         return result
+
+
+LONG = (32, 96, 160)
+"""Frames, height and width of a clip beside which what is held of a frame is small."""
+
+
+def long_labels() -> Labels:
+    maps = torch.zeros(LONG, dtype=torch.uint8)
+    maps[:, :, 80:] = 1
+    return Labels(maps, (Region(0, "region 0"), Region(1, "region 1")), LONG[1:])
+
+
+def score(labels: Labels, masks: Tensor) -> Job:
+    return lambda: call("ScoreRegions", labels=labels, masks=masks)
+
+
+def load(labels: Labels) -> Job:
+    folder = call("SaveRegions", labels=labels)
+    return lambda: call("LoadRegions", folder=folder)
+
+
+WHOLE_CLIP: dict[str, tuple[Callable[[Labels, Tensor], Job], int]] = {
+    "load": (lambda labels, _colors: load(labels), 2),
+    "score": (lambda labels, _colors: score(labels, labels.maps / 255), 2),
+    "score, colors": (score, 2),
+    "score, coarse": (lambda labels, colors: score(replace(labels, maps=labels.maps[:, ::16, ::16].long()), colors), 2),
+    "preview": (lambda labels, colors: lambda: call("PreviewRegions", frames=colors, labels=labels), 12),
+}
+"""What sees all frames of labels and their colors, and the bytes a pixel of the largest tensor that it may make."""
+
+
+@pytest.mark.parametrize("name", WHOLE_CLIP)
+def test_no_tensor_beside_the_output_holds_the_whole_clip(name: str) -> None:
+    make, most = WHOLE_CLIP[name]
+    labels = long_labels()
+    job = make(labels, PALETTE[labels.maps.long()] / 255)
+    with Largest() as largest:
+        job()
+    assert 0 < largest.size <= most * math.prod(LONG)
 
 
 @pytest.mark.parametrize("name", ["RegionsToMask", "RegionsToTracker", "PickRegions"])

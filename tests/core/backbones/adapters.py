@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.protocol import (
@@ -31,6 +32,10 @@ class FeaturesOnly:
     @property
     def info(self) -> BackboneInfo:
         return self._inner.info
+
+    @property
+    def device(self) -> torch.device:
+        return self._inner.device
 
     @property
     def training_sigmas(self) -> Tensor:

@@ -34,7 +34,7 @@ KILLS = 10
 """Kills of a run at random moments, for each quality."""
 FORKS = get_context("forkserver")
 """Processes that are copies of one which holds the program; each starts in milliseconds."""
-FORKS.set_forkserver_preload(["vidseg.core.command.main", "vidseg.core.backbones.diffusers.load"])
+FORKS.set_forkserver_preload(["vidseg.core.command.commands", "vidseg.core.backbones.diffusers.load"])
 
 
 @pytest.fixture

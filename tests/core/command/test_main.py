@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from vidseg.core.command import asked, commands
 from vidseg.core.command import main as cli
 from vidseg.core.command import options as cli_options
 from vidseg.core.command.main import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
@@ -399,7 +400,7 @@ def test_no_sd_model_ends_before_frames_are_read(
     assert segment(folder, tmp_path / "out", "--model", tmp_path / "model.safetensors") == EXIT_BAD_INPUT
     assert "`model` must" in error_of(capsys)
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(cli, "DEMO_MODEL", tmp_path / "none.safetensors")
+    monkeypatch.setattr(asked, "DEMO_MODEL", tmp_path / "none.safetensors")
     assert segment(folder, tmp_path / "out") == EXIT_BAD_INPUT
     assert "`model` must name a model" in error_of(capsys)
     assert segment(folder, tmp_path / "out", "--baseline", "color", "--anchor-mask", "none.png") == EXIT_BAD_INPUT
@@ -500,8 +501,8 @@ def test_info_describes_a_model(model: Path, tmp_path: Path, capsys: pytest.Capt
 def test_the_demo_says_which_bundled_file_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "DEMO_CLIP", tmp_path / "demo_clip.mp4")
-    monkeypatch.setattr(cli, "DEMO_MODEL", tmp_path / "demo_model.safetensors")
+    monkeypatch.setattr(commands, "DEMO_CLIP", tmp_path / "demo_clip.mp4")
+    monkeypatch.setattr(commands, "DEMO_MODEL", tmp_path / "demo_model.safetensors")
     assert main(["demo", "--out", str(tmp_path / "out")]) == EXIT_BAD_INPUT
     assert "demo_clip.mp4" in error_of(capsys)
     write_video(tmp_path / "demo_clip.mp4", squares(2))
@@ -513,10 +514,10 @@ def test_the_demo_says_which_bundled_file_is_missing(
 def test_the_demo_is_fast_unless_the_whole_method_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, words: str, modulated: bool
 ) -> None:
-    asked: list[SegmentOptions] = []
-    monkeypatch.setattr(cli, "_execute", lambda options, again: asked.append(options) or 0)
+    made: list[SegmentOptions] = []
+    monkeypatch.setattr(commands, "_execute", lambda options, again: made.append(options) or 0)
     assert main(words.split()) == 0
-    (options,) = asked
+    (options,) = made
     assert options.settings.modulation.enabled is modulated
     assert options.settings.cluster.num_clusters == 10
     assert options.out == Path("there" if modulated else "vidseg-demo")

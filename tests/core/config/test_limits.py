@@ -62,7 +62,7 @@ def test_every_setting_tells_what_it_does(key: str) -> None:
         ("feature.blocks", (9, 10, 11), r"\[6, 8\]"),
         ("feature.matching_block", 9, r"\[6, 8\]"),
         ("modulation.block", 2, r"\[3, 11\], the blocks which hold attention"),
-        ("cluster.fit_frames", "long", "be one of window, anchor, but got 'long'"),
+        ("cluster.fit_frames", "long", "be one of window, anchor, clip, but got 'long'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(key: str, value: object, said: str) -> None:

@@ -131,7 +131,7 @@ def test_a_killed_worker_and_an_interruption_change_no_label(
 ) -> None:
     clip, out, words = tmp_path / "clip.mp4", tmp_path / "ray", ["--model", str(thin_model), *WORDS]
     write_video(clip, squares(12))
-    words += ["--quality", "draft"]
+    words += ["--quality", "draft", "--set", "cluster.fit_frames=clip"]
     assert main(["segment", str(clip), "--out", str(tmp_path / "local"), *words]) == 0
     killed: list[bool] = []
     with pytest.MonkeyPatch.context() as patch:

@@ -16,6 +16,7 @@ from vidseg.core.evaluation.baselines import (
 from vidseg.core.method import features as feature_stage
 from vidseg.core.method.clustering import normalize_tokens
 from vidseg.core.method.enlarging import enlarge_bilinear
+from vidseg.core.method.frames import to_floats
 from vidseg.core.types import Features, Grid, InputError, LabelMaps
 
 SETTINGS = replace_parts(Settings(), cluster={"num_clusters": 2}, window={"length": 2})
@@ -98,13 +99,13 @@ def test_numbering_does_not_depend_on_names() -> None:
 def color_as_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let colors stand for diffusion features."""
 
-    def extract(_backbone: object, frames: Tensor, settings: Settings, **_: object) -> Features:
-        return make_color_features(frames, settings)
+    def extract(_backbone: object, sized: Tensor, _size: object, settings: Settings, *_: object) -> Features:
+        return make_color_features(to_floats(sized), settings)
 
     def upsample(_b: object, features: Features, coarse: LabelMaps, *_: object, **__: object) -> LabelMaps:
         return enlarge_bilinear(coarse)
 
-    monkeypatch.setattr(feature_stage, "extract_features", extract)
+    monkeypatch.setattr(feature_stage, "_extract", extract)
     monkeypatch.setattr(baselines, "upsample", upsample)
 
 

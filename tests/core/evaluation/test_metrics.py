@@ -152,15 +152,21 @@ def test_correct_is_never_above_constant_and_longer_runs_are_harder() -> None:
         assert means[0] >= means[1] >= means[2]
 
 
+def add_clip(score: VideoConsistency, prediction: torch.Tensor, truth: torch.Tensor) -> None:
+    score.restart()
+    for frames in zip(prediction, truth, strict=True):
+        score.add(*frames)
+
+
 def test_runs_do_not_cross_clips_and_empty_runs_have_no_value() -> None:
     prediction, truth = flickering(1, num_frames=10)
     score = VideoConsistency(8, "correct")
     assert score.compute() is None
-    score.update(prediction[:5], truth[:5])
-    score.update(prediction[5:], truth[5:])
+    add_clip(score, prediction[:5], truth[:5])
+    add_clip(score, prediction[5:], truth[5:])
     assert score.compute() is None
-    score.update(prediction, truth)
-    score.update(truth, torch.full_like(truth, 255))
+    add_clip(score, prediction, truth)
+    add_clip(score, truth, torch.full_like(truth, 255))
     assert score.compute() == pytest.approx(np.mean(compute_video_consistency(prediction, truth, 8, "correct")))
 
 
@@ -169,7 +175,7 @@ def test_mean_over_all_runs_of_all_clips() -> None:
     shares: list[float] = []
     for seed, count in enumerate((6, 12)):
         clip = flickering(seed, num_frames=count)
-        score.update(*clip)
+        add_clip(score, *clip)
         shares += compute_video_consistency(*clip, 4, "constant")
     assert len(shares) == 3 + 9
     assert score.compute() == pytest.approx(np.mean(shares))

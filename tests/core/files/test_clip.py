@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vidseg.core.files.clip import CHECK_STAGE, natural_key, open_clip, reopen_clip
-from vidseg.core.files.images import read_image
+from vidseg.core.files.clip import CHECK_STAGE, open_clip, reopen_clip
+from vidseg.core.files.images import natural_key, read_image
 from vidseg.core.files.video import require_encoder, write_video
 from vidseg.core.types import InputError
 

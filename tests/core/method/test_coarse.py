@@ -260,3 +260,13 @@ def test_golden_scan_of_three_windows():
         if index:
             np.testing.assert_array_equal(scan.context.labels, golden["knn_fit_y"])
         np.testing.assert_array_equal(scan.step(features).maps, golden["cbr_labels"])
+
+
+def test_distances_are_computed_where_the_features_say(monkeypatch):
+    asked = []
+    find = SceneContext.find_neighbors
+    monkeypatch.setattr(
+        SceneContext, "find_neighbors", lambda own, tokens, device: (asked.append(device), find(own, tokens, device))[1]
+    )
+    segment_coarse(random_features(3)._replace(device="cpu:0"), random_anchor_labels(), Settings())
+    assert asked == ["cpu:0"]

@@ -23,6 +23,7 @@ from vidseg.core.method.estimate import (
     measure_costs,
 )
 from vidseg.core.method.features import extract_features, extract_window_features
+from vidseg.core.method.frames import read_fitted
 from vidseg.core.method.upsampling import upsample
 from vidseg.core.method.windows import split_spans
 from vidseg.core.progress import RunProgress
@@ -123,7 +124,7 @@ def test_windows_of_a_video_model_are_counted_whole(
     calls.count(DiffusersSvdBackbone, "condition", "condition")
     clip, sums = Clip(torch.rand(VIDEO_FRAMES, 64, 128, 3)), []
     for span in split_spans(VIDEO_FRAMES, settings):
-        features = extract_window_features(video_backbone, clip, span, settings)
+        features = extract_window_features(video_backbone, read_fitted(clip, span.frames, settings), span, settings)
         upsample(video_backbone, features, coarse(len(span.kept)), settings)
         # The narrow file encodes the conditioning frame with the same autoencoder.
         sums.append({**calls.made, "encode": calls.made["encode"] - calls.made["condition"]})
@@ -157,6 +158,20 @@ def test_video_models_are_timed_in_whole_windows_where_they_are_fast(
     assert lengths[4:] == [1, 1]
     assert costs.read == 0, "a model that makes pictures reads no patches"
     assert min(costs.encode, costs.predict, costs.decode, costs.condition) > 0
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_only_calls_that_the_quality_makes_are_timed(
+    backbone: DiffusersBackbone, monkeypatch: pytest.MonkeyPatch, quality: str
+) -> None:
+    settings = with_quality(Settings(), quality)
+    made = counted(backbone, settings, monkeypatch)
+    calls = Calls(monkeypatch)
+    calls.count_model(DiffusersBackbone, DiffusersDenoiser, 0, 0, 0)
+    costs = measure_costs(backbone, (64, 128), settings)
+    assert bool(calls.made["predict"]) == bool(made.predict // 1)
+    assert bool(calls.made["decode"]) == bool(made.decode)
+    assert estimate_frame_seconds(costs, settings, NUM_LABELS) > 0
 
 
 def test_each_quality_is_estimated_cheaper_than_the_one_before() -> None:

@@ -17,7 +17,7 @@ from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.config.settings import preset, replace_parts
 from vidseg.core.method import upsampling
-from vidseg.core.method.modulation import ModulatedPair, Noised, UnitJob, modulate
+from vidseg.core.method.modulation import Inversion, ModulatedPair, UnitJob, modulate
 from vidseg.core.method.pipeline import segment_windows
 
 from ...golden_data import golden_dir
@@ -79,7 +79,7 @@ def test_one_window_of_clusters(backbone: DiffusersBackbone, monkeypatch: pytest
     final, labels = golden["modulated_latents_final"], golden["labels"].tolist()
     starts, met = [0], set()  # first frames of what is modulated together
 
-    def compare(denoiser: Any, start: Noised, jobs: Sequence[UnitJob], *rest: Any) -> list[ModulatedPair]:
+    def compare(denoiser: Any, start: Inversion, jobs: Sequence[UnitJob], *rest: Any) -> list[ModulatedPair]:
         pairs = modulate(denoiser, start, jobs, *rest)
         for (unit, job), pair in zip(jobs, pairs, strict=True):
             frame, label = starts[-1] + unit, int(job.owner.unique())

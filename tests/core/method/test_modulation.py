@@ -15,8 +15,8 @@ from vidseg.core.backbones.schedule import make_sigmas, make_training_sigmas
 from vidseg.core.config.parts import Variant
 from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.method import modulation
-from vidseg.core.method.modulation import Batching, Noised, UnitJob, blend_latents, make_offsets, plan_jobs
-from vidseg.core.method.sampling import sample_euler, step_euler
+from vidseg.core.method.modulation import Batching, Inversion, UnitJob, blend_latents, make_offsets, plan_jobs
+from vidseg.core.method.sampling import add_noise, sample_euler, step_euler
 from vidseg.core.types import InputError
 
 SIGMAS = make_sigmas(make_training_sigmas(), 25)
@@ -71,10 +71,16 @@ def clip(num_frames: int = 3, h: int = 3, w: int = 4, num_labels: int = 3) -> tu
     return latents, torch.randint(0, num_labels, (num_frames, h, w), generator=generator) * 10
 
 
+def inverted(latents: Tensor, settings: Settings) -> Inversion:
+    """Take noise from latents, so that sampling starts with them."""
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(4))
+    return Inversion(latents - float(SIGMAS[settings.start_step]) * noise, noise, SIGMAS)
+
+
 def modulate(toy: ToyDenoiser, latents: Tensor, maps: Tensor, settings: Settings, batch_size: int) -> list[Pair]:
     jobs = [UnitJob(frame, job) for frame, cells in enumerate(maps) for job in plan_jobs(cells[None], settings)]
     batching = Batching(batch_size, REPLAYED_TOGETHER)
-    pairs = modulation.modulate(toy, Noised(latents, SIGMAS), jobs, settings, batching)
+    pairs = modulation.modulate(toy, inverted(latents, settings), jobs, settings, batching)
     return [
         Pair(frame, int(job.owner.unique()), pair.plus[0], pair.minus[0])
         for (frame, job), pair in zip(jobs, pairs, strict=True)
@@ -82,13 +88,14 @@ def modulate(toy: ToyDenoiser, latents: Tensor, maps: Tensor, settings: Settings
 
 
 def plain_latents(latents: Tensor) -> Tensor:
-    levels = SIGMAS[SETTINGS.start_step :].tolist()
-    return list(sample_euler(ToyDenoiser().predict, latents, levels))[-1].latents
+    levels, (encoded, noise, _) = SIGMAS[SETTINGS.start_step :].tolist(), inverted(latents, SETTINGS)
+    return list(sample_euler(ToyDenoiser().predict, add_noise(encoded, noise, levels[0]), levels))[-1].latents
 
 
 def by_loop(latents: Tensor, maps: Tensor, settings: Settings) -> dict[tuple[int, int, int], Tensor]:
     """One frame, label and sign at a time, with Eq. 5 written as in the paper."""
     toy, config, results = ToyDenoiser(), settings.modulation, {}
+    encoded, noise, _ = inverted(latents, settings)
     for frame in range(len(latents)):
         for label in sorted({int(value) for value in maps[frame].flatten()}):
             for sign in (1, -1):
@@ -107,8 +114,9 @@ def by_loop(latents: Tensor, maps: Tensor, settings: Settings) -> dict[tuple[int
                     x = step_euler(
                         x, toy.replay(x, sigma, prediction.cache, torch.tensor([0]), offset), sigma, following
                     )
-                    if config.blending == "all" and (settings.variant == "paper" or step <= config.step + 1):
-                        x = x * big + plain * (1 - big)
+                    if config.blending != "none" and (settings.variant == "paper" or step <= config.step + 1):
+                        outside = plain if config.blending == "all" else encoded[frame] + following * noise[frame]
+                        x = x * big + outside * (1 - big)
                 results[frame, label, sign] = x[0]
     return results
 
@@ -129,6 +137,7 @@ def test_equals_the_loop_version_for_any_batch_size(batch_size: int) -> None:
     ("part", "values"),
     [
         ("modulation", {"blending": "none"}),
+        ("modulation", {"blending": "encoded"}),
         ("modulation", {"step": 20}),
         ("modulation", {"step": 24}),
         ("feature", {"step": 20}),
@@ -153,6 +162,10 @@ def test_blending_leaves_the_outside_as_it_was() -> None:
         for pair in modulate(ToyDenoiser(), latents, maps, settings, 8):
             outside = (maps[0] != pair.label).repeat_interleave(2, 0).repeat_interleave(2, 1)
             assert torch.equal(pair.plus[:, outside], plain[:, outside]) == untouched
+    encoded = replace_parts(SETTINGS, modulation={"blending": "encoded"})
+    for pair in modulate(ToyDenoiser(), latents, maps, encoded, 8):
+        outside = (maps[0] != pair.label).repeat_interleave(2, 0).repeat_interleave(2, 1)
+        assert torch.equal(pair.minus[:, outside], inverted(latents, encoded).latents[0][:, outside])
 
 
 def test_one_step_compares_predictions_of_the_clean_latents() -> None:
@@ -256,7 +269,7 @@ def test_a_video_model_holds_the_cache_of_one_step_at_a_time() -> None:
     latents, maps = clip()
     settings = replace_parts(SETTINGS, modulation={"step": 21})
     jobs = [UnitJob(0, job) for job in plan_jobs(maps, settings)]
-    modulation.modulate(toy, Noised(latents, SIGMAS), jobs, settings, Batching(1))
+    modulation.modulate(toy, Inversion(latents, torch.zeros_like(latents), SIGMAS), jobs, settings, Batching(1))
     assert alive == [1, 1, 1, 1]
 
 
@@ -266,7 +279,7 @@ def test_bad_input_is_refused() -> None:
         modulate(ToyDenoiser(), latents, maps, SETTINGS, 0)
     with pytest.raises(InputError, match=r"`latents` must have shape"):
         modulate(ToyDenoiser(), latents[:, :, :4], maps, SETTINGS, 1)
-    start = Noised(latents, SIGMAS[:-1])
+    start = Inversion(latents, torch.zeros_like(latents), SIGMAS[:-1])
     with pytest.raises(InputError, match="`sigmas` must have shape"):
         modulation.modulate(ToyDenoiser(), start, [UnitJob(0, plan_jobs(maps, SETTINGS)[0])], SETTINGS, Batching(1))
 

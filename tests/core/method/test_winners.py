@@ -28,13 +28,10 @@ def test_equals_a_competition_of_all_pixels(frame_size: tuple[int, int]) -> None
 
     found = find_winners(answer(guided.filter_picture), guided.size, guided.to_frame)
     expected = find_winners(answer(guided.filter), frame_size, None)
-    assert len(expected.leaves.unique()) > 3
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == frame_size
-        assert float((one != other).float().mean()) < 1e-3  # ties, rounded in another order
-    assert set(found.labels[found.leaves == 4].tolist()) <= {200}
+    assert len(expected.unique()) > 3
+    assert found.shape == frame_size
+    assert float((found != expected).float().mean()) < 1e-3  # ties, rounded in another order
 
 
 def test_nothing_wins_where_nothing_answers() -> None:
-    found = find_winners([], (4, 6), None)
-    assert not found.labels.any()
+    assert not find_winners([], (4, 6), None).any()

@@ -17,7 +17,7 @@ from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.protocol import REPLAYED_TOGETHER
 from vidseg.core.backbones.schedule import make_sigmas
 from vidseg.core.config.settings import preset
-from vidseg.core.method.modulation import Batching, ModulatedPair, Noised, UnitJob, modulate, plan_jobs
+from vidseg.core.method.modulation import Batching, Inversion, ModulatedPair, UnitJob, modulate, plan_jobs
 from vidseg.core.method.published import draw_window_noise
 from vidseg.core.method.sampling import step_euler
 
@@ -81,7 +81,8 @@ def modulated(
     backbone: DiffusersBackbone, golden: dict[str, Tensor], sigmas: Tensor, frames: list[int]
 ) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
     """Return plus and minus latents by (frame, label), by the reference's settings."""
-    maps, start = golden["cbr_labels"][frames], Noised(golden["latents_noised"][frames], sigmas)
+    maps = golden["cbr_labels"][frames]
+    start = Inversion(golden["latents_clean"][frames], golden["noise_eps"][frames], sigmas)
     jobs = [UnitJob(unit, job) for unit, cells in enumerate(maps) for job in plan_jobs(cells[None], REFERENCE)]
 
     def job(denoiser: Any) -> list[ModulatedPair]:

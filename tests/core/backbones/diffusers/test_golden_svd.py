@@ -19,7 +19,7 @@ from vidseg.core.backbones.schedule import make_edm_sigmas
 from vidseg.core.config.settings import preset, replace_parts
 from vidseg.core.method.coarse import CoarseScan
 from vidseg.core.method.features import extract_features
-from vidseg.core.method.modulation import Batching, ModulatedPair, Noised, UnitJob, modulate, plan_jobs
+from vidseg.core.method.modulation import Batching, Inversion, ModulatedPair, UnitJob, modulate, plan_jobs
 from vidseg.core.method.pipeline import label_anchor
 from vidseg.core.method.published import draw_video_window_noise
 from vidseg.core.method.sampling import step_euler
@@ -97,7 +97,7 @@ def test_a_modulated_region(backbone: DiffusersSvdBackbone, golden: dict[str, Te
     label = 1
     conditioning = backbone.condition(frames[0], draw_video_window_noise(1, SHAPE)[1], REFERENCE.video)
     (chosen,) = [job for job in plan_jobs(golden["cbr_labels"], REFERENCE) if int(job.owner.unique()) == label]
-    start = Noised(golden["latents_noised"], SIGMAS)
+    start = Inversion(golden["latents_clean"], golden["noise_eps"], SIGMAS)
 
     def job(denoiser: Denoiser) -> list[ModulatedPair]:
         return modulate(denoiser, start, [UnitJob(0, chosen)], REFERENCE, Batching(1))
