@@ -14,6 +14,7 @@ from ..regions.tree import build_tree, cut_tree
 from ..types import AnchorLabels, Grid, Progress, Region, no_progress
 from .clustering import AnchorTokens, cluster_tokens, find_nearest_centers
 from .frames import require_tokens_for
+from .scene_changes import measure_familiarity
 
 LEAF_RESTARTS = 2
 """Runs of K-means for leaves: more give no better regions (measured), since the tree merges what was cut too fine."""
@@ -22,13 +23,20 @@ MERGE_PLACE = 0.5
 
 
 def grow_leaves(
-    tokens: AnchorTokens, grid: Grid, config: ClusterConfig, seed: int, *, progress: Progress = no_progress
+    tokens: AnchorTokens,
+    grid: Grid,
+    config: ClusterConfig,
+    seed: int,
+    *,
+    familiar: float = -1.0,
+    progress: Progress = no_progress,
 ) -> AnchorLabels:
     """Divide the anchor frame, ``(h,w)``, into leaves and merge them to ``config.num_clusters`` regions.
 
     K-means makes the leaves; those that do not occur in the anchor frame are dropped, unless they are fitted on frames
     of the whole clip: then some cells stand for them. Ward's criterion merges leaves, weighted by the number of cells
-    in all frames that K-means saw.
+    in all frames that K-means saw. Leaves that look like nothing in the anchor frame, by a similarity below
+    ``familiar``, merge with each other first, so that a thing that comes later does not end in a region of others.
     """
     require_tokens_for(config.num_clusters, len(tokens.seen))
     count = min(max(config.num_leaves, config.num_clusters), len(tokens.seen))
@@ -39,9 +47,14 @@ def grow_leaves(
     present = torch.unique(nearest if whole else cells)
     sizes = torch.bincount(nearest, minlength=count)[present]
     centers = centers[present].clone()
+    strange = torch.zeros_like(present)
+    if whole:
+        looks = slice(-2 if tokens.place else None)
+        strange[measure_familiarity(centers[:, looks], tokens.shown[:, looks]) < familiar] = 1
+        strange[torch.isin(present, cells)] = 0
     if tokens.place:
         centers[:, -2:] *= MERGE_PLACE
-    tree, number = build_tree(centers, sizes)
+    tree, number = build_tree(centers, sizes, strange)
     leaves = number[torch.searchsorted(present, cells)]
     all_leaves = number[torch.searchsorted(present, nearest)] if whole else leaves
     shown = tokens.seen if whole else tokens.shown

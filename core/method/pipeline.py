@@ -72,7 +72,8 @@ def label_anchor(
     config, seed, length = settings.cluster, settings.sampling.seed, settings.window.length
     tokens = gather_tokens(features, config, anchor, length)
     if config.method == "tree":
-        found = grow_leaves(tokens, features.grid, config, seed, progress=progress)
+        familiar = settings.scene.new_similarity
+        found = grow_leaves(tokens, features.grid, config, seed, familiar=familiar, progress=progress)
     else:
         found = name_clusters_by_number(cluster_anchor(tokens, features.grid, config, seed, progress=progress))
     found = found._replace(anchor=anchor, place=tokens.place)

@@ -93,8 +93,10 @@ def from_linkage(rows: Linkage) -> MergeTree:
     return MergeTree(tuple(parents), tuple(heights))
 
 
-def build_tree(centers: Tensor, sizes: Tensor) -> tuple[MergeTree, Tensor]:
+def build_tree(centers: Tensor, sizes: Tensor, kinds: Tensor | None = None) -> tuple[MergeTree, Tensor]:
     """Merge ``(L,C)`` centers of ``(L,)`` tokens each by Ward's criterion, weighted by size.
+
+    Where there are two ``kinds`` ``(L,)`` int64, all centers of a kind are merged before the two are.
 
     Returns:
         The tree, and for each center its number in the tree, ``(L,)`` int64.
@@ -103,9 +105,16 @@ def build_tree(centers: Tensor, sizes: Tensor) -> tuple[MergeTree, Tensor]:
     """
     points, weights = centers.double().cpu().numpy().copy(), sizes.double().cpu().numpy().copy()
     alive = np.ones(len(points), dtype=bool)
-    costs = np.stack([_ward_costs(points, weights, index) for index in range(len(points))])
+    kind = np.zeros(len(points)) if kinds is None else kinds.cpu().numpy().copy()
+    everyone = range(len(points))
+    costs = np.stack([_ward_costs(points, weights, index) for index in everyone])
+    costs[kind[:, None] != kind] = np.inf
     merges: list[tuple[int, int, float]] = []
     while len(merges) < len(points) - 1:
+        if np.isinf(costs.min()):  # one cluster of each kind is left
+            kind[:] = 0
+            costs = np.stack([_ward_costs(points, weights, index) for index in everyone])
+            costs[~alive], costs[:, ~alive] = np.inf, np.inf
         first, second = np.unravel_index(np.argmin(costs), costs.shape)
         large, small = (first, second) if weights[first] >= weights[second] else (second, first)
         merges.append((int(large), int(small), float(np.sqrt(2 * costs[first, second]))))
@@ -113,7 +122,7 @@ def build_tree(centers: Tensor, sizes: Tensor) -> tuple[MergeTree, Tensor]:
         points[large] = (weights[large] * points[large] + weights[small] * points[small]) / total
         weights[large], alive[small] = total, False
         costs[small], costs[:, small] = np.inf, np.inf
-        row = np.where(alive, _ward_costs(points, weights, int(large)), np.inf)
+        row = np.where(alive & (kind == kind[large]), _ward_costs(points, weights, int(large)), np.inf)
         costs[large], costs[:, large] = row, row
     return _number_leaves(merges, len(points))
 

@@ -72,6 +72,15 @@ def test_it_keeps_a_name_of_its_own_beside_those_of_a_mask(named: str) -> None:
     assert set(labels.maps[0].unique().tolist()) == {0, 2}
 
 
+def test_it_is_the_first_to_be_cut_off_where_it_looks_like_nothing_before() -> None:
+    given, used = features(), settings(num_clusters=2)
+    maps = segment_coarse(given, label_anchor(given, used), used).maps
+    assert len(maps[0].unique()) == 1
+    assert (maps[ENTERS, 1:4, 5:8] != maps[0, 0, 0]).all()
+    alike = replace_parts(used, scene={"new_similarity": -1.0})
+    assert len(segment_coarse(given, label_anchor(given, alike), alike).maps[0].unique()) == 2
+
+
 def test_it_takes_the_name_of_its_region_where_the_cut_has_it_so() -> None:
     given, used = features(), settings(num_clusters=1)
     anchor = label_anchor(given, used, reference())

@@ -77,3 +77,18 @@ def test_foreign_trees_are_refused() -> None:
         from_linkage([[0, 0, 1, 2], *rows[1:]])
     with pytest.raises(InputError, match="`num_regions` must be at least 1, but got 0"):
         cut_tree(random_tree(3)[0], 0)
+
+
+def test_kinds_are_merged_last() -> None:
+    generator = torch.Generator().manual_seed(2)
+    centers, sizes = torch.randn(9, 3, generator=generator), torch.arange(1, 10)
+    kinds = (torch.arange(9) % 2).long()
+    tree, number = build_tree(centers, sizes, kinds)
+    parts = torch.tensor(cut_tree(tree, 2))[number]
+    assert torch.equal(parts == parts[0], kinds == 0)
+    assert is_valid_linkage(np.asarray(to_linkage(tree)))
+    for chosen in kinds == 0, kinds == 1:
+        alone, own = build_tree(centers[chosen], sizes[chosen])
+        assert sorted(alone.heights[1:])[-1] in tree.heights
+        assert len(own) == int(chosen.sum())
+    assert build_tree(centers, sizes)[0] == build_tree(centers, sizes, torch.zeros(9).long())[0]
