@@ -138,10 +138,10 @@ def test_windows_are_read_when_it_is_their_turn(folder: Path, model: Backbone, m
         return original(self, start, stop)
 
     monkeypatch.setattr(vidseg.core.files.clip.Clip, "read", spy)
-    windows = vidseg.segment_windows(folder, model, **QUICK)
+    windows = vidseg.segment_windows(folder, model, **{**QUICK, "length": 1})
     assert not read
     next(windows)
-    assert max(stop for _, stop in read) == 3
+    assert max(stop for _, stop in read) <= 2  # the next window is read ahead, no more
     windows.close()  # type: ignore[attr-defined]  # a generator
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -37,12 +36,12 @@ def edge_tokens(column: int) -> Tensor:
 def moving_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Features of an edge that moves by one cell a frame, from the third column on."""
 
-    def features(_: object, frames: Tensor, __: object, *, first_frame: int, progress: Any) -> Features:
+    def features(_: object, frames: Tensor, __: object, ___: object, first_frame: int, ____: object) -> Features:
         tokens = torch.stack([edge_tokens(2 + first_frame + index) for index in range(len(frames))])
         nothing = torch.zeros(len(frames), 0)
         return Features(tokens, tokens, nothing, nothing, GRID, (64, 128))
 
-    monkeypatch.setattr(feature_stage, "extract_features", features)
+    monkeypatch.setattr(feature_stage, "_extract", features)
 
 
 def reference() -> Tensor:
