@@ -203,13 +203,8 @@ class Features(NamedTuple):
 
     def window(self, start: int, stop: int) -> Features:
         """Return the features of frames ``start`` (included) to ``stop`` (excluded)."""
-        return self._replace(
-            queries=self.queries[start:stop],
-            matching=self.matching[start:stop],
-            latents=self.latents[start:stop],
-            noise=self.noise[start:stop],
-            pictures=None if self.pictures is None else self.pictures[start:stop],
-        )
+        cut = {name: getattr(self, name)[start:stop] for name in ("queries", "matching", "latents", "noise")}
+        return self._replace(**cut, pictures=None if self.pictures is None else self.pictures[start:stop])
 
     def get_ram_usage(self) -> int:
         """Return the size in bytes; hosts call this to decide what to keep in their cache."""
