@@ -18,6 +18,12 @@ GRAY = 0.5
 SHOWN_FPS = 12.0
 """Speed of a preview."""
 ASPECTS = {"free": 0.0, "as frames": -1.0, "1:1": 1.0, "4:3": 4 / 3, "3:4": 3 / 4, "16:9": 16 / 9, "9:16": 9 / 16}
+CUSTOM_GRID = {
+    "first": (1, 64, "Frames of the first latent frame."),
+    "group": (4, 64, "Frames of each other latent frame."),
+    "cell": (16, 256, "Pixels of a side of a cell."),
+}
+"""Widgets of a grid that is none of those known: default, most, and text of each."""
 _CROP = CropConfig()
 
 
@@ -58,14 +64,9 @@ class FitMaskToModel(io.ComfyNode):
                     default="latent",
                     tooltip="latent: mask single latent cells. token: mask all cells that the model takes together.",
                 ),
-                advanced(
-                    io.Int.Input("custom_first", default=1, min=1, max=64, tooltip="Frames of the first latent frame.")
-                ),
-                advanced(
-                    io.Int.Input("custom_group", default=4, min=1, max=64, tooltip="Frames of each other latent frame.")
-                ),
-                advanced(
-                    io.Int.Input("custom_cell", default=16, min=1, max=256, tooltip="Pixels of a side of a cell.")
+                *(
+                    advanced(io.Int.Input(f"custom_{name}", default=default, min=1, max=most, tooltip=text))
+                    for name, (default, most, text) in CUSTOM_GRID.items()
                 ),
             ],
             outputs=[

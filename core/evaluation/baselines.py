@@ -16,8 +16,8 @@ from ..config.settings import Settings, replace_parts
 from ..method.clustering import cluster_anchor, gather_tokens
 from ..method.coarse import CoarseScan
 from ..method.enlarging import enlarge_bilinear
-from ..method.features import extract_window_features
-from ..method.frames import FrameSource, check_frames, coarse_grid, fit_frames, read_ahead
+from ..method.features import extract_windows
+from ..method.frames import FrameSource, check_frames, coarse_grid, fit_frames
 from ..method.pipeline import ScanState, WindowResult, label_anchor, segment_windows
 from ..method.upsampling import upsample
 from ..method.windows import split_spans, split_windows
@@ -114,8 +114,7 @@ def segment_each_frame(
     table: Tensor | None = None
     regions: tuple[Region, ...] = ()
     work = split_spans(_num_frames(source), settings)
-    for span, fitted in zip(work, read_ahead(source, (span.frames for span in work), settings), strict=True):
-        features = extract_window_features(backbone, fitted, span, settings, progress)
+    for span, features in extract_windows(backbone, source, work, settings, progress):
         kept = features.kept()
         clusters = torch.stack(
             [
@@ -149,8 +148,8 @@ def propagate_anchor(
     labels = torch.tensor([region.label for region in regions])
     memory: PropagationMemory | None = None
     work = split_spans(source.num_frames, settings)
-    for span, fitted in zip(work, read_ahead(source, (span.frames for span in work), settings), strict=True):
-        features = extract_window_features(backbone, fitted, span, settings, progress).kept()
+    for span, seen in extract_windows(backbone, source, work, settings, progress):
+        features = seen.kept()
         grid, maps = features.grid, []
         for tokens in F.normalize(features.queries, dim=-1):
             if memory is None:

@@ -75,7 +75,8 @@ def add_leaves(
             area, _, which = join_patches(patches)
             torch.where(labels[area] == label, which, leaves[area], out=leaves[area])
         maps.append(leaves)
-    return _with_leaves(full, torch.stack(maps), coarse)
+    made_of = coarse.leaves._replace(maps=torch.stack(maps), votes=None)
+    return LabelMaps(full.maps, full.regions, full.frame_size, made_of)
 
 
 def enlarge_nearest(cells: Tensor, size: tuple[int, int]) -> Tensor:
@@ -146,10 +147,3 @@ def _list_masks(coarse: LabelMaps, index: int, own_share: float) -> dict[int, Te
     weight[..., 0] = own_share
     shares.scatter_add_(0, number.movedim(-1, 0), weight.movedim(-1, 0).contiguous())
     return {kind: share for kind, share in zip(kinds.tolist(), shares, strict=True) if bool(share.any())}
-
-
-def _with_leaves(full: LabelMaps, maps: Tensor, coarse: LabelMaps) -> LabelMaps:
-    """Return full label maps with maps of leaves, where the coarse ones have leaves."""
-    if coarse.leaves is None:
-        return full
-    return LabelMaps(full.maps, full.regions, full.frame_size, coarse.leaves._replace(maps=maps, votes=None))

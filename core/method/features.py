@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from ..backbones.protocol import (
 from ..config.parts import FeatureConfig
 from ..config.settings import Settings
 from ..types import Features, Grid, InputError, Progress, SeenWindow, no_progress
-from .frames import FittedFrames, check_frames, coarse_grid, resize_frames, to_floats
+from .frames import FittedFrames, FrameSource, check_frames, coarse_grid, read_ahead, resize_frames, to_floats
 from .joining import join_layers
 from .published import draw_video_window_noise, draw_window_noise
 from .sampling import add_noise, draw_frame_noise, list_sigmas, sample_euler, scale_clean
@@ -132,6 +132,19 @@ def _read_window(
 def _grid_of(latents: Tensor) -> Grid:
     """Return the coarse grid of latents ``(T,4,H/8,W/8)``."""
     return Grid(latents.shape[-2] // LATENTS_PER_CELL, latents.shape[-1] // LATENTS_PER_CELL)
+
+
+def extract_windows(
+    backbone: FeatureSource,
+    source: FrameSource,
+    spans: Sequence[Span],
+    settings: Settings,
+    progress: Progress = no_progress,
+) -> Iterator[tuple[Span, Features]]:
+    """Yield the features of each window, whose frames are read while the one before is worked on."""
+    coming = read_ahead(source, (span.frames for span in spans), settings)
+    for span, fitted in zip(spans, coming, strict=True):
+        yield span, extract_window_features(backbone, fitted, span, settings, progress)
 
 
 def extract_window_features(

@@ -26,8 +26,8 @@ from ..types import VOID, AnchorLabels, Features, InputError, LabelMaps, Progres
 from .clustering import cluster_anchor, gather_tokens, name_clusters_by_number
 from .coarse import CoarseScan, start_context
 from .context import SceneContext
-from .features import extract_features, extract_window_features
-from .frames import FrameSource, read_ahead
+from .features import extract_features, extract_windows
+from .frames import FrameSource
 from .leaf_growing import grow_leaves
 from .upsampling import upsample
 from .windows import Span, require_kind, split_context_windows, split_spans, spread_frames
@@ -106,8 +106,7 @@ def segment_windows(
     work = split_spans(source.num_frames, settings)
     state = state or start_from_clip(backbone, source, settings, reference=reference, progress=progress)
     left = work[state.next_window if state else 0 :]
-    for span, fitted in zip(left, read_ahead(source, (span.frames for span in left), settings), strict=True):
-        features = extract_window_features(backbone, fitted, span, settings, progress)
+    for span, features in extract_windows(backbone, source, left, settings, progress):
         coarse, state = scan_window(features, span, settings, state, reference=reference, progress=progress)
         labels = upsample(backbone, features, coarse, settings, progress=progress)
         yield WindowResult(span.kept, labels, coarse, state)
