@@ -103,7 +103,7 @@ class RunningArgmax:
 
 def _replace(labels: Tensor, where: Tensor, others: Tensor) -> None:
     """Put other labels uint8 where a mask is set; by bits, since `torch.where` branches at each pixel on a CPU."""
-    labels ^= (labels ^ others).bitwise_and_(where.view(torch.uint8).neg())
+    labels ^= (labels ^ others).bitwise_and_(where.view(torch.uint8) * 255)
 
 
 def blur_maps(maps: Tensor, config: DifferenceConfig) -> Tensor:
