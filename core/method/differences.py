@@ -151,7 +151,7 @@ def normalize_maps(maps: Tensor, owners: Tensor | None = None) -> Tensor:
 
 def filter_maps(maps: Tensor, masks: Tensor, strength: float) -> Tensor:
     """Weigh difference maps ``(B,H,W)`` by ``strength`` outside the masks, soft ones of [0, 1] (paper Eq. 6)."""
-    return (strength * maps).mul_(1 - masks).addcmul_(maps, masks)
+    return (strength * maps).mul_(1 - masks).add_(maps * masks)
 
 
 def enlarge_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
