@@ -132,8 +132,8 @@ class NeighborSearch:
         lists[row, place], distances[row, place] = column, measure_pairs(compared, self._points, ends, column)
         found, chosen = torch.zeros(count, self._k, dtype=torch.int64), settled.nonzero().squeeze(1)
         if len(chosen):
-            lists, least = lists[chosen], distances[chosen].topk(self._listed, largest=False)
-            found[chosen] = self._settle(rows.take(chosen), least.values, lists.gather(1, least.indices), lists)
+            lists, nearest = lists[chosen], distances[chosen].topk(self._listed, largest=False)
+            found[chosen] = self._settle(rows.take(chosen), nearest.values, lists.gather(1, nearest.indices), lists)
         return found, settled
 
     def _keep_few(self, row: Tensor, column: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -227,7 +227,7 @@ class NeighborSearch:
 
 
 def _least_of_groups(distances: Tensor, least: Tensor, count: int) -> Tensor:
-    """Return where ``count`` small ones of ``(B,G,g)`` distances are: the least of the groups with the least ``(B,G)``."""
+    """Return where ``count`` small ones of distances ``(B,G,g)`` are: those that are the ``least`` of their groups."""
     chosen = least.topk(count, largest=False, sorted=False).indices
     places = distances.gather(1, chosen[:, :, None].expand(-1, -1, distances.shape[2])).argmin(2)
     return chosen * distances.shape[2] + places
