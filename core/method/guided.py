@@ -171,8 +171,8 @@ class GuidedFilter:
         """Return the filtered masks ``(n,r,c)`` in a part of the picture, of fits ``(r,n,4,c)`` cut for it."""
         axes = [axes.to_picture for axes in self._axes]
         part = [axis.needed(span) for axis, span in zip(axes, (rows, columns), strict=True)]
-        fine = _resize(fits.flatten(1, 2), axes, part, [rows, columns]).unflatten(1, (-1, 4))
-        guide = self._guide[rows, :, columns]
+        fine = _resize(fits.flatten(1, 2), axes, part, [rows, columns])
+        fine, guide = fine.view(len(fine), -1, 4, fine.shape[2]), self._guide[rows, :, columns]
         answers = torch.empty(fine.shape[1], fine.shape[0], fine.shape[3])
         by_row = answers.transpose(0, 1)
         torch.addcmul(fine[:, :, 3], fine[:, :, 0], guide[:, 0, None], out=by_row)

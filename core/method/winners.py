@@ -51,7 +51,7 @@ class _Tile:
     ) -> None:
         self._guided, self._part = guided, part
         counts = torch.unique_consecutive(owners, return_counts=True)[1].tolist()
-        self._fits, self._names = fits.split(counts, 1), [some.numpy() for some in names.split(counts)]
+        self._fits, self._names = torch.split(fits, counts, 1), [some.numpy() for some in torch.split(names, counts)]
         self._firsts = np.array([some[0] for some in self._names])
         self._answers: dict[int, Tensor] = {}
 
