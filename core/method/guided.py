@@ -144,10 +144,13 @@ class GuidedFilter:
         guide = self._small[inner[0], :, inner[1]]
         blurred = self._blur(torch.cat([guide * values, values], 1), inner, middle)
         mean, inverse = self._mean[middle[0], :, middle[1]], self._inverse[middle[0], :, :, middle[1]]
-        answer, covariance = blurred[:, 3:], blurred[:, :3] - mean * blurred[:, 3:]
-        slopes = (inverse * covariance[:, None]).sum(2)
-        offsets = answer - (slopes * mean).sum(1, keepdim=True)
-        return Fit(outer[0], outer[1], self._blur(torch.cat([slopes, offsets], 1), middle, outer))
+        answer, covariance = blurred[:, 3], blurred[:, :3].addcmul_(mean, blurred[:, 3:], value=-1)
+        slopes = inverse[:, :, 0] * covariance[:, :1]
+        for color in (1, 2):
+            slopes.addcmul_(inverse[:, :, color], covariance[:, color, None])
+        covariance.copy_(slopes)  # in its place, before the offsets
+        answer -= (slopes * mean).sum(1)
+        return Fit(outer[0], outer[1], self._blur(blurred, middle, outer))
 
     def _blur(self, values: Tensor, source: list[slice], target: list[slice]) -> Tensor:
         """Return means over the window of the filter around ``target``, of values at ``source``, else 0."""

@@ -117,9 +117,9 @@ class NeighborSearch:
         ends = torch.arange(count + 1) * few.shape[1]
         first = measure_pairs(compared, self._points, ends, few.flatten()).view(few.shape)
         limit = first.kthvalue(self._k, dim=1).values + self._slack(rows, rows.centered) + self._slack(rows, drawn)
-        groups = _find(least <= limit[:, None])
+        groups = _find_within(least, limit[:, None])
         row = groups // least.shape[1]
-        inside = _find(low.view(-1, _GROUP)[groups] <= limit[row, None])
+        inside = _find_within(low.view(-1, _GROUP).index_select(0, groups), limit[row, None])
         row, column = row[inside // _GROUP], groups[inside // _GROUP] % least.shape[1] * _GROUP + inside % _GROUP
         row, column, ends, settled = self._keep_few(row, column, count)
         near = measure_pairs(_compare(drawn), self._sketched, ends, column) <= limit[row]
@@ -233,9 +233,9 @@ def _least_of_groups(distances: Tensor, least: Tensor, count: int) -> Tensor:
     return chosen * distances.shape[2] + places
 
 
-def _find(marks: Tensor) -> Tensor:
-    """Return where ``marks`` are True, as they lie in memory: much faster than torch's own."""
-    return torch.from_numpy(np.flatnonzero(marks.numpy()))
+def _find_within(values: Tensor, limit: Tensor) -> Tensor:
+    """Return which of ``values``, as they lie in memory, are at most ``limit``: much faster than torch's own."""
+    return torch.from_numpy(np.flatnonzero(values.numpy() <= limit.numpy()))
 
 
 def _make_points(tokens: Tensor, norms: Tensor, spare: int) -> Tensor:
