@@ -25,7 +25,9 @@ def enlarge_maps(
     make_filter, members = _guide(coarse, features, config), _list_members(coarse)
     maps = []
     for index in range(len(coarse.maps)):
-        maps.append(find_winners(make_filter(index), _list_masks(coarse, index, config.own_share), members))
+        guided = make_filter(index)
+        answers = list(_filter_frame(coarse, index, members, guided.filter_picture, config.own_share))
+        maps.append(find_winners(answers, guided.size, guided.to_frame))
         progress("upsampling", index + 1, len(coarse.maps))
     if coarse.leaves is None:  # then each label is its only leaf
         return LabelMaps(torch.stack(maps), coarse.regions, coarse.frame_size)

@@ -12,20 +12,12 @@ from torch import Tensor
 from ..config.parts import EnlargingConfig
 from ..types import require_shape
 
-_TILE = 96
-"""Pixels of a picture along one axis that are looked at together: what is computed of them stays in a cache."""
+_BAND = 64
+"""Rows of a picture that are computed at once: they depend on few coarse rows, and stay in a cache."""
 
 
 class Patch(NamedTuple):
     """The part of a frame where a mask has an answer, ``values`` ``(r,c)`` float32; elsewhere it is 0."""
-
-    rows: slice
-    columns: slice
-    values: Tensor
-
-
-class Fit(NamedTuple):
-    """Slopes for three colors and offsets ``(r,4,c)`` by which some coarse pixels of a picture explain a mask."""
 
     rows: slice
     columns: slice
@@ -70,9 +62,10 @@ class Axis:
         start = int(torch.searchsorted(self.high, part.start))
         return slice(start, int(torch.searchsorted(self.low, part.stop)))
 
-    def needed(self, part: slice) -> slice:
-        """Return the old points that a part of the new ones depends on."""
-        return slice(int(self.low[part.start]), int(self.high[part.stop - 1]) + 1)
+    def needed(self, part: slice, known: slice) -> slice:
+        """Return which of the known old points a part of the new ones depends on."""
+        low, high = int(self.low[part.start]), int(self.high[part.stop - 1]) + 1
+        return slice(max(low, known.start), min(high, known.stop))
 
     def follow(self, part: slice) -> slice:
         """Return the new points whose lower old point is in a part of the old ones."""
@@ -121,19 +114,35 @@ class GuidedFilter:
         epsilon = config.guided_epsilon * torch.eye(3, dtype=torch.float64)
         inverse = torch.linalg.inv(spread.permute(0, 3, 1, 2) + epsilon).permute(0, 2, 3, 1)
         self._mean, self._inverse = mean.float(), inverse.float().contiguous()  # (r,3,c), (r,3,3,c)
-        self.size, self.frame_size = size, frame_size
-        self.to_frame = [_find_enlarging(*sides) for sides in zip(size, frame_size, strict=True)]
+        self.size, same = size, size == tuple(frame_size)
+        self.to_frame = None if same else [_find_enlarging(*sides) for sides in zip(size, frame_size, strict=True)]
 
     def filter(self, mask: Tensor) -> Patch:
         """Return the filtered mask ``(h,w)``, in [0, 1] and not 0 everywhere, at the size of the frame."""
-        fit = self.fit(mask)
-        picture = [axes.to_picture.reached(span) for axes, span in zip(self._axes, fit[:2], strict=True)]
-        answer = self.answer(self.cut(self.stack([fit], picture[0]), picture[1]), *picture)[0]
-        target = [axis.reached(span) for axis, span in zip(self.to_frame, picture, strict=True)]
-        return Patch(target[0], target[1], _resize(answer[:, None], self.to_frame, picture, target)[:, 0])
+        rows, columns, answer = self.filter_picture(mask)
+        if self.to_frame is None:
+            return Patch(rows, columns, answer)
+        target = [axis.reached(span) for axis, span in zip(self.to_frame, (rows, columns), strict=True)]
+        return Patch(target[0], target[1], _resize(answer[:, None], self.to_frame, [rows, columns], target)[:, 0])
 
-    def fit(self, mask: Tensor) -> Fit:
-        """Return how the picture explains a mask ``(h,w)``, in [0, 1] and not 0 everywhere, where it reaches."""
+    def filter_picture(self, mask: Tensor) -> Patch:
+        """Return what `filter` does, at the size of the picture."""
+        *part, slopes = self._fit(mask)
+        axes = [axes.to_picture for axes in self._axes]
+        rows, columns = (axis.reached(span) for axis, span in zip(axes, part, strict=True))
+        values = torch.empty(rows.stop - rows.start, columns.stop - columns.start)
+        for start in range(rows.start, rows.stop, _BAND):
+            band = slice(start, min(start + _BAND, rows.stop))
+            since = axes[0].needed(band, part[0])
+            some = slopes[_shift(since, part[0].start)]
+            fine, guide = _resize(some, axes, [since, part[1]], [band, columns]), self._guide[band, :, columns]
+            answer = torch.addcmul(fine[:, 3], fine[:, 0], guide[:, 0], out=values[_shift(band, rows.start)])
+            for color in (1, 2):
+                answer.addcmul_(fine[:, color], guide[:, color])
+        return Patch(rows, columns, values)
+
+    def _fit(self, mask: Tensor) -> tuple[slice, slice, Tensor]:
+        """Return slopes for three colors and offsets ``(r,4,c)`` by which the picture explains a mask, and where."""
         cells = [_find_span(mask.any(1)), _find_span(mask.any(0))]
         inner = [axes.from_cells.reached(span) for axes, span in zip(self._axes, cells, strict=True)]
         middle, outer = (
@@ -150,48 +159,12 @@ class GuidedFilter:
             slopes.addcmul_(inverse[:, :, color], covariance[:, color, None])
         covariance.copy_(slopes)  # in its place, before the offsets
         answer -= (slopes * mean).sum(1)
-        return Fit(outer[0], outer[1], self._blur(blurred, middle, outer))
+        return outer[0], outer[1], self._blur(blurred, middle, outer)
 
     def _blur(self, values: Tensor, source: list[slice], target: list[slice]) -> Tensor:
         """Return means over the window of the filter around ``target``, of values at ``source``, else 0."""
         parts = zip(self._axes, source, target, strict=True)
         return _apply([axes.average[to, since] for axes, since, to in parts], values)
-
-    def stack(self, fits: Sequence[Fit], rows: slice) -> Tensor:
-        """Return fits ``(r,n,4,c)`` at the coarse rows, in all columns, that some rows of the picture depend on."""
-        span = self._axes[0].to_picture.needed(rows)
-        stacked = torch.zeros(span.stop - span.start, len(fits), 4, len(self._axes[1].kept))
-        for number, (own, columns, values) in enumerate(fits):
-            both = slice(max(span.start, own.start), min(span.stop, own.stop))
-            stacked[shift(both, span.start), number, :, columns] = values[shift(both, own.start)]
-        return stacked
-
-    def cut(self, stacked: Tensor, columns: slice) -> Tensor:
-        """Return the columns of stacked fits that some columns of the picture depend on."""
-        return stacked[..., self._axes[1].to_picture.needed(columns)]
-
-    def answer(self, fits: Tensor, rows: slice, columns: slice) -> Tensor:
-        """Return the filtered masks ``(n,r,c)`` in a part of the picture, of fits ``(r,n,4,c)`` cut for it."""
-        axes = [axes.to_picture for axes in self._axes]
-        part = [axis.needed(span) for axis, span in zip(axes, (rows, columns), strict=True)]
-        fine = _resize(fits.flatten(1, 2), axes, part, [rows, columns])
-        fine, guide = fine.view(len(fine), -1, 4, fine.shape[2]), self._guide[rows, :, columns]
-        answers = torch.empty(fine.shape[1], fine.shape[0], fine.shape[3])
-        by_row = answers.transpose(0, 1)
-        torch.addcmul(fine[:, :, 3], fine[:, :, 0], guide[:, 0, None], out=by_row)
-        for color in (1, 2):
-            by_row.addcmul_(fine[:, :, color], guide[:, color, None])
-        return answers
-
-    @property
-    def tiles(self) -> list[list[slice]]:
-        """The rows, and the columns, of tiles of the picture."""
-        return [[slice(start, min(side, start + _TILE)) for start in range(0, side, _TILE)] for side in self.size]
-
-    def find_reached(self, masks: Tensor) -> Tensor:
-        """Return which tiles, by row and column, which of ``(n,h,w)`` masks reach, boolean ``(rows,columns,n)``."""
-        rows, columns = (axes.tiles for axes in self._axes)
-        return (rows @ (masks != 0).float() @ columns.T).permute(1, 2, 0) > 0
 
 
 class _FilterAxes(NamedTuple):
@@ -202,14 +175,12 @@ class _FilterAxes(NamedTuple):
         from_cells: enlarging of cells to those.
         average: mean over the window of the filter, ``(r,r)`` float32.
         to_picture: enlarging to the picture.
-        tiles: 1 where a tile of the picture depends on a cell, ``(tiles, cells)`` float32.
     """
 
     kept: Tensor
     from_cells: Axis
     average: Tensor
     to_picture: Axis
-    tiles: Tensor
 
     def widen(self, part: slice, margin: int) -> slice:
         """Return a part of the kept pixels with a margin."""
@@ -221,10 +192,7 @@ def _find_axis(side: int, cells: int, reach: int, step: int) -> _FilterAxes:
     kept = _list_subsampled(side, step)
     average = _average(len(kept), reach)
     from_cells = Axis.interpolate(cells, _place_centers(cells, side)[kept])
-    to_picture = Axis.between(len(kept), side)
-    near = to_picture.matrix @ average.float() @ average.float() @ from_cells.matrix  # none is negative
-    tiles = [near[start : start + _TILE + 1].sum(0) > 0 for start in range(0, side, _TILE)]
-    return _FilterAxes(kept, from_cells, average.float(), to_picture, torch.stack(tiles).float())
+    return _FilterAxes(kept, from_cells, average.float(), Axis.between(len(kept), side))
 
 
 @cache
@@ -264,8 +232,7 @@ def _list_subsampled(side: int, step: int) -> Tensor:
     return ((2 * number + 1) * side + count * (1 - step)).div(2 * count, rounding_mode="floor").clamp(0, side - 1)
 
 
-def shift(part: slice, offset: int) -> slice:
-    """Return a slice, counted from another start."""
+def _shift(part: slice, offset: int) -> slice:
     return slice(part.start - offset, part.stop - offset)
 
 

@@ -2,70 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .guided import Axis, GuidedFilter, Patch, shift
+from .guided import Axis, Patch
+
+Answers = Sequence[tuple[int, list[tuple[int, Patch]]]]
+"""Each label that a frame holds, the smallest first, with the answers for its leaves, at the size of the picture."""
+_TILE = 128
+"""Pixels of a picture along one axis that are looked at together, so that what is computed of them stays in a cache."""
 
 
-def find_winners(guided: GuidedFilter, masks: Mapping[int, Tensor], members: Mapping[int, list[int]]) -> Tensor:
+def find_winners(answers: Answers, size: tuple[int, int], to_frame: Sequence[Axis] | None) -> Tensor:
     """Return the strongest leaf of the strongest label in each pixel of a frame, ``(H,W)`` uint8; ties: the first.
 
-    ``masks`` ``(h,w)`` are of the leaves that the frame holds, ``members`` the leaves of each label. The answer of a
-    label is the sum of those of its leaves, since the filter is linear. Labels compete tile by tile of the picture, so
-    that what is computed stays in a cache, and then the leaves of those that win.
+    The answer of a label is the sum of those of its leaves. The picture has ``size``; ``to_frame`` enlarges answers
+    from it to the frame, and is None where both have one size. Between four pixels of the picture that have one winner,
+    it wins everywhere, since bilinear interpolation mixes their answers alone; so only pixels between others are
+    compared in the frame. Labels compete tile by tile, leaves only within those that win.
     """
-    leaves = [leaf for some in members.values() for leaf in some if leaf in masks]
-    owners = torch.tensor([number for number, some in enumerate(members.values()) for leaf in some if leaf in masks])
-    names, found = torch.tensor(leaves, dtype=torch.uint8), torch.zeros(guided.frame_size, dtype=torch.uint8)
-    fits = [guided.fit(masks[leaf]) for leaf in leaves]
-    reached = guided.find_reached(torch.stack([masks[leaf] for leaf in leaves]))
-    for rows, reached_there in zip(guided.tiles[0], reached, strict=True):
-        near = reached_there.any(0).nonzero()[:, 0]
-        band = guided.stack([fits[number] for number in near.tolist()], _extend(rows, guided.size[0]))
-        for columns, inside in zip(guided.tiles[1], reached_there[:, near], strict=True):
-            active = inside.nonzero()[:, 0]
-            if len(active):
-                some, part = near[active], list(map(_extend, (rows, columns), guided.size))
-                area = list(map(Axis.follow, guided.to_frame, (rows, columns)))
-                there = guided.cut(band, part[1]).index_select(1, active)
-                tile = _Tile(guided, there, owners[some], names[some], part)
-                found[area[0], area[1]] = tile.compete(area)
+    axes = to_frame or [Axis.between(side, side) for side in size]
+    listed = [(number, leaf, patch) for number, (_, patches) in enumerate(answers) for leaf, patch in patches]
+    found = torch.full([len(axis.low) for axis in axes], listed[0][1] if listed else 0, dtype=torch.uint8)
+    spans = np.array([[(span.start, span.stop) for span in patch[:2]] for _, _, patch in listed]).reshape(-1, 2, 2)
+    tiles = [[slice(start, min(side, start + _TILE)) for start in range(0, side, _TILE)] for side in size]
+    for tile in itertools.product(*tiles):
+        part = np.array([(span.start, min(span.stop + 1, side)) for span, side in zip(tile, size, strict=True)])
+        reached = (spans[:, :, 0] < part[:, 1]) & (spans[:, :, 1] > part[:, 0])
+        near = [listed[number] for number in np.flatnonzero(reached.all(1))]
+        area = tuple(axis.follow(span) for axis, span in zip(axes, tile, strict=True))
+        if near:
+            found[area] = torch.from_numpy(_Tile(near, part).compete(axes, area))
     return found
 
 
-def _extend(part: slice, side: int) -> slice:
-    """Return a part of a side, and one pixel behind it."""
-    return slice(part.start, min(part.stop + 1, side))
-
-
 class _Tile:
-    """A part of a picture where some leaves answer: their fits ``(r,n,4,c)``, labels in rising order, and names."""
+    """A part of a picture, its start and stop along both axes ``(2,2)``, and the leaves that answer there."""
 
-    def __init__(
-        self, guided: GuidedFilter, fits: Tensor, owners: Tensor, names: Tensor, part: Sequence[slice]
-    ) -> None:
-        self._guided, self._part = guided, part
-        counts = torch.unique_consecutive(owners, return_counts=True)[1].tolist()
-        self._fits, self._names = torch.split(fits, counts, 1), [some.numpy() for some in torch.split(names, counts)]
-        self._firsts = np.array([some[0] for some in self._names])
-        self._answers: dict[int, Tensor] = {}
+    def __init__(self, leaves: Sequence[tuple[int, int, Patch]], part: np.ndarray) -> None:
+        self._starts = part[:, 0].tolist()
+        values = torch.zeros(len(leaves), *(part[:, 1] - part[:, 0]).tolist())
+        for own, (_, _, patch) in zip(values, leaves, strict=True):
+            (top, bottom), (left, right) = (
+                (max(low, span.start), min(high, span.stop))
+                for (low, high), span in zip(part.tolist(), patch[:2], strict=True)
+            )
+            seen = patch.values[top - patch.rows.start : bottom - patch.rows.start]
+            there = own[
+                top - self._starts[0] : bottom - self._starts[0], left - self._starts[1] : right - self._starts[1]
+            ]
+            there.copy_(seen[:, left - patch.columns.start : right - patch.columns.start])
+        counts = np.unique([label for label, _, _ in leaves], return_counts=True)[1].tolist()
+        self._answers = torch.split(values, counts)  # of each label, its leaves one after the other
+        self._names = np.split(np.array([leaf for _, leaf, _ in leaves], np.uint8), np.cumsum(counts)[:-1])
+        self._firsts = np.array([names[0] for names in self._names])
 
-    def compete(self, area: Sequence[slice]) -> Tensor:
-        """Return the leaf that wins in each pixel of an area of the frame.
-
-        Between four pixels of the picture that have one winner, it wins everywhere in the frame, since bilinear
-        interpolation mixes their answers alone; so only pixels between others are compared there.
-        """
-        sums = torch.cat([some.sum(1, keepdim=True) for some in self._fits], 1)
-        answers = self._guided.answer(sums, *self._part)
-        shape = answers.shape[1:]
-        best = self._choose(answers.flatten(1), lambda each, some: each.flatten(1).index_select(1, some)).reshape(shape)
-        places = [_Places.of(*along) for along in zip(self._guided.to_frame, area, self._part, strict=True)]
+    def compete(self, axes: Sequence[Axis], area: Sequence[slice]) -> np.ndarray:
+        """Return the leaf that wins in each pixel of an area of the frame."""
+        sums = torch.stack([answers.sum(0) for answers in self._answers])
+        best = self._choose(sums.flatten(1), lambda each, some: each.flatten(1).index_select(1, some))
+        best = best.reshape(sums.shape[1:])
+        places = [_Places.of(*along) for along in zip(axes, area, self._starts, strict=True)]
         won, decided = (
             each.take(places[1].low.numpy(), 1).take(places[0].low.numpy(), 0) for each in (best, _is_uniform(best))
         )
@@ -74,21 +76,19 @@ class _Tile:
             axis.at(torch.from_numpy(place))
             for axis, place in zip(places, np.divmod(between, won.shape[1]), strict=True)
         )
-        mixed = _mix(rows, columns, answers)
+        mixed = _mix(rows, columns, sums)
         won.flat[between] = self._choose(mixed, lambda each, some: _mix(rows.at(some), columns.at(some), each))
-        return torch.from_numpy(won)
+        return won
 
-    def _choose(self, answers: Tensor, look: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
+    def _choose(self, sums: Tensor, look: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
         """Return the strongest leaf of the strongest label, ``(P,)``, from the labels' answers ``(L,P)``.
 
         ``look`` gives the answers of leaves at some of those pixels, from those in the whole part ``(n,h,w)``.
         """
-        strongest = _find_largest(answers)
+        strongest = _find_largest(sums)
         chosen: np.ndarray = self._firsts[strongest]
         for label in np.bincount(strongest).nonzero()[0].tolist():
             if len(self._names[label]) > 1:
-                if label not in self._answers:
-                    self._answers[label] = self._guided.answer(self._fits[label], *self._part)
                 some = np.flatnonzero(strongest == label)
                 chosen[some] = self._names[label][_find_largest(look(self._answers[label], torch.from_numpy(some)))]
         return chosen
@@ -102,8 +102,8 @@ class _Places(NamedTuple):
     share: Tensor
 
     @classmethod
-    def of(cls, axis: Axis, area: slice, part: slice) -> _Places:
-        return cls(axis.low[area] - part.start, axis.high[area] - part.start, axis.share[area])
+    def of(cls, axis: Axis, area: slice, start: int) -> _Places:
+        return cls(axis.low[area] - start, axis.high[area] - start, axis.share[area])
 
     def at(self, some: Tensor) -> _Places:
         return _Places(*(each.index_select(0, some) for each in self))
@@ -144,7 +144,7 @@ def join_patches(patches: Sequence[tuple[int, Patch]]) -> tuple[tuple[slice, sli
     total = torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
     top, which = torch.full_like(total, -torch.inf), torch.full(total.shape, patches[0][0], dtype=torch.uint8)
     for leaf, patch in patches:
-        part = (shift(patch.rows, rows.start), shift(patch.columns, columns.start))
+        part = (_shift(patch.rows, rows.start), _shift(patch.columns, columns.start))
         total[part] += patch.values
         which[part].masked_fill_(patch.values > top[part], leaf)
         torch.maximum(top[part], patch.values, out=top[part])
@@ -153,3 +153,7 @@ def join_patches(patches: Sequence[tuple[int, Patch]]) -> tuple[tuple[slice, sli
 
 def _span(parts: Sequence[slice]) -> slice:
     return slice(min(part.start for part in parts), max(part.stop for part in parts))
+
+
+def _shift(part: slice, offset: int) -> slice:
+    return slice(part.start - offset, part.stop - offset)

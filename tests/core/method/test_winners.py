@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from vidseg.core.config.parts import EnlargingConfig
-from vidseg.core.method.guided import GuidedFilter
-from vidseg.core.method.winners import find_winners
+from vidseg.core.method.guided import GuidedFilter, Patch
+from vidseg.core.method.winners import Answers, find_winners
 
 from .test_guided import random_picture
 
@@ -21,13 +23,15 @@ def test_equals_a_competition_of_all_pixels(frame_size: tuple[int, int]) -> None
     shares[0][:, 2:] = 0  # a part of the frame
     guided = GuidedFilter(random_picture(2, (64, 96)) // 8, (4, 6), frame_size, EnlargingConfig(guided_radius=4))
 
-    answers = torch.zeros(6, *frame_size)
-    for leaf, (rows, columns, values) in enumerate(map(guided.filter, shares)):
-        answers[leaf, rows, columns] = values
-    found = find_winners(guided, dict(enumerate(shares)), OWNERS)
-    label = torch.stack([answers[some].sum(0) for some in OWNERS.values()]).argmax(0)
-    strongest = [answers[some].argmax(0) + some[0] for some in OWNERS.values()]
-    expected = torch.stack(strongest).gather(0, label[None])[0]
+    def answer(enlarge: Callable[[torch.Tensor], Patch]) -> Answers:
+        return [(label, [(leaf, enlarge(shares[leaf])) for leaf in leaves]) for label, leaves in OWNERS.items()]
+
+    found = find_winners(answer(guided.filter_picture), guided.size, guided.to_frame)
+    expected = find_winners(answer(guided.filter), frame_size, None)
     assert len(expected.unique()) > 3
     assert found.shape == frame_size
     assert float((found != expected).float().mean()) < 1e-3  # ties, rounded in another order
+
+
+def test_nothing_wins_where_nothing_answers() -> None:
+    assert not find_winners([], (4, 6), None).any()
