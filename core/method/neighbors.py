@@ -25,8 +25,8 @@ _MEASURED = 2**11
 """Tokens that are measured at once in float64."""
 _UNKNOWN = -1
 """Index that stands for no token."""
-_CANDIDATES = 16
-"""Of so many tokens one may be a candidate of a row: of more, the distances to all tokens are computed."""
+_SKETCHED, _CANDIDATES = 4, 16
+"""Of so many tokens one may be a candidate after a first and a second look: of more, all distances are computed."""
 
 
 class _Rows(NamedTuple):
@@ -116,30 +116,34 @@ class NeighborSearch:
         few = _least_of_groups(low, least, self._k + _GUESSED)
         ends = torch.arange(count + 1) * few.shape[1]
         first = measure_pairs(compared, self._points, ends, few.flatten()).view(few.shape)
-        limit = first.kthvalue(self._k, dim=1).values + self._slack(rows, rows.centered) + self._slack(rows, drawn)
+        bound = first.kthvalue(self._k, dim=1).values + self._slack(rows, rows.centered)
+        limit = bound + self._slack(rows, drawn)
         groups = _find_within(least, limit[:, None])
         row = groups // least.shape[1]
         inside = _find_within(low.view(-1, _GROUP).index_select(0, groups), limit[row, None])
         row, column = row[inside // _GROUP], groups[inside // _GROUP] % least.shape[1] * _GROUP + inside % _GROUP
-        row, column, ends, settled = self._keep_few(row, column, count)
+        row, column, ends, settled = self._keep_few(row, column, count, _SKETCHED)
         near = measure_pairs(_compare(drawn), self._sketched, ends, column) <= limit[row]
-        row, column, ends, enough = self._keep_few(row[near], column[near], count)
-        settled &= enough
-        place = torch.arange(len(row)) - ends[row]
-        width = max(self._listed, int((ends[1:] - ends[:-1]).max()))
-        lists = torch.full((count, width), len(self._points) - 1)
+        row, column, ends, enough = self._keep_few(row[near], column[near], count, _CANDIDATES)
+        values = measure_pairs(compared, self._points, ends, column)
+        near = values <= bound[row]
+        row, column, values = row[near], column[near], values[near]
+        counts = torch.bincount(row, minlength=count)
+        settled &= enough & (counts >= self._k)
+        place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+        lists = torch.full((count, max(self._listed, int(counts.max()))), len(self._points) - 1)
         distances = torch.full(lists.shape, torch.inf)
-        lists[row, place], distances[row, place] = column, measure_pairs(compared, self._points, ends, column)
+        lists[row, place], distances[row, place] = column, values
         found, chosen = torch.zeros(count, self._k, dtype=torch.int64), settled.nonzero().squeeze(1)
         if len(chosen):
             lists, nearest = lists[chosen], distances[chosen].topk(self._listed, largest=False)
             found[chosen] = self._settle(rows.take(chosen), nearest.values, lists.gather(1, nearest.indices), lists)
         return found, settled
 
-    def _keep_few(self, row: Tensor, column: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _keep_few(self, row: Tensor, column: Tensor, count: int, rare: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return candidates of those of ``count`` rows that have enough and few, where each row ends, and which do."""
         counts = torch.bincount(row, minlength=count)
-        settled = (counts >= self._k) & (counts <= len(self._tokens) // _CANDIDATES)
+        settled = (counts >= self._k) & (counts <= len(self._tokens) // rare)
         if not bool(settled.all()):
             row, column = (each[settled[row]] for each in (row, column))
         return row, column, F.pad(torch.where(settled, counts, 0).cumsum(0), (1, 0)), settled
