@@ -181,7 +181,7 @@ def one_box() -> Graph:
     labels = graph.add("SegmentVideo", (340, 0), **model.inputs, frames=frames, max_side=DEMO_SIZE["max_side"],
                        num_clusters=DEMO_SIZE["clusters"], quality="fast", seed=DEMO_SEED)  # fmt: skip
     graph.add("PreviewRegions", (680, 0), frames=frames, labels=labels[0], wide=560)
-    mask = graph.add("RegionsToMask", (340, 420), labels=labels[0], regions="5")
+    mask = graph.add("RegionsToMask", (340, 420), labels=labels[0], regions="4")
     picture = graph.add("MaskToImage", (340, 580), mask=mask[0])
     graph.add("PreviewImage", (680, 520), images=picture[0], wide=560)
     return graph
