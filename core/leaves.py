@@ -17,7 +17,8 @@ class MergeTree(NamedTuple):
 
     Attributes:
         parents: for each leaf a smaller one; that of leaf 0 is 0.
-        heights: Ward distance between the two parts that split there, never rising; that of leaf 0 is infinite.
+        heights: distance between the two parts that split there, see `regions.tree.build_tree`; never rising, and
+            infinite for leaf 0.
     """
 
     parents: tuple[int, ...]

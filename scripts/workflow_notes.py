@@ -67,7 +67,7 @@ Type another id of *Preview Regions* into *Regions to Mask*: only the nodes afte
 ONE_BOX_NOTE = """## All stages in one node
 **Do:** press **Run**.
 
-**See:** the regions above, and the mask of region 5, the rabbit, below.
+**See:** the regions above, and the mask of region 4, the rabbit, below.
 
 **Compare:** other values of *num_clusters*. To follow a thing of your own, draw its mask on the first frame and \
 wire it to *mask*. For a long clip, wire *Load Video* to *video* instead of *frames*: memory then does not grow \

@@ -275,6 +275,10 @@ class EnlargingConfig(Part):
         0.5, "Share of a coarse cell that its own leaf has in the guided filter; its neighbors' votes have the rest",
         "ours", low=0, high=1,
     )  # fmt: skip
+    color_spread: float = setting(
+        0.03, "Only with the method tree: least standard deviation, in [0, 1], of the colors of a small cluster, whose "
+        "pixels must fit them too; 0 lets the guided filter decide alone", "ours", low=0, high=1,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

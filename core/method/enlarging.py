@@ -11,6 +11,7 @@ from torch import Tensor
 from ..config.parts import EnlargingConfig
 from ..regions.cutting import group_leaves
 from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, list_labels, no_progress
+from .colors import ColorGuidedFilter
 from .guided import BilinearFilter, GuidedFilter, Patch
 from .winners import find_winners, join_patches
 
@@ -95,11 +96,12 @@ Filter = Callable[[Tensor], Patch]
 
 
 def _guide(coarse: LabelMaps, features: Features, config: EnlargingConfig) -> Callable[[int], GuidedFilter]:
-    """Return what makes the guided filter of each frame."""
+    """Return what makes the guided filter of each frame; leaves alone, not whole regions, have colors of their own."""
     pictures, grid = features.pictures, (features.grid.h, features.grid.w)
     if pictures is None:
         raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
-    return lambda index: GuidedFilter(pictures[index].cpu(), grid, coarse.frame_size, config)
+    kind = ColorGuidedFilter if coarse.leaves and config.color_spread else GuidedFilter
+    return lambda index: kind(pictures[index].cpu(), grid, coarse.frame_size, config)
 
 
 def _interpolate(coarse: LabelMaps) -> Callable[[int], Filter]:

@@ -93,46 +93,47 @@ def from_linkage(rows: Linkage) -> MergeTree:
     return MergeTree(tuple(parents), tuple(heights))
 
 
-def build_tree(centers: Tensor, sizes: Tensor, kinds: Tensor | None = None) -> tuple[MergeTree, Tensor]:
-    """Merge ``(L,C)`` centers of ``(L,)`` tokens each by Ward's criterion, weighted by size.
+def build_tree(
+    centers: Tensor, sizes: Tensor, kinds: Tensor | None = None, *, size_power: float = 0.0
+) -> tuple[MergeTree, Tensor]:
+    """Merge ``(L,C)`` centers of ``(L,)`` tokens each by average linkage of their squared distances, weighted by size.
 
-    Where there are two ``kinds`` ``(L,)`` int64, all centers of a kind are merged before the two are.
+    Next merge the two clusters with the least mean squared distance between a token of one and one of the other, times
+    a power of the harmonic mean of their sizes: more than 0 makes it easier to merge small ones. Where there are two
+    ``kinds`` ``(L,)`` int64, all centers of a kind are merged before the two are.
 
     Returns:
         The tree, and for each center its number in the tree, ``(L,)`` int64.
 
-    SciPy's ``linkage`` takes no sizes; with equal ones the tree is that of its method ``ward``.
+    SciPy's ``linkage`` takes no sizes; with equal ones and a power of 0 the tree is that of its method ``average``.
     """
-    points, weights = centers.double().cpu().numpy().copy(), sizes.double().cpu().numpy().copy()
-    alive = np.ones(len(points), dtype=bool)
+    points, weights = centers.double().cpu(), sizes.double().cpu().numpy().copy()
+    apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").square().numpy()
+    alive, everyone = np.ones(len(points), dtype=bool), range(len(points))
     kind = np.zeros(len(points)) if kinds is None else kinds.cpu().numpy().copy()
-    everyone = range(len(points))
-    costs = np.stack([_ward_costs(points, weights, index) for index in everyone])
-    costs[kind[:, None] != kind] = np.inf
+
+    def find_costs(index: int) -> np.ndarray:
+        mean = 2 * weights * weights[index] / (weights + weights[index])
+        row: np.ndarray = np.where(alive & (kind == kind[index]), apart[index] * mean**size_power, np.inf)
+        row[index] = np.inf
+        return row
+
+    costs = np.stack([find_costs(index) for index in everyone])
     merges: list[tuple[int, int, float]] = []
     while len(merges) < len(points) - 1:
         if np.isinf(costs.min()):  # one cluster of each kind is left
             kind[:] = 0
-            costs = np.stack([_ward_costs(points, weights, index) for index in everyone])
-            costs[~alive], costs[:, ~alive] = np.inf, np.inf
+            costs = np.stack([find_costs(index) for index in everyone])
+            costs[~alive] = np.inf
         first, second = np.unravel_index(np.argmin(costs), costs.shape)
         large, small = (first, second) if weights[first] >= weights[second] else (second, first)
-        merges.append((int(large), int(small), float(np.sqrt(2 * costs[first, second]))))
-        total = weights[large] + weights[small]
-        points[large] = (weights[large] * points[large] + weights[small] * points[small]) / total
-        weights[large], alive[small] = total, False
+        merges.append((int(large), int(small), float(np.sqrt(costs[first, second]))))
+        total, alive[small] = weights[large] + weights[small], False
+        row = (weights[large] * apart[large] + weights[small] * apart[small]) / total
+        apart[large], apart[:, large], weights[large] = row, row, total
         costs[small], costs[:, small] = np.inf, np.inf
-        row = np.where(alive & (kind == kind[large]), _ward_costs(points, weights, int(large)), np.inf)
-        costs[large], costs[:, large] = row, row
+        costs[large] = costs[:, large] = find_costs(int(large))
     return _number_leaves(merges, len(points))
-
-
-def _ward_costs(points: np.ndarray, weights: np.ndarray, index: int) -> np.ndarray:
-    """Return by how much merging each cluster with one of them raises the variance within; infinite for itself."""
-    costs: np.ndarray = weights * weights[index] / (weights + weights[index])
-    costs = costs * np.square(points - points[index]).sum(1)
-    costs[index] = np.inf
-    return costs
 
 
 def _number_leaves(merges: Sequence[tuple[int, int, float]], count: int) -> tuple[MergeTree, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage, linkage
+from scipy.spatial.distance import pdist
 from sklearn.metrics import adjusted_rand_score
 from vidseg.core.leaves import MergeTree
 from vidseg.core.regions.tree import build_tree, cut_tree, find_split, from_linkage, to_linkage
@@ -23,8 +24,8 @@ def random_tree(count: int, seed: int = 0) -> tuple[MergeTree, torch.Tensor]:
 def test_equal_weights_give_the_tree_of_scipy() -> None:
     centers = torch.randn(40, 5, generator=torch.Generator().manual_seed(1))
     tree, number = build_tree(centers, torch.ones(40))
-    expected = linkage(centers.numpy(), "ward")
-    np.testing.assert_allclose(sorted(tree.heights[1:]), sorted(expected[:, 2]), rtol=1e-5)
+    expected = linkage(pdist(centers.double().numpy(), "sqeuclidean"), "average")
+    np.testing.assert_allclose(sorted(tree.heights[1:]), sorted(np.sqrt(expected[:, 2])), rtol=1e-9)
     for count in (2, 5, 13, 40):
         ours = np.array(cut_tree(tree, count))[number]
         assert adjusted_rand_score(ours, fcluster(expected, count, "maxclust")) == 1
@@ -33,10 +34,17 @@ def test_equal_weights_give_the_tree_of_scipy() -> None:
 def test_a_weight_counts_as_that_many_equal_points() -> None:
     points = torch.tensor([[0.0], [1.0], [2.4]])
     tree, number = build_tree(points, torch.tensor([1, 9, 1]))
-    alone, _ = build_tree(points, torch.ones(3))
-    assert tree.heights[2] == pytest.approx((2 * 9 / 10) ** 0.5)
-    assert alone.heights[2] == pytest.approx(1)
+    apart, _ = build_tree(torch.cat([points, points[1:2].repeat(8, 1)]), torch.ones(11))
+    assert tree.heights[1:] == pytest.approx(apart.heights[1:3])
     assert int(number[1]) == 0  # the heaviest keeps its label
+
+
+def test_a_power_of_sizes_merges_small_clusters_first() -> None:
+    points, sizes = torch.tensor([[0.0], [1.0], [5.0], [6.5]]), torch.tensor([9, 9, 1, 1])
+    even, weighed = build_tree(points, sizes)[0], build_tree(points, sizes, size_power=1)[0]
+    assert even.heights[3] == pytest.approx(1)
+    assert weighed.heights[3] == pytest.approx(1.5)
+    assert weighed.heights[2] == pytest.approx(3)  # square root of 1 times the harmonic mean of 9 and 9
 
 
 @settings(max_examples=20, deadline=None)
