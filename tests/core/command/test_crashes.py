@@ -75,11 +75,14 @@ def test_runs_that_are_killed_come_to_the_same_labels(
     assert sorted(path.name for path in out.iterdir()) == kept
 
 
-def run_told(words: list[str], told: Path) -> None:
-    """Run the command, with what it says of errors in a file."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs that a shell runs in the background
-    with told.open("w", encoding="utf-8") as sys.stderr:
-        sys.exit(main(words))
+INTERRUPTIBLE = """
+import signal, sys
+from vidseg.core.command.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs that a shell runs in the background
+with open(told, "w", encoding="utf-8") as sys.stderr:
+    sys.exit(main(words))
+"""
+"""Runs the command, with what it says of errors in a file."""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
@@ -87,7 +90,8 @@ def test_a_real_interrupt_leaves_finished_windows_and_says_how_to_go_on(thin_mod
     write_video(tmp_path / "clip.mp4", squares(6).repeat(40, 1, 1, 1))
     out, told = tmp_path / "out", tmp_path / "told.txt"
     words = ["segment", str(tmp_path / "clip.mp4"), "--out", str(out), "--model", str(thin_model), "--clusters", "3"]
-    process = FORKS.Process(target=run_told, args=([*words, "--window", "1", "--no-modulation"], told))
+    names = {"words": [*words, "--window", "1", "--no-modulation"], "told": str(told)}
+    process = FORKS.Process(target=exec, args=(INTERRUPTIBLE, names))
     process.start()
     assert process.pid is not None
     deadline = time.monotonic() + 120
