@@ -6,7 +6,10 @@ below are read when the libraries are imported, and are handed to the programs t
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
+from contextlib import suppress
 
 import hypothesis
 import pytest
@@ -17,6 +20,13 @@ if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     for name in THREADS:
         os.environ.setdefault(name, "1")
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # coverage watches already, which doubles the seconds that these imports take
+    watcher = sys.gettrace()
+    sys.settrace(None)
+    for module in ("diffusers.loaders.single_file_utils", "diffusers.models.autoencoders.autoencoder_kl"):
+        with suppress(ImportError):
+            importlib.import_module(module)
+    sys.settrace(watcher)
 
 hypothesis.settings.register_profile("same", derandomize=True)
 if not os.environ.get("VIDSEG_EXPLORE"):  # set it to try other examples each time

@@ -23,10 +23,14 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Do not take warnings of the host and of its requirements for errors."""
+    """Do not take warnings of the host and of its requirements for errors, and watch no lines.
+
+    The tests without a host must reach the lines of the core by themselves, and to watch takes a third of the time.
+    """
     for item in items:
         if "nodes" in item.path.parts:
             item.add_marker(pytest.mark.filterwarnings("ignore"))
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture(autouse=True)

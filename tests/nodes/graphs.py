@@ -34,7 +34,7 @@ def wired(loaded: LoadedModel) -> dict[str, Any]:
     return dict(zip(("model", "vae", "positive", "negative"), loaded, strict=True))
 
 
-def coarse_labels(features: Any, num_clusters: int = 4, **options: Any) -> Any:
+def coarse_labels(features: Any, num_clusters: int = 3, **options: Any) -> Any:
     """Return what the second to fourth stage make of features."""
     anchor_labels = call("KMeansInit", features=features, num_clusters=num_clusters, window_length=2)
     labels = call("SceneContextKNN", features=features, anchor_labels=anchor_labels, window_length=2, **options)

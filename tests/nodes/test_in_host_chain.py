@@ -31,7 +31,7 @@ from vidseg.nodes.host.labels import Labels
 
 from .graphs import call, coarse_labels, wired
 
-SETTINGS = replace_parts(preset("default"), cluster={"num_clusters": 4}, window={"length": 2})
+SETTINGS = replace_parts(preset("default"), cluster={"num_clusters": 3}, window={"length": 2})
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_chain_equals_the_core_without_the_host(full: Labels, headless: Tensor) 
 
 
 def test_one_box_equals_the_chain(loaded: LoadedModel, frames: Tensor, full: Labels) -> None:
-    whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=4, window_length=2)
+    whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=3, window_length=2)
     assert torch.equal(whole.maps, full.maps)
     assert whole.regions == full.regions
 
@@ -61,7 +61,7 @@ def test_one_box_equals_the_chain(loaded: LoadedModel, frames: Tensor, full: Lab
 def test_qualities_equal_the_core(loaded: LoadedModel, program: Backbone, frames: Tensor, quality: str) -> None:
     settings = with_quality(SETTINGS, quality)
     expected = segment(program, HeldFrames(frames), settings).maps
-    whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=4, window_length=2, quality=quality)
+    whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=3, window_length=2, quality=quality)
     assert float((whole.maps == expected).float().mean()) > 0.9999
 
 
@@ -78,7 +78,7 @@ def test_tiles_equal_the_core(loaded: LoadedModel, program: Backbone, frames: Te
 def test_the_last_stage_takes_a_quality(loaded: LoadedModel, features: Features, frames: Tensor) -> None:
     labels = coarse_labels(features)
     fast = call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels, quality="fast")
-    whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=4, window_length=2, quality="fast")
+    whole = call("SegmentVideo", **wired(loaded), frames=frames, num_clusters=3, window_length=2, quality="fast")
     assert torch.equal(fast.maps, whole.maps)
 
 
@@ -93,7 +93,7 @@ def video(frames: Tensor, tmp_path: Path) -> Path:
 def test_a_video_file_gives_the_labels_of_its_frames(loaded: LoadedModel, video: Path) -> None:
     with open_clip(video) as clip:
         decoded = clip.read(0, clip.num_frames)
-    options = {"num_clusters": 4, "window_length": 2, "quality": "fast"}
+    options = {"num_clusters": 3, "window_length": 2, "quality": "fast"}
     of_frames = call("SegmentVideo", **wired(loaded), frames=decoded, **options)
     of_video = call("SegmentVideo", **wired(loaded), video=VideoFromFile(str(video)), **options)
     in_memory = call("SegmentVideo", **wired(loaded), video=VideoFromFile(io.BytesIO(video.read_bytes())), **options)
@@ -104,7 +104,7 @@ def test_a_video_file_gives_the_labels_of_its_frames(loaded: LoadedModel, video:
 
 def test_a_video_made_of_images_is_its_images(loaded: LoadedModel, frames: Tensor) -> None:
     made = VideoFromComponents(VideoComponents(images=frames, frame_rate=Fraction(10)))
-    options = {"num_clusters": 4, "window_length": 2, "quality": "draft"}
+    options = {"num_clusters": 3, "window_length": 2, "quality": "draft"}
     of_frames = call("SegmentVideo", **wired(loaded), frames=frames, **options)
     assert torch.equal(call("SegmentVideo", **wired(loaded), video=made, **options).maps, of_frames.maps)
 
@@ -132,7 +132,8 @@ def test_the_last_stage_ends_with_a_full_bar(
         "vidseg.nodes.host.progress.NodeDisplay.show",
         lambda _self, fraction, text, last: shown.append((fraction, text)),
     )
-    call("MaskedModulationUpsample", **wired(loaded), features=features, labels=coarse_labels(features))
+    inputs = {**wired(loaded), "features": features, "labels": coarse_labels(features)}
+    call("MaskedModulationUpsample", **inputs, modulation_step=24)
     assert shown[-1][0] == pytest.approx(1)
     assert shown[-1][1].startswith(f"{features.num_frames} frames in ")
 
@@ -307,9 +308,10 @@ def test_any_size_and_kind_of_frames(loaded: LoadedModel, size: tuple[int, int])
 
 
 def test_interrupted_upsampling_can_be_repeated(
-    loaded: LoadedModel, features: Features, full: Labels, monkeypatch: pytest.MonkeyPatch
+    loaded: LoadedModel, features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = coarse_labels(features)
+    inputs = {**wired(loaded), "features": features, "labels": coarse_labels(features), "modulation_step": 24}
+    expected = call("MaskedModulationUpsample", **inputs)
     ticks: list[int] = []
 
     def stop(*_args: Any) -> None:
@@ -320,16 +322,15 @@ def test_interrupted_upsampling_can_be_repeated(
 
     with monkeypatch.context() as patch, pytest.raises(comfy.model_management.InterruptProcessingException):
         patch.setattr("vidseg.nodes.host.progress.NodeProgress.__call__", stop)
-        call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels)
-    again = call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels)
-    assert torch.equal(again.maps, full.maps)
+        call("MaskedModulationUpsample", **inputs)
+    assert torch.equal(call("MaskedModulationUpsample", **inputs).maps, expected.maps)
 
 
 @pytest.mark.parametrize("name", ["paper", "reference", "emerdiff"])
 def test_presets_equal_the_core(loaded: LoadedModel, program: Backbone, frames: Tensor, name: str) -> None:
-    settings = replace_parts(preset(name), cluster={"num_clusters": 3})
+    settings = replace_parts(preset(name), cluster={"num_clusters": 2})
     clip = frames[:2]
     expected = segment(program, HeldFrames(clip), settings)
-    labels = call("SegmentVideo", **wired(loaded), frames=clip, num_clusters=3, preset=name)
+    labels = call("SegmentVideo", **wired(loaded), frames=clip, num_clusters=2, preset=name)
     assert torch.equal(labels.maps, expected.maps)
     assert labels.regions == expected.regions

@@ -28,7 +28,7 @@ def patchers() -> int:
 def run(loaded: LoadedModel, frames: Tensor) -> Any:
     features = call("ExtractDiffusionFeatures", **wired(loaded), frames=frames[:1], **OPTIONS)
     labels = coarse_labels(features, num_clusters=2)
-    return call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels)
+    return call("MaskedModulationUpsample", **wired(loaded), features=features, labels=labels, modulation_step=24)
 
 
 def test_clones_are_dropped_after_each_node(loaded: LoadedModel, frames: Tensor) -> None:

@@ -21,7 +21,6 @@ from vidseg.core.checkpoints.sizes import UNET_PREFIX
 from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.types import Features, InputError
 from vidseg.nodes.demo_model import LoadedModel, load_narrow_model
-from vidseg.nodes.host.labels import Labels
 
 from ..core.backbones.narrow_models import SD1, SD2, narrow_model
 from ..core.backbones.test_contract import close
@@ -105,11 +104,23 @@ def extracted(loaded: LoadedModel, frames: Tensor) -> Features:
     return features
 
 
+def upsampled(loaded: LoadedModel, features: Features, **options: Any) -> Tensor:
+    """Return maps ``(T,H,W)`` of the last stage, which modulates in the last step alone."""
+    inputs = {**wired(loaded), "features": features, "labels": coarse_labels(features), **options}
+    maps: Tensor = call("MaskedModulationUpsample", **inputs, modulation_step=24).maps
+    return maps
+
+
 def segmented(loaded: LoadedModel, frames: Tensor) -> tuple[Features, Tensor]:
     """Run the five stages; returns features and maps ``(T,H,W)`` of the last stage."""
     features = extracted(loaded, frames)
-    labels = call("MaskedModulationUpsample", **wired(loaded), features=features, labels=coarse_labels(features))
-    return features, labels.maps
+    return features, upsampled(loaded, features)
+
+
+@pytest.fixture(scope="module")
+def maps(loaded: LoadedModel, features: Features) -> Tensor:
+    """Maps ``(T,H,W)`` by the model that nothing was done to."""
+    return upsampled(loaded, features)
 
 
 def agreement(maps: Tensor, others: Tensor) -> float:
@@ -206,14 +217,13 @@ def tiny_autoencoder() -> Any:
 
 
 def test_a_tiny_autoencoder_can_stand_for_the_models_own(
-    loaded: LoadedModel, frames: Tensor, features: Features, full: Labels
+    loaded: LoadedModel, frames: Tensor, features: Features, maps: Tensor
 ) -> None:
     tiny = tiny_autoencoder()
-    coarse = coarse_labels(features)
-    other = call("MaskedModulationUpsample", **{**wired(loaded), "vae": tiny}, features=features, labels=coarse).maps
-    assert full.maps.shape == other.shape == frames.shape[:3]
-    assert set(other.unique().tolist()) <= {region.label for region in coarse.regions}
-    assert agreement(full.maps, other) < 1, "the other decoder was not used"
+    other = upsampled(loaded, features, vae=tiny)
+    assert maps.shape == other.shape == frames.shape[:3]
+    assert set(other.unique().tolist()) <= {region.label for region in coarse_labels(features).regions}
+    assert agreement(maps, other) < 1, "the other decoder was not used"
     assert torch.isfinite(extracted(loaded._replace(vae=tiny), frames).queries).all()
 
 
@@ -230,7 +240,7 @@ against float32) and labels (agreeing pixels, same coarse maps)."""
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_other_number_formats_stay_close(
-    model_file: Path, frames: Tensor, features: Features, full: Labels, name: str, monkeypatch: pytest.MonkeyPatch
+    model_file: Path, frames: Tensor, features: Features, maps: Tensor, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     option, dtype, throughout, tolerance, share = FORMATS[name]
     monkeypatch.setattr(args, option, True)
@@ -240,6 +250,6 @@ def test_other_number_formats_stay_close(
     assert other.model.model.diffusion_model.output_blocks[7][1].proj_out.weight.dtype == dtype
     assert other.model.model.manual_cast_dtype == (None if throughout else torch.float32)
     assert distance(extracted(other, frames), features) < tolerance
-    labels = call("MaskedModulationUpsample", **wired(other), features=features, labels=coarse_labels(features))
-    assert labels.maps.shape == frames.shape[:3]
-    assert agreement(labels.maps, full.maps) > share
+    found = upsampled(other, features)
+    assert found.shape == frames.shape[:3]
+    assert agreement(found, maps) > share

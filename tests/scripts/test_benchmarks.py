@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
@@ -16,17 +13,9 @@ import pytest
 import torch
 from vidseg.core.method.estimate import QUERY_SHARE
 
+from ..core.backbones.narrow_models import THIN, narrow_model
+
 ROOT = Path(__file__).parents[2]
-
-
-def run(script: str, *arguments: object) -> str:
-    command = [sys.executable, ROOT / "benchmarks" / script, *arguments]
-    environment = {**os.environ, "PYTHONWARNINGS": "default"}
-    result = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False, timeout=300, env=environment
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 @pytest.fixture
@@ -42,28 +31,37 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.slow
-def test_rows_are_timed_and_counted(tmp_path: Path) -> None:
+def test_rows_are_timed_and_counted(
+    tmp_path: Path, run_here: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
     size = ("--width", 64, "--height", 64, "--frames", 2, "--clusters", 2)
-    table = run("run.py", "--out", tmp_path, "--rows", "fast", "--device", "cpu", *size)
+    run_here("run.py", "--out", tmp_path, "--rows", "fast", "--device", "cpu", *size)
     (fast,) = json.loads((tmp_path / "run.json").read_text())
     assert fast["UNet"] == pytest.approx(2 * (2 + QUERY_SHARE))  # of each frame: two steps, and the reading of queries
     assert fast["clip"] == 1
     assert fast["seconds"] == pytest.approx(sum(fast[f"{part} s"] for part in ("encode", "UNet", "decode", "other")))
-    assert "| fast |" in table
+    assert "| fast |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_the_process_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ("--frames", "2,4", "--sides", "", "--clusters", "2", "--exact-frames", 1)
-    table = run("scaling.py", "--out", tmp_path, *options)
-    points = json.loads((tmp_path / "scaling.json").read_text())
-    assert [point["axis"] for point in points] == ["frames", "frames", "clusters"]
-    assert all(point["CPU seconds"] > 0 and point["peak MiB"] > 100 for point in points)
-    assert "| frames | 4 |" in table
+def test_memory_is_that_of_the_process_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from scaling import measured  # noqa: PLC0415, beside this file's folder
+    import scaling  # noqa: PLC0415, beside this file's folder
 
-    assert measured("-S", "-c", "pass")["peak MiB"] < 60, "torch, which this process holds, was counted"
+    monkeypatch.setattr(scaling, "SIZE", (64, 64))
+    monkeypatch.setattr(scaling, "BASE_SIDE", 64)
+    options = ["--frames", "2", "--sides", "", "--clusters", "2", "--exact-frames", "1"]
+    monkeypatch.setattr("sys.argv", ["scaling.py", "--out", str(tmp_path), *options])
+    scaling.main()
+    points = json.loads((tmp_path / "scaling.json").read_text())
+    assert [(point["axis"], point["frames"]) for point in points] == [("frames", 2), ("clusters", 1)]
+    assert all(point["CPU seconds"] > 0 and point["peak MiB"] > 100 for point in points)
+    assert "| frames | 2 | 2 |" in capsys.readouterr().out
+    later = {**points[0], "frames": 6, "CPU seconds": points[0]["CPU seconds"] + 3}
+    assert " | 0.750 | " in scaling.markdown([points[0], later]).splitlines()[3]
+    assert scaling.measured("-S", "-c", "pass")["peak MiB"] < 60, "torch, which this process holds, was counted"
 
 
 @pytest.mark.slow
@@ -103,8 +101,9 @@ def test_starts_are_timed(run_here: Callable[..., None], tmp_path: Path) -> None
 
 
 def test_the_benchmark_of_a_gpu_runs_in_small_on_a_cpu(run_here: Callable[..., None], tmp_path: Path) -> None:
-    size = ("--frames", 2, "--sizes", "64x64", "--max-side", 64, "--clusters", 2, "--device", "cpu", "--dtype", "fp32")
-    run_here("gpu.py", *size, "--out", tmp_path / "gpu.md")
+    size = ("--frames", 1, "--sizes", "64x64", "--max-side", 64, "--clusters", 2, "--device", "cpu", "--dtype", "fp32")
+    model = narrow_model(tmp_path / "thin.safetensors", THIN)
+    run_here("gpu.py", "--model", model, *size, "--out", tmp_path / "gpu.md")
     table = (tmp_path / "gpu.md").read_text()
     assert [line.split(" | ")[0] for line in table.splitlines()[2:6]] == ["| draft", "| fast", "| balanced", "| exact"]
     assert table.count("| 1.0000 |") == 4

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 from PIL import Image
-from vidseg.core.command.main import EXIT_BAD_INPUT, main
+from vidseg.core.command.main import EXIT_BAD_INPUT, EXIT_INTERRUPTED, main
 from vidseg.core.command.streams import PatientStream
 from vidseg.core.files.clip import open_clip
 from vidseg.core.files.disk import OUT
@@ -30,7 +30,7 @@ from vidseg.core.types import InputError
 
 from .test_main import StopAt, digest, error_of, labels_of, record_of, segment, squares
 
-KILLS = 10
+KILLS = {"draft": 10, "exact": 4}
 """Kills of a run at random moments, for each quality."""
 FORKS = get_context("forkserver")
 """Processes that are copies of one which holds the program; each starts in milliseconds."""
@@ -65,7 +65,7 @@ def test_runs_that_are_killed_come_to_the_same_labels(
     out, generator = tmp_path / "killed", random.Random(5)  # noqa: S311
     words = ["--model", thin_model, "--window", 1, "--quality", quality, "--device", "cpu"]
     assert segment(tmp_path / "clip.mp4", tmp_path / "whole", *words) == 0
-    for _ in range(KILLS):
+    for _ in range(KILLS[quality]):
         again = ["--resume"] if (out / "segmentation.json").exists() else []
         run = ["segment", tmp_path / "clip.mp4", "--out", out, "--clusters", 3, *words, *again]
         run_killed([str(word) for word in run], out, generator.random() * longest)
@@ -73,6 +73,43 @@ def test_runs_that_are_killed_come_to_the_same_labels(
     assert digest(out) == digest(tmp_path / "whole")
     kept = ["labels", "leaves", "legend.png", "overlay.mp4", "segmentation.json"]
     assert sorted(path.name for path in out.iterdir()) == kept
+
+
+INTERRUPTIBLE = """
+import signal, sys
+from vidseg.core.command.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs that a shell runs in the background
+with open(told, "w", encoding="utf-8") as sys.stderr:
+    sys.exit(main(words))
+"""
+"""Runs the command, with what it says of errors in a file."""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_a_real_interrupt_leaves_finished_windows_and_says_how_to_go_on(thin_model: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", squares(6).repeat(40, 1, 1, 1))
+    out, told = tmp_path / "out", tmp_path / "told.txt"
+    words = ["segment", str(tmp_path / "clip.mp4"), "--out", str(out), "--model", str(thin_model), "--clusters", "3"]
+    names = {"words": [*words, "--window", "1", "--no-modulation"], "told": str(told)}
+    process = FORKS.Process(target=exec, args=(INTERRUPTIBLE, names))
+    process.start()
+    assert process.pid is not None
+    deadline = time.monotonic() + 120
+    while not finished_frames(out) and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == EXIT_INTERRUPTED, told.read_text()
+    assert "Traceback" not in told.read_text()
+    done = record_of(out)["frames_done"]
+    assert 1 <= done < 240
+    assert len(list(ResultFolder(out).read_label_maps(done))) == done
+    assert "--resume" in told.read_text()
+
+
+def finished_frames(out: Path) -> int:
+    """Return how many frames a run that is going on has finished."""
+    return int(record_of(out)["frames_done"]) if (out / "segmentation.json").exists() else 0
 
 
 @contextmanager

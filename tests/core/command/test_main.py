@@ -2,13 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -580,29 +575,3 @@ def test_every_setting_can_be_given_as_text() -> None:
         value = read_setting(Settings(), name)
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         assert with_overrides(Settings(), [f"{name}={text}"]) == Settings()
-
-
-def finished_frames(out: Path) -> int:
-    """Return how many frames a run that is going on has finished."""
-    return int(record_of(out)["frames_done"]) if (out / "segmentation.json").exists() else 0
-
-
-@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
-def test_a_real_interrupt_leaves_finished_windows_and_says_how_to_go_on(model: Path, tmp_path: Path) -> None:
-    write_video(tmp_path / "clip.mp4", squares(6).repeat(40, 1, 1, 1))
-    out = tmp_path / "out"
-    words = ["segment", str(tmp_path / "clip.mp4"), "--out", str(out), "--model", str(model), "--clusters", "3"]
-    command = [sys.executable, "-m", "vidseg.core.command.main", *words, "--window", "1", "--no-modulation"]
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # ignored in jobs that a shell runs in the background
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:  # noqa: PLW1509
-        deadline = time.monotonic() + 120
-        while not finished_frames(out) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-    assert process.returncode == EXIT_INTERRUPTED, told
-    assert "Traceback" not in told
-    done = record_of(out)["frames_done"]
-    assert 1 <= done < 240
-    assert len(list(ResultFolder(out).read_label_maps(done))) == done
-    assert "--resume" in told

@@ -87,8 +87,8 @@ class Calls:
         self.count(denoiser, "replay", "predict", lambda rest: replay_share if rest[3] is None else tail_share)
 
 
-def coarse(count: int) -> LabelMaps:
-    maps = (torch.arange(8) // 3).expand(count, 4, 8)
+def coarse(count: int, width: int = 8) -> LabelMaps:
+    maps = (3 * torch.arange(width) // width).expand(count, 4, width)
     return LabelMaps(maps, tuple(Region(index, str(index)) for index in range(NUM_LABELS)))
 
 
@@ -122,10 +122,10 @@ def test_windows_of_a_video_model_are_counted_whole(
     shares = estimate.VIDEO_QUERY_SHARE, estimate.VIDEO_TAIL_SHARE, estimate.VIDEO_REPLAY_SHARE
     calls.count_model(DiffusersSvdBackbone, SvdDenoiser, *shares)
     calls.count(DiffusersSvdBackbone, "condition", "condition")
-    clip, sums = Clip(torch.rand(VIDEO_FRAMES, 64, 128, 3)), []
+    clip, sums = Clip(torch.rand(VIDEO_FRAMES, 64, 64, 3)), []
     for span in split_spans(VIDEO_FRAMES, settings):
         features = extract_window_features(video_backbone, read_fitted(clip, span.frames, settings), span, settings)
-        upsample(video_backbone, features, coarse(len(span.kept)), settings)
+        upsample(video_backbone, features, coarse(len(span.kept), 4), settings)
         # The narrow file encodes the conditioning frame with the same autoencoder.
         sums.append({**calls.made, "encode": calls.made["encode"] - calls.made["condition"]})
     for part, number in sums[-1].items():

@@ -21,7 +21,7 @@ from vidseg.core.method.modulation import Inversion, ModulatedPair, UnitJob, mod
 from vidseg.core.method.pipeline import segment_windows
 
 from ...golden_data import golden_dir
-from ..backbones.narrow_models import SD2
+from ...narrow_checkpoint import NARROW
 
 
 class Frames:
@@ -44,7 +44,7 @@ def arrays(name: str) -> dict[str, Tensor]:
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> DiffusersBackbone:
     path: Path = tmp_path_factory.mktemp("golden") / "sd.safetensors"
     runpy.run_path(str(golden_dir() / "make_weights.py"))["main"]("sd", str(path))
-    save_file(load_file(path), path, SD2.to_metadata())
+    save_file(load_file(path), path, NARROW.to_metadata())
     golden = arrays("sd_default")
     return load_diffusers(path, device="cpu", conditioning=(golden["cond_crossattn"], golden["uncond_crossattn"]))
 

@@ -22,7 +22,7 @@ from vidseg.core.method.published import draw_window_noise
 from vidseg.core.method.sampling import step_euler
 
 from ....golden_data import golden_dir
-from ..narrow_models import SD2
+from ....narrow_checkpoint import NARROW
 
 GUIDANCE = 5.0
 REFERENCE = preset("reference")
@@ -40,7 +40,7 @@ def backbone(golden: dict[str, Tensor], tmp_path_factory: Any) -> DiffusersBackb
     path: Path = tmp_path_factory.mktemp("golden") / "sd.safetensors"
     main: Callable[[str, str], None] = runpy.run_path(str(golden_dir() / "make_weights.py"))["main"]
     main("sd", str(path))
-    save_file(load_file(path), path, SD2.to_metadata())
+    save_file(load_file(path), path, NARROW.to_metadata())
     conditioning = (golden["cond_crossattn"], golden["uncond_crossattn"])
     return load_diffusers(path, device="cpu", conditioning=conditioning)
 

@@ -25,7 +25,7 @@ from vidseg.core.method.published import draw_video_window_noise
 from vidseg.core.method.sampling import step_euler
 
 from ....golden_data import golden_dir
-from ..narrow_models import SVD
+from ....narrow_checkpoint import NARROW_SVD
 
 GUIDANCE = 2.5
 REFERENCE = preset("reference", "svd")
@@ -49,7 +49,7 @@ def backbone(golden: dict[str, Tensor], tmp_path_factory: Any) -> DiffusersSvdBa
     path: Path = tmp_path_factory.mktemp("golden") / "svd.safetensors"
     main: Callable[[str, str], None] = runpy.run_path(str(golden_dir() / "make_weights.py"))["main"]
     main("svd", str(path))
-    save_file(load_file(path), path, SVD.to_metadata())
+    save_file(load_file(path), path, NARROW_SVD.to_metadata())
     loaded = load_diffusers(path, device="cpu", conditioning=(golden["cond_crossattn"], golden["uncond_crossattn"]))
     assert isinstance(loaded, DiffusersSvdBackbone)
     return loaded

@@ -67,7 +67,7 @@ def test_ablation_prints_the_papers_rows_beside_ours_and_resumes(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, out = write_vspw(tmp_path / "data", ("1_a",), 3), tmp_path / "out"
-    words = ("--ablation", "--max-frames", "3", "--preset", "default,paper")
+    words = ("--ablation", "--max-frames", "2", "--preset", "default,paper", "--set", "cluster.num_clusters=2")
     assert bench("vspw", root, out, model, *words) == 0
     text = capsys.readouterr().out
     assert "| 14 | ✓ | ✓ | ✓ |" in text

@@ -14,12 +14,12 @@ from ...backbones.narrow_models import THIN_SVD, narrow_model
 from .synthetic import write_vspw
 
 ROWS = ("window-1", "window-14", "modulation", "modulation-aggregation", "modulation-refinement")
-FAST = ("--max-side=64", "--device=cpu", "--set=cluster.num_clusters=3", "--set=modulation.step=24")
+FAST = ("--max-side=64", "--device=cpu", "--set=cluster.num_clusters=2", "--set=modulation.step=24")
 
 
 def test_ablation_and_baselines_with_a_video_model(tmp_path: Path) -> None:
     model = narrow_model(tmp_path / "svd.safetensors", THIN_SVD)
-    root, out = write_vspw(tmp_path / "data", ("1_a",), 3), tmp_path / "out"
+    root, out = write_vspw(tmp_path / "data", ("1_a",), 2), tmp_path / "out"
     windows = ("--set=video.frames=2", "--set=window.length=2")
     words = ["bench", "vspw", str(root), "--out", str(out), "--model", str(model), "--ablation", "--baselines"]
     assert main([*words, *FAST, *windows]) == 0
