@@ -36,8 +36,7 @@ def fit_centers(
     there = torch.from_numpy(held).to(device)
     runs: list[Run] = []
     for group in torch.split(torch.from_numpy(drawn).to(device), _TOGETHER):
-        runs += run_lloyd(there, there[group])
-        progress("K-means runs", (num_restarts + len(runs) + 1) // 2, num_restarts)
+        runs += run_lloyd(there, there[group], partial(_report_runs, progress, num_restarts, len(runs)))
     best = min(runs, key=lambda run: np.float32(run.inertia))  # the first of equals
     return best.centers.cpu() + torch.from_numpy(mean)
 
@@ -45,6 +44,11 @@ def fit_centers(
 def _report_starts(progress: Progress, num_clusters: int, num_restarts: int, drawn: int) -> None:
     """Report how many clusters of each start are drawn; a start counts as half of a run."""
     progress("K-means runs", max(1, (num_restarts * drawn // num_clusters + 1) // 2), num_restarts)
+
+
+def _report_runs(progress: Progress, num_restarts: int, before: int, ended: int) -> None:
+    """Report how many runs have ended, ``before`` of them in earlier groups; a run counts as the other half."""
+    progress("K-means runs", (num_restarts + before + ended + 1) // 2, num_restarts)
 
 
 def draw_starts(
@@ -164,13 +168,17 @@ class Run:
         return sum(float((part - self.centers[own]).square().sum(dtype=torch.float64)) for part, own in parts)
 
 
-def run_lloyd(points: Tensor, starts: Tensor) -> list[Run]:
-    """Return runs on ``(M,C)`` float32 points, wherever they are, from starts ``(R,K,C)``; they go side by side."""
+def run_lloyd(points: Tensor, starts: Tensor, advance: Callable[[int], None] = lambda _ended: None) -> list[Run]:
+    """Return runs on ``(M,C)`` float32 points, wherever they are, from starts ``(R,K,C)``; they go side by side.
+
+    ``advance`` is told after each iteration how many have ended, and may raise to stop them.
+    """
     tolerance = TOLERANCE * float(points.var(0, unbiased=False).mean())
     runs = [Run(points, start) for start in starts]
     while going := [run for run in runs if not run.ended]:
         for run, labels in zip(going, find_nearest(points, torch.stack([run.centers for run in going])), strict=True):
             run.step(labels, tolerance)
+        advance(sum(run.ended for run in runs))
     return runs
 
 
