@@ -32,8 +32,9 @@ import torch.nn.functional as F  # noqa: N812
 from counting import CountingBackbone, clock
 from PIL import Image
 from plots import new_figure
-from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.diffusers.load import find_embedding, load_diffusers
 from vidseg.core.backbones.memory import measure_peak
+from vidseg.core.checkpoints.describe import describe_model
 from vidseg.core.checkpoints.sizes import ModelSizes, UNetSizes, VAESizes
 from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_parts, with_quality
 from vidseg.core.evaluation.bench.dataset import BenchClip
@@ -128,7 +129,7 @@ def _ours(arguments: Namespace, clip: BenchClip) -> dict[str, Any]:
 def _published(arguments: Namespace, clip: BenchClip) -> dict[str, Any]:
     from paper_code import run_published  # noqa: PLC0415, needs the checkout's own packages
 
-    positive = loaded(arguments)._conditioning[1:]
+    positive = find_embedding(describe_model(arguments.model))[None]  # alone: a model changes how memory is kept
     work = Namespace(**vars(arguments), checkout=arguments.paper, window=WINDOW)
     work.out = arguments.out.resolve()
     labels, seconds = run_published(work, clip, positive)

@@ -287,7 +287,7 @@ def require_shape(name: str, value: Tensor, letters: str, **sizes: int) -> dict[
 
 def require_finite(name: str, value: Tensor) -> None:
     """Check that no element of ``value`` is NaN or infinite."""
-    if not bool(value.isfinite().all()):
+    if value.numel() and not all(bool(end.isfinite()) for end in value.aminmax()):  # NaN is both ends
         remedy = "Run the model in float32 ({0}), or check the frames"
         raise SettingError(name, "be finite", "NaN or infinity", remedy, "dtype")
 

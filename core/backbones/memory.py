@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -19,6 +20,9 @@ CPU_BUDGET_BYTES = 2**30
 """What compute batches may take on the CPU, at most; weights and the program come on top."""
 GPU_BUDGET_BYTES = 7 * 2**29
 """Likewise on a GPU: three frames of SD 2.1 at 832x448 in half precision; more at a time are hardly faster."""
+KEPT_BYTES, MAPPED_BYTES = 1 << 28, 1 << 25
+"""Freed memory that glibc keeps, and the least that it asks of the system by itself and gives back at once."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 PROCESS_STATUS = Path("/proc/self/status")
 NOT_TOLD = "not told by the system"
 
@@ -50,6 +54,17 @@ def find_budget(device: torch.device) -> int:
     except (AttributeError, ValueError, OSError):
         return CPU_BUDGET_BYTES
     return min(CPU_BUDGET_BYTES, free // 2)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep freed memory for what it needs next, where its C library is glibc.
+
+    The system clears each page that it hands out, which takes a fifth of the time of an autoencoder on a CPU.
+    """
+    change = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if change is not None:
+        change(M_TRIM_THRESHOLD, KEPT_BYTES)
+        change(M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 def choose_device() -> torch.device:

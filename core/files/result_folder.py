@@ -29,6 +29,8 @@ LEAVES_FOLDER = "leaves"
 RECORD_FILE, STATE_FILE = "segmentation.json", "resume.safetensors"
 MIN_BYTES_PER_PIXEL = 1 / 64
 """Least disk space that label maps and overlay of a pixel take; a disk with less is refused beforehand."""
+_RUNS = 3
+"""How zlib compresses label maps: by runs alone (`Z_RLE`), in a third of the time, for a few more bytes."""
 _LABEL_FILE = re.compile(r"\d{5,}\.png")
 
 
@@ -149,10 +151,9 @@ class ResultFolder:
     def write_label_maps(self, start: int, labels: LabelMaps, progress: Progress = no_progress) -> None:
         """Write label maps ``(T,H,W)`` uint8, and those of their leaves, of the frames from number ``start`` on."""
         for number, label_map in enumerate(labels.maps):
-            self._write_image(self._map_file(LABELS_FOLDER, start + number), make_label_image(label_map))
+            self._write_labels(self._map_file(LABELS_FOLDER, start + number), label_map)
             if labels.leaves:
-                leaf_map = make_label_image(labels.leaves.maps[number])
-                self._write_image(self._map_file(LEAVES_FOLDER, start + number), leaf_map)
+                self._write_labels(self._map_file(LEAVES_FOLDER, start + number), labels.leaves.maps[number])
             progress("label maps", number + 1, labels.num_frames)
 
     def read_label_maps(self, stop: int, folder: str = LABELS_FOLDER) -> Iterator[Tensor]:
@@ -234,8 +235,11 @@ class ResultFolder:
             target.parent.mkdir(exist_ok=True)
             write_atomically(target, write)
 
-    def _write_image(self, target: Path, image: Image.Image) -> None:
-        self.write_file(target.relative_to(self.path).as_posix(), lambda path: image.save(path, "PNG"))
+    def _write_labels(self, target: Path, label_map: Tensor) -> None:
+        self._write_image(target, make_label_image(label_map), compress_type=_RUNS)
+
+    def _write_image(self, target: Path, image: Image.Image, **options: int) -> None:
+        self.write_file(target.relative_to(self.path).as_posix(), lambda path: image.save(path, "PNG", **options))
 
     def _map_file(self, folder: str, number: int) -> Path:
         return self.path / folder / f"{number:05d}.png"

@@ -46,8 +46,8 @@ _OF_THE_SYSTEM = {
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.EFBIG,
 }  # fmt: skip
 """Errors of writing that are of the place, not of FFmpeg."""
-_H264 = {"crf": "18", "preset": "superfast"}
-"""Quality of H.264, about free of visible loss; files a little larger than need be, in less than half of the time."""
+_H264 = {"crf": "19", "preset": "ultrafast"}
+"""Quality of H.264, about free of visible loss: as 18 of superfast, in half of its time, with a fifth more bytes."""
 _BITS_PER_PIXEL = 1.0
 """Bit rate of the fallback codec."""
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image

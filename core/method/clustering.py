@@ -35,7 +35,7 @@ def normalize_tokens(tokens: Tensor) -> Tensor:
     [[0.25, -1.0], [0.0, 0.0]]
     """
     require_finite("tokens", tokens)
-    largest = tokens.abs().amax(dim=-1, keepdim=True)
+    largest = torch.linalg.vector_norm(tokens, ord=torch.inf, dim=-1, keepdim=True)
     return tokens / torch.where(largest == 0, torch.ones_like(largest), largest)
 
 

@@ -34,10 +34,11 @@ class ColorGuidedFilter(GuidedFilter):
         self, picture: Tensor, grid: tuple[int, int], frame_size: tuple[int, int], config: EnlargingConfig
     ) -> None:
         super().__init__(picture, grid, frame_size, config)
-        colors = (picture.float() / 255).movedim(-1, 1)
-        colors = colors - colors.mean((0, 2), keepdim=True)  # their products lose fewer digits
-        products = colors[:, _ONE] * colors[:, _TWO]
-        self._terms = torch.cat([torch.ones_like(colors[:, :1]), colors, products], 1)  # (H,10,W)
+        self._terms = torch.ones(len(picture), 10, picture.shape[1])  # filled in place: fresh memory takes longest
+        colors = self._terms[:, 1:4]
+        torch.sub(self._guide, self._guide.mean((0, 2), keepdim=True), out=colors)  # products lose fewer digits
+        for product, one, two in zip(self._terms[:, 4:].unbind(1), _ONE, _TWO, strict=True):
+            torch.mul(colors[:, one], colors[:, two], out=product)
         self._least = config.color_spread**2
 
     def filter_picture(self, mask: Tensor) -> Patch:

@@ -5,6 +5,7 @@ Differences are those of exact decodes at the model's size, enlarged to the fram
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -51,9 +52,9 @@ def compute_difference_map(plus: Tensor, minus: Tensor) -> Tensor:
     """
     sizes = require_shape("plus", plus, "B H W 3")
     require_shape("minus", minus, "B H W 3", **{axis: sizes[axis] for axis in "BHW"})
-    squares = (plus.float().clamp(0, 1) - minus.float().clamp(0, 1)).square_()
+    squares = plus.float().clamp(0, 1).sub_(minus.float().clamp(0, 1)).square_()
     red, green, blue = squares.unbind(-1)
-    return (red + green + blue).sqrt_()
+    return (red + green).add_(blue).sqrt_()
 
 
 def make_initial_maps(coarse: LabelMaps, frame_size: tuple[int, int]) -> Tensor:
@@ -86,7 +87,9 @@ class RunningArgmax:
     def update(self, frame: int, label: int | Tensor, scores: Tensor) -> None:
         """Take in the scores ``(H,W)``, 0 or more, of a label in a frame, or of a label for each pixel ``(H,W)``."""
         require_finite("modulated pictures", scores.amax())  # NaN would lose against any label without a word
-        best = self._best.setdefault(frame, torch.zeros_like(scores))
+        if frame not in self._best:
+            self._best[frame] = torch.zeros_like(scores)
+        best = self._best[frame]
         labels = self._labels[frame] = self._labels[frame].to(scores.device)
         candidates = torch.as_tensor(label).to(labels)
         low, high = (int(end) for end in candidates.aminmax())
@@ -95,7 +98,12 @@ class RunningArgmax:
             wins |= (scores == best) & (scores > 0) & (candidates < labels)
         self._highest[frame] = max(high, self._highest.get(frame, 0))
         torch.maximum(best, scores, out=best)
-        torch.where(wins, candidates, labels, out=labels)
+        _replace(labels, wins, candidates)
+
+
+def _replace(labels: Tensor, where: Tensor, others: Tensor) -> None:
+    """Put other labels uint8 where a mask is set; by bits, since `torch.where` branches at each pixel on a CPU."""
+    labels ^= (labels ^ others).bitwise_and_(where.view(torch.uint8) * 255)
 
 
 def blur_maps(maps: Tensor, config: DifferenceConfig) -> Tensor:
@@ -110,19 +118,19 @@ def blur_maps(maps: Tensor, config: DifferenceConfig) -> Tensor:
         raise SettingError("difference.blur_size", wanted, size, "Lower it")
     if size == 1:
         return maps
-    places = torch.arange(size, dtype=maps.dtype, device=maps.device) - size // 2
-    kernel = torch.exp(-places.square() / (2 * config.blur_sigma**2))
-    kernel = kernel / kernel.sum()
+    places = torch.arange(size, dtype=maps.dtype) - size // 2
+    weights = torch.exp(-places.square() / (2 * config.blur_sigma**2))
+    kernel = (weights / weights.sum()).tolist()
     padded = F.pad(maps[:, None], (size // 2,) * 4, mode="reflect")[:, 0]
     return _average(_average(padded, kernel, 2), kernel, 1)
 
 
-def _average(maps: Tensor, kernel: Tensor, dim: int) -> Tensor:
+def _average(maps: Tensor, kernel: Sequence[float], dim: int) -> Tensor:
     """Return the weighted means of neighbors along an axis; of one channel, sums are quicker than a convolution."""
     count = maps.shape[dim] - len(kernel) + 1
     blurred = maps.narrow(dim, 0, count) * kernel[0]
     for offset in range(1, len(kernel)):
-        blurred.addcmul_(maps.narrow(dim, offset, count), kernel[offset])
+        blurred.add_(maps.narrow(dim, offset, count), alpha=kernel[offset])
     return blurred
 
 
@@ -143,7 +151,7 @@ def normalize_maps(maps: Tensor, owners: Tensor | None = None) -> Tensor:
 
 def filter_maps(maps: Tensor, masks: Tensor, strength: float) -> Tensor:
     """Weigh difference maps ``(B,H,W)`` by ``strength`` outside the masks, soft ones of [0, 1] (paper Eq. 6)."""
-    return maps * masks + strength * maps * (1 - masks)
+    return (strength * maps).mul_(1 - masks).add_(maps * masks)
 
 
 def enlarge_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,6 +12,9 @@ from torch import Tensor
 from ..config.parts import EnlargingConfig
 from ..types import require_shape
 
+_BAND = 64
+"""Rows of a picture that are computed at once: they depend on few coarse rows, and stay in a cache."""
+
 
 class Patch(NamedTuple):
     """The part of a frame where a mask has an answer, ``values`` ``(r,c)`` float32; elsewhere it is 0."""
@@ -58,6 +61,16 @@ class Axis:
         """Return the new points that depend on a part of the old ones."""
         start = int(torch.searchsorted(self.high, part.start))
         return slice(start, int(torch.searchsorted(self.low, part.stop)))
+
+    def needed(self, part: slice, known: slice) -> slice:
+        """Return which of the known old points a part of the new ones depends on."""
+        low, high = int(self.low[part.start]), int(self.high[part.stop - 1]) + 1
+        return slice(max(low, known.start), min(high, known.stop))
+
+    def follow(self, part: slice) -> slice:
+        """Return the new points whose lower old point is in a part of the old ones."""
+        start, stop = torch.searchsorted(self.low, torch.tensor([part.start, part.stop])).tolist()
+        return slice(start, stop)
 
 
 def _average(size: int, reach: int) -> Tensor:
@@ -114,31 +127,44 @@ class GuidedFilter:
 
     def filter_picture(self, mask: Tensor) -> Patch:
         """Return what `filter` does, at the size of the picture."""
+        *part, slopes = self._fit(mask)
+        axes = [axes.to_picture for axes in self._axes]
+        rows, columns = (axis.reached(span) for axis, span in zip(axes, part, strict=True))
+        values = torch.empty(rows.stop - rows.start, columns.stop - columns.start)
+        for start in range(rows.start, rows.stop, _BAND):
+            band = slice(start, min(start + _BAND, rows.stop))
+            since = axes[0].needed(band, part[0])
+            some = slopes[_shift(since, part[0].start)]
+            fine, guide = _resize(some, axes, [since, part[1]], [band, columns]), self._guide[band, :, columns]
+            answer = torch.addcmul(fine[:, 3], fine[:, 0], guide[:, 0], out=values[_shift(band, rows.start)])
+            for color in (1, 2):
+                answer.addcmul_(fine[:, color], guide[:, color])
+        return Patch(rows, columns, values)
+
+    def _fit(self, mask: Tensor) -> tuple[slice, slice, Tensor]:
+        """Return slopes for three colors and offsets ``(r,4,c)`` by which the picture explains a mask, and where."""
         cells = [_find_span(mask.any(1)), _find_span(mask.any(0))]
-        margin = 2 * self._reach + 1  # two averages, and nothing to mirror at the end
-        part = []
-        for axes, span in zip(self._axes, cells, strict=True):
-            inner = axes.from_cells.reached(span)
-            part.append(slice(max(0, inner.start - margin), min(len(axes.kept), inner.stop + margin)))
-        values = _resize(mask[cells[0], None, cells[1]].float(), [axes.from_cells for axes in self._axes], cells, part)
-        to_picture = [axes.to_picture for axes in self._axes]
-        reached = [axis.reached(span) for axis, span in zip(to_picture, part, strict=True)]
-        slopes = _resize(self._fit(values, part), to_picture, part, reached)
-        slopes[:, :3] *= self._guide[reached[0], :, reached[1]]
-        return Patch(reached[0], reached[1], slopes.sum(1))
+        inner = [axes.from_cells.reached(span) for axes, span in zip(self._axes, cells, strict=True)]
+        middle, outer = (
+            [axes.widen(span, margin) for axes, span in zip(self._axes, inner, strict=True)]
+            for margin in (self._reach + 1, 2 * self._reach + 1)  # one average, two, and nothing to mirror at the end
+        )
+        values = _resize(mask[cells[0], None, cells[1]].float(), [axes.from_cells for axes in self._axes], cells, inner)
+        guide = self._small[inner[0], :, inner[1]]
+        blurred = self._blur(torch.cat([guide * values, values], 1), inner, middle)
+        mean, inverse = self._mean[middle[0], :, middle[1]], self._inverse[middle[0], :, :, middle[1]]
+        answer, covariance = blurred[:, 3], blurred[:, :3].addcmul_(mean, blurred[:, 3:], value=-1)
+        slopes = inverse[:, :, 0] * covariance[:, :1]
+        for color in (1, 2):
+            slopes.addcmul_(inverse[:, :, color], covariance[:, color, None])
+        covariance.copy_(slopes)  # in its place, before the offsets
+        answer -= (slopes * mean).sum(1)
+        return outer[0], outer[1], self._blur(blurred, middle, outer)
 
-    def _fit(self, values: Tensor, part: list[slice]) -> Tensor:
-        """Return slopes for three colors and offsets ``(r,4,c)`` by which the picture explains ``(r,1,c)`` values.
-
-        They are averaged where they are enlarged.
-        """
-        guide, mean = (each[part[0], :, part[1]] for each in (self._small, self._mean))
-        inverse = self._inverse[part[0], :, :, part[1]]
-        blur = [axes.average[rows, rows] for axes, rows in zip(self._axes, part, strict=True)]
-        blurred = _apply(blur, torch.cat([guide * values, values], 1))
-        answer, covariance = blurred[:, 3:], blurred[:, :3] - mean * blurred[:, 3:]
-        slopes = (inverse * covariance[:, None]).sum(2)
-        return torch.cat([slopes, answer - (slopes * mean).sum(1, keepdim=True)], 1)
+    def _blur(self, values: Tensor, source: list[slice], target: list[slice]) -> Tensor:
+        """Return means over the window of the filter around ``target``, of values at ``source``, else 0."""
+        parts = zip(self._axes, source, target, strict=True)
+        return _apply([axes.average[to, since] for axes, since, to in parts], values)
 
 
 class _FilterAxes(NamedTuple):
@@ -148,7 +174,7 @@ class _FilterAxes(NamedTuple):
         kept: pixels that stand for several each.
         from_cells: enlarging of cells to those.
         average: mean over the window of the filter, ``(r,r)`` float32.
-        to_picture: average, then enlarging to the picture.
+        to_picture: enlarging to the picture.
     """
 
     kept: Tensor
@@ -156,14 +182,17 @@ class _FilterAxes(NamedTuple):
     average: Tensor
     to_picture: Axis
 
+    def widen(self, part: slice, margin: int) -> slice:
+        """Return a part of the kept pixels with a margin."""
+        return slice(max(0, part.start - margin), min(len(self.kept), part.stop + margin))
+
 
 @cache
 def _find_axis(side: int, cells: int, reach: int, step: int) -> _FilterAxes:
     kept = _list_subsampled(side, step)
     average = _average(len(kept), reach)
     from_cells = Axis.interpolate(cells, _place_centers(cells, side)[kept])
-    enlarge = Axis.between(len(kept), side).matrix.double()
-    return _FilterAxes(kept, from_cells, average.float(), Axis(enlarge @ average))
+    return _FilterAxes(kept, from_cells, average.float(), Axis.between(len(kept), side))
 
 
 @cache
@@ -201,6 +230,10 @@ def _list_subsampled(side: int, step: int) -> Tensor:
     count = max(side // step, 1)
     number = torch.arange(count)
     return ((2 * number + 1) * side + count * (1 - step)).div(2 * count, rounding_mode="floor").clamp(0, side - 1)
+
+
+def _shift(part: slice, offset: int) -> slice:
+    return slice(part.start - offset, part.stop - offset)
 
 
 def _find_span(inside: Tensor) -> slice:

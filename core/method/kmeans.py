@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from operator import attrgetter
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,60 +15,36 @@ MAX_ITERATIONS, TOLERANCE = 300, 1e-4
 """Of Lloyd's algorithm, as scikit-learn has them; the tolerance is a share of the mean variance."""
 
 
-class Run(NamedTuple):
-    """What a run of Lloyd's algorithm ends with: ``(K,C)`` centers, summed squared distances, iterations."""
-
-    centers: np.ndarray
-    inertia: float
-    num_iterations: int
+_TOGETHER = 16
+"""Runs that share their passes over the points."""
+_MEASURED = 4096
+"""Points whose distances to all centers are computed at once."""
 
 
 def fit_centers(
     points: Tensor, num_clusters: int, num_restarts: int, seed: int, progress: Progress, device: torch.device
 ) -> Tensor:
-    """Return the centers ``(K,C)`` of the best of some runs on ``(M,C)`` float32 points, on the CPU.
-
-    Runs on the CPU go side by side, each on one thread: more threads would sum the centers in the order in which they
-    finish, so that results would differ from run to run. On a GPU they follow each other.
-    """
-    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415, takes most of a second
+    """Return the centers ``(K,C)`` of the best of some runs on ``(M,C)`` float32 points, on the CPU."""
     from threadpoolctl import threadpool_limits  # noqa: PLC0415, a dependency of scikit-learn
 
     held = points.detach().float().cpu().numpy()
     mean = held.mean(axis=0)
     held = held - mean  # as scikit-learn does, for exact distances
-    workers = ThreadPoolExecutor(min(num_restarts, os.cpu_count() or 1), initializer=_use_one_thread)
-    on_gpu = device.type == "cuda"
-    with warnings.catch_warnings(), threadpool_limits(limits=1), workers:
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct tokens than clusters
+    with threadpool_limits(limits=1):  # draws must not depend on how many threads sum
         advance = partial(_report_starts, progress, num_clusters, num_restarts)
-        starts = [held[chosen] for chosen in draw_starts(held, num_clusters, num_restarts, seed, advance)]
-        run = partial(run_lloyd_on, torch.from_numpy(held).to(device)) if on_gpu else partial(_run_lloyd, held)
-        runs: list[Run] = []
-        for ended in map(run, starts) if on_gpu else workers.map(run, starts):
-            runs.append(ended)
-            progress("K-means runs", (num_restarts + len(runs) + 1) // 2, num_restarts)
-    best = min(runs, key=attrgetter("inertia"))  # the first of equals
-    return torch.from_numpy(best.centers + mean)
+        drawn = draw_starts(held, num_clusters, num_restarts, seed, advance)
+    there = torch.from_numpy(held).to(device)
+    runs: list[Run] = []
+    for group in torch.split(torch.from_numpy(drawn).to(device), _TOGETHER):
+        runs += run_lloyd(there, there[group])
+        progress("K-means runs", (num_restarts + len(runs) + 1) // 2, num_restarts)
+    best = min(runs, key=lambda run: np.float32(run.inertia))  # the first of equals
+    return best.centers.cpu() + torch.from_numpy(mean)
 
 
 def _report_starts(progress: Progress, num_clusters: int, num_restarts: int, drawn: int) -> None:
     """Report how many clusters of each start are drawn; a start counts as half of a run."""
     progress("K-means runs", max(1, (num_restarts * drawn // num_clusters + 1) // 2), num_restarts)
-
-
-def _use_one_thread() -> None:
-    """Limit the calling thread for as long as it lives; OpenMP counts per thread."""
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415, a dependency of scikit-learn
-
-    threadpool_limits(limits=1, user_api="openmp")
-
-
-def _run_lloyd(points: np.ndarray, start: np.ndarray) -> Run:
-    from sklearn.cluster import KMeans  # noqa: PLC0415, takes most of a second
-
-    found = KMeans(len(start), init=start, n_init=1).fit(points)
-    return Run(found.cluster_centers_, float(found.inertia_), int(found.n_iter_))
 
 
 def draw_starts(
@@ -146,44 +117,70 @@ def _measure(points: np.ndarray, norms: np.ndarray, rows: np.ndarray) -> np.ndar
     return distances.astype(np.float32).clip(min=0)
 
 
-def run_lloyd_on(points: Tensor, start: np.ndarray) -> Run:
-    """Run Lloyd's algorithm where the ``(M,C)`` float32 points are, with the rules of scikit-learn.
+class Run:
+    """A run of Lloyd's algorithm on ``(M,C)`` float32 points, by the rules of scikit-learn.
 
-    It ends when no label changes, or when the centers move less than the tolerance. A cluster that loses all points
-    takes the point that is farthest from its center.
+    It ends when no label changes, or when the centers move less than a tolerance. A cluster that loses all points
+    takes the point that is farthest from its center. Sums are kept, and changed by the points whose label changes.
     """
-    centers = torch.from_numpy(start).to(points)
+
+    def __init__(self, points: Tensor, start: Tensor) -> None:
+        self.centers, self.num_iterations, self.ended = start, 0, False
+        self._points, self.labels = points, torch.full((len(points),), -1, device=points.device)
+        self._sums = torch.zeros(start.shape, dtype=torch.float64, device=points.device)
+        self._counts = self._sums[:, 0].clone()
+
+    def step(self, labels: Tensor, tolerance: float) -> None:
+        """Move the centers to the means of the points that have each label ``(M,)`` int64."""
+        changed = (labels != self.labels).nonzero()[:, 0]
+        rows = self._points[changed] if self.num_iterations else self._points
+        clusters = torch.arange(len(self.centers), device=labels.device)[:, None]
+        marks = (labels[changed] == clusters).to(rows) - (self.labels[changed] == clusters).to(rows)  # (K,P)
+        self._sums += marks @ rows
+        self._counts += marks.sum(1)
+        self.labels = labels
+        before, self.centers = self.centers, self._average()
+        self.num_iterations += 1
+        self.ended = not len(changed) or self.num_iterations == MAX_ITERATIONS
+        if len(changed) and (self.ended or float((self.centers - before).square().sum()) <= tolerance):
+            self.labels, self.ended = find_nearest(self._points, self.centers[None])[0], True
+
+    def _average(self) -> Tensor:
+        sums, counts = self._sums, self._counts
+        empty = (counts == 0).nonzero()[:, 0].tolist()
+        if empty:
+            sums, counts = sums.clone(), counts.clone()
+            far = (self._points - self.centers[self.labels]).square().sum(1).topk(len(empty)).indices.tolist()
+            for cluster, point in zip(empty, far, strict=True):
+                sums[self.labels[point]] -= self._points[point]
+                counts[self.labels[point]] -= 1
+                sums[cluster], counts[cluster] = self._points[point], 1
+        return torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], self.centers).to(self.centers)
+
+    @property
+    def inertia(self) -> float:
+        """Summed squared distances of the points to their centers."""
+        parts = zip(*(torch.split(each, _MEASURED) for each in (self._points, self.labels)), strict=True)
+        return sum(float((part - self.centers[own]).square().sum(dtype=torch.float64)) for part, own in parts)
+
+
+def run_lloyd(points: Tensor, starts: Tensor) -> list[Run]:
+    """Return runs on ``(M,C)`` float32 points, wherever they are, from starts ``(R,K,C)``; they go side by side."""
     tolerance = TOLERANCE * float(points.var(0, unbiased=False).mean())
-    labels = torch.full((len(points),), -1, device=points.device)
-    done = 0
-    while done < MAX_ITERATIONS:
-        done += 1
-        earlier, labels = labels, _nearest(points, centers)
-        before, centers = centers, _average(points, labels, centers)
-        if torch.equal(labels, earlier):
-            break
-        if float((centers - before).square().sum()) <= tolerance:
-            labels = _nearest(points, centers)
-            break
-    inertia = float((points - centers[labels]).square().sum(dtype=torch.float64))
-    return Run(centers.cpu().numpy(), inertia, done)
+    runs = [Run(points, start) for start in starts]
+    while going := [run for run in runs if not run.ended]:
+        for run, labels in zip(going, find_nearest(points, torch.stack([run.centers for run in going])), strict=True):
+            run.step(labels, tolerance)
+    return runs
 
 
-def _nearest(points: Tensor, centers: Tensor) -> Tensor:
-    """Return the nearest of ``(K,C)`` centers for each of ``(M,C)`` points; ties: the first."""
-    return torch.addmm(centers.square().sum(1), points, centers.T, alpha=-2).argmin(1)
-
-
-def _average(points: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
-    """Return the means of the points of each label; products with one-hot rows sum them in an order that is fixed."""
-    marks = torch.nn.functional.one_hot(labels, len(centers)).to(points)
-    counts = marks.sum(0)
-    sums = marks.T @ points
-    empty = (counts == 0).nonzero().squeeze(1).tolist()
-    if empty:
-        far = (points - centers[labels]).square().sum(1).topk(len(empty)).indices.tolist()
-        for cluster, point in zip(empty, far, strict=True):
-            sums[labels[point]] -= points[point]
-            counts[labels[point]] -= 1
-            sums[cluster], counts[cluster] = points[point], 1
-    return torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centers)
+def find_nearest(points: Tensor, centers: Tensor) -> Tensor:
+    """Return the nearest of centers ``(R,K,C)`` for each of ``(M,C)`` points, ``(R,M)`` int64; ties: the first."""
+    flat, norms = centers.flatten(0, 1), centers.square().sum(2).flatten()[:, None]
+    rank = torch.arange(centers.shape[1], 0, -1, dtype=torch.int16, device=points.device)[:, None]
+    nearest = []
+    for part in torch.split(points, _MEASURED):
+        distances = torch.addmm(norms, flat, part.T, alpha=-2).view(*centers.shape[:2], -1)
+        least = distances == distances.amin(1, keepdim=True)  # with ranks much quicker than `argmin`
+        nearest.append(centers.shape[1] - (least * rank).amax(1).long())
+    return torch.cat(nearest, 1)

@@ -9,13 +9,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from .sketch import Sketch, can_measure_pairs, measure_pairs
+from .sketch import Sketch, can_measure_pairs, measure_pairs, shorten
 
 CHUNK_ELEMENTS = 2**22
 """Distances held at once: 16 MiB, so that they stay in a processor's cache, whatever the number of frames."""
 _SPARE = 12
 """Tokens of a short list beyond the neighbors that are asked for: more often than not one is enough."""
-_GROUPS = 32
+_GUESSED = 4
+"""Tokens beyond the neighbors among which neighbors are guessed."""
+_GROUP = 32
 """Distances of a row of which the least is taken first."""
 _ROUNDINGS = 40
 """Roundings of a distance beyond one for each component: of centering, of a sketch, of the sum."""
@@ -23,8 +25,8 @@ _MEASURED = 2**11
 """Tokens that are measured at once in float64."""
 _UNKNOWN = -1
 """Index that stands for no token."""
-_CANDIDATES = 512
-"""Candidates of a row at most: of more, the distances to all tokens are computed."""
+_SKETCHED, _CANDIDATES = 4, 16
+"""Of so many tokens one may be a candidate after a first and a second look: of more, all distances are computed."""
 
 
 class _Rows(NamedTuple):
@@ -52,15 +54,16 @@ class NeighborSearch:
     ``a + 2 E`` is truly farther than they. A row whose next token is that far has its neighbors; a row whose short
     list reaches that far finds them there, in float64; any other row is searched in float64 as a whole.
 
-    Where there are many tokens, their `sketch.Sketch` is compared first: its distances are below the true ones, but for
-    the like rounding, so that tokens beyond ``a + 2 E`` in the sketch need no distance of their own.
+    Where there are many tokens, their `sketch.Sketch` is compared first, in few dimensions with all, in more with those
+    that are left: its distances are below the true ones, but for the like rounding, so that tokens beyond ``a + 2 E``
+    in a sketch need no distance of their own.
     """
 
     def __init__(self, tokens: Tensor, k: int) -> None:
         self._tokens, self._k = tokens, k
         self._listed = min(k + _SPARE, len(tokens))
-        self._columns = -(-len(tokens) // _GROUPS) if len(tokens) > 2 * _GROUPS * self._listed else 0
-        spare = (self._columns * _GROUPS - len(tokens) if self._columns else 0) + 1  # points that stand for no token
+        self._grouped = len(tokens) > 2 * _GROUP * self._listed
+        spare = (-len(tokens) % _GROUP if self._grouped else 0) + 1  # points that stand for no token
         exact_norms = _measure_norms(tokens)
         self._largest = float(exact_norms.max())
         self._norms = F.pad(exact_norms, (0, spare), value=torch.inf)
@@ -69,15 +72,20 @@ class NeighborSearch:
         norms = _measure_norms(centered).float().to(tokens.device)
         self._longest = float(norms.max()) ** 0.5
         self._points = _make_points(centered, norms, spare)
-        self._sketch = Sketch.of(centered) if _multiplies_exactly(tokens.device) and can_measure_pairs() else None
-        self._sketched = _make_points(self._sketch.draw(centered), norms, spare) if self._sketch else self._points
+        pays = self._grouped and _multiplies_exactly(tokens.device) and can_measure_pairs()
+        self._sketch = Sketch.of(centered) if pays else None
+        self._chunk = max(1, CHUNK_ELEMENTS // len(self._points))
+        if self._sketch:
+            self._low = torch.empty(self._chunk, len(self._points) - 1)  # fresh memory would cost more than the product
+            drawn = self._sketch.draw(centered)
+            self._sketched, self._shortened = (_make_points(each, norms, spare) for each in (drawn, shorten(drawn)))
 
     def find(self, queries: Tensor) -> Tensor:
         """Return the indices ``(B,k)`` int32, in no order, of the nearest tokens of ``(B,C)`` queries."""
         queries = queries.to(self._tokens)
         if not _multiplies_exactly(queries.device):
             return self._search(queries).int()
-        parts = torch.split(queries, max(1, CHUNK_ELEMENTS // len(self._points)))
+        parts = torch.split(queries, self._chunk)
         found = torch.cat([self._find(part).int() for part in parts])
         rows = (found[:, 0] < 0).nonzero().squeeze(1)
         if len(rows):
@@ -102,29 +110,43 @@ class NeighborSearch:
 
     def _find_by_sketch(self, sketch: Sketch, rows: _Rows) -> tuple[Tensor, Tensor]:
         """Return the nearest tokens ``(B,k)``, and which rows have theirs: those with few candidates."""
-        drawn, compared, count = sketch.draw(rows.centered), _compare(rows.centered), len(rows.queries)
-        low = _compare(drawn) @ self._sketched[:-1].T
-        few = self._list_least(low)[1]
-        ends = torch.arange(count + 1) * self._listed
+        compared, drawn, count = _compare(rows.centered), sketch.draw(rows.centered), len(rows.queries)
+        low = torch.mm(_compare(shorten(drawn)), self._shortened[:-1].T, out=self._low[:count]).view(count, -1, _GROUP)
+        least = low.amin(2)
+        few = _least_of_groups(low, least, self._k + _GUESSED)
+        ends = torch.arange(count + 1) * few.shape[1]
         first = measure_pairs(compared, self._points, ends, few.flatten()).view(few.shape)
-        limit = first.kthvalue(self._k, dim=1).values + self._slack(rows, rows.centered) + self._slack(rows, drawn)
-        inside = np.flatnonzero(low.numpy() <= limit.numpy()[:, None])  # much faster than torch's
-        row, column = (torch.from_numpy(part) for part in np.divmod(inside, low.shape[1]))
+        bound = first.kthvalue(self._k, dim=1).values + self._slack(rows, rows.centered)
+        limit = bound + self._slack(rows, drawn)
+        groups = _find_within(least, limit[:, None])
+        row = groups // least.shape[1]
+        inside = _find_within(low.view(-1, _GROUP).index_select(0, groups), limit[row, None])
+        row, column = row[inside // _GROUP], groups[inside // _GROUP] % least.shape[1] * _GROUP + inside % _GROUP
+        row, column, ends, settled = self._keep_few(row, column, count, _SKETCHED)
+        near = measure_pairs(_compare(drawn), self._sketched, ends, column) <= limit[row]
+        row, column, ends, enough = self._keep_few(row[near], column[near], count, _CANDIDATES)
+        values = measure_pairs(compared, self._points, ends, column)
+        near = values <= bound[row]
+        row, column, values = row[near], column[near], values[near]
         counts = torch.bincount(row, minlength=count)
-        settled = (counts >= self._k) & (counts <= _CANDIDATES)
-        known = settled[row]
-        row, column = row[known], column[known]
-        ends = F.pad(torch.where(settled, counts, 0).cumsum(0), (1, 0))
-        place = torch.arange(len(row)) - ends[row]
-        width = max(self._listed, int((ends[1:] - ends[:-1]).max()))
-        lists = torch.full((count, width), len(self._points) - 1)
+        settled &= enough & (counts >= self._k)
+        place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+        lists = torch.full((count, max(self._listed, int(counts.max()))), len(self._points) - 1)
         distances = torch.full(lists.shape, torch.inf)
-        lists[row, place], distances[row, place] = column, measure_pairs(compared, self._points, ends, column)
+        lists[row, place], distances[row, place] = column, values
         found, chosen = torch.zeros(count, self._k, dtype=torch.int64), settled.nonzero().squeeze(1)
         if len(chosen):
-            lists, least = lists[chosen], distances[chosen].topk(self._listed, largest=False)
-            found[chosen] = self._settle(rows.take(chosen), least.values, lists.gather(1, least.indices), lists)
+            lists, nearest = lists[chosen], distances[chosen].topk(self._listed, largest=False)
+            found[chosen] = self._settle(rows.take(chosen), nearest.values, lists.gather(1, nearest.indices), lists)
         return found, settled
+
+    def _keep_few(self, row: Tensor, column: Tensor, count: int, rare: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return candidates of those of ``count`` rows that have enough and few, where each row ends, and which do."""
+        counts = torch.bincount(row, minlength=count)
+        settled = (counts >= self._k) & (counts <= len(self._tokens) // rare)
+        if not bool(settled.all()):
+            row, column = (each[settled[row]] for each in (row, column))
+        return row, column, F.pad(torch.where(settled, counts, 0).cumsum(0), (1, 0)), settled
 
     def _settle(self, rows: _Rows, values: Tensor, indices: Tensor, lists: Tensor | None = None) -> Tensor:
         """Return the nearest ``(B,k)``, from the least distances of each row, and where they are.
@@ -139,7 +161,8 @@ class NeighborSearch:
         reaches = values[:, -1] > far if self._listed < len(self._tokens) else torch.isfinite(far)
         some = (doubtful & reaches).nonzero().squeeze(1)
         if len(some):
-            found[some] = self._decide(rows.queries[some], indices[some].sort(1).values)
+            width = int((~(values[some] > far[some, None]).all(0)).nonzero()[-1]) + 1
+            found[some] = self._decide(rows.queries[some], indices[some, :width].sort(1).values)
         some = (doubtful & ~reaches).nonzero().squeeze(1)
         if len(some):
             found[some] = _UNKNOWN if lists is None else self._decide(rows.queries[some], lists[some])
@@ -150,15 +173,15 @@ class NeighborSearch:
 
         They lie in those groups whose own least values are the least.
         """
-        if not self._columns:
+        if not self._grouped:
             least = distances.topk(self._listed, largest=False)
             return least.values, least.indices
-        groups = distances.view(-1, _GROUPS, self._columns)
-        columns = groups.amin(1).topk(self._listed, largest=False, sorted=False).indices  # (B,L)
-        chosen = groups.gather(2, columns[:, None].expand(-1, _GROUPS, -1)).flatten(1)
-        least = chosen.topk(self._listed, largest=False)
-        group, place = least.indices // self._listed, least.indices % self._listed
-        return least.values, group * self._columns + columns.gather(1, place)
+        groups = distances.view(len(distances), -1, _GROUP)
+        chosen = groups.amin(2).topk(self._listed, largest=False, sorted=False).indices  # (B,L)
+        values = groups.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
+        least = values.topk(self._listed, largest=False)
+        group, place = least.indices // _GROUP, least.indices % _GROUP
+        return least.values, chosen.gather(1, group) * _GROUP + place
 
     def _slack(self, rows: _Rows, compared: Tensor) -> Tensor:
         """Return ``2 E`` of each query as it is compared, and what float64 rounding adds, ``(B,)`` float32."""
@@ -205,6 +228,18 @@ class NeighborSearch:
         """Return by how much float64 rounding can change a distance of each row."""
         largest = _measure_norms(queries).clamp(min=self._largest)
         return 4 * queries.shape[1] * torch.finfo(torch.float64).eps * largest
+
+
+def _least_of_groups(distances: Tensor, least: Tensor, count: int) -> Tensor:
+    """Return where ``count`` small ones of distances ``(B,G,g)`` are: those that are the ``least`` of their groups."""
+    chosen = least.topk(count, largest=False, sorted=False).indices
+    places = distances.gather(1, chosen[:, :, None].expand(-1, -1, distances.shape[2])).argmin(2)
+    return chosen * distances.shape[2] + places
+
+
+def _find_within(values: Tensor, limit: Tensor) -> Tensor:
+    """Return which of ``values``, as they lie in memory, are at most ``limit``: much faster than torch's own."""
+    return torch.from_numpy(np.flatnonzero(values.numpy() <= limit.numpy()))
 
 
 def _make_points(tokens: Tensor, norms: Tensor, spare: int) -> Tensor:

@@ -2,39 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from .guided import Axis, Patch
 
 Answers = Sequence[tuple[int, list[tuple[int, Patch]]]]
 """Each label that a frame holds, the smallest first, with the answers for its leaves, at the size of the picture."""
+_TILE = 128
+"""Pixels of a picture along one axis that are looked at together, so that what is computed of them stays in a cache."""
 
 
 def find_winners(answers: Answers, size: tuple[int, int], to_frame: Sequence[Axis] | None) -> Tensor:
     """Return the strongest leaf of the strongest label in each pixel of a frame, ``(H,W)`` uint8; ties: the first.
 
-    The answer of a label is the sum of those of its leaves, since the filter is linear. The picture has ``size``;
-    ``to_frame`` enlarges answers from it to the frame, and is None where both have one size. Between four pixels of the
-    picture that have one winner, it wins everywhere, since bilinear interpolation mixes their answers alone; so only
-    pixels between others are compared.
+    The answer of a label is the sum of those of its leaves. The picture has ``size``; ``to_frame`` enlarges answers
+    from it to the frame, and is None where both have one size. Between four pixels of the picture that have one winner,
+    it wins everywhere, since bilinear interpolation mixes their answers alone; so only pixels between others are
+    compared in the frame. Labels compete tile by tile, leaves only within those that win.
     """
-    best, found = torch.zeros(size), torch.full(size, _first_leaf(answers), dtype=torch.uint8)
-    for _, patches in answers:
-        area, total, which = join_patches(patches)
-        wins = total > best[area]
-        torch.maximum(best[area], total, out=best[area])
-        torch.where(wins, which, found[area], out=found[area])
-    return found if to_frame is None else _Enlarged(found, to_frame).compare(answers)
+    axes = to_frame or [Axis.between(side, side) for side in size]
+    listed = [(number, leaf, patch) for number, (_, patches) in enumerate(answers) for leaf, patch in patches]
+    found = torch.full([len(axis.low) for axis in axes], listed[0][1] if listed else 0, dtype=torch.uint8)
+    spans = np.array([[(span.start, span.stop) for span in patch[:2]] for _, _, patch in listed]).reshape(-1, 2, 2)
+    tiles = [[slice(start, min(side, start + _TILE)) for start in range(0, side, _TILE)] for side in size]
+    for tile in itertools.product(*tiles):
+        part = np.array([(span.start, min(span.stop + 1, side)) for span, side in zip(tile, size, strict=True)])
+        reached = (spans[:, :, 0] < part[:, 1]) & (spans[:, :, 1] > part[:, 0])
+        near = [listed[number] for number in np.flatnonzero(reached.all(1))]
+        area = tuple(axis.follow(span) for axis, span in zip(axes, tile, strict=True))
+        if near:
+            found[area] = torch.from_numpy(_Tile(near, part).compete(axes, area))
+    return found
 
 
-def _first_leaf(answers: Answers) -> int:
-    """Return the leaf of pixels where nothing answers."""
-    return answers[0][1][0][0] if answers else 0
+class _Tile:
+    """A part of a picture, its start and stop along both axes ``(2,2)``, and the leaves that answer there."""
+
+    def __init__(self, leaves: Sequence[tuple[int, int, Patch]], part: np.ndarray) -> None:
+        self._starts = part[:, 0].tolist()
+        values = torch.zeros(len(leaves), *(part[:, 1] - part[:, 0]).tolist())
+        for own, (_, _, patch) in zip(values, leaves, strict=True):
+            (top, bottom), (left, right) = (
+                (max(low, span.start), min(high, span.stop))
+                for (low, high), span in zip(part.tolist(), patch[:2], strict=True)
+            )
+            seen = patch.values[top - patch.rows.start : bottom - patch.rows.start]
+            there = own[
+                top - self._starts[0] : bottom - self._starts[0], left - self._starts[1] : right - self._starts[1]
+            ]
+            there.copy_(seen[:, left - patch.columns.start : right - patch.columns.start])
+        counts = np.unique([label for label, _, _ in leaves], return_counts=True)[1].tolist()
+        self._answers = torch.split(values, counts)  # of each label, its leaves one after the other
+        self._names = np.split(np.array([leaf for _, leaf, _ in leaves], np.uint8), np.cumsum(counts)[:-1])
+        self._firsts = np.array([names[0] for names in self._names])
+
+    def compete(self, axes: Sequence[Axis], area: Sequence[slice]) -> np.ndarray:
+        """Return the leaf that wins in each pixel of an area of the frame."""
+        sums = torch.stack([answers.sum(0) for answers in self._answers])
+        best = self._choose(sums.flatten(1), lambda each, some: each.flatten(1).index_select(1, some))
+        best = best.reshape(sums.shape[1:])
+        places = [_Places.of(*along) for along in zip(axes, area, self._starts, strict=True)]
+        won, decided = (
+            each.take(places[1].low.numpy(), 1).take(places[0].low.numpy(), 0) for each in (best, _is_uniform(best))
+        )
+        between = np.flatnonzero(~decided)
+        rows, columns = (
+            axis.at(torch.from_numpy(place))
+            for axis, place in zip(places, np.divmod(between, won.shape[1]), strict=True)
+        )
+        mixed = _mix(rows, columns, sums)
+        won.flat[between] = self._choose(mixed, lambda each, some: _mix(rows.at(some), columns.at(some), each))
+        return won
+
+    def _choose(self, sums: Tensor, look: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
+        """Return the strongest leaf of the strongest label, ``(P,)``, from the labels' answers ``(L,P)``.
+
+        ``look`` gives the answers of leaves at some of those pixels, from those in the whole part ``(n,h,w)``.
+        """
+        strongest = _find_largest(sums)
+        chosen: np.ndarray = self._firsts[strongest]
+        for label in np.bincount(strongest).nonzero()[0].tolist():
+            if len(self._names[label]) > 1:
+                some = np.flatnonzero(strongest == label)
+                chosen[some] = self._names[label][_find_largest(look(self._answers[label], torch.from_numpy(some)))]
+        return chosen
+
+
+class _Places(NamedTuple):
+    """Where pixels of a frame lie along one axis of a part of the picture: behind which, before which, how far."""
+
+    low: Tensor
+    high: Tensor
+    share: Tensor
+
+    @classmethod
+    def of(cls, axis: Axis, area: slice, start: int) -> _Places:
+        return cls(axis.low[area] - start, axis.high[area] - start, axis.share[area])
+
+    def at(self, some: Tensor) -> _Places:
+        return _Places(*(each.index_select(0, some) for each in self))
+
+
+def _mix(rows: _Places, columns: _Places, values: Tensor) -> Tensor:
+    """Return values ``(n,h,w)`` at some places, interpolated, ``(n,P)``."""
+    flat, width = values.flatten(1), values.shape[2]
+    above, below = (
+        torch.lerp(flat.index_select(1, at + columns.low), flat.index_select(1, at + columns.high), columns.share)
+        for at in (rows.low * width, rows.high * width)
+    )
+    return torch.lerp(above, below, rows.share)
+
+
+def _find_largest(values: Tensor) -> np.ndarray:
+    """Return which of ``(n,P)`` is the largest, ``(P,)`` uint8: the first of equals; NumPy compares quicker."""
+    rank = torch.arange(len(values), 0, -1, dtype=torch.uint8)[:, None]
+    largest = values.numpy() == values.amax(0).numpy()
+    first: np.ndarray = len(values) - (torch.from_numpy(largest.view(np.uint8)) * rank).amax(0).numpy()
+    return first
+
+
+def _is_uniform(labels: np.ndarray) -> np.ndarray:
+    """Return where a pixel ``(H,W)`` has the label of those to the right, below, and both; the border continues."""
+    padded = np.pad(labels, (0, 1), "edge")
+    own = padded[:-1, :-1]
+    same: np.ndarray = (own == padded[:-1, 1:]) & (own == padded[1:, :-1]) & (own == padded[1:, 1:])
+    return same
 
 
 def join_patches(patches: Sequence[tuple[int, Patch]]) -> tuple[tuple[slice, slice], Tensor, Tensor]:
@@ -51,67 +149,6 @@ def join_patches(patches: Sequence[tuple[int, Patch]]) -> tuple[tuple[slice, sli
         which[part].masked_fill_(patch.values > top[part], leaf)
         torch.maximum(top[part], patch.values, out=top[part])
     return (rows, columns), total, which
-
-
-class _Enlarged:
-    """Winners of a picture taken over to the frame, and the pixels of the frame that lie between different ones."""
-
-    def __init__(self, found: Tensor, axes: Sequence[Axis]) -> None:
-        self._axes, low = axes, [axis.low for axis in axes]
-        self._found = found.index_select(0, low[0]).index_select(1, low[1])
-        decided = _is_uniform(found).index_select(0, low[0]).index_select(1, low[1])
-        self._open = torch.from_numpy(np.flatnonzero(~decided.numpy()))  # in the order of rows
-        width = decided.shape[1]
-        rows, self._columns = self._open // width, self._open % width
-        self._offsets = F.pad(torch.bincount(rows, minlength=decided.shape[0]).cumsum(0), (1, 0)).tolist()
-        self._rows = [each[rows] for each in (low[0], axes[0].high - low[0], axes[0].share)]
-        self._across = [each[self._columns] for each in (low[1], axes[1].high - low[1], axes[1].share)]
-
-    def compare(self, answers: Answers) -> Tensor:
-        """Return the winners of the frame."""
-        count = len(self._open)
-        best, total, top = torch.zeros(count), torch.zeros(count), torch.empty(count)
-        leaves = torch.full((count,), _first_leaf(answers), dtype=torch.uint8)
-        which = torch.empty_like(leaves)
-        for _, patches in answers:
-            listed = [(leaf, *self._interpolate(patch)) for leaf, patch in patches]
-            area = slice(min(part.start for _, part, _, _ in listed), max(part.stop for _, part, _, _ in listed))
-            total[area], top[area] = 0, -torch.inf
-            for leaf, part, inside, values in listed:
-                total[part].index_add_(0, inside, values)
-                stronger = inside[values > top[part].index_select(0, inside)]
-                which[part].index_fill_(0, stronger, leaf)
-                if len(listed) > 1:
-                    top[part].index_copy_(0, inside, torch.maximum(top[part].index_select(0, inside), values))
-            wins = total[area] > best[area]
-            torch.maximum(best[area], total[area], out=best[area])
-            torch.where(wins, which[area], leaves[area], out=leaves[area])
-        self._found.view(-1).index_copy_(0, self._open, leaves)
-        return self._found
-
-    def _interpolate(self, patch: Patch) -> tuple[slice, Tensor, Tensor]:
-        """Return the part of the open pixels in the rows of a patch, those in it that it reaches, and its answers."""
-        rows, columns = (axis.reached(side) for axis, side in zip(self._axes, (patch.rows, patch.columns), strict=True))
-        part = slice(self._offsets[rows.start], self._offsets[rows.stop])
-        across = self._columns[part].numpy()
-        inside = torch.from_numpy(np.flatnonzero((across >= columns.start) & (across < columns.stop)))
-        padded = F.pad(patch.values, (1, 1, 1, 1))
-        width, values = padded.shape[1], padded.flatten()
-        row, down, by_row = (each[part].index_select(0, inside) for each in self._rows)
-        column, right, by_column = (each[part].index_select(0, inside) for each in self._across)
-        place = (row - (patch.rows.start - 1)) * width + column - (patch.columns.start - 1)
-        above, below = (
-            torch.lerp(values.index_select(0, corner), values.index_select(0, corner + right), by_column)
-            for corner in (place, place + down * width)
-        )
-        return part, inside, torch.lerp(above, below, by_row)
-
-
-def _is_uniform(labels: Tensor) -> Tensor:
-    """Return where a pixel ``(H,W)`` has the label of those to the right, below, and both; the border continues."""
-    right = F.pad(labels[None, None].float(), (0, 1, 0, 1), mode="replicate")[0, 0].to(labels.dtype)
-    own = right[:-1, :-1]
-    return (own == right[:-1, 1:]) & (own == right[1:, :-1]) & (own == right[1:, 1:])
 
 
 def _span(parts: Sequence[slice]) -> slice:

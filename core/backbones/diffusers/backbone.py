@@ -12,7 +12,7 @@ from torch import Tensor
 from ...checkpoints.describe import ModelDescription
 from ...config.parts import Variant, VideoConfig
 from ...types import Conditioning, InputError, require_shape
-from ..memory import find_budget, is_out_of_memory
+from ..memory import find_budget, is_out_of_memory, keep_freed_memory
 from ..protocol import PIXELS_PER_LATENT, BackboneInfo, Denoiser, Result, halve_on_out_of_memory
 from ..schedule import make_training_sigmas
 from .denoiser import DiffusersDenoiser
@@ -43,6 +43,7 @@ class DiffusersFeatures:
         self._vae: Any = self._make_vae(vae_dtype)
         self._training_sigmas = make_training_sigmas()
         if device.type == "cpu":
+            keep_freed_memory()
             align(self._unet)
             align(self._vae)
             use_contiguous_tokens(self._unet)

@@ -65,7 +65,7 @@ def _make_conditioning(model: ModelDescription, given: tuple[Tensor, Tensor] | N
     if given is not None:
         positive, negative = given
     else:
-        positive = _find_embedding(model)
+        positive = find_embedding(model)
         negative = torch.zeros_like(positive)
     width = model.sizes.unet.context_dim
     pair = []
@@ -76,7 +76,8 @@ def _make_conditioning(model: ModelDescription, given: tuple[Tensor, Tensor] | N
     return torch.stack(pair)
 
 
-def _find_embedding(model: ModelDescription) -> Tensor:
+def find_embedding(model: ModelDescription) -> Tensor:
+    """Return the embedding of the empty prompt ``(77,C)`` that a model has."""
     if model.conditioning == "tensor":
         return read_tensors([model.path], CONDITIONING_KEY)[CONDITIONING_KEY].float()
     if model.conditioning == "text encoder":

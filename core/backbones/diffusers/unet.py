@@ -108,8 +108,11 @@ def run_resnet(block: Any, hidden: Tensor, time: Tensor | None = None) -> Tensor
 
 
 def _is_plain(block: Any) -> bool:  # noqa: ANN401
-    """Return whether a residual block is Stable Diffusion's: it scales nothing and has SiLU between its layers."""
-    is_default = block.time_embedding_norm == "default" and not block.skip_time_act
+    """Return whether a residual block is Stable Diffusion's: it scales nothing and has SiLU between its layers.
+
+    In an autoencoder's decoder, which is told no time, diffusers calls the same norm ``group``.
+    """
+    is_default = block.time_embedding_norm in {"default", "group"} and not block.skip_time_act
     return is_default and block.output_scale_factor == 1 and isinstance(block.nonlinearity, nn.SiLU)
 
 

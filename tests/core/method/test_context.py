@@ -153,7 +153,7 @@ def test_a_sketch_leaves_out_no_neighbor(monkeypatch, offset):
     monkeypatch.setattr(
         neighbors.NeighborSearch,
         "_find_by_products",
-        lambda own, rows, centered: (compared.append(len(rows)), by_products(own, rows, centered))[1],
+        lambda own, rows: (compared.append(len(rows.queries)), by_products(own, rows))[1],
     )
     found = search.find(queries).sort(1).values
     assert sum(compared) <= 9  # those that are near nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -172,6 +173,19 @@ def test_what_says_that_memory_ran_out() -> None:
 def test_budget_without_a_number_of_free_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(memory.os, "sysconf", raising=False)
     assert memory.find_budget(torch.device("cpu")) == memory.CPU_BUDGET_BYTES
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep memory in other ways")
+def test_freed_memory_is_not_fetched_anew() -> None:
+    from resource import RUSAGE_SELF, getrusage  # noqa: PLC0415, not on Windows
+
+    memory.keep_freed_memory()
+    pages = []
+    for _ in range(2):
+        before = getrusage(RUSAGE_SELF).ru_minflt
+        torch.ones(1 << 21)  # 8 MiB, two thousand pages
+        pages.append(getrusage(RUSAGE_SELF).ru_minflt - before)
+    assert pages[1] < 200, pages
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

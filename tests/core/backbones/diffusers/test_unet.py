@@ -8,7 +8,7 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
-from vidseg.core.backbones.diffusers.unet import run_decoder, run_feed_forward, run_resnet
+from vidseg.core.backbones.diffusers.unet import _is_plain, run_decoder, run_feed_forward, run_resnet
 
 
 @pytest.mark.parametrize("out_channels", [32, 64])
@@ -36,3 +36,4 @@ def test_feed_forward() -> None:
 def test_decoder(backbone: DiffusersBackbone, latents: Tensor) -> None:
     maps = latents.contiguous(memory_format=torch.channels_last)
     assert torch.equal(run_decoder(backbone._vae, maps), backbone._vae.decode(maps).sample)
+    assert all(map(_is_plain, backbone._vae.decoder.up_blocks[0].resnets))
