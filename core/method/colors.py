@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..config.parts import EnlargingConfig
 from ..types import MAX_LABEL
-from .guided import GuidedFilter, Patch
+from .guided import GuidedFilter, Patch, shift
 
 LEAST_ANSWER = 1 / (MAX_LABEL + 1)
 """Answers below it are left out: those for all leaves add up to 1, so the strongest at a pixel is never so small."""
@@ -51,17 +51,12 @@ class ColorGuidedFilter(GuidedFilter):
             return Patch(nothing, nothing, torch.zeros(1, 1))
         rows, columns = (slice(int(places[0]), int(places[-1]) + 1) for places in inner)
         answers = patch.values[rows, columns].clamp(min=0)
-        rows, columns = _move(rows, patch.rows.start), _move(columns, patch.columns.start)
+        rows, columns = shift(rows, -patch.rows.start), shift(columns, -patch.columns.start)
         terms = self._terms[rows, :, columns]
         sums = (terms[::KEPT_ROW] @ answers[::KEPT_ROW, :, None]).sum(0)[:, 0]
         factors, scale = _fit(sums.double().numpy(), self._least)
         deviations = torch.from_numpy(factors).to(terms) @ terms
         return Patch(rows, columns, deviations.clamp_(max=FARTHEST).mul_(-0.5).exp_().mul_(answers).mul_(scale))
-
-
-def _move(part: slice, start: int) -> slice:
-    """Return a part of something as a part of what it starts in."""
-    return slice(part.start + start, part.stop + start)
 
 
 def _fit(sums: np.ndarray, least: float) -> tuple[np.ndarray, float]:

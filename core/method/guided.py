@@ -134,9 +134,9 @@ class GuidedFilter:
         for start in range(rows.start, rows.stop, _BAND):
             band = slice(start, min(start + _BAND, rows.stop))
             since = axes[0].needed(band, part[0])
-            some = slopes[_shift(since, part[0].start)]
+            some = slopes[shift(since, part[0].start)]
             fine, guide = _resize(some, axes, [since, part[1]], [band, columns]), self._guide[band, :, columns]
-            answer = torch.addcmul(fine[:, 3], fine[:, 0], guide[:, 0], out=values[_shift(band, rows.start)])
+            answer = torch.addcmul(fine[:, 3], fine[:, 0], guide[:, 0], out=values[shift(band, rows.start)])
             for color in (1, 2):
                 answer.addcmul_(fine[:, color], guide[:, color])
         return Patch(rows, columns, values)
@@ -232,7 +232,8 @@ def _list_subsampled(side: int, step: int) -> Tensor:
     return ((2 * number + 1) * side + count * (1 - step)).div(2 * count, rounding_mode="floor").clamp(0, side - 1)
 
 
-def _shift(part: slice, offset: int) -> slice:
+def shift(part: slice, offset: int) -> slice:
+    """Return a part whose places are counted from ``offset`` on."""
     return slice(part.start - offset, part.stop - offset)
 
 
