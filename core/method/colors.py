@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..config.parts import EnlargingConfig
 from ..types import MAX_LABEL
-from .guided import GuidedFilter, Patch, shift
+from .guided import GuidedFilter
+from .patches import Patch, cut_patch, find_spans, join_spans
 
 LEAST_ANSWER = 1 / (MAX_LABEL + 1)
 """Answers below it are left out: those for all leaves add up to 1, so the strongest at a pixel is never so small."""
 FARTHEST = 30.0
 """Squared deviation from which on no color fits worse: where none fits, the filter's answers decide."""
 KEPT_ROW = 4
-"""Colors of a leaf are taken from every so many rows: more do not change its distribution."""
+"""Colors of a leaf are taken from every so many rows of a picture: more do not change its distribution."""
 _ONE, _TWO = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]
 _TWICE = np.array([1, 2, 2, 1, 2, 1])
 
@@ -41,31 +40,31 @@ class ColorGuidedFilter(GuidedFilter):
             torch.mul(colors[:, one], colors[:, two], out=product)
         self._least = config.color_spread**2
 
-    def filter_picture(self, mask: Tensor) -> Patch:
-        """Return answers for a mask ``(h,w)`` times how well their pixels fit, at most 1; 0 where they are small."""
-        patch = super().filter_picture(mask)
-        strong = (patch.values > LEAST_ANSWER).numpy()  # whose `any` is several times as fast as torch's
-        inner = [np.flatnonzero(strong.any(axis)) for axis in (1, 0)]
-        if not len(inner[0]):
-            nothing = slice(0, 1)
-            return Patch(nothing, nothing, torch.zeros(1, 1))
-        rows, columns = (slice(int(places[0]), int(places[-1]) + 1) for places in inner)
-        answers = patch.values[rows, columns].clamp(min=0)
-        rows, columns = shift(rows, -patch.rows.start), shift(columns, -patch.columns.start)
+    def _split(self, rows: slice, columns: slice, values: Tensor) -> list[Patch]:
+        """Return the answers ``(r,n,c)`` times how well their pixels fit, at most 1, where they are not small."""
+        strong = (values > LEAST_ANSWER).numpy()  # NumPy's `any` is several times as fast as torch's
+        spans = find_spans(np.any(strong, 2).T, np.any(strong, 0))
+        all_of_them = join_spans(spans)
+        rows, columns, answers = cut_patch(Patch(rows, columns, values), all_of_them)
+        answers = torch.threshold(answers, LEAST_ANSWER, 0)
         terms = self._terms[rows, :, columns]
-        sums = (terms[::KEPT_ROW] @ answers[::KEPT_ROW, :, None]).sum(0)[:, 0]
+        some = slice(-rows.start % KEPT_ROW, None, KEPT_ROW)
+        sums = (terms[some] @ answers[some].transpose(1, 2)).sum(0).T
         factors, scale = _fit(sums.double().numpy(), self._least)
         deviations = torch.from_numpy(factors).to(terms) @ terms
-        return Patch(rows, columns, deviations.clamp_(max=FARTHEST).mul_(-0.5).exp_().mul_(answers).mul_(scale))
+        weighed = deviations.clamp_(max=FARTHEST).mul_(-0.5).exp_().mul_(answers)
+        weighed *= torch.from_numpy(scale).to(terms)[:, None]
+        patches = (Patch(rows, columns, answer) for answer in weighed.unbind(1))
+        return [cut_patch(*each) for each in zip(patches, spans - all_of_them[:, :1], strict=True)]
 
 
-def _fit(sums: np.ndarray, least: float) -> tuple[np.ndarray, float]:
-    """Return what squared deviations have of each term ``(10,)``, and the density at the mean, from the terms' sums."""
-    means = sums[1:] / max(sums[0], 1e-12)
-    mean, covariance = means[:3], np.zeros((3, 3))
-    covariance[_ONE, _TWO] = covariance[_TWO, _ONE] = means[3:]
-    covariance += least * np.eye(3) - np.outer(mean, mean)
+def _fit(sums: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return what squared deviations have of each term ``(n,10)``, and densities at the means, from the terms' sums."""
+    means = sums[:, 1:] / sums[:, :1].clip(min=1e-12)
+    mean, covariance = means[:, :3], np.zeros((len(sums), 3, 3))
+    covariance[:, _ONE, _TWO] = covariance[:, _TWO, _ONE] = means[:, 3:]
+    covariance += least * np.eye(3) - mean[:, :, None] * mean[:, None]
     inverse = np.linalg.inv(covariance)
-    slope = inverse @ mean
-    factors = np.concatenate([[slope @ mean], -2 * slope, inverse[_ONE, _TWO] * _TWICE])
-    return factors, math.sqrt(least**3 / np.linalg.det(covariance))
+    slope = (inverse @ mean[:, :, None])[..., 0]
+    factors = np.concatenate([(slope * mean).sum(1, keepdims=True), -2 * slope, inverse[:, _ONE, _TWO] * _TWICE], 1)
+    return factors, np.sqrt(least**3 / np.linalg.det(covariance))

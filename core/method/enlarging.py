@@ -12,8 +12,9 @@ from ..config.parts import EnlargingConfig
 from ..regions.cutting import group_leaves
 from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, list_labels, no_progress
 from .colors import ColorGuidedFilter
-from .guided import BilinearFilter, GuidedFilter, Patch
-from .winners import find_winners, join_patches
+from .guided import BilinearFilter, GuidedFilter
+from .patches import Patch, join_patches
+from .winners import find_winners
 
 
 def enlarge_maps(
@@ -91,8 +92,8 @@ def _find_nearest(size: int, new: int) -> Tensor:
     return F.interpolate(torch.arange(size).double()[None, None], new, mode="nearest-exact")[0, 0].long()
 
 
-Filter = Callable[[Tensor], Patch]
-"""Enlarges a mask ``(h,w)`` of a frame, in [0, 1], to the size of the frame."""
+Filter = Callable[[Tensor], list[Patch]]
+"""Enlarges masks ``(n,h,w)`` of a frame, in [0, 1] and none 0 everywhere, to the size of the frame."""
 
 
 def _guide(coarse: LabelMaps, features: Features, config: EnlargingConfig) -> Callable[[int], GuidedFilter]:
@@ -125,15 +126,16 @@ def _filter_frame(
     coarse: LabelMaps, index: int, members: Mapping[int, list[int]], enlarge: Filter, own_share: float
 ) -> Iterable[tuple[int, list[tuple[int, Patch]]]]:
     """Yield each label that a frame holds, and its leaves there with their answers."""
-    masks = _list_masks(coarse, index, own_share)
+    kinds, masks = _list_masks(coarse, index, own_share)
+    enlarged = dict(zip(kinds, enlarge(masks), strict=True))
     for label, leaves in members.items():
-        patches = [(leaf, enlarge(masks[leaf])) for leaf in leaves if leaf in masks]
+        patches = [(leaf, enlarged[leaf]) for leaf in leaves if leaf in enlarged]
         if patches:
             yield label, patches
 
 
-def _list_masks(coarse: LabelMaps, index: int, own_share: float) -> dict[int, Tensor]:
-    """Return for each leaf, or label, of a frame how much it has of each cell, ``(h,w)`` float32.
+def _list_masks(coarse: LabelMaps, index: int, own_share: float) -> tuple[list[int], Tensor]:
+    """Return the leaves, or labels, of a frame, and how much each has of each cell, ``(n,h,w)`` float32.
 
     The leaf of the cell, which was refined, has ``own_share``; the votes for it, where they are known, have the rest:
     along the border of a region they say how near it is.
@@ -142,10 +144,11 @@ def _list_masks(coarse: LabelMaps, index: int, own_share: float) -> dict[int, Te
     kinds, number = torch.unique(cells, return_inverse=True)
     votes = None if coarse.leaves is None or coarse.leaves.votes is None else coarse.leaves.votes[index].cpu()
     if votes is None:
-        return dict(zip(kinds.tolist(), F.one_hot(number).movedim(-1, 0).float(), strict=True))
+        return kinds.tolist(), F.one_hot(number).movedim(-1, 0).float()
     kinds, number = torch.unique(torch.cat([cells[..., None], votes], -1), return_inverse=True)
     shares = torch.zeros(len(kinds), *cells.shape)
     weight = torch.full(number.shape, (1 - own_share) / votes.shape[-1])
     weight[..., 0] = own_share
     shares.scatter_add_(0, number.movedim(-1, 0), weight.movedim(-1, 0).contiguous())
-    return {kind: share for kind, share in zip(kinds.tolist(), shares, strict=True) if bool(share.any())}
+    there = shares.flatten(1).any(1)
+    return kinds[there].tolist(), shares[there]

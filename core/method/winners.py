@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .guided import Axis, Patch
+from .axes import Axis
+from .patches import Patch
 
 Answers = Sequence[tuple[int, list[tuple[int, Patch]]]]
 """Each label that a frame holds, the smallest first, with the answers for its leaves, at the size of the picture."""
@@ -133,27 +134,3 @@ def _is_uniform(labels: np.ndarray) -> np.ndarray:
     own = padded[:-1, :-1]
     same: np.ndarray = (own == padded[:-1, 1:]) & (own == padded[1:, :-1]) & (own == padded[1:, 1:])
     return same
-
-
-def join_patches(patches: Sequence[tuple[int, Patch]]) -> tuple[tuple[slice, slice], Tensor, Tensor]:
-    """Return the area that some leaves reach, the sum of their answers there, and the strongest leaf, uint8."""
-    rows, columns = _span([patch.rows for _, patch in patches]), _span([patch.columns for _, patch in patches])
-    if len(patches) == 1:
-        leaf, patch = patches[0]
-        return (rows, columns), patch.values, torch.full(patch.values.shape, leaf, dtype=torch.uint8)
-    total = torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
-    top, which = torch.full_like(total, -torch.inf), torch.full(total.shape, patches[0][0], dtype=torch.uint8)
-    for leaf, patch in patches:
-        part = (_shift(patch.rows, rows.start), _shift(patch.columns, columns.start))
-        total[part] += patch.values
-        which[part].masked_fill_(patch.values > top[part], leaf)
-        torch.maximum(top[part], patch.values, out=top[part])
-    return (rows, columns), total, which
-
-
-def _span(parts: Sequence[slice]) -> slice:
-    return slice(min(part.start for part in parts), max(part.stop for part in parts))
-
-
-def _shift(part: slice, offset: int) -> slice:
-    return slice(part.start - offset, part.stop - offset)

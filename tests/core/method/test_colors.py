@@ -9,7 +9,8 @@ from vidseg.core.config.parts import EnlargingConfig
 from vidseg.core.leaves import MergeTree
 from vidseg.core.method.colors import FARTHEST, LEAST_ANSWER, ColorGuidedFilter
 from vidseg.core.method.enlarging import enlarge_maps
-from vidseg.core.method.guided import GuidedFilter, Patch
+from vidseg.core.method.guided import GuidedFilter
+from vidseg.core.method.patches import Patch
 from vidseg.core.regions.cutting import group_leaves
 from vidseg.core.types import Features, Grid, LabelMaps, Region
 
@@ -36,25 +37,26 @@ def two_halves(edge: int) -> Tensor:
 def test_equals_the_density_written_out() -> None:
     picture, mask = two_halves(40), torch.zeros(4, 6)
     mask[1:3, 1:3] = torch.tensor([[1.0, 0.5], [0.7, 1.0]])
-    answers = whole(GuidedFilter(picture, (4, 6), (64, 96), CONFIG).filter(mask)).double()
+    answers = whole(GuidedFilter(picture, (4, 6), (64, 96), CONFIG).filter(mask[None])[0]).double()
     strong = answers > LEAST_ANSWER
     rows, columns = strong.any(1).nonzero()[:, 0], strong.any(0).nonzero()[:, 0]
     area = (slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
-    weights, colors = answers[area].clamp(min=0), picture[area].double() / 255
-    some = weights[::4] / weights[::4].sum()
-    mean = torch.einsum("rc,rck->k", some, colors[::4])
+    weights, colors = (answers * strong)[area], picture[area].double() / 255
+    kept = slice(-area[0].start % 4, None, 4)
+    some = weights[kept] / weights[kept].sum()
+    mean = torch.einsum("rc,rck->k", some, colors[kept])
     apart = colors - mean
-    spread = torch.einsum("rc,rck,rcl->kl", some, apart[::4], apart[::4]) + CONFIG.color_spread**2 * torch.eye(3)
+    spread = torch.einsum("rc,rck,rcl->kl", some, apart[kept], apart[kept]) + CONFIG.color_spread**2 * torch.eye(3)
     far = torch.einsum("rck,kl,rcl->rc", apart, torch.linalg.inv(spread), apart).clamp(max=FARTHEST)
     expected = torch.zeros(64, 96)
     expected[area] = (weights * torch.exp(-far / 2) * CONFIG.color_spread**3 / spread.det().sqrt()).float()
-    found = whole(ColorGuidedFilter(picture, (4, 6), (64, 96), CONFIG).filter(mask))
+    found = whole(ColorGuidedFilter(picture, (4, 6), (64, 96), CONFIG).filter(mask[None])[0])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
 
 
 def test_a_mask_that_hardly_answers_takes_nothing() -> None:
     filtered = ColorGuidedFilter(two_halves(40), (4, 6), (64, 96), CONFIG)
-    assert float(whole(filtered.filter(torch.full((4, 6), 1e-3))).abs().max()) == 0
+    assert float(whole(filtered.filter(torch.full((1, 4, 6), 1e-3))[0]).abs().max()) == 0
 
 
 def leaves_of(cells: Tensor) -> LabelMaps:

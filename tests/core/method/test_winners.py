@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from vidseg.core.config.parts import EnlargingConfig
-from vidseg.core.method.guided import GuidedFilter, Patch
+from vidseg.core.method.guided import GuidedFilter
+from vidseg.core.method.patches import Patch
 from vidseg.core.method.winners import Answers, find_winners
 
 from .test_guided import random_picture
@@ -23,8 +24,9 @@ def test_equals_a_competition_of_all_pixels(frame_size: tuple[int, int]) -> None
     shares[0][:, 2:] = 0  # a part of the frame
     guided = GuidedFilter(random_picture(2, (64, 96)) // 8, (4, 6), frame_size, EnlargingConfig(guided_radius=4))
 
-    def answer(enlarge: Callable[[torch.Tensor], Patch]) -> Answers:
-        return [(label, [(leaf, enlarge(shares[leaf])) for leaf in leaves]) for label, leaves in OWNERS.items()]
+    def answer(enlarge: Callable[[torch.Tensor], list[Patch]]) -> Answers:
+        patches = enlarge(torch.stack(shares))
+        return [(label, [(leaf, patches[leaf]) for leaf in leaves]) for label, leaves in OWNERS.items()]
 
     found = find_winners(answer(guided.filter_picture), guided.size, guided.to_frame)
     expected = find_winners(answer(guided.filter), frame_size, None)
