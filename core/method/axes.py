@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -35,6 +36,12 @@ class Axis:
         """Return the interpolation from ``size`` to ``new`` points over the same length."""
         return cls.interpolate(size, place_centers(size, new))
 
+    def to(self, device: torch.device) -> Axis:
+        """Return the map with its matrix on another device."""
+        moved = copy(self)
+        moved.matrix = self.matrix.to(device)
+        return moved
+
     @property
     def share(self) -> Tensor:
         """Share of the higher of two old points, ``(new,)``, where the map is an interpolation."""
@@ -55,6 +62,12 @@ class Axis:
         """Return the new points whose lower old point is in a part of the old ones."""
         start, stop = torch.searchsorted(self.low, torch.tensor([part.start, part.stop])).tolist()
         return slice(start, stop)
+
+
+def list_bands(rows: slice, height: int) -> Iterator[slice]:
+    """Yield parts of at most ``height`` rows."""
+    for start in range(rows.start, rows.stop, height):
+        yield slice(start, min(start + height, rows.stop))
 
 
 def make_average(size: int, reach: int) -> Tensor:

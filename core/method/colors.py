@@ -33,7 +33,8 @@ class ColorGuidedFilter(GuidedFilter):
         self, picture: Tensor, grid: tuple[int, int], frame_size: tuple[int, int], config: EnlargingConfig
     ) -> None:
         super().__init__(picture, grid, frame_size, config)
-        self._terms = torch.ones(len(picture), 10, picture.shape[1])  # filled in place: fresh memory takes longest
+        height, width, _ = picture.shape
+        self._terms = torch.ones(height, 10, width, device=self.device)  # filled in place: fresh memory takes longest
         colors = self._terms[:, 1:4]
         torch.sub(self._guide, self._guide.mean((0, 2), keepdim=True), out=colors)  # products lose fewer digits
         for product, one, two in zip(self._terms[:, 4:].unbind(1), _ONE, _TWO, strict=True):
@@ -41,21 +42,25 @@ class ColorGuidedFilter(GuidedFilter):
         self._least = config.color_spread**2
 
     def _split(self, rows: slice, columns: slice, values: Tensor) -> list[Patch]:
-        """Return the answers ``(r,n,c)`` times how well their pixels fit, at most 1, where they are not small."""
+        """Return the answers ``(r,n,c)`` of a group, mask by mask, where they are not small."""
         strong = (values > LEAST_ANSWER).numpy()  # NumPy's `any` is several times as fast as torch's
         spans = find_spans(np.any(strong, 2).T, np.any(strong, 0))
-        all_of_them = join_spans(spans)
-        rows, columns, answers = cut_patch(Patch(rows, columns, values), all_of_them)
+        around = join_spans(spans)
+        rows, columns, answers = cut_patch(Patch(rows, columns, values), around)
+        patches = (Patch(rows, columns, answer) for answer in self._weigh(rows, columns, answers).unbind(1))
+        return [cut_patch(*each) for each in zip(patches, spans - around[:, :1], strict=True)]
+
+    def _weigh(self, rows: slice, columns: slice, answers: Tensor) -> Tensor:
+        """Return answers ``(r,n,c)`` times how well their pixels fit, at most 1; 0 where they are small."""
         answers = torch.threshold(answers, LEAST_ANSWER, 0)
         terms = self._terms[rows, :, columns]
         some = slice(-rows.start % KEPT_ROW, None, KEPT_ROW)
         sums = (terms[some] @ answers[some].transpose(1, 2)).sum(0).T
-        factors, scale = _fit(sums.double().numpy(), self._least)
+        factors, scale = _fit(sums.cpu().double().numpy(), self._least)
         deviations = torch.from_numpy(factors).to(terms) @ terms
         weighed = deviations.clamp_(max=FARTHEST).mul_(-0.5).exp_().mul_(answers)
         weighed *= torch.from_numpy(scale).to(terms)[:, None]
-        patches = (Patch(rows, columns, answer) for answer in weighed.unbind(1))
-        return [cut_patch(*each) for each in zip(patches, spans - all_of_them[:, :1], strict=True)]
+        return weighed
 
 
 def _fit(sums: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,9 @@ from ..config.parts import EnlargingConfig
 from ..regions.cutting import group_leaves
 from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, list_labels, no_progress
 from .colors import ColorGuidedFilter
+from .dense import find_dense_leaves, find_dense_winners
 from .guided import BilinearFilter, GuidedFilter
+from .neighbors import multiplies_exactly
 from .patches import Patch, join_patches
 from .winners import find_winners
 
@@ -27,8 +29,11 @@ def enlarge_maps(
     maps = []
     for index in range(len(coarse.maps)):
         guided = make_filter(index)
-        answers = list(_filter_frame(coarse, index, members, guided.filter_picture, config.own_share))
-        maps.append(find_winners(answers, guided.size, guided.to_frame))
+        if _takes_all(guided):
+            maps.append(_find_densely(coarse, index, guided, config.own_share))
+        else:
+            answers = list(_filter_frame(coarse, index, members, guided.filter_picture, config.own_share))
+            maps.append(find_winners(answers, guided.size, guided.to_frame))
         progress("upsampling", index + 1, len(coarse.maps))
     if coarse.leaves is None:  # then each label is its only leaf
         return LabelMaps(torch.stack(maps), coarse.regions, coarse.frame_size)
@@ -61,24 +66,46 @@ def add_leaves(
     """
     if coarse.leaves is None:
         return full
-    if features and config:
-        guide = _guide(coarse, features, config)
-        make_filter: Callable[[int], Filter] = lambda index: guide(index).filter  # noqa: E731
-    else:
-        make_filter = _interpolate(coarse)
-    members, owners = _list_members(coarse), coarse.leaves.owners
+    guide = _guide(coarse, features, config) if features and config else None
+    interpolate, members, owners = _interpolate(coarse), _list_members(coarse), coarse.leaves.owners
     share = config.own_share if config else 1.0
     first = {owner: leaf for leaf, owner in reversed(list(enumerate(owners)))}
     table = torch.tensor([first.get(label, 0) for label in range(MAX_LABEL + 1)], dtype=torch.uint8)
     maps = []
     for index, labels in enumerate(full.maps):
-        leaves = table[labels.long()]
-        for label, patches in _filter_frame(coarse, index, members, make_filter(index), share):
+        leaves, guided = table[labels.long()], guide(index) if guide else None
+        if guided and _takes_all(guided):
+            found = _find_densely(coarse, index, guided, share, labels)
+            maps.append(torch.where(torch.tensor(owners)[found.long()] == labels, found, leaves))
+            continue
+        for label, patches in _filter_frame(coarse, index, members, guided.filter if guided else interpolate, share):
             area, _, which = join_patches(patches)
             torch.where(labels[area] == label, which, leaves[area], out=leaves[area])
         maps.append(leaves)
     made_of = coarse.leaves._replace(maps=torch.stack(maps), votes=None)
     return LabelMaps(full.maps, full.regions, full.frame_size, made_of)
+
+
+def _takes_all(guided: GuidedFilter) -> bool:
+    """Tell whether all answers are computed, as a GPU does best, and not only those that are not 0."""
+    return guided.device.type != "cpu"
+
+
+def _find_densely(
+    coarse: LabelMaps, index: int, guided: GuidedFilter, own_share: float, labels: Tensor | None = None
+) -> Tensor:
+    """Return the strongest leaf of the strongest label at each pixel of a frame, or of the given one, ``(H,W)`` uint8.
+
+    At pixels whose label has no leaf in the frame any leaf stands.
+    """
+    kinds, masks = _list_masks(coarse, index, own_share)
+    answers = guided.answer(masks)
+    listed = [coarse.leaves.owners[leaf] for leaf in kinds] if coarse.leaves else kinds
+    owners = torch.tensor(listed, device=answers.device)
+    if labels is None:
+        labels = find_dense_winners(answers, owners, guided.to_frame)
+    found = find_dense_leaves(answers, owners, labels.to(answers.device), guided.to_frame)
+    return torch.tensor(kinds, dtype=torch.uint8)[found.cpu()]
 
 
 def enlarge_nearest(cells: Tensor, size: tuple[int, int]) -> Tensor:
@@ -102,14 +129,15 @@ def _guide(coarse: LabelMaps, features: Features, config: EnlargingConfig) -> Ca
     if pictures is None:
         raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
     kind = ColorGuidedFilter if coarse.leaves and config.color_spread else GuidedFilter
-    return lambda index: kind(pictures[index].cpu(), grid, coarse.frame_size, config)
+    device = torch.device(features.device)
+    device = device if multiplies_exactly(device) else torch.device("cpu")
+    return lambda index: kind(pictures[index].to(device), grid, coarse.frame_size, config)
 
 
-def _interpolate(coarse: LabelMaps) -> Callable[[int], Filter]:
-    """Return what makes the bilinear filter of each frame, which is the same for all."""
+def _interpolate(coarse: LabelMaps) -> Filter:
+    """Return the bilinear filter of each frame, which is the same for all."""
     size = coarse.maps.shape[1:]
-    filtered = BilinearFilter((int(size[0]), int(size[1])), coarse.frame_size).filter
-    return lambda _index: filtered
+    return BilinearFilter((int(size[0]), int(size[1])), coarse.frame_size).filter
 
 
 def _list_members(coarse: LabelMaps) -> dict[int, list[int]]:

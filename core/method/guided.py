@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..config.parts import EnlargingConfig
 from ..types import require_shape
-from .axes import Axis, apply_axes, make_average, place_centers, resize
+from .axes import Axis, apply_axes, list_bands, make_average, place_centers, resize
 from .patches import Patch, find_spans, group_boxes, join_spans, shift
 
-_BAND = 1 << 15
-"""Answers that are computed at once, in rows of a picture: they depend on few coarse rows, and stay in a cache."""
+_BAND, GPU_BAND = 1 << 15, 1 << 24
+"""Answers that are computed at once, in rows of a picture: they stay in a cache, or take 320 MiB of a GPU's memory."""
 
 
 class GuidedFilter:
@@ -32,8 +32,12 @@ class GuidedFilter:
     ) -> None:
         require_shape("picture", picture, "H W 3")
         size = (int(picture.shape[0]), int(picture.shape[1]))
+        self.device = picture.device
         self._reach = 2 * config.guided_radius // config.guided_subsample // 2  # in coarse pixels, to each side
-        self._axes = _find_axes(size, grid, self._reach, config.guided_subsample)
+        self._axes = [
+            _find_axis(side, cells, self._reach, config.guided_subsample, self.device)
+            for side, cells in zip(size, grid, strict=True)
+        ]
         self._guide = (picture.float() / 255).movedim(-1, 1)  # (H,3,W)
         rows, columns = (axes.kept for axes in self._axes)
         self._small = self._guide[rows][:, :, columns].contiguous()
@@ -42,11 +46,12 @@ class GuidedFilter:
         mean = apply_axes(blur, exact)
         spread = apply_axes(blur, (exact[:, :, None] * exact[:, None]).flatten(1, 2)).view(-1, 3, 3, mean.shape[2])
         spread = spread - mean[:, :, None] * mean[:, None]
-        epsilon = config.guided_epsilon * torch.eye(3, dtype=torch.float64)
+        epsilon = config.guided_epsilon * torch.eye(3, dtype=torch.float64, device=self.device)
         inverse = torch.linalg.inv(spread.permute(0, 3, 1, 2) + epsilon).permute(0, 2, 3, 1)
         self._mean, self._inverse = mean.float(), inverse.float().contiguous()  # (r,3,c), (r,3,3,c)
         self.size, same = size, size == tuple(frame_size)
-        self.to_frame = None if same else [_find_enlarging(*sides) for sides in zip(size, frame_size, strict=True)]
+        sides = zip(size, frame_size, strict=True)
+        self.to_frame = None if same else [_find_enlarging(*old_new, self.device) for old_new in sides]
 
     def filter(self, masks: Tensor) -> list[Patch]:
         """Return the filtered masks ``(n,h,w)``, each in [0, 1] and not 0 everywhere, at the size of the frame."""
@@ -64,9 +69,18 @@ class GuidedFilter:
             found.update(zip(group, self._split(*self._filter(masks[group], cells)), strict=True))
         return [found[number] for number in range(len(masks))]
 
+    def answer(self, masks: Tensor) -> Tensor:
+        """Return the filtered masks at each pixel of the picture, ``(H,n,W)``: on a GPU less of them takes no less."""
+        whole = [slice(0, axes.cells) for axes in self._axes]
+        return self._weigh(*self._filter(masks.to(self.device), whole))
+
     def _split(self, rows: slice, columns: slice, values: Tensor) -> list[Patch]:
         """Return the answers ``(r,n,c)`` of a group, mask by mask."""
-        return [Patch(rows, columns, answer) for answer in values.unbind(1)]
+        return [Patch(rows, columns, answer) for answer in self._weigh(rows, columns, values).unbind(1)]
+
+    def _weigh(self, rows: slice, columns: slice, answers: Tensor) -> Tensor:  # noqa: ARG002
+        """Return answers ``(r,n,c)`` by what else is known of a part of the picture."""
+        return answers
 
     def _widen(self, spans: np.ndarray) -> np.ndarray:
         """Return about which pixels of the picture answer for spans of cells ``(n,2,2)``, in float64."""
@@ -81,10 +95,9 @@ class GuidedFilter:
         *part, slopes = self._fit(masks, cells)
         axes = [axes.to_picture for axes in self._axes]
         rows, columns = (axis.reached(span) for axis, span in zip(axes, part, strict=True))
-        values = torch.empty(rows.stop - rows.start, len(masks), columns.stop - columns.start)
-        height = max(1, _BAND // values[0].numel())
-        for start in range(rows.start, rows.stop, height):
-            band = slice(start, min(start + height, rows.stop))
+        values = slopes.new_empty(rows.stop - rows.start, len(masks), columns.stop - columns.start)
+        together = _BAND if self.device.type == "cpu" else GPU_BAND
+        for band in list_bands(rows, max(1, together // values[0].numel())):
             since = axes[0].needed(band, part[0])
             some = slopes[shift(since, part[0].start)]
             fine, guide = resize(some, axes, [since, part[1]], [band, columns]), self._guide[band, :, None, columns]
@@ -144,20 +157,16 @@ class _FilterAxes(NamedTuple):
 
 
 @cache
-def _find_axis(side: int, cells: int, reach: int, step: int) -> _FilterAxes:
+def _find_axis(side: int, cells: int, reach: int, step: int, device: torch.device) -> _FilterAxes:
     kept = _list_subsampled(side, step)
-    average = make_average(len(kept), reach)
+    average = make_average(len(kept), reach).float().to(device)
     from_cells = Axis.interpolate(cells, place_centers(cells, side)[kept])
-    return _FilterAxes(cells, step, kept, from_cells, average.float(), Axis.between(len(kept), side))
+    return _FilterAxes(cells, step, kept, from_cells.to(device), average, Axis.between(len(kept), side).to(device))
 
 
 @cache
-def _find_enlarging(size: int, new: int) -> Axis:
-    return Axis.between(size, new)
-
-
-def _find_axes(size: tuple[int, int], grid: tuple[int, int], reach: int, step: int) -> list[_FilterAxes]:
-    return [_find_axis(side, cells, reach, step) for side, cells in zip(size, grid, strict=True)]
+def _find_enlarging(size: int, new: int, device: torch.device) -> Axis:
+    return Axis.between(size, new).to(device)
 
 
 class BilinearFilter:

@@ -72,7 +72,7 @@ class NeighborSearch:
         norms = _measure_norms(centered).float().to(tokens.device)
         self._longest = float(norms.max()) ** 0.5
         self._points = _make_points(centered, norms, spare)
-        pays = self._grouped and _multiplies_exactly(tokens.device) and can_measure_pairs()
+        pays = self._grouped and multiplies_exactly(tokens.device) and can_measure_pairs()
         self._sketch = Sketch.of(centered) if pays else None
         self._chunk = max(1, CHUNK_ELEMENTS // len(self._points))
         if self._sketch:
@@ -83,7 +83,7 @@ class NeighborSearch:
     def find(self, queries: Tensor) -> Tensor:
         """Return the indices ``(B,k)`` int32, in no order, of the nearest tokens of ``(B,C)`` queries."""
         queries = queries.to(self._tokens)
-        if not _multiplies_exactly(queries.device):
+        if not multiplies_exactly(queries.device):
             return self._search(queries).int()
         parts = torch.split(queries, self._chunk)
         found = torch.cat([self._find(part).int() for part in parts])
@@ -267,7 +267,7 @@ def _as_float64(tokens: Tensor) -> Tensor:
     return (tokens.cpu() if tokens.device.type == "mps" else tokens).double()
 
 
-def _multiplies_exactly(device: torch.device) -> bool:
+def multiplies_exactly(device: torch.device) -> bool:
     """Tell whether float32 products are computed in float32, and not in a shorter type for speed."""
     try:
         shortened = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core.backbones.diffusers.load import load_diffusers
-from vidseg.core.config.settings import Settings, replace_parts
+from vidseg.core.config.settings import Settings, replace_parts, with_quality
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import segment
 
@@ -46,6 +46,17 @@ def test_labels_agree_with_the_cpu(model: Path, on_cpu: Tensor, dtype: str, agre
     backbone = load_diffusers(model, device="cuda", dtype=getattr(torch, dtype))
     maps = segment(backbone, Frames(), SETTINGS).maps.cpu()
     assert (maps == on_cpu).float().mean() >= agreement
+
+
+@pytest.mark.parametrize("method", ["tree", "kmeans"])
+@pytest.mark.parametrize("quality", ["fast", "balanced"])
+def test_pixels_and_leaves_agree_with_the_cpu(model: Path, quality: str, method: str) -> None:
+    settings = replace_parts(with_quality(SETTINGS, quality), cluster={"method": method, "num_leaves": 12})
+    found, expected = (segment(load_diffusers(model, device=device), Frames(), settings) for device in ("cuda", "cpu"))
+    assert (found.maps == expected.maps).float().mean() >= 0.99
+    if expected.leaves:
+        assert found.leaves is not None
+        assert (found.leaves.maps == expected.leaves.maps).float().mean() >= 0.98
 
 
 def test_features_agree_with_the_cpu(model: Path) -> None:

@@ -123,7 +123,7 @@ def test_short_lists_decide_as_a_search_in_float64_alone(monkeypatch, scale, num
     queries = torch.cat([tokens[:40], tokens[:40] * (1 + 1e-7), (random_tokens(40, 24, seed=1) * 0.1 + 1) * scale])
     context = SceneContext(tokens, labels, ContextConfig(4))
     found = context.find_neighbors(queries[None])[0].sort(1).values
-    monkeypatch.setattr(neighbors, "_multiplies_exactly", lambda _device: False)
+    monkeypatch.setattr(neighbors, "multiplies_exactly", lambda _device: False)
     expected = context.find_neighbors(queries[None])[0].sort(1).values
     other = (found != expected).any(1)  # where the difference is about what counts as a tie
     assert int(other.sum()) <= 4
@@ -157,7 +157,7 @@ def test_a_sketch_leaves_out_no_neighbor(monkeypatch, offset):
     )
     found = search.find(queries).sort(1).values
     assert sum(compared) <= 9  # those that are near nothing
-    monkeypatch.setattr(neighbors, "_multiplies_exactly", lambda _device: False)
+    monkeypatch.setattr(neighbors, "multiplies_exactly", lambda _device: False)
     assert torch.equal(found, search.find(queries).sort(1).values)
 
 
