@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ..backbones.memory import find_budget
 from ..config.parts import EnlargingConfig
 from ..regions.cutting import group_leaves
 from ..types import MAX_LABEL, Features, InputError, LabelMaps, Progress, list_labels, no_progress
 from .colors import ColorGuidedFilter
 from .dense import find_dense_leaves, find_dense_winners
-from .guided import BilinearFilter, GuidedFilter
+from .guided import GPU_BAND, BilinearFilter, GuidedFilter
 from .neighbors import multiplies_exactly
 from .patches import Patch, join_patches
 from .winners import find_winners
@@ -129,9 +130,18 @@ def _guide(coarse: LabelMaps, features: Features, config: EnlargingConfig) -> Ca
     if pictures is None:
         raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
     kind = ColorGuidedFilter if coarse.leaves and config.color_spread else GuidedFilter
-    device = torch.device(features.device)
-    device = device if multiplies_exactly(device) else torch.device("cpu")
+    device = _choose_device(
+        torch.device(features.device), pictures[0].numel() // 3, sum(map(len, _list_members(coarse).values()))
+    )
     return lambda index: kind(pictures[index].to(device), grid, coarse.frame_size, config)
+
+
+def _choose_device(gpu: torch.device, pixels: int, num_masks: int) -> torch.device:
+    """Return the GPU where it computes in float32 and has memory for answers and what is made of them, else the CPU."""
+    if gpu.type == "cpu" or not multiplies_exactly(gpu):
+        return torch.device("cpu")
+    needed = (3 * pixels * num_masks + 6 * GPU_BAND) * torch.float32.itemsize
+    return gpu if find_budget(gpu) >= needed else torch.device("cpu")
 
 
 def _interpolate(coarse: LabelMaps) -> Filter:

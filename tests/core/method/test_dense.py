@@ -75,3 +75,12 @@ def test_leaves_of_given_labels_are_the_same(all_at_once: pytest.MonkeyPatch) ->
     assert expected is not None
     assert set(expected.maps.unique().tolist()) == set(range(NUM_LEAVES))
     assert float((found.maps != expected.maps).float().mean()) < 0.01  # no answer is 0 here, and may be below it there
+
+
+def test_a_gpu_without_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    for budget, chosen in ((2**31, "cuda"), (2**28, "cpu")):
+        monkeypatch.setattr(enlarging, "find_budget", lambda _device, budget=budget: budget)
+        assert enlarging._choose_device(gpu, 448 * 832, 100).type == chosen
+    monkeypatch.setattr(enlarging, "multiplies_exactly", lambda _device: False)
+    assert enlarging._choose_device(gpu, 64, 1).type == "cpu"
