@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,6 +54,20 @@ def upsample(
     maps = torch.cat([chunk.label_maps(report) for chunk in chunks])
     full = LabelMaps(maps, coarse.regions, coarse.frame_size)
     return add_leaves(full, coarse, features.kept(), settings.enlarging)
+
+
+def _count_together(device: torch.device) -> int:
+    """Return how many pairs are decoded in one call, as far as memory goes; a CPU is no faster with several."""
+    return 1 if device.type == "cpu" else 4
+
+
+class _Scored(NamedTuple):
+    """A frame of a job whose pixels are scored: its number there and among the kept ones, and both its latents."""
+
+    job: ModulationJob
+    frame: int
+    number: int
+    latents: Tensor
 
 
 @dataclass
@@ -107,18 +122,26 @@ class _Chunk:
         make_initial = published.make_initial_maps if self.settings.variant == "published" else make_initial_maps
         best = RunningArgmax(make_initial(self.coarse, size))
         pairs = self._modulate(report) if self.jobs else []
-        for (_, job), kept, pair in zip(self.jobs, self.kept, pairs, strict=True):
-            for frame in job.scored:
-                owners = job.owner[frame]
+        scored = [
+            _Scored(job, frame, kept + frame, torch.stack([pair.plus[frame], pair.minus[frame]]))
+            for (_, job), kept, pair in zip(self.jobs, self.kept, pairs, strict=True)
+            for frame in job.scored
+        ]
+        together = _count_together(self.backbone.device)
+        for first in range(0, len(scored), together):
+            some = scored[first : first + together]
+            decoded = torch.split(self.backbone.decode(torch.cat([each.latents for each in some])), 2)
+            for each, pictures in zip(some, decoded, strict=True):
+                owners = each.job.owner[each.frame]
                 alone = int(owners[0, 0]) if bool((owners == owners[0, 0]).all()) else None
-                scores = self._score(job, frame, pair, owners if alone is None else None)
-                best.update(kept + frame, enlarge_nearest(owners, size) if alone is None else alone, scores)
+                scores = self._score(each.job, each.frame, pictures, owners if alone is None else None)
+                best.update(each.number, enlarge_nearest(owners, size) if alone is None else alone, scores)
                 report.advance("decoding", 1)
         return best.maps
 
-    def _score(self, job: ModulationJob, frame: int, pair: ModulatedPair, owners: Tensor | None) -> Tensor:
+    def _score(self, job: ModulationJob, frame: int, pictures: Tensor, owners: Tensor | None) -> Tensor:
         """Return the scores ``(H,W)`` of a frame of a job; ``owners`` of cells where several labels share it."""
-        plus, minus = self.backbone.decode(torch.stack([pair.plus[frame], pair.minus[frame]]))[:, None]
+        plus, minus = pictures[:, None]
         mask, size, difference = job.mask[frame][None], self.coarse.frame_size, self.settings.difference
         if self.settings.variant == "published":
             return published.score_labels(plus, minus, mask, size, difference)[0]

@@ -195,9 +195,10 @@ class ComfyBackbone(ComfyFeatures):
     """`Backbone` over Stable Diffusion 1.x or 2.x from the host's loaders."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return frames ``(T,H,W,3)`` float32, not clamped; the host's own decoding would clamp them."""
+        """Return frames ``(T,H,W,3)`` float32 on the model's device; the host would clamp them and send them away."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         vae = copy.copy(self._vae)  # shares the weights
+        vae.output_device = vae.device
         vae.process_output = lambda image: image.add_(1.0).div_(2.0)
         scaled = self._model.model.process_latent_out(latents.float())
         parts = (scaled,)

@@ -15,6 +15,7 @@ from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
 from vidseg.core.config.parts import Variant
 from vidseg.core.config.settings import QUALITIES, Settings, preset, replace_parts, with_quality
+from vidseg.core.method import upsampling
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.pipeline import ScanState, WindowResult, label_anchor, segment, segment_windows
 from vidseg.core.method.upsampling import upsample
@@ -70,13 +71,14 @@ def test_labels_have_the_size_of_the_frames_and_each_frame_is_read_once(
         assert set(result.labels.maps.unique().tolist()) <= {region.label for region in result.labels.regions}
 
 
-def test_same_labels_in_one_go_with_another_batch_size(
+def test_same_labels_in_one_go_with_other_batch_sizes(
     backbone: DiffusersBackbone, whole: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def one(_self: DiffusersBackbone, _shape: Sequence[int]) -> int:
         return 1
 
     monkeypatch.setattr(DiffusersBackbone, "batch_size", one)
+    monkeypatch.setattr(upsampling, "_count_together", lambda _device: 3)
     labels = segment(backbone, Frames(), SETTINGS)
     assert torch.equal(labels.maps, whole)
     assert set(labels.maps.unique().tolist()) <= {region.label for region in labels.regions}
