@@ -19,7 +19,7 @@ from ..evaluation.baselines import MODEL_FREE, Kind, Start, run_method
 from ..evaluation.slic import require_slic
 from ..files.checks import check_apart, check_mask_size, read_anchor_mask
 from ..files.clip import Clip, ClipInfo, open_clip
-from ..files.overlay import write_overlay
+from ..files.overlay import OverlayWriter
 from ..files.record import RunDescription, RunResult
 from ..files.result_folder import OVERLAY_FILE, STATE_FILE, ResultFolder
 from ..files.video import require_encoder
@@ -154,8 +154,11 @@ class SegmentRun:
             was_finished = options.resume and self._folder.is_finished()
             if not was_finished:
                 self._maker.announce(self._progress, clip.info, options.settings, self.frames_done)
-                self._segment(run, self._maker.make(clip, options.settings, reference, state, self._progress))
-                self._finish(clip, run)
+                with OverlayWriter(self._folder, clip) as overlay:
+                    overlay.show(self.frames_done)
+                    windows = self._maker.make(clip, options.settings, reference, state, self._progress)
+                    self._segment(run, windows, overlay)
+                    self._finish(run, overlay)
         return Outcome(self.num_frames, self._regions, was_finished)
 
     def _check_options(self) -> None:
@@ -206,16 +209,16 @@ class SegmentRun:
             raise SettingError("resume", f"find the {STATE_FILE} of this run", got, "Start anew with {0}", "overwrite")
         return work[state.next_window - 1].kept.stop if state.next_window else 0
 
-    def _segment(self, run: RunDescription, results: Iterator[WindowResult]) -> None:
+    def _segment(self, run: RunDescription, results: Iterator[WindowResult], overlay: OverlayWriter) -> None:
         """Write each window as it is finished: labels first, then the state that counts them as finished."""
         try:
-            self._write_windows(run, results)
+            self._write_windows(run, results, overlay)
         except (KeyboardInterrupt, InterruptedByUserError):
             with contextlib.suppress(InputError):  # to have been stopped is what counts
                 self._write_record(run, finished=False)
             raise
 
-    def _write_windows(self, run: RunDescription, results: Iterator[WindowResult]) -> None:
+    def _write_windows(self, run: RunDescription, results: Iterator[WindowResult], overlay: OverlayWriter) -> None:
         """Write windows by a thread, each while the next one is made."""
         with ThreadPoolExecutor(1, "vidseg-writer") as writer:
             written: Future[None] | None = None
@@ -223,25 +226,26 @@ class SegmentRun:
                 self._progress.window_done(window.frames.stop)
                 if written is not None:
                     written.result()
-                written = writer.submit(self._write_window, run, window)
+                written = writer.submit(self._write_window, run, window, overlay)
             if written is not None:
                 written.result()
 
-    def _write_window(self, run: RunDescription, window: WindowResult) -> None:
+    def _write_window(self, run: RunDescription, window: WindowResult, overlay: OverlayWriter) -> None:
         self._folder.write_label_maps(window.frames.start, window.labels)
         if window.state is not None:
             self._folder.write_bytes(STATE_FILE, window.state.to_bytes())
         self._areas += count_pixels(window.labels.maps).sum(0)
         self._regions, self._leaves = window.labels.regions, window.labels.leaves
         self.frames_done = window.frames.stop
+        overlay.show(self.frames_done)
         if self.frames_done >= self._next_record:  # more and more rarely: the record grows with the clip
             self._write_record(run, finished=False)
             self._next_record = int(RECORD_GROWTH * self.frames_done)
 
-    def _finish(self, clip: Clip, run: RunDescription) -> None:
+    def _finish(self, run: RunDescription, overlay: OverlayWriter) -> None:
         """Write what shows the whole clip, and drop the state."""
         self._folder.write_legend(draw_legend(self._regions))
-        write_overlay(self._folder, clip, self._progress)
+        overlay.finish(self._progress)
         self._write_record(run, finished=True)
         self._folder.state.unlink(missing_ok=True)
 

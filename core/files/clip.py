@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
+from copy import copy
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -150,8 +151,8 @@ class Clip:
         return frames
 
     def show(self) -> Iterator[Tensor]:
-        """Yield all frames to look at, ``(H,W,3)`` uint8."""
-        for number, (label, frame) in enumerate(self._source.levels()):
+        """Yield all frames to look at, ``(H,W,3)`` uint8; other frames may be read meanwhile, by another thread."""
+        for number, (label, frame) in enumerate(copy(self._source).levels()):
             self._require_unchanged(slice(number, number + 1))
             yield torch.from_numpy(self._require_size(label, frame))
 

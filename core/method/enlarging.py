@@ -77,11 +77,12 @@ def add_leaves(
         leaves, guided = table[labels.long()], guide(index) if guide else None
         if guided and _takes_all(guided):
             found = _find_densely(coarse, index, guided, share, labels)
-            maps.append(torch.where(torch.tensor(owners)[found.long()] == labels, found, leaves))
-            continue
-        for label, patches in _filter_frame(coarse, index, members, guided.filter if guided else interpolate, share):
-            area, _, which = join_patches(patches)
-            torch.where(labels[area] == label, which, leaves[area], out=leaves[area])
+            torch.where(torch.tensor(owners)[found.long()] == labels, found, leaves, out=leaves)
+        else:
+            enlarge = guided.filter if guided else interpolate
+            for label, patches in _filter_frame(coarse, index, members, enlarge, share):
+                area, _, which = join_patches(patches)
+                torch.where(labels[area] == label, which, leaves[area], out=leaves[area])
         maps.append(leaves)
     made_of = coarse.leaves._replace(maps=torch.stack(maps), votes=None)
     return LabelMaps(full.maps, full.regions, full.frame_size, made_of)
