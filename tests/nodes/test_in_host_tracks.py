@@ -10,24 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 from vidseg.core.files.clip import open_clip
-from vidseg.core.types import InputError, Region
+from vidseg.core.types import InputError
 from vidseg.nodes.host.labels import Labels
 
+from ..core.regions.test_tracks import scene as moving_things
 from .graphs import call
 from .test_in_host_edit_clips import host_node
 
-REGIONS = (Region(0, "ground"), Region(2, "left"), Region(3, "right"), Region(9, "absent"))
-
 
 def scene(width: int) -> Labels:
-    """Return two things that move over the ground, single pixels among them."""
-    maps = torch.zeros(4, 30, width, dtype=torch.uint8)
-    for number in range(4):
-        maps[number, 5:15, 3 + number : 12 + number] = 2
-        maps[number, 8:20, width - 12 - number : width - number] = 3
-    maps[1, 29, width - 1] = 2
-    maps[2, 0, 0] = 3
-    return Labels(maps, REGIONS)
+    maps = moving_things(width)
+    return Labels(maps.maps, maps.regions)
 
 
 @pytest.mark.parametrize("width", [64, 60, 58, 53])
