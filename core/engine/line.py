@@ -179,8 +179,7 @@ def label_coarse(
     place: Workplace, task: ClipTask, span: Span, tokens: Features, state: ScanState | None
 ) -> tuple[None, LabelMaps, ScanState]:
     """Return the coarse maps of a window, and the scan after it."""
-    tokens = tokens._replace(device=find_gpu(place.spec.choose_device()))
-    return None, *scan_window(tokens, span, task.settings, state, reference=task.reference)
+    return None, *scan_window(_move(tokens, place), span, task.settings, state, reference=task.reference)
 
 
 def enlarge_window(
@@ -188,7 +187,12 @@ def enlarge_window(
 ) -> tuple[None, LabelMaps]:
     """Return the label maps of a window."""
     del span
-    return None, upsample(require_backbone(place), rest, coarse, task.settings)
+    return None, upsample(require_backbone(place), _move(rest, place), coarse, task.settings)
+
+
+def _move(features: Features, place: Workplace) -> Features:
+    """Return features that another worker may have made, to be computed with on the device of this one."""
+    return features._replace(device=find_gpu(place.spec.choose_device()))
 
 
 def require_backbone(place: Workplace) -> FeatureSource:

@@ -38,7 +38,7 @@ SETTINGS = {
 def test_stages_in_pieces_give_the_labels_of_the_whole(
     kind: str, thin_model: Path, thin_svd_model: Path, tmp_path: Path
 ) -> None:
-    """A clip of SVD whose last window is shifted back; every piece is sent as bytes."""
+    """A clip of SVD whose last window is shifted back; every piece is sent as bytes, by a worker that has a GPU."""
     spec = ModelSpec(describe_model(thin_svd_model if kind == "svd" else thin_model), "cpu")
     write_video(tmp_path / "clip.mp4", squares(6))
     place, settings = Workplace(spec), SETTINGS[kind]
@@ -49,7 +49,8 @@ def test_stages_in_pieces_give_the_labels_of_the_whole(
     found: dict[int, Any] = {}
     read = {span: read_window(place, task, span) for span in reversed(split_spans(6, settings))}
     for span in split_spans(6, settings):
-        _, tokens, rest = pickle.loads(pickle.dumps(read[span]))  # noqa: S301, our own
+        sent = pickle.loads(pickle.dumps(read[span][1:]))  # noqa: S301, our own
+        tokens, rest = (part._replace(device="cuda") for part in sent)
         assert tokens.latents.numel() == rest.queries.numel() == 0
         _, coarse, state = label_coarse(place, task, span, tokens, state)
         found[span.kept.start] = enlarge_window(place, task, span, rest, coarse)[1]
