@@ -46,5 +46,4 @@ def _enlarge(values: Tensor, band: slice, to_frame: Sequence[Axis] | None) -> Te
         return values[band].clone()
     rows, columns = to_frame
     since = rows.needed(band, slice(0, len(values)))
-    whole = slice(0, values.shape[2]), slice(0, len(columns.low))
-    return resize(values[since], to_frame, [since, whole[0]], [band, whole[1]])
+    return resize(values[since], to_frame, [since, slice(0, values.shape[2])], [band, slice(0, len(columns.low))])

@@ -81,7 +81,7 @@ def add_leaves(
         else:
             enlarge = guided.filter if guided else interpolate
             for label, patches in _filter_frame(coarse, index, members, enlarge, share):
-                area, _, which = join_patches(patches)
+                area, which = join_patches(patches)
                 torch.where(labels[area] == label, which, leaves[area], out=leaves[area])
         maps.append(leaves)
     made_of = coarse.leaves._replace(maps=torch.stack(maps), votes=None)
@@ -131,9 +131,8 @@ def _guide(coarse: LabelMaps, features: Features, config: EnlargingConfig) -> Ca
     if pictures is None:
         raise InputError("`features` must hold the pictures for guided upsampling. Extract the features again.")
     kind = ColorGuidedFilter if coarse.leaves and config.color_spread else GuidedFilter
-    device = _choose_device(
-        torch.device(features.device), pictures[0].numel() // 3, sum(map(len, _list_members(coarse).values()))
-    )
+    num_masks = len(coarse.leaves.owners if coarse.leaves else coarse.regions)
+    device = _choose_device(torch.device(features.device), pictures.shape[1] * pictures.shape[2], num_masks)
     return lambda index: kind(pictures[index].to(device), grid, coarse.frame_size, config)
 
 

@@ -76,20 +76,16 @@ def _measure(boxes: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def join_patches(patches: Sequence[tuple[int, Patch]]) -> tuple[tuple[slice, slice], Tensor, Tensor]:
-    """Return the area that some leaves reach, the sum of their answers there, and the strongest leaf, uint8."""
+def join_patches(patches: Sequence[tuple[int, Patch]]) -> tuple[tuple[slice, slice], Tensor]:
+    """Return the area that some leaves reach, and the strongest leaf at each pixel of it, uint8; ties: the first."""
     rows, columns = _span([patch.rows for _, patch in patches]), _span([patch.columns for _, patch in patches])
-    if len(patches) == 1:
-        leaf, patch = patches[0]
-        return (rows, columns), patch.values, torch.full(patch.values.shape, leaf, dtype=torch.uint8)
-    total = torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
-    top, which = torch.full_like(total, -torch.inf), torch.full(total.shape, patches[0][0], dtype=torch.uint8)
+    top = torch.full((rows.stop - rows.start, columns.stop - columns.start), -torch.inf)
+    which = torch.full(top.shape, patches[0][0], dtype=torch.uint8)
     for leaf, patch in patches:
         part = (shift(patch.rows, rows.start), shift(patch.columns, columns.start))
-        total[part] += patch.values
         which[part].masked_fill_(patch.values > top[part], leaf)
         torch.maximum(top[part], patch.values, out=top[part])
-    return (rows, columns), total, which
+    return (rows, columns), which
 
 
 def _span(parts: Sequence[slice]) -> slice:
