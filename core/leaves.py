@@ -52,3 +52,15 @@ class Leaves(NamedTuple):
     tree: MergeTree
     owners: tuple[int, ...]
     votes: Tensor | None = None
+
+
+class TokenScales(NamedTuple):
+    """What else than its looks a cell is known by, see `method.tokens.make_tokens`; 0 leaves it out.
+
+    Attributes:
+        place: the longer side of the frame, in units of looks.
+        motion: motion in full, likewise.
+    """
+
+    place: float = 0.0
+    motion: float = 0.0

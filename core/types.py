@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .leaves import LaterCells, Leaves
+from .leaves import LaterCells, Leaves, TokenScales
 
 if TYPE_CHECKING:  # what needs no tensors, such as `vidseg info`, starts without torch
     from torch import Tensor
@@ -163,6 +163,7 @@ class Features(NamedTuple):
         pictures: ``(T,H,W,3)`` uint8, the frames in the size that the model saw, or None if no stage needs them.
         video: windows of a video model, in order; empty for image models.
         device: where distances between cells are computed: the model's GPU, or "cpu". Tensors are on the CPU.
+        flow: ``(T,2,2,h,w)`` float16, how small pictures of the frames move, see `method.flow.measure_flow`; or None.
     """
 
     queries: Tensor
@@ -174,6 +175,7 @@ class Features(NamedTuple):
     pictures: Tensor | None = None
     video: tuple[SeenWindow, ...] = ()
     device: str = "cpu"
+    flow: Tensor | None = None
 
     def __repr__(self) -> str:
         """Return sizes, not millions of numbers: hosts put this into reports of errors."""
@@ -204,11 +206,12 @@ class Features(NamedTuple):
     def window(self, start: int, stop: int) -> Features:
         """Return the features of frames ``start`` (included) to ``stop`` (excluded)."""
         cut = {name: getattr(self, name)[start:stop] for name in ("queries", "matching", "latents", "noise")}
-        return self._replace(**cut, pictures=None if self.pictures is None else self.pictures[start:stop])
+        pictures, flow = (each if each is None else each[start:stop] for each in (self.pictures, self.flow))
+        return self._replace(**cut, pictures=pictures, flow=flow)
 
     def get_ram_usage(self) -> int:
         """Return the size in bytes; hosts call this to decide what to keep in their cache."""
-        tensors = (self.queries, self.matching, self.latents, self.noise, self.pictures)
+        tensors = (self.queries, self.matching, self.latents, self.noise, self.pictures, self.flow)
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
 
@@ -220,7 +223,7 @@ class AnchorLabels(NamedTuple):
         cluster_map: ``(h,w)`` int64 labels of the anchor frame.
         regions: every label that may occur, sorted by label.
         leaves: what the regions are made of, ``(h,w)``; None where each is one cluster.
-        place: weight of where cells lie, by which they were divided; see `method.place.add_place`.
+        scales: those of the tokens by which cells were divided.
         later: what stands for leaves that the anchor frame lacks, until a scan has begun.
     """
 
@@ -228,7 +231,7 @@ class AnchorLabels(NamedTuple):
     cluster_map: Tensor
     regions: tuple[Region, ...]
     leaves: Leaves | None = None
-    place: float = 0.0
+    scales: TokenScales = TokenScales()
     later: LaterCells | None = None
 
 

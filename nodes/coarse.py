@@ -63,6 +63,7 @@ class KMeansInit(io.ComfyNode):
                 advanced(setting_input("method", "cluster.method")),
                 advanced(setting_input("num_leaves", "cluster.num_leaves")),
                 advanced(setting_input("place", "cluster.place", step=0.05)),
+                advanced(setting_input("motion", "cluster.motion", step=0.05)),
             ],
             outputs=[AnchorLabelsSocket.Output("anchor_labels", display_name="anchor_labels")],
         )

@@ -131,6 +131,10 @@ class ClusterConfig(Part):
         0.3, "Weight of where a cell lies beside what it looks like, a share of the variance: 0 is the paper's, more "
         "makes regions compact", "ours", low=0, high=0.9,
     )  # fmt: skip
+    motion: float = setting(
+        0.15, "Weight of how much a cell moves against the camera within its window, likewise, where things move: more "
+        "parts one that moves from what it touches; not with fit_frames clip", "ours", low=0, high=0.9,
+    )  # fmt: skip
     named: Literal["leaves", "regions"] = setting(
         "leaves", "What a mask of the anchor frame names: each small cluster, which follows the mask closely, or each "
         "region, as the paper's tables do", "ours",
@@ -249,9 +253,7 @@ class SceneConfig(Part):
         0.81, "Median below which a frame begins another scene: 0.83 and more within clips, up to 0.79 from clip to "
         "clip", "ours", low=-1, high=1,
     )  # fmt: skip
-    known_similarity: float = setting(
-        0.81, "Median from which on a cluster after a cut is something known", "ours", low=-1, high=1
-    )
+    known_similarity: float = setting(0.81, "Median from which a cluster after a cut is known", "ours", low=-1, high=1)
     remembered_tokens: int = setting(
         64, "Tokens of each label from before a cut that stay in the scene context", "ours", low=1, high=100_000
     )
@@ -265,9 +267,7 @@ class EnlargingConfig(Part):
         "bilinear", "bilinear per region, or pulled to the edges of the picture by a guided filter (He et al. 2013)"
     )
     guided_radius: int = setting(16, "Radius of the guided filter in pixels: a coarse cell", "ours", low=1, high=1000)
-    guided_epsilon: float = setting(
-        1e-4, "Variance of colors in [0, 1] that counts as an edge", "ours", low=1e-8, high=1
-    )
+    guided_epsilon: float = setting(1e-4, "Variance of colors in [0, 1] that is an edge", "ours", low=1e-8, high=1)
     guided_subsample: int = setting(
         4, "Factor by which the filter's coefficients are computed smaller", "He & Sun 2015", low=1, high=16
     )

@@ -146,7 +146,7 @@ SETTINGS = {info.key: info for part in PARTS.values() for info in part.describe(
 OWN = {info.key: info for info in describe_fields(Settings, "")}
 """The same of `preset` and `quality`, which set many of them, and of `variant`."""
 _DEFAULT = Settings()
-_AS_PAPER = ClusterConfig(method="kmeans", place=0.0)
+_AS_PAPER = ClusterConfig(method="kmeans", place=0.0, motion=0.0)
 _PAPER = Settings(
     preset="paper",
     modulation=ModulationConfig(step=20),

@@ -171,7 +171,7 @@ def read_window(place: Workplace, task: ClipTask, span: Span) -> tuple[None, Fea
     fitted = read_fitted(clip, span.frames, task.settings)
     made = extract_window_features(require_backbone(place), fitted, span, task.settings)
     tokens = made._replace(latents=made.latents[:, :0], noise=made.noise[:, :0], pictures=None)
-    rest = made._replace(queries=made.queries[:, :0], matching=made.matching[:, :0])
+    rest = made._replace(queries=made.queries[:, :0], matching=made.matching[:, :0], flow=None)
     return None, tokens, rest
 
 

@@ -82,7 +82,7 @@ def segment_by_color(
     """
     scan: CoarseScan | None = None
     seen = "anchor" if settings.cluster.fit_frames == "anchor" else "window"
-    cluster = {"method": "kmeans", "place": 0.0, "fit_frames": seen}
+    cluster = {"method": "kmeans", "place": 0.0, "motion": 0.0, "fit_frames": seen}
     plain = replace_parts(settings, refinement={"enabled": False}, cluster=cluster)
     plain = replace(plain, scene=SceneConfig())
     for span in split_windows(_num_frames(source), settings.window, settings.variant):

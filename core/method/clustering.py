@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig, WindowConfig
+from ..leaves import TokenScales
 from ..types import (
     AnchorLabels,
     Features,
@@ -22,21 +23,8 @@ from ..types import (
 )
 from .frames import require_tokens_for
 from .kmeans import fit_centers
-from .place import add_place, measure_place
-from .windows import spread_frames
-
-
-def normalize_tokens(tokens: Tensor) -> Tensor:
-    """Divide each token ``(...,C)`` by its largest absolute component; a token of zeros stays as it is.
-
-    Reference code: the same, with NaN for a token of zeros. Applied before K-means and the nearest neighbors.
-
-    >>> normalize_tokens(torch.tensor([[1.0, -4.0], [0.0, 0.0]])).tolist()
-    [[0.25, -1.0], [0.0, 0.0]]
-    """
-    require_finite("tokens", tokens)
-    largest = torch.linalg.vector_norm(tokens, ord=torch.inf, dim=-1, keepdim=True)
-    return tokens / torch.where(largest == 0, torch.ones_like(largest), largest)
+from .tokens import make_tokens, measure_scales, normalize_tokens
+from .windows import find_window, spread_frames
 
 
 def cluster_tokens(
@@ -85,13 +73,15 @@ class AnchorTokens(NamedTuple):
     Attributes:
         seen: ``(M,C)`` of all frames that K-means sees.
         shown: ``(N,C)`` of the anchor frame.
-        place: weight of the places; see `place.add_place`.
+        num_looks: components that say what a cell looks like; motion and place follow.
+        scales: those of motion and place.
         device: where K-means runs; see `Features.device`.
     """
 
     seen: Tensor
     shown: Tensor
-    place: float
+    num_looks: int
+    scales: TokenScales
     device: str = "cpu"
 
 
@@ -104,16 +94,21 @@ def gather_tokens(features: Features, config: ClusterConfig, anchor: int, window
     require_shape("features.queries", features.queries, "T N C", N=features.grid.num_tokens)
     if not 0 <= anchor < features.num_frames:
         raise SettingError("anchor", f"lie in [0, {features.num_frames - 1}]", anchor, "Choose a frame of the clip")
-    start = anchor - anchor % window_length
-    numbers = {
-        "anchor": [anchor],
-        "window": list(range(start, min(start + window_length, features.num_frames))),
-        "clip": sorted({anchor, *spread_frames(features.num_frames, WindowConfig(window_length))}),
-    }[config.fit_frames]
-    tokens = normalize_tokens(features.queries[numbers])
-    place = measure_place(tokens, features.grid, config.place)
-    tokens = add_place(tokens, features.grid, place)
-    return AnchorTokens(tokens.flatten(0, 1), tokens[numbers.index(anchor)], place, features.device)
+    window = find_window(anchor, window_length, features.num_frames)
+    if config.fit_frames == "clip":
+        frames = sorted({anchor, *spread_frames(features.num_frames, WindowConfig(window_length))})
+        around = features._replace(queries=features.queries[frames], flow=None)  # frames far apart tell of no motion
+    else:
+        frames = list(window)
+        around = features.window(window.start, window.stop)
+    if around.flow is None:
+        config = replace(config, motion=0.0)
+    index = frames.index(anchor)
+    seen = slice(index, index + 1) if config.fit_frames == "anchor" else slice(None)
+    looks = normalize_tokens(around.queries[seen])
+    scales = measure_scales(looks, features.grid, config)
+    tokens = make_tokens(around, scales)
+    return AnchorTokens(tokens[seen].flatten(0, 1), tokens[index], looks.shape[-1], scales, features.device)
 
 
 def cluster_anchor(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from ..config.parts import ContextConfig
 from ..config.settings import Settings
 from ..regions.cutting import group_leaves
 from ..regions.labels import list_free_labels
@@ -20,13 +21,12 @@ from ..types import (
     no_progress,
     require_shape,
 )
-from .clustering import normalize_tokens
 from .context import NeighborMemory, SceneContext
 from .correspondence import refine, vote_by_cell
-from .place import add_place
 from .published import vote_by_track
 from .scene_changes import find_cuts, find_new_regions, restart_context
-from .windows import split_windows
+from .tokens import knows_motion, make_tokens
+from .windows import find_window, split_windows
 
 
 class CoarseScan:
@@ -54,13 +54,14 @@ class CoarseScan:
     def step(self, window: Features) -> LabelMaps:
         """Label the next window, coarse maps ``(T,h,w)``, and update the context with the (refined) labels."""
         first = self.context is None
-        context = self.context or start_context(window, self.anchor_labels, self.settings.context)
+        context = self.context or start_context(window, self.anchor_labels, self.settings)
         require_shape("window.queries", window.queries, "T N C", N=window.grid.num_tokens)
-        tokens = make_tokens(window, self.anchor_labels)
+        tokens = make_tokens(window, self.anchor_labels.scales)
         looks = window.queries.shape[-1]  # components that say what a cell looks like, not where it lies
         config, followed = self.settings.scene, list_followed(self.anchor_labels)
-        known = None if first else context.tokens[..., :looks]
-        cuts = find_cuts(tokens[..., :looks], known, config) if config.cuts else []
+        before = None if first else context.tokens[..., :looks]
+        cuts = find_cuts(tokens[..., :looks], before, config) if config.cuts else []
+        moves = not self.anchor_labels.scales.motion or knows_motion(window)
         starts = sorted({0, *cuts})
         maps, votes = [], []
         for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
@@ -68,9 +69,8 @@ class CoarseScan:
             if start in cuts:
                 context, followed = restart_context(part[0], looks, context, followed, self.settings)
             memory, device = self._memory, window.device
-            neighbors = (
-                memory.find(self._steps, context, part, device) if memory else context.find_neighbors(part, device)
-            )
+            known = context if moves else without_motion(context, looks)
+            neighbors = memory.find(self._steps, known, part, device) if memory else known.find_neighbors(part, device)
             votes.append(context.show_votes(neighbors))
             found = context.vote(neighbors).reshape(-1, *window.grid)
             labels, context, followed = self._labeled(found, part, window.window(start, stop), context, followed)
@@ -100,7 +100,7 @@ class CoarseScan:
         return maps, context.updated(tokens[kept.flatten(1)], maps[kept.to(maps.device)]), novelty.regions
 
 
-def start_context(features: Features, anchor_labels: AnchorLabels, config: ContextConfig) -> SceneContext:
+def start_context(features: Features, anchor_labels: AnchorLabels, settings: Settings) -> SceneContext:
     """Start the scene context from the anchor frame, which must be among the frames, and its labels."""
     if not 0 <= anchor_labels.anchor < features.num_frames:
         raise InputError(
@@ -121,9 +121,10 @@ def start_context(features: Features, anchor_labels: AnchorLabels, config: Conte
             "Name every label."
         )
     anchor = anchor_labels.anchor
-    tokens = make_tokens(features.window(anchor, anchor + 1), anchor_labels)[0]
+    window = find_window(anchor, settings.window.length, features.num_frames)
+    tokens = make_tokens(features.window(window.start, window.stop), anchor_labels.scales)[anchor - window.start]
     followed = anchor_labels.leaves.maps if anchor_labels.leaves else anchor_labels.cluster_map
-    return SceneContext.from_anchor(tokens, followed.flatten(), config, anchor_labels.later)
+    return SceneContext.from_anchor(tokens, followed.flatten(), settings.context, anchor_labels.later)
 
 
 def segment_coarse(
@@ -140,7 +141,7 @@ def segment_coarse(
     that what is far from the anchor is labeled by what lies between. Reference code: the anchor is the first frame.
     ``memory`` is as for `CoarseScan`; ``progress`` is called after each window, stage ``coarse maps``, in frames.
     """
-    context = start_context(features, anchor_labels, settings.context)
+    context = start_context(features, anchor_labels, settings)
     scan = CoarseScan(anchor_labels, settings, context, memory)
     return scan_clip(features, scan, anchor=anchor_labels.anchor, progress=progress)
 
@@ -170,9 +171,11 @@ def scan_clip(features: Features, scan: CoarseScan, *, anchor: int = 0, progress
     return group_followed(maps, votes, scan.anchor_labels, features.frame_size)
 
 
-def make_tokens(features: Features, anchor_labels: AnchorLabels) -> Tensor:
-    """Return the tokens ``(T,N,C)`` by which cells are labeled: looks, and places as they divided the anchor frame."""
-    return add_place(normalize_tokens(features.queries), features.grid, anchor_labels.place)
+def without_motion(context: SceneContext, looks: int) -> SceneContext:
+    """Return a context in which nothing moves: ``looks`` components of a token come before its motion."""
+    tokens = context.tokens.clone()
+    tokens[:, looks] = 0
+    return replace(context, tokens=tokens)
 
 
 def list_followed(anchor_labels: AnchorLabels) -> tuple[Region, ...]:

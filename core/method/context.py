@@ -26,7 +26,7 @@ class SceneContext:
     """Labeled tokens by which the next window is labeled. Immutable: an update returns a new context.
 
     Attributes:
-        tokens: ``(M,C)`` float32, normalized as `clustering.normalize_tokens` does.
+        tokens: ``(M,C)`` float32, normalized as `tokens.make_tokens` does.
         labels: ``(M,)`` int64.
         config: number of neighbors, and what is remembered.
         num_anchor: how many tokens at the front stay in every update: cells of leaves that the anchor frame lacks, and

@@ -51,10 +51,10 @@ def grow_leaves(
     centers = centers[present].clone()
     strange = torch.zeros_like(present)
     if whole:
-        looks = slice(-2 if tokens.place else None)
-        strange[measure_familiarity(centers[:, looks], tokens.shown[:, looks]) < familiar] = 1
+        looks = tokens.num_looks
+        strange[measure_familiarity(centers[:, :looks], tokens.shown[:, :looks]) < familiar] = 1
         strange[torch.isin(present, cells)] = 0
-    if tokens.place:
+    if tokens.scales.place:
         centers[:, -2:] *= MERGE_PLACE
     tree, number = build_tree(centers, sizes, strange, size_power=MERGE_SIZE)
     leaves = number[torch.searchsorted(present, cells)]

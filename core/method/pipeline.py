@@ -20,6 +20,7 @@ from ..backbones.protocol import FeatureSource, require_modulation
 from ..config.parts import ContextConfig
 from ..config.settings import Settings, require_served
 from ..documents import maybe, number, parse_document, record, region_pairs, whole
+from ..leaves import TokenScales
 from ..regions.cutting import LEAVES, describe_leaves, join_maps, restore_leaves
 from ..regions.labels import name_anchor
 from ..types import VOID, AnchorLabels, Features, InputError, LabelMaps, Progress, no_progress
@@ -40,6 +41,7 @@ _STATE = record(
         "regions": region_pairs,
         "leaves": maybe(LEAVES),
         "place": number(0, sys.float_info.max),
+        "motion": number(0, sys.float_info.max),
     }
 )
 
@@ -76,7 +78,7 @@ def label_anchor(
         found = grow_leaves(tokens, features.grid, config, seed, familiar=familiar, progress=progress)
     else:
         found = name_clusters_by_number(cluster_anchor(tokens, features.grid, config, seed, progress=progress))
-    found = found._replace(anchor=anchor, place=tokens.place)
+    found = found._replace(anchor=anchor, scales=tokens.scales)
     if reference is None:
         return found
     ignore = None if settings.variant == "published" else VOID  # void pixels vote on names in the published code
@@ -131,9 +133,9 @@ def start_from_clip(
         features = extract_features(backbone, source.read(frame, frame + 1), settings, first_frame=frame)
         queries.append(features.queries)
         progress("frames of the whole clip", done, len(numbers))
-    seen = features._replace(queries=torch.cat(queries))
+    seen = features._replace(queries=torch.cat(queries), flow=None)
     anchor_labels = label_anchor(seen, settings, reference, progress=progress)
-    return ScanState(0, anchor_labels, start_context(seen, anchor_labels, settings.context))
+    return ScanState(0, anchor_labels, start_context(seen, anchor_labels, settings))
 
 
 def scan_window(
@@ -205,7 +207,7 @@ class ScanState(NamedTuple):
     def to_bytes(self) -> bytes:
         """Return the content of the state's file (safetensors)."""
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.context.to_tensors().items()}
-        anchor, cluster_map, regions, leaves, place, _ = self.anchor_labels
+        anchor, cluster_map, regions, leaves, scales, _ = self.anchor_labels
         tensors["cluster_map"] = cluster_map.contiguous()
         if leaves:
             tensors["leaf_map"] = leaves.maps.contiguous()
@@ -214,7 +216,7 @@ class ScanState(NamedTuple):
             "anchor": anchor,
             "regions": regions,
             "leaves": leaves and describe_leaves(leaves),
-            "place": place,
+            **scales._asdict(),
         }
         return serialize(tensors, {"vidseg.state": json.dumps(header)})
 
@@ -233,5 +235,6 @@ class ScanState(NamedTuple):
             raise InputError(
                 f"`{path.name}` must be the state of a run, but got: {error}. Start the run anew."
             ) from error
-        anchor_labels = AnchorLabels(header["anchor"], cluster_map, header["regions"], leaves, header["place"])
+        scales = TokenScales(header["place"], header["motion"])
+        anchor_labels = AnchorLabels(header["anchor"], cluster_map, header["regions"], leaves, scales)
         return cls(header["next_window"], anchor_labels, context)

@@ -27,9 +27,9 @@ from ..types import (
     list_labels,
     no_progress,
 )
-from .clustering import normalize_tokens
 from .coarse import CoarseScan, scan_clip
 from .context import SceneContext
+from .tokens import normalize_tokens
 
 FORMAT = 1
 """Version of the file's layout."""

@@ -26,6 +26,16 @@ def split_windows(num_frames: int, config: WindowConfig, variant: Variant = "pap
     return [range(start, min(start + config.length, num_frames)) for start in range(0, num_frames, config.length)]
 
 
+def find_window(frame: int, length: int, num_frames: int) -> range:
+    """Return the window of a frame: as long as the clip allows.
+
+    >>> find_window(7, 6, 10)
+    range(6, 10)
+    """
+    start = frame - frame % length
+    return range(start, min(start + length, num_frames))
+
+
 def spread_frames(num_frames: int, config: WindowConfig) -> list[int]:
     """Return the numbers of as many frames as a window has, spread evenly over a clip, the first frame among them.
 

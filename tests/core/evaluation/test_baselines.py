@@ -14,9 +14,9 @@ from vidseg.core.evaluation.baselines import (
     segment_each_frame,
 )
 from vidseg.core.method import features as feature_stage
-from vidseg.core.method.clustering import normalize_tokens
 from vidseg.core.method.enlarging import enlarge_bilinear
 from vidseg.core.method.frames import to_floats
+from vidseg.core.method.tokens import normalize_tokens
 from vidseg.core.types import Features, Grid, InputError, LabelMaps
 
 SETTINGS = replace_parts(Settings(), cluster={"num_clusters": 2}, window={"length": 2})

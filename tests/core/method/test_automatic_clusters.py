@@ -6,7 +6,8 @@ import pytest
 import torch
 from vidseg.core.config.parts import ClusterConfig
 from vidseg.core.config.settings import preset, replace_parts
-from vidseg.core.method.clustering import choose_num_clusters, cluster_anchor, gather_tokens, normalize_tokens
+from vidseg.core.method.clustering import choose_num_clusters, cluster_anchor, gather_tokens
+from vidseg.core.method.tokens import normalize_tokens
 from vidseg.core.types import Features, Grid, InputError
 
 

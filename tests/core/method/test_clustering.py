@@ -14,8 +14,8 @@ from vidseg.core.method.clustering import (
     find_nearest_centers,
     gather_tokens,
     name_clusters_by_number,
-    normalize_tokens,
 )
+from vidseg.core.method.tokens import normalize_tokens
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError, Region
 
 from ...golden_data import golden_dir

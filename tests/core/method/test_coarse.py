@@ -10,11 +10,12 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 from vidseg.core.config.parts import ContextConfig, RefinementConfig, WindowConfig
 from vidseg.core.config.settings import Settings, preset, replace_parts
-from vidseg.core.method.clustering import name_clusters_by_number, normalize_tokens
+from vidseg.core.method.clustering import name_clusters_by_number
 from vidseg.core.method.coarse import CoarseScan, segment_coarse, start_context
 from vidseg.core.method.context import NeighborMemory, SceneContext
 from vidseg.core.method.correspondence import refine
 from vidseg.core.method.pipeline import label_anchor
+from vidseg.core.method.tokens import normalize_tokens
 from vidseg.core.method.windows import split_windows
 from vidseg.core.types import Features, Grid, InputError, InterruptedByUserError
 
@@ -175,7 +176,7 @@ def test_anchor_in_a_later_frame_is_where_the_scan_starts_in_both_directions():
     features, anchor_labels = random_features(), random_anchor_labels(anchor=4)
     settings = settings_of(WindowConfig(3), ContextConfig(1))
     maps = segment_coarse(features, anchor_labels, settings).maps
-    scan = CoarseScan(anchor_labels, settings, start_context(features, anchor_labels, ContextConfig(1)))
+    scan = CoarseScan(anchor_labels, settings, start_context(features, anchor_labels, settings))
     assert torch.equal(scan.step(features.window(3, 6)).maps, maps[3:6])
     middle = scan.context
     assert torch.equal(scan.step(features.window(6, 7)).maps, maps[6:])
@@ -189,7 +190,7 @@ def test_an_anchor_in_the_middle_is_followed_to_both_ends():
     """What changes a little in every frame is known at the ends by what lies between."""
     features, anchor_labels = random_features(num_frames=11, drift=0.35), random_anchor_labels(anchor=5)
     maps = segment_coarse(features, anchor_labels, settings_of(WindowConfig(1), ContextConfig(1), OFF)).maps
-    alone = start_context(features, anchor_labels, ContextConfig(1))
+    alone = start_context(features, anchor_labels, settings_of(WindowConfig(3), ContextConfig(1)))
     ends = normalize_tokens(features.queries[[0, -1]])
     truth = anchor_labels.cluster_map.expand(2, -1, -1)
     assert (maps[[0, -1]] == truth).sum() >= (alone.predict(ends).reshape(2, *GRID) == truth).sum()

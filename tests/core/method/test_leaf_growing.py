@@ -6,11 +6,10 @@ import pytest
 import torch
 from vidseg.core.config.parts import ClusterConfig
 from vidseg.core.config.settings import Settings, replace_parts
-from vidseg.core.method.clustering import gather_tokens, normalize_tokens
+from vidseg.core.method.clustering import gather_tokens
 from vidseg.core.method.coarse import CoarseScan, segment_coarse
 from vidseg.core.method.leaf_growing import choose_cut, grow_leaves
 from vidseg.core.method.pipeline import ScanState, label_anchor
-from vidseg.core.method.place import add_place, measure_place
 from vidseg.core.regions.cutting import cut_regions
 from vidseg.core.types import AnchorLabels, Features, Grid
 
@@ -36,17 +35,6 @@ def features(num_frames: int = 6, noise: float = 0.1) -> Features:
 def grown(config: ClusterConfig, num_frames: int = 6) -> AnchorLabels:
     given = features(num_frames)
     return grow_leaves(gather_tokens(given, config, 0, 14), GRID, config, 1)
-
-
-def test_place_has_its_share_of_the_variance() -> None:
-    tokens = normalize_tokens(features().queries)
-    both = add_place(tokens, GRID, measure_place(tokens, GRID, 0.3)).flatten(0, 1).var(0, unbiased=False)
-    assert float(both[-2:].sum() / both.sum()) == pytest.approx(0.3, abs=1e-5)
-    assert measure_place(tokens, GRID, 0) == 0
-    assert add_place(tokens, GRID, 0) is tokens
-    square = add_place(tokens[:1], GRID, 12.0)[0, :, -2:].reshape(*GRID, 2)
-    assert torch.equal(square[1, 0] - square[0, 0], torch.tensor([1.0, 0.0]))  # a step is as long down as to the right
-    assert torch.equal(square[0, 1] - square[0, 0], torch.tensor([0.0, 1.0]))
 
 
 def test_what_looks_alike_is_one_region_until_place_tells_it_apart() -> None:

@@ -275,7 +275,7 @@ def test_rows_with_the_same_settings_are_run_once(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_folders(tmp_path / "data", ("one",), 3)
-    as_paper = ("--set", "cluster.method=kmeans", "--set", "cluster.place=0")
+    as_paper = tuple(f"--set=cluster.{each}" for each in ("method=kmeans", "place=0", "motion=0"))
     assert bench("folders", root, tmp_path / "out", model, "--ablation", "--baselines", *as_paper) == 0
     assert "[100%] 15 of 15 clips" in capsys.readouterr().err
     names = ("default-window-1", "emerdiff-knn")
