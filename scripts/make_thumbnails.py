@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
-from vidseg.tests.narrow_checkpoint import NARROW_SVD, random_model
+from vidseg.tests.core.backbones.narrow_models import SVD, narrow_model
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "example_workflows"
@@ -219,7 +219,7 @@ def main(address: str, numbers: list[str]) -> None:
             graph = in_one_part(json.loads((ROOT / "tests/nodes/graphs_api" / f"{name}.json").read_text()))
             graph = small(graph)
             if any(node["class_type"] == VIDEO_LOADER for node in graph.values()):
-                random_model(path, sizes=NARROW_SVD)
+                narrow_model(path, SVD)
                 graph = with_random_video_model(graph, path)
             image = thumbnail(address, with_demo_model(up_to_the_editor(graph)), shown)
             image.save(EXAMPLES / f"{name}.jpg", quality=QUALITY)

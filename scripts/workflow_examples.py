@@ -23,13 +23,13 @@ from workflow_notes import (
     VIDEO_NOTE,
 )
 
-DEMO_SIZE = {"max_side": 256, "clusters": 10}
-DEMO_SEED = 8
+DEMO_SIZE = {"max_side": 448, "clusters": 10}
+DEMO_SEED = 6
 """The demonstration's, see `core.command.commands`."""
 """Size and number of regions for the demo model: seconds on a CPU."""
 NOTES = -380
 """Left side of the column of notes, where no wire runs, pixels."""
-ROW = 860
+ROW = 888
 """Top of what stands below the frame around the five stages, pixels."""
 STAGES = (
     "ExtractDiffusionFeatures", "KMeansInit", "SceneContextKNN", "CorrespondenceRefine", "MaskedModulationUpsample",
@@ -160,7 +160,7 @@ def replace_the_background() -> Graph:
     features, refined = coarse(graph, model, frames, max_side=512, clusters=8)
     labels = fine(graph, model, features, refined)
     graph.add("PreviewRegions", (1020, ROW), frames=frames, labels=labels[0], wide=340)
-    named = graph.add("NameRegions", (1360, 0), labels=labels[0], names="background: 4")
+    named = graph.add("NameRegions", (1360, 0), labels=labels[0], names="background: 2")
     mask = graph.add("RegionsToMask", (1360, 0), labels=named[0], regions="background")
     color = graph.add("EmptyImage", (1360, 0), color=0x2E8B57, title="New background (or any image)")
     replaced = graph.add("ImageCompositeMasked", (1360, 0), destination=frames, source=color[0], mask=mask[0],
@@ -181,7 +181,7 @@ def one_box() -> Graph:
     labels = graph.add("SegmentVideo", (340, 0), **model.inputs, frames=frames, max_side=DEMO_SIZE["max_side"],
                        num_clusters=DEMO_SIZE["clusters"], quality="fast", seed=DEMO_SEED)  # fmt: skip
     graph.add("PreviewRegions", (680, 0), frames=frames, labels=labels[0], wide=560)
-    mask = graph.add("RegionsToMask", (340, 420), labels=labels[0], regions="4")
+    mask = graph.add("RegionsToMask", (340, 420), labels=labels[0], regions="6")
     picture = graph.add("MaskToImage", (340, 580), mask=mask[0])
     graph.add("PreviewImage", (680, 520), images=picture[0], wide=560)
     return graph
@@ -243,7 +243,8 @@ def demo_of_everything() -> Graph:
     model, frames = demo(graph, DEMO_NOTE)
     features, refined = coarse(graph, model, frames, **DEMO_SIZE, seed=DEMO_SEED)
     graph.add("PreviewFeatures", (340, ROW), features=features[0])
-    graph.add("PreviewRegions", (680, ROW), frames=frames, labels=refined[0], title="Coarse regions")
+    graph.add("PreviewRegions", (680, ROW), frames=frames, labels=refined[0], title="Coarse regions",
+              wide=250)  # fmt: skip
     labels = fine(graph, model, features, refined, quality="fast")
     graph.add("SaveRegions", (1020, ROW), labels=labels[0])
     graph.add("PreviewRegions", (1360, 0), frames=frames, labels=labels[0], wide=580)

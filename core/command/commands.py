@@ -30,7 +30,7 @@ from .options import list_words, make_settings
 from .regions import STAGE, Recut
 from .segment import Maker, MakerHere, SegmentOptions, SegmentRun
 
-DEMO_OVERRIDES = ("frame.max_side=256", "cluster.num_clusters=10", "sampling.seed=8")
+DEMO_OVERRIDES = ("frame.max_side=448", "cluster.num_clusters=10", "sampling.seed=6")
 """Settings of the demonstration, small enough for two CPU cores. With seed 1, alone of 1 to 6, the rabbit's head is of
 one region with its burrow."""
 

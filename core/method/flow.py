@@ -29,6 +29,9 @@ _OUTLIER = 0.1
 """Difference of colors in [0, 1] that counts half: more is hidden, or has changed."""
 _CUT = 0.1
 """Mean difference of colors in [0, 1], after the flow, from which two frames have nothing in common."""
+_LOST = 0.4
+"""Share of pixels that are not found back, to within a pixel, from which two frames are too far apart to be followed:
+0.45 to 0.7 where they are a second apart, up to 0.36 in clips of 24 frames a second (measured)."""
 _TOGETHER = 32
 """Pairs of frames that are compared at once."""
 
@@ -37,7 +40,7 @@ def measure_flow(pictures: Tensor, grid: Grid, device: str = "cpu") -> Tensor:
     """Return the flow of each of ``(T,H,W,3)`` uint8 frames to the next and to the one before, ``(T,2,2,h,w)``.
 
     It is float16, right and down, in units of the longer side. The last frame has none to the next, the first none to
-    the one before: 0. Across a cut it is infinite.
+    the one before: 0. It is infinite across a cut, and NaN between frames too far apart to be followed.
     """
     scale = min(PIXELS_PER_CELL, LONGEST_SIDE / max(grid))
     size = (max(1, round(grid.h * scale)), max(1, round(grid.w * scale)))
@@ -45,16 +48,21 @@ def measure_flow(pictures: Tensor, grid: Grid, device: str = "cpu") -> Tensor:
     flow = torch.zeros(len(small), 2, 2, *size, dtype=torch.float16)
     for start in range(0, len(small) - 1, _TOGETHER):
         pair = small[start : start + _TOGETHER + 1]
-        flow[start : start + len(pair) - 1, 0] = (_flow_or_cut(pair[:-1], pair[1:]) / max(size)).cpu()
-        flow[start + 1 : start + len(pair), 1] = (_flow_or_cut(pair[1:], pair[:-1]) / max(size)).cpu()
+        ahead, back = _flow_both_ways(pair[:-1], pair[1:])
+        flow[start : start + len(pair) - 1, 0] = (ahead / max(size)).cpu()
+        flow[start + 1 : start + len(pair), 1] = (back / max(size)).cpu()
     return flow
 
 
-def _flow_or_cut(sources: Tensor, targets: Tensor) -> Tensor:
-    """Return the flow ``(B,2,h,w)`` of pictures to others, infinite where it explains nothing."""
-    flow = estimate_flow(sources, targets)
-    flow[(warp(targets, flow) - sources).abs().flatten(1).mean(1) > _CUT] = torch.inf
-    return flow
+def _flow_both_ways(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the flow ``(B,2,h,w)`` of pictures to others, and back, as `measure_flow` says."""
+    ahead, back = estimate_flow(first, second), estimate_flow(second, first)
+    missed = torch.linalg.vector_norm(ahead + warp(back, ahead), dim=1) > 1
+    cut = (warp(second, ahead) - first).abs().flatten(1).mean(1) > _CUT
+    lost = missed.flatten(1).float().mean(1) > _LOST
+    ahead[lost] = back[lost] = torch.nan
+    ahead[cut] = back[cut] = torch.inf
+    return ahead, back
 
 
 def warp(maps: Tensor, flow: Tensor) -> Tensor:

@@ -26,8 +26,9 @@ def measure_motion(flow: Tensor, grid: Grid) -> Tensor:
     """Return for a window's flow ``(T,2,2,h,w)``, see `flow.measure_flow`, the motion of each cell, ``(T,N)`` float32.
 
     Each pixel is followed to both ends of the window. What a cell moves, less what the camera does to the picture (an
-    affine motion, which most cells share), is 1 from `FULL_MOTION` on. It is NaN where it is unknown: in less than
-    `FEWEST_FRAMES` frames, counted from one cut of the clip to the next.
+    affine motion, which most cells share), is 1 from `FULL_MOTION` on. Each part of the window from one cut of the clip
+    to the next is a window of its own. Motion is NaN where it is unknown: in less than `FEWEST_FRAMES` frames, and
+    where some of them are too far apart to be followed.
     """
     cuts = flow[:-1, 0].isinf().flatten(1).any(1).nonzero()[:, 0] + 1
     runs = torch.tensor_split(flow.float(), cuts)
@@ -36,9 +37,10 @@ def measure_motion(flow: Tensor, grid: Grid) -> Tensor:
 
 def _measure_run(flow: Tensor, grid: Grid) -> Tensor:
     """Return the motion ``(T,N)`` of frames without a cut among them."""
-    if len(flow) < FEWEST_FRAMES:
+    ahead, back = flow[:-1, 0], flow[1:, 1]
+    if len(flow) < FEWEST_FRAMES or ahead.isnan().any() or back.isnan().any():
         return torch.full((len(flow), grid.num_tokens), float("nan"))
-    moved = _follow(flow[:-1, 0].flip(0)).flip(0) - _follow(flow[1:, 1])
+    moved = _follow(ahead.flip(0)).flip(0) - _follow(back)
     speed = adaptive_avg_pool2d(moved / (len(flow) - 1), (grid.h, grid.w))
     return (_less_camera(speed) / FULL_MOTION).clamp(max=1)
 

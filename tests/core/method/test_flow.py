@@ -65,6 +65,14 @@ def test_across_a_cut_there_is_no_flow() -> None:
     assert flow[[1, 3], 1].isfinite().all()
 
 
+def test_frames_too_far_apart_have_no_flow() -> None:
+    """Their colors are alike: noise that is drawn anew, a clip of which all but every hundredth frame were dropped."""
+    noise = torch.stack([as_bytes(texture(128, 224, seed=seed) * 0.2 + 0.4) for seed in range(3)])
+    flow = measure_flow(noise, Grid(8, 14))
+    assert flow[:-1, 0].isnan().all()
+    assert flow[1:, 1].isnan().all()
+
+
 def test_flow_does_not_depend_on_how_many_pairs_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = rolling_pictures(6)
     together = measure_flow(pictures, Grid(8, 14))

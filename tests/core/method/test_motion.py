@@ -56,6 +56,13 @@ def test_motion_is_unknown_in_few_frames_and_not_measured_across_cuts() -> None:
     torch.testing.assert_close(motion[8:], motion_of(pictures))
 
 
+def test_motion_is_unknown_where_a_frame_is_too_far_from_the_one_before() -> None:
+    flow = measure_flow(rolling_pictures(8), GRID)
+    flow[3, 0] = flow[4, 1] = torch.nan
+    assert measure_motion(flow, GRID).isnan().all()
+    assert measure_motion(flow[4:], GRID).isfinite().all()
+
+
 def test_tokens_are_looks_motion_and_place() -> None:
     features = rolling_stone()
     tokens = make_tokens(features, TokenScales(place=14.0, motion=3.0))
