@@ -53,7 +53,7 @@ SHOWN = {
 """By example, from top to bottom: about a square together, as the template browser has it."""
 DEMO_OUTPUTS = {"CheckpointLoaderSimple": {0: 0, 2: 1}, "CLIPTextEncode": {0: 2}}
 """Outputs of a checkpoint's nodes, and those of the demo model that stand for them."""
-SMALL = {"max_side": 256, "num_clusters": 8, "quality": "fast"}
+SMALL = {"max_side": 448, "num_clusters": 8, "quality": "fast"}
 QUALITY, WIDTH, GAP = 85, 512, 6
 PAINTED_FRAMES, PAINTING_STEPS, MAX_FRAMES = 5, 4, 4096
 EDITOR_LOADERS = ("UNETLoader", "CLIPLoader", "VAELoader", "CLIPVisionLoader")

@@ -65,6 +65,13 @@ def test_across_a_cut_there_is_no_flow() -> None:
     assert flow[[1, 3], 1].isfinite().all()
 
 
+def test_the_median_is_that_of_nine() -> None:
+    maps = torch.randn(2, 2, 9, 12, generator=torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(maps, (1, 1, 1, 1), mode="replicate")
+    around = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
+    assert torch.equal(module._take_median(maps), around.median(-1).values)
+
+
 def test_frames_too_far_apart_have_no_flow() -> None:
     """Their colors are alike: noise that is drawn anew, a clip of which all but every hundredth frame were dropped."""
     noise = torch.stack([as_bytes(texture(128, 224, seed=seed) * 0.2 + 0.4) for seed in range(3)])
