@@ -132,7 +132,7 @@ class ClusterConfig(Part):
         "makes regions compact", "ours", low=0, high=0.9,
     )  # fmt: skip
     motion: float = setting(
-        0.15, "Weight of how much a cell moves against the camera within its window, likewise, where things move: more "
+        0.15, "Weight of how much a cell moves against the camera in the anchor's window, likewise: more "
         "parts one that moves from what it touches; not with fit_frames clip", "ours", low=0, high=0.9,
     )  # fmt: skip
     named: Literal["leaves", "regions"] = setting(

@@ -25,7 +25,7 @@ from .context import NeighborMemory, SceneContext
 from .correspondence import refine, vote_by_cell
 from .published import vote_by_track
 from .scene_changes import find_cuts, find_new_regions, restart_context
-from .tokens import knows_motion, make_tokens
+from .tokens import make_tokens
 from .windows import find_window, split_windows
 
 
@@ -61,7 +61,6 @@ class CoarseScan:
         config, followed = self.settings.scene, list_followed(self.anchor_labels)
         before = None if first else context.tokens[..., :looks]
         cuts = find_cuts(tokens[..., :looks], before, config) if config.cuts else []
-        moves = not self.anchor_labels.scales.motion or knows_motion(window)
         starts = sorted({0, *cuts})
         maps, votes = [], []
         for start, stop in zip(starts, [*starts[1:], len(tokens)], strict=True):
@@ -69,13 +68,15 @@ class CoarseScan:
             if start in cuts:
                 context, followed = restart_context(part[0], looks, context, followed, self.settings)
             memory, device = self._memory, window.device
-            known = context if moves else without_motion(context, looks)
-            neighbors = memory.find(self._steps, known, part, device) if memory else known.find_neighbors(part, device)
+            neighbors = (
+                memory.find(self._steps, context, part, device) if memory else context.find_neighbors(part, device)
+            )
             votes.append(context.show_votes(neighbors))
             found = context.vote(neighbors).reshape(-1, *window.grid)
             labels, context, followed = self._labeled(found, part, window.window(start, stop), context, followed)
             maps.append(labels)
-        self.context, self._steps = context, self._steps + 1
+        moves = bool(self.anchor_labels.scales.motion)
+        self.context, self._steps = without_motion(context, looks) if moves else context, self._steps + 1
         self.anchor_labels = add_followed(self.anchor_labels, followed)._replace(later=None)  # the context has it
         seen = torch.cat(votes).reshape(len(tokens), *window.grid, -1)
         return group_followed(torch.cat(maps), seen, self.anchor_labels, window.frame_size)
@@ -172,7 +173,11 @@ def scan_clip(features: Features, scan: CoarseScan, *, anchor: int = 0, progress
 
 
 def without_motion(context: SceneContext, looks: int) -> SceneContext:
-    """Return a context in which nothing moves: ``looks`` components of a token come before its motion."""
+    """Return a context in which nothing moves: ``looks`` components of a token come before its motion.
+
+    All of it is then equally far from what moves in the next window, whose motion thus has no say: it may differ, while
+    cells of the window before look and lie as those of the next.
+    """
     tokens = context.tokens.clone()
     tokens[:, looks] = 0
     return replace(context, tokens=tokens)

@@ -30,18 +30,13 @@ def normalize_tokens(tokens: Tensor) -> Tensor:
 def make_tokens(features: Features, scales: TokenScales) -> Tensor:
     """Return the tokens of a window, ``(T,N,C)``: looks, then motion and place with the scales given.
 
-    Cells whose motion is unknown have a motion of 0; see `knows_motion`.
+    Nothing moves where the motion of some cells is unknown.
     """
     tokens = normalize_tokens(features.queries)
     if scales.motion:
         motion = _measure(features) * scales.motion
-        tokens = torch.cat([tokens, motion.nan_to_num(0).to(tokens)[..., None]], dim=-1)
+        tokens = torch.cat([tokens, motion.to(tokens)[..., None]], dim=-1)
     return add_place(tokens, features.grid, scales.place)
-
-
-def knows_motion(features: Features) -> bool:
-    """Tell whether all cells of a window have a motion."""
-    return not _measure(features).isnan().any()
 
 
 def add_place(tokens: Tensor, grid: Grid, scale: float) -> Tensor:
@@ -73,10 +68,11 @@ def _scale(share: float, looks: float, variance: float) -> float:
 
 
 def _measure(features: Features) -> Tensor:
-    """Return the motion ``(T,N)`` of a window, unknown where no flow was measured."""
-    if features.flow is None:
-        return torch.full((features.num_frames, features.grid.num_tokens), torch.nan)
-    return measure_motion(features.flow, features.grid)
+    """Return the motion ``(T,N)`` of a window, 0 where that of some cells is unknown, or no flow was measured."""
+    motion = None if features.flow is None else measure_motion(features.flow, features.grid)
+    if motion is None or motion.isnan().any():
+        return torch.zeros(features.num_frames, features.grid.num_tokens)
+    return motion
 
 
 def _center(count: int) -> Tensor:

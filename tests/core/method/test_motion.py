@@ -8,11 +8,12 @@ from vidseg.core.config.parts import ClusterConfig
 from vidseg.core.config.settings import Settings, preset, replace_parts
 from vidseg.core.leaves import TokenScales
 from vidseg.core.method.clustering import gather_tokens
-from vidseg.core.method.coarse import CoarseScan, segment_coarse, without_motion
+from vidseg.core.method.coarse import CoarseScan, segment_coarse
 from vidseg.core.method.flow import measure_flow, warp
 from vidseg.core.method.motion import FEWEST_FRAMES, measure_motion
 from vidseg.core.method.pipeline import ScanState, label_anchor
-from vidseg.core.method.tokens import add_place, knows_motion, make_tokens, measure_scales, normalize_tokens
+from vidseg.core.method.tokens import add_place, make_tokens, measure_scales, normalize_tokens
+from vidseg.core.types import AnchorLabels, Features
 
 from .moving import GRID, as_bytes, rolling_pictures, rolling_stone, texture, where_it_is
 
@@ -106,20 +107,38 @@ def test_things_of_one_look_part_where_one_of_them_moves(method: str) -> None:
     assert all((thing != stand).float().mean() > 0.9 for thing, stand in zip(things, stands, strict=True))
 
 
-def test_a_last_window_too_short_for_motion_is_labeled_without_it() -> None:
-    features, settings = rolling_stone(10), Settings.of(num_clusters=3, window__length=8, num_leaves=12)
-    assert not knows_motion(features.window(8, 10))
+def maps_of(features: Features, anchor_labels: AnchorLabels, settings: Settings) -> torch.Tensor:
+    """Return the leaves of the second window before refinement."""
+    plain = replace_parts(settings, refinement={"enabled": False})
+    first = CoarseScan(anchor_labels, settings)
+    first.step(features.window(0, 8))
+    second = CoarseScan(anchor_labels, plain, first.context).step(features.window(8, 16))
+    assert second.leaves is not None
+    return second.leaves.maps.long()
+
+
+def test_motion_counts_in_the_window_of_the_anchor_alone() -> None:
+    """Later windows are labeled by how the window before looks and lies, whatever moves in them."""
+    features, settings = rolling_stone(16), Settings.of(num_clusters=3, window__length=8, num_leaves=12)
     anchor_labels = label_anchor(features, settings)
     maps = segment_coarse(features, anchor_labels, settings)
     scan = CoarseScan(anchor_labels, settings)
     scan.step(features.window(0, 8))
     assert scan.context is not None
-    plain = without_motion(scan.context, 16)
-    assert not plain.tokens[:, 16].any()
-    tokens = make_tokens(features.window(8, 10), anchor_labels.scales)
-    assert anchor_labels.leaves is not None
+    assert not scan.context.tokens[:, 16].any()
+    still = make_tokens(features.window(8, 16)._replace(flow=None), anchor_labels.scales)
+    assert not still[..., 16].any()
     assert maps.leaves is not None
-    assert torch.equal(plain.predict(tokens).reshape(2, *GRID), maps.leaves.maps[8:].long())
+    assert torch.equal(scan.context.predict(still).reshape(8, *GRID), maps_of(features, anchor_labels, settings))
+    thing = [int(maps.maps[frame][where_it_is(frame) == 1].mode().values) for frame in range(16)]
+    assert len(set(thing)) == 1
+    assert all(int(maps.maps[frame, 2:6, :3].flatten().mode().values) != thing[0] for frame in range(16))
+
+
+def test_nothing_moves_in_a_window_of_which_some_is_unknown() -> None:
+    features = rolling_stone(10)
+    assert not make_tokens(features.window(8, 10), TokenScales(motion=1.0))[..., 16].any()
+    assert make_tokens(features.window(0, 8), TokenScales(motion=1.0))[..., 16].any()
 
 
 def test_frames_far_apart_and_features_without_flow_have_no_motion() -> None:
