@@ -78,6 +78,7 @@ class SegmentVideo(io.ComfyNode):
                 advanced(setting_input("window_length", "window.length", "0 takes the preset's.", automatic=0)),
                 advanced(granularity_input()),
                 tiles_input(),
+                advanced(setting_input("motion", "cluster.motion", step=0.05, optional=True)),
             ],
             outputs=[LabelsSocket.Output("labels", display_name="labels")],
         )

@@ -24,7 +24,7 @@ from workflow_notes import (
 )
 
 DEMO_SIZE = {"max_side": 448, "clusters": 10}
-DEMO_SEED = 6
+DEMO_SEED, DEMO_MOTION = 6, 0.15
 """The demonstration's, see `core.command.commands`."""
 """Size and number of regions for the demo model: seconds on a CPU."""
 NOTES = -380
@@ -86,11 +86,13 @@ def video(graph: Graph) -> Socket:
 
 
 def coarse(
-    graph: Graph, model: Model, frames: Socket, *, max_side: int, clusters: int, **seed: int
+    graph: Graph, model: Model, frames: Socket, *, max_side: int, clusters: int, motion: float = 0.0, **seed: int
 ) -> tuple[Node, Node]:
     """Add the first four stages; returns features and refined labels."""
     features = graph.add("ExtractDiffusionFeatures", (340, 0), **model.inputs, frames=frames, max_side=max_side, **seed)
-    anchor_labels = graph.add("KMeansInit", (680, 0), features=features[0], num_clusters=clusters, **seed)
+    anchor_labels = graph.add(
+        "KMeansInit", (680, 0), features=features[0], num_clusters=clusters, motion=motion, **seed
+    )
     labels = graph.add("SceneContextKNN", (680, 260), features=features[0], anchor_labels=anchor_labels[0])
     return features, graph.add("CorrespondenceRefine", (680, 500), labels=labels[0])
 
@@ -179,7 +181,8 @@ def one_box() -> Graph:
     graph = Graph("Segment a video in one box")
     model, frames = demo(graph, ONE_BOX_NOTE)
     labels = graph.add("SegmentVideo", (340, 0), **model.inputs, frames=frames, max_side=DEMO_SIZE["max_side"],
-                       num_clusters=DEMO_SIZE["clusters"], quality="fast", seed=DEMO_SEED)  # fmt: skip
+                       num_clusters=DEMO_SIZE["clusters"], quality="fast", seed=DEMO_SEED,
+                       motion=DEMO_MOTION)  # fmt: skip
     graph.add("PreviewRegions", (680, 0), frames=frames, labels=labels[0], wide=560)
     mask = graph.add("RegionsToMask", (340, 420), labels=labels[0], regions="6")
     picture = graph.add("MaskToImage", (340, 580), mask=mask[0])
@@ -194,7 +197,7 @@ def compare_two_settings() -> Graph:
     features = graph.add("ExtractDiffusionFeatures", (340, 0), **model.inputs, frames=frames,
                          max_side=DEMO_SIZE["max_side"], seed=DEMO_SEED)  # fmt: skip
     anchor_labels = graph.add("KMeansInit", (340, 0), features=features[0], num_clusters=DEMO_SIZE["clusters"],
-                              seed=DEMO_SEED)  # fmt: skip
+                              motion=DEMO_MOTION, seed=DEMO_SEED)  # fmt: skip
     sides = []
     for row, (name, window) in enumerate((("A: windows of one frame", 1), ("B: windows of 14 frames, refined", 14))):
         top = 480 * row
@@ -241,7 +244,7 @@ def demo_of_everything() -> Graph:
     """(f) All with the demo model."""
     graph = Graph("Demo without a download")
     model, frames = demo(graph, DEMO_NOTE)
-    features, refined = coarse(graph, model, frames, **DEMO_SIZE, seed=DEMO_SEED)
+    features, refined = coarse(graph, model, frames, **DEMO_SIZE, motion=DEMO_MOTION, seed=DEMO_SEED)
     graph.add("PreviewFeatures", (340, ROW), features=features[0])
     graph.add("PreviewRegions", (680, ROW), frames=frames, labels=refined[0], title="Coarse regions",
               wide=250)  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow_examples import DEMO_SEED, DEMO_SIZE, coarse, demo, fine
+from workflow_examples import DEMO_MOTION, DEMO_SEED, DEMO_SIZE, coarse, demo, fine
 from workflow_format import Graph
 from workflow_notes import CORRECT_NOTE, PICK_NOTE
 
@@ -16,7 +16,7 @@ def pick_regions() -> Graph:
     """(h) Regions by clicking."""
     graph = Graph("Pick regions by clicking")
     model, frames = demo(graph, PICK_NOTE)
-    features, refined = coarse(graph, model, frames, **DEMO_SIZE, seed=DEMO_SEED)
+    features, refined = coarse(graph, model, frames, **DEMO_SIZE, motion=DEMO_MOTION, seed=DEMO_SEED)
     labels = fine(graph, model, features, refined, quality="fast")
     picked = graph.add("PickRegions", (1360, 0), frames=frames, labels=labels[0], picks="0 0.93,0.15 sky", wide=400)
     color = graph.add("EmptyImage", (1800, 0), color=0xE9A178, title="A color (or any image)", wide=240)
@@ -32,7 +32,7 @@ def pick_and_correct() -> Graph:
     """(i) Picking and correcting."""
     graph = Graph("Pick and correct")
     model, frames = demo(graph, CORRECT_NOTE)
-    features, refined = coarse(graph, model, frames, **DEMO_SIZE, seed=DEMO_SEED)
+    features, refined = coarse(graph, model, frames, **DEMO_SIZE, motion=DEMO_MOTION, seed=DEMO_SEED)
     labels = fine(graph, model, features, refined, quality="fast")
     picked = graph.add("PickRegions", (1360, 0), frames=frames, labels=labels[0], picks="0 0.28,0.6 rabbit", wide=400)
     corrected = graph.add("CorrectRegions", (1800, 0), labels=picked[1], features=features[0],

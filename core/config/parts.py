@@ -132,8 +132,8 @@ class ClusterConfig(Part):
         "makes regions compact", "ours", low=0, high=0.9,
     )  # fmt: skip
     motion: float = setting(
-        0.15, "Weight of how much a cell moves against the camera in the anchor's window, likewise: more "
-        "parts one that moves from what it touches; not with fit_frames clip", "ours", low=0, high=0.9,
+        0.0, "Weight of how much a cell moves against the camera in the anchor's window, likewise: 0.15 parts what "
+        "moves from what it touches, even if both look alike; not with fit_frames clip", "ours", low=0, high=0.9,
     )  # fmt: skip
     named: Literal["leaves", "regions"] = setting(
         "leaves", "What a mask of the anchor frame names: each small cluster, which follows the mask closely, or each "

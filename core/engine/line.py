@@ -16,6 +16,7 @@ from ..files.clip import ClipInfo
 from ..method.features import extract_window_features, find_gpu
 from ..method.frames import read_fitted
 from ..method.pipeline import ScanState, scan_window, start_from_clip
+from ..method.tokens import with_flow
 from ..method.upsampling import upsample
 from ..method.windows import Span, split_spans
 from ..types import Features, LabelMaps
@@ -170,6 +171,7 @@ def read_window(place: Workplace, task: ClipTask, span: Span) -> tuple[None, Fea
     clip = place.open(task.path, task.info)
     fitted = read_fitted(clip, span.frames, task.settings)
     made = extract_window_features(require_backbone(place), fitted, span, task.settings)
+    made = with_flow(made) if task.settings.cluster.motion else made  # while it has pictures
     tokens = made._replace(latents=made.latents[:, :0], noise=made.noise[:, :0], pictures=None)
     rest = made._replace(queries=made.queries[:, :0], matching=made.matching[:, :0], flow=None)
     return None, tokens, rest

@@ -23,7 +23,7 @@ from ..types import (
 )
 from .frames import require_tokens_for
 from .kmeans import fit_centers
-from .tokens import make_tokens, measure_scales, normalize_tokens
+from .tokens import make_tokens, measure_scales, normalize_tokens, without_flow
 from .windows import find_window, spread_frames
 
 
@@ -97,11 +97,11 @@ def gather_tokens(features: Features, config: ClusterConfig, anchor: int, window
     window = find_window(anchor, window_length, features.num_frames)
     if config.fit_frames == "clip":
         frames = sorted({anchor, *spread_frames(features.num_frames, WindowConfig(window_length))})
-        around = features._replace(queries=features.queries[frames], flow=None)  # frames far apart tell of no motion
+        around = without_flow(features._replace(queries=features.queries[frames]))  # too far apart to be followed
     else:
         frames = list(window)
         around = features.window(window.start, window.stop)
-    if around.flow is None:
+    if around.flow is None and around.pictures is None:
         config = replace(config, motion=0.0)
     index = frames.index(anchor)
     seen = slice(index, index + 1) if config.fit_frames == "anchor" else slice(None)

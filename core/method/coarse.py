@@ -25,7 +25,7 @@ from .context import NeighborMemory, SceneContext
 from .correspondence import refine, vote_by_cell
 from .published import vote_by_track
 from .scene_changes import find_cuts, find_new_regions, restart_context
-from .tokens import make_tokens
+from .tokens import make_tokens, without_flow
 from .windows import find_window, split_windows
 
 
@@ -56,8 +56,10 @@ class CoarseScan:
         first = self.context is None
         context = self.context or start_context(window, self.anchor_labels, self.settings)
         require_shape("window.queries", window.queries, "T N C", N=window.grid.num_tokens)
-        tokens = make_tokens(window, self.anchor_labels.scales)
-        looks = window.queries.shape[-1]  # components that say what a cell looks like, not where it lies
+        looks = window.queries.shape[-1]  # components that say what a cell looks like, not how it moves, where it lies
+        moves = bool(self.anchor_labels.scales.motion)
+        counts = moves and bool(context.tokens[:, looks].any())
+        tokens = make_tokens(window if counts else without_flow(window), self.anchor_labels.scales)
         config, followed = self.settings.scene, list_followed(self.anchor_labels)
         before = None if first else context.tokens[..., :looks]
         cuts = find_cuts(tokens[..., :looks], before, config) if config.cuts else []
@@ -75,7 +77,6 @@ class CoarseScan:
             found = context.vote(neighbors).reshape(-1, *window.grid)
             labels, context, followed = self._labeled(found, part, window.window(start, stop), context, followed)
             maps.append(labels)
-        moves = bool(self.anchor_labels.scales.motion)
         self.context, self._steps = without_motion(context, looks) if moves else context, self._steps + 1
         self.anchor_labels = add_followed(self.anchor_labels, followed)._replace(later=None)  # the context has it
         seen = torch.cat(votes).reshape(len(tokens), *window.grid, -1)
@@ -175,8 +176,7 @@ def scan_clip(features: Features, scan: CoarseScan, *, anchor: int = 0, progress
 def without_motion(context: SceneContext, looks: int) -> SceneContext:
     """Return a context in which nothing moves: ``looks`` components of a token come before its motion.
 
-    All of it is then equally far from what moves in the next window, whose motion thus has no say: it may differ, while
-    cells of the window before look and lie as those of the next.
+    Motion has no say in the windows that follow: it may differ there, while their cells look and lie as those before.
     """
     tokens = context.tokens.clone()
     tokens[:, looks] = 0

@@ -20,7 +20,6 @@ from ..backbones.protocol import (
 from ..config.parts import FeatureConfig
 from ..config.settings import Settings
 from ..types import Features, Grid, InputError, Progress, SeenWindow, no_progress
-from .flow import measure_flow
 from .frames import FittedFrames, FrameSource, check_frames, coarse_grid, read_ahead, resize_frames, to_floats
 from .joining import join_layers
 from .published import draw_video_window_noise, draw_window_noise
@@ -86,9 +85,7 @@ def _extract(
     queries, matching = (torch.cat(column) if len(column) > 1 else column[0] for column in zip(*parts, strict=True))
     video = tuple(seen) if settings.video.frames else ()
     pictures, device = _as_bytes(sized), find_gpu(backbone.device)
-    grid = coarse_grid(size)
-    flow = measure_flow(pictures, grid, device) if settings.cluster.motion else None
-    return Features(queries, matching, latents, draws.noise, grid, frame_size, pictures, video, device, flow)
+    return Features(queries, matching, latents, draws.noise, coarse_grid(size), frame_size, pictures, video, device)
 
 
 def _encode(backbone: FeatureBackbone, sized: Tensor, posterior: Tensor | None) -> Tensor:
@@ -218,8 +215,7 @@ def _read_pictures(
     queries, matching = (torch.cat(column) for column in zip(*parts, strict=True))
     nothing = torch.empty(len(sized), 4, 0, 0)
     pictures, device = _as_bytes(sized), find_gpu(model.device)
-    flow = measure_flow(pictures, grid, device) if settings.cluster.motion else None
-    return Features(queries, matching, nothing, nothing, grid, frame_size, pictures, device=device, flow=flow)
+    return Features(queries, matching, nothing, nothing, grid, frame_size, pictures, device=device)
 
 
 def _as_bytes(sized: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from .context import SceneContext
 from .features import extract_features, extract_windows
 from .frames import FrameSource
 from .leaf_growing import grow_leaves
+from .tokens import with_flow
 from .upsampling import upsample
 from .windows import Span, require_kind, split_context_windows, split_spans, spread_frames
 
@@ -133,7 +134,7 @@ def start_from_clip(
         features = extract_features(backbone, source.read(frame, frame + 1), settings, first_frame=frame)
         queries.append(features.queries)
         progress("frames of the whole clip", done, len(numbers))
-    seen = features._replace(queries=torch.cat(queries), flow=None)
+    seen = features._replace(queries=torch.cat(queries), pictures=None)
     anchor_labels = label_anchor(seen, settings, reference, progress=progress)
     return ScanState(0, anchor_labels, start_context(seen, anchor_labels, settings))
 
@@ -152,6 +153,7 @@ def scan_window(
     Without a ``state`` the window is the first of the clip, whose anchor frame is divided first.
     """
     if state is None:
+        features = with_flow(features) if settings.cluster.motion else features  # once for all that ask for it
         anchor_labels, context, number = label_anchor(features, settings, reference, progress=progress), None, 0
     else:
         anchor_labels, context, number = state.anchor_labels, state.context, state.next_window

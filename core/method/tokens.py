@@ -8,6 +8,7 @@ from torch import Tensor
 from ..config.parts import ClusterConfig
 from ..leaves import TokenScales
 from ..types import Features, Grid, require_finite, require_shape
+from .flow import measure_flow
 from .motion import measure_motion
 
 MOTION_VARIANCE = 0.1
@@ -39,6 +40,18 @@ def make_tokens(features: Features, scales: TokenScales) -> Tensor:
     return add_place(tokens, features.grid, scales.place)
 
 
+def with_flow(features: Features) -> Features:
+    """Return features with the flow of their pictures, if they have any."""
+    if features.flow is not None or features.pictures is None:
+        return features
+    return features._replace(flow=measure_flow(features.pictures, features.grid, features.device))
+
+
+def without_flow(features: Features) -> Features:
+    """Return features in which nothing moves."""
+    return features._replace(flow=None, pictures=None)
+
+
 def add_place(tokens: Tensor, grid: Grid, scale: float) -> Tensor:
     """Return tokens ``(T,N,C)`` with the place of their cells, ``(T,N,C+2)``; the longer side measures ``scale``.
 
@@ -68,8 +81,9 @@ def _scale(share: float, looks: float, variance: float) -> float:
 
 
 def _measure(features: Features) -> Tensor:
-    """Return the motion ``(T,N)`` of a window, 0 where that of some cells is unknown, or no flow was measured."""
-    motion = None if features.flow is None else measure_motion(features.flow, features.grid)
+    """Return the motion ``(T,N)`` of a window, 0 where that of some cells is unknown."""
+    flow = with_flow(features).flow
+    motion = None if flow is None else measure_motion(flow, features.grid)
     if motion is None or motion.isnan().any():
         return torch.zeros(features.num_frames, features.grid.num_tokens)
     return motion

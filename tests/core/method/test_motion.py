@@ -12,7 +12,7 @@ from vidseg.core.method.coarse import CoarseScan, segment_coarse
 from vidseg.core.method.flow import measure_flow, warp
 from vidseg.core.method.motion import FEWEST_FRAMES, measure_motion
 from vidseg.core.method.pipeline import ScanState, label_anchor
-from vidseg.core.method.tokens import add_place, make_tokens, measure_scales, normalize_tokens
+from vidseg.core.method.tokens import add_place, make_tokens, measure_scales, normalize_tokens, without_flow
 from vidseg.core.types import AnchorLabels, Features
 
 from .moving import GRID, as_bytes, rolling_pictures, rolling_stone, texture, where_it_is
@@ -75,7 +75,8 @@ def test_tokens_are_looks_motion_and_place() -> None:
     assert torch.equal(square[1, 0] - square[0, 0], torch.tensor([1.0, 0.0]))  # a step is as long down as to the right
     assert torch.equal(square[0, 1] - square[0, 0], torch.tensor([0.0, 1.0]))
     assert torch.equal(make_tokens(features, TokenScales()), looks)
-    assert not make_tokens(features._replace(flow=None), TokenScales(motion=3.0))[..., 16].any()
+    assert not make_tokens(without_flow(features), TokenScales(motion=3.0))[..., 16].any()
+    assert torch.equal(make_tokens(features._replace(flow=None), TokenScales(motion=3.0))[..., 16], tokens[..., 16])
 
 
 def test_scales_give_shares_of_the_variance() -> None:
@@ -119,14 +120,14 @@ def maps_of(features: Features, anchor_labels: AnchorLabels, settings: Settings)
 
 def test_motion_counts_in_the_window_of_the_anchor_alone() -> None:
     """Later windows are labeled by how the window before looks and lies, whatever moves in them."""
-    features, settings = rolling_stone(16), Settings.of(num_clusters=3, window__length=8, num_leaves=12)
+    features, settings = rolling_stone(16), Settings.of(num_clusters=3, window__length=8, num_leaves=12, motion=0.3)
     anchor_labels = label_anchor(features, settings)
     maps = segment_coarse(features, anchor_labels, settings)
     scan = CoarseScan(anchor_labels, settings)
     scan.step(features.window(0, 8))
     assert scan.context is not None
     assert not scan.context.tokens[:, 16].any()
-    still = make_tokens(features.window(8, 16)._replace(flow=None), anchor_labels.scales)
+    still = make_tokens(without_flow(features.window(8, 16)), anchor_labels.scales)
     assert not still[..., 16].any()
     assert maps.leaves is not None
     assert torch.equal(scan.context.predict(still).reshape(8, *GRID), maps_of(features, anchor_labels, settings))
@@ -143,19 +144,19 @@ def test_nothing_moves_in_a_window_of_which_some_is_unknown() -> None:
 
 def test_frames_far_apart_and_features_without_flow_have_no_motion() -> None:
     features = rolling_stone()
-    for given, fit in ((features, "clip"), (features._replace(flow=None), "window")):
-        tokens = gather_tokens(given, ClusterConfig(fit_frames=fit, place=0), 0, 14)
+    for given, fit in ((features, "clip"), (without_flow(features), "window")):
+        tokens = gather_tokens(given, ClusterConfig(fit_frames=fit, place=0, motion=0.2), 0, 14)
         assert tokens.scales == TokenScales()
         assert tokens.seen.shape[1] == tokens.num_looks == 16
-    window = gather_tokens(features, ClusterConfig(), 3, 14)
-    anchor = gather_tokens(features, ClusterConfig(fit_frames="anchor"), 3, 14)
+    window = gather_tokens(features, ClusterConfig(motion=0.2), 3, 14)
+    anchor = gather_tokens(features, ClusterConfig(fit_frames="anchor", motion=0.2), 3, 14)
     assert torch.equal(anchor.seen, anchor.shown)
     alike = anchor.shown[:, 16] / anchor.scales.motion, window.shown[:, 16] / window.scales.motion
     torch.testing.assert_close(*alike)
 
 
 def test_a_stored_scan_knows_its_scales(tmp_path: object) -> None:
-    features, settings = rolling_stone(), Settings.of(num_clusters=3, window__length=4)
+    features, settings = rolling_stone(), Settings.of(num_clusters=3, window__length=4, motion=0.3)
     anchor_labels = label_anchor(features, settings)
     scan = CoarseScan(anchor_labels, settings)
     scan.step(features.window(0, 4))
@@ -168,6 +169,5 @@ def test_a_stored_scan_knows_its_scales(tmp_path: object) -> None:
     assert torch.equal(CoarseScan(again.anchor_labels, settings, again.context).step(later).maps, scan.step(later).maps)
 
 
-def test_presets_of_papers_know_no_motion() -> None:
-    assert all(preset(name).cluster.motion == 0 for name in ("paper", "reference", "emerdiff"))
-    assert replace_parts(preset("default")).cluster.motion > 0
+def test_presets_know_no_motion() -> None:
+    assert all(preset(name).cluster.motion == 0 for name in ("default", "paper", "reference", "emerdiff"))
