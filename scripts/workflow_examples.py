@@ -162,7 +162,7 @@ def replace_the_background() -> Graph:
     features, refined = coarse(graph, model, frames, max_side=512, clusters=8)
     labels = fine(graph, model, features, refined)
     graph.add("PreviewRegions", (1020, ROW), frames=frames, labels=labels[0], wide=340)
-    named = graph.add("NameRegions", (1360, 0), labels=labels[0], names="background: 2")
+    named = graph.add("NameRegions", (1360, 0), labels=labels[0], names="background: 4")
     mask = graph.add("RegionsToMask", (1360, 0), labels=named[0], regions="background")
     color = graph.add("EmptyImage", (1360, 0), color=0x2E8B57, title="New background (or any image)")
     replaced = graph.add("ImageCompositeMasked", (1360, 0), destination=frames, source=color[0], mask=mask[0],
