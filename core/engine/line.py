@@ -171,7 +171,8 @@ def read_window(place: Workplace, task: ClipTask, span: Span) -> tuple[None, Fea
     clip = place.open(task.path, task.info)
     fitted = read_fitted(clip, span.frames, task.settings)
     made = extract_window_features(require_backbone(place), fitted, span, task.settings)
-    made = with_flow(made) if task.settings.cluster.motion else made  # while it has pictures
+    if task.settings.cluster.motion and span.frames.start == 0:  # the anchor's window, while it has pictures
+        made = with_flow(made)
     tokens = made._replace(latents=made.latents[:, :0], noise=made.noise[:, :0], pictures=None)
     rest = made._replace(queries=made.queries[:, :0], matching=made.matching[:, :0], flow=None)
     return None, tokens, rest
