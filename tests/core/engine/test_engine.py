@@ -30,11 +30,12 @@ from ..command.test_main import squares
 SMALL = {"num_clusters": 3, "modulation__step": 24}
 SETTINGS = {
     "sd": Settings.of(quality="fast", length=2, **SMALL),
+    "moving": Settings.of(quality="fast", length=4, cluster__motion=0.5, **SMALL),
     "svd": Settings.of(kind="svd", quality="draft", video__frames=4, length=2, **SMALL),
 }
 
 
-@pytest.mark.parametrize("kind", ["sd", "svd"])
+@pytest.mark.parametrize("kind", list(SETTINGS))
 def test_stages_in_pieces_give_the_labels_of_the_whole(
     kind: str, thin_model: Path, thin_svd_model: Path, tmp_path: Path
 ) -> None:
@@ -52,6 +53,7 @@ def test_stages_in_pieces_give_the_labels_of_the_whole(
         sent = pickle.loads(pickle.dumps(read[span][1:]))  # noqa: S301, our own
         tokens, rest = (part._replace(device="cuda") for part in sent)
         assert tokens.latents.numel() == rest.queries.numel() == 0
+        assert (tokens.flow is not None) == (kind == "moving" and span.frames.start == 0)
         _, coarse, state = label_coarse(place, task, span, tokens, state)
         found[span.kept.start] = enlarge_window(place, task, span, rest, coarse)[1]
     assert isinstance(state, ScanState)
