@@ -19,6 +19,7 @@ from .host.labels import Labels, require_features_of
 from .host.progress import NodeProgress, log_peak
 from .host.schema import (
     AUTO,
+    AUTO_CHOICE,
     adapt_to_kind,
     advanced,
     clip_vision_input,
@@ -58,15 +59,15 @@ class ExtractDiffusionFeatures(io.ComfyNode):
             "stages",
             node_id="ExtractDiffusionFeatures",
             display_name="Extract Diffusion Features",
-            description="Add a little noise to each frame, let the model denoise it, and keep what its self-attention "
-            "looks for. Pixels of the same thing get similar features. First of the five VidSeg stages.",
+            description="Show each frame to the model, and keep what its self-attention looks for. Pixels of the same "
+            "thing get similar features. First of the five VidSeg stages.",
             search_aliases=["vidseg", "video segmentation", "segment", "unet features", "self attention"],
             inputs=[
                 *model_inputs(),
                 frames_input(),
                 *conditioning_inputs(),
                 clip_vision_input(),
-                seed_input("The noise of a frame depends on it and the frame's number."),
+                seed_input("Noise depends on it and the frame's number."),
                 setting_input("max_side", "frame.max_side", step=SIDE_MULTIPLE),
                 advanced(setting_input("blocks", "feature.blocks")),
                 advanced(setting_input("matching_block", "feature.matching_block")),
@@ -97,7 +98,7 @@ class ExtractDiffusionFeatures(io.ComfyNode):
                     advanced(setting_input(name, f"feature.{name}", LAYERS, automatic="", optional=True))
                     for name in ("layers", "matching_layers")
                 ),
-                advanced(setting_input("noise", "sampling.noise", optional=True)),
+                advanced(setting_input("noise", "sampling.noise", automatic=AUTO_CHOICE, optional=True)),
                 tiles_input(),
             ],
             outputs=[FeaturesSocket.Output("features", display_name="features")],

@@ -23,8 +23,8 @@ from workflow_notes import (
     VIDEO_NOTE,
 )
 
-DEMO_SIZE = {"max_side": 448, "clusters": 10}
-DEMO_SEED, DEMO_MOTION = 6, 0.15
+DEMO_SIZE = {"max_side": 448, "clusters": 8}
+DEMO_SEED, DEMO_MOTION = 7, 0.15
 """The demonstration's, see `core.command.commands`."""
 """Size and number of regions for the demo model: seconds on a CPU."""
 NOTES = -380

@@ -44,9 +44,9 @@ class SamplingConfig(Part):
     )  # fmt: skip
     seed: int = setting(1, "Seed of noise and K-means", "code", low=0, high=2**32 - 1)
     noise: Literal["frame", "window", "shared", "none"] = setting(
-        "frame", "Noise of the inversion: a map for each frame of the clip; the same maps in every window, as in the "
-        "published code; one map for all frames; or none, so that features are read off the clean latents in one call, "
-        "as CleanDIFT's weights want it. Modulation has a map for each frame then", "ours",
+        "none", "Noise that latents get before features are read: none, so that one call reads them; a map for each "
+        "frame of the clip; the same maps in every window, as in the published code; or one map for all frames. "
+        "Modulation has a map for each frame where it is none", "ours; frame in the paper",
     )  # fmt: skip
 
 

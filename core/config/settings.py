@@ -54,7 +54,7 @@ class Settings:
     quality: str = setting(
         "exact", "exact: the paper's method, every region modulated by itself; slowest. balanced: regions that lie "
         "apart share a modulated pass of one step. fast: no modulation, borders follow the edges of the picture. "
-        "draft: likewise, with quicker features",
+        "draft: likewise, with plainer borders",
     )  # fmt: skip
     variant: Literal["paper", "published"] = setting(
         "paper", "paper: what the paper describes. published: what only its published code does, faults included, for "
@@ -146,9 +146,12 @@ SETTINGS = {info.key: info for part in PARTS.values() for info in part.describe(
 OWN = {info.key: info for info in describe_fields(Settings, "")}
 """The same of `preset` and `quality`, which set many of them, and of `variant`."""
 _DEFAULT = Settings()
+_NOISED = replace(_DEFAULT, sampling=SamplingConfig(noise="frame"))
+"""For the models of which it was not measured whether they do without noise: all but Stable Diffusion 1.x and 2.x."""
 _AS_PAPER = ClusterConfig(method="kmeans", place=0.0, motion=0.0)
 _PAPER = Settings(
     preset="paper",
+    sampling=_NOISED.sampling,
     modulation=ModulationConfig(step=20),
     cluster=replace(_AS_PAPER, fit_frames="anchor"),
     difference=DifferenceConfig(normalize=False),
@@ -156,6 +159,7 @@ _PAPER = Settings(
 _REFERENCE = Settings("reference", variant="published", sampling=SamplingConfig(noise="window"), cluster=_AS_PAPER)
 _EMERDIFF = Settings(
     preset="emerdiff",
+    sampling=_NOISED.sampling,
     feature=FeatureConfig(blocks=(7,)),
     window=WindowConfig(length=1),
     cluster=_AS_PAPER,
@@ -220,7 +224,7 @@ def _for_svd(settings: Settings, name: str, **parts: dict[str, Any]) -> Settings
 
 
 SVD_PRESETS = {
-    "default": _for_svd(_DEFAULT, "svd"),
+    "default": _for_svd(_NOISED, "svd"),
     "paper": _for_svd(_PAPER, "svd-paper", feature={"matching_block": 8}),
     "reference": _for_svd(_REFERENCE, "svd-reference"),
     "emerdiff": _for_svd(_EMERDIFF, "svd-emerdiff", feature={"blocks": (8,)}),
@@ -232,8 +236,9 @@ def _for_layers(kind: str, *, layers: tuple[str, ...], matching: tuple[str, ...]
     """Return the presets of a model that gives features of named layers alone."""
     feature = {"layers": layers, "matching_layers": matching, **parts.pop("feature", {})}
     names = {name: kind if name == "default" else f"{kind}-{name}" for name in PRESETS}
+    bases = {**PRESETS, "default": _NOISED}
     return {
-        name: replace(replace_parts(PRESETS[name], feature=feature, **parts), preset=names[name]) for name in PRESETS
+        name: replace(replace_parts(base, feature=feature, **parts), preset=names[name]) for name, base in bases.items()
     }
 
 
@@ -257,7 +262,10 @@ QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
     "exact": {},
     "balanced": {"modulation": {"steps": "first", "shared": True}},
     "fast": {"modulation": {"enabled": False}, "enlarging": {"method": "guided"}},
-    "draft": {"modulation": {"enabled": False}, "enlarging": {"method": "guided"}},
+    "draft": {
+        "modulation": {"enabled": False},
+        "enlarging": {"method": "guided", "own_share": 1.0, "color_spread": 0.0},
+    },
 }
 """What each quality changes, the most exact first; the text of `Settings.quality` says what that means."""
 

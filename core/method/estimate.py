@@ -133,9 +133,9 @@ def estimate_frame_seconds(costs: UnitCosts, settings: Settings, num_labels: int
     Scene context, refinement and the writing of files are left out: they are small beside a UNet call. A frame that a
     video model sees again, in a window that is shifted back, takes as long but for `estimate_decode_seconds`.
 
-    >>> settings = Settings()  # 2 steps before the features, 3 plain steps, and for each of two signs 2.05 and a decode
+    >>> settings = Settings()  # the features, 3 plain steps, and for each of two signs 2.05 and a decode
     >>> round(estimate_frame_seconds(UnitCosts(0.0, 1.0, 0.0), settings, 10), 3)
-    46.35
+    44.35
     """
     config, last = settings.modulation, settings.sampling.num_steps
     tail, replay, query = TAIL_SHARE, REPLAY_SHARE, QUERY_SHARE

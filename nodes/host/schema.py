@@ -33,8 +33,8 @@ STAGES = (
     "Masked Modulation Upsample",
 )  # fmt: skip
 """The stages of the method in their order, by which the menu numbers them."""
-AUTO = -1
-"""Value of a widget that leaves the choice to the preset of the model's kind."""
+AUTO, AUTO_CHOICE = -1, "auto"
+"""Values of widgets, of numbers and of words, that leave the choice to the preset of the model's kind."""
 OF_KIND = ("sampling.num_steps", "feature.step")
 """Settings whose widgets show the values of Stable Diffusion, though SDXL has others."""
 Features = io.Custom("VIDSEG_FEATURES")
@@ -107,7 +107,10 @@ def setting_input(
 ) -> io.Input:
     """Return the widget of a setting, with the looks of its field; ``automatic`` leaves the choice to the preset."""
     about = {**OWN, **SETTINGS}[key]
-    value = read_setting(base or preset("default"), key) if automatic in {None, ""} else about.kind(automatic)
+    if automatic in {None, ""}:
+        value = read_setting(base or preset("default"), key)
+    else:
+        value = automatic if about.choices else about.kind(automatic)
     socket = _field_input(name, about._replace(value=value), tooltip=_describe(key, remark, automatic), **looks)
     socket.automatic = automatic
     return socket
@@ -131,7 +134,7 @@ def _field_input(name: str, about: SettingInfo, **looks: Any) -> io.Input:
     elif about.low is not None:
         looks |= {"min": about.kind(min(about.low, value)), "max": about.kind(about.high)}
     elif about.choices:
-        looks["options"] = list(about.choices)
+        looks["options"] = [*([] if value in about.choices else [value]), *about.choices]
     socket: io.Input = kind.Input(name, **looks)
     socket.setting, socket.automatic = about.key, None
     return socket
@@ -144,9 +147,10 @@ def _describe(key: str, remark: str, automatic: Any) -> str:
         f"{about.text}.",
         f"From {about.span}." if get_origin(about.kind) is tuple and about.low is not None else "",
     ]
-    if automatic == AUTO:
-        sd, svd = (read_setting(preset("default", kind), key) for kind in ("sd", "svd"))
-        parts.append(f"{AUTO}: {sd:g} for Stable Diffusion, {svd:g} for Stable Video Diffusion.")
+    if automatic in {AUTO, AUTO_CHOICE}:
+        values = (read_setting(preset("default", kind), key) for kind in ("sd", "svd"))
+        sd, svd = (f"{value:g}" if automatic == AUTO else value for value in values)
+        parts.append(f"{automatic}: {sd} for Stable Diffusion, {svd} for Stable Video Diffusion.")
     return " ".join(filter(None, [*parts, remark]))
 
 

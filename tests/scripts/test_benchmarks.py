@@ -37,7 +37,7 @@ def test_rows_are_timed_and_counted(
     size = ("--width", 64, "--height", 64, "--frames", 2, "--clusters", 2)
     run_here("run.py", "--out", tmp_path, "--rows", "fast", "--device", "cpu", *size)
     (fast,) = json.loads((tmp_path / "run.json").read_text())
-    assert fast["UNet"] == pytest.approx(2 * (2 + QUERY_SHARE))  # of each frame: two steps, and the reading of queries
+    assert fast["UNet"] == pytest.approx(2 * QUERY_SHARE)  # of each frame: the reading of queries
     assert fast["clip"] == 1
     assert fast["seconds"] == pytest.approx(sum(fast[f"{part} s"] for part in ("encode", "UNet", "decode", "other")))
     assert "| fast |" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from torch import Tensor
 from vidseg.core.backbones.diffusers.backbone import DiffusersBackbone
 from vidseg.core.backbones.diffusers.denoiser import DiffusersDenoiser
 from vidseg.core.backbones.diffusers.svd_backbone import DiffusersSvdBackbone
-from vidseg.core.config.settings import PRESETS, SVD_PRESETS, Settings, preset, replace_parts
+from vidseg.core.config.settings import PRESETS, Settings, preset, replace_parts
 from vidseg.core.method.features import extract_features
 from vidseg.core.method.frames import HeldFrames
 from vidseg.core.method.pipeline import segment
@@ -50,10 +50,11 @@ def test_noise_by_windows_is_that_of_the_published_code(thin_backbone: Diffusers
     assert not torch.equal(sampled.latents, by_frame.latents[:2])
 
 
-def test_only_the_reference_has_noise_by_windows() -> None:
-    for presets in (PRESETS, SVD_PRESETS, {name: preset(name, "sdxl") for name in PRESETS}):
-        noises = {name: settings.sampling.noise for name, settings in presets.items()}
-        assert noises == {name: "window" if name == "reference" else "frame" for name in presets}
+def test_the_default_of_image_models_alone_has_no_noise_and_the_reference_has_it_by_windows() -> None:
+    for kind in ("sd", "svd", "sdxl"):
+        noises = {name: preset(name, kind).sampling.noise for name in PRESETS}
+        usual = dict.fromkeys(PRESETS, "frame") | {"reference": "window"}
+        assert noises == (usual | {"default": "none"} if kind == "sd" else usual)
 
 
 def test_without_noise_the_unet_reads_the_clean_latents_once(

@@ -120,7 +120,7 @@ def test_modulation_sees_whole_frames(thin_backbone: DiffusersBackbone, monkeypa
 
     monkeypatch.setattr(DiffusersDenoiser, "predict", spy)
     source = HeldFrames(FRAMES[:1])
-    settings = Settings.of(quality="balanced", num_clusters=2, tiles=128)
+    settings = Settings.of(quality="balanced", num_clusters=2, tiles=128, noise="frame")
     assert segment(thin_backbone, source, settings).maps.shape == (1, 64, 192)
     assert set(widths) == {16, 24}
 
