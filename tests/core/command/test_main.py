@@ -514,7 +514,7 @@ def test_the_demo_is_fast_unless_the_whole_method_is_asked_for(
     assert main(words.split()) == 0
     (options,) = made
     assert options.settings.modulation.enabled is modulated
-    assert options.settings.cluster.num_clusters == 10
+    assert options.settings.cluster.num_clusters == 8
     assert options.out == Path("there" if modulated else "vidseg-demo")
 
 
