@@ -90,7 +90,10 @@ def video(frames: Tensor, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_video_file_gives_the_labels_of_its_frames(loaded: LoadedModel, video: Path) -> None:
+def test_a_video_file_gives_the_labels_of_its_frames(
+    loaded: LoadedModel, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))  # of this test alone
     with open_clip(video) as clip:
         decoded = clip.read(0, clip.num_frames)
     options = {"num_clusters": 3, "window_length": 2, "quality": "fast"}
@@ -99,7 +102,7 @@ def test_a_video_file_gives_the_labels_of_its_frames(loaded: LoadedModel, video:
     in_memory = call("SegmentVideo", **wired(loaded), video=VideoFromFile(io.BytesIO(video.read_bytes())), **options)
     assert torch.equal(of_frames.maps, of_video.maps)
     assert torch.equal(of_frames.maps, in_memory.maps)
-    assert not list(Path(folder_paths.get_temp_directory()).glob("vidseg-*"))
+    assert not list(tmp_path.glob("vidseg-*"))
 
 
 def test_a_video_made_of_images_is_its_images(loaded: LoadedModel, frames: Tensor) -> None:
