@@ -149,17 +149,17 @@ _DEFAULT = Settings()
 _NOISED = replace(_DEFAULT, sampling=SamplingConfig(noise="frame"))
 """For the models of which it was not measured whether they do without noise: all but Stable Diffusion 1.x and 2.x."""
 _AS_PAPER = ClusterConfig(method="kmeans", place=0.0, motion=0.0)
-_PAPER = Settings(
+_PAPER = replace(
+    _NOISED,
     preset="paper",
-    sampling=_NOISED.sampling,
     modulation=ModulationConfig(step=20),
     cluster=replace(_AS_PAPER, fit_frames="anchor"),
     difference=DifferenceConfig(normalize=False),
 )
 _REFERENCE = Settings("reference", variant="published", sampling=SamplingConfig(noise="window"), cluster=_AS_PAPER)
-_EMERDIFF = Settings(
+_EMERDIFF = replace(
+    _NOISED,
     preset="emerdiff",
-    sampling=_NOISED.sampling,
     feature=FeatureConfig(blocks=(7,)),
     window=WindowConfig(length=1),
     cluster=_AS_PAPER,
@@ -258,14 +258,12 @@ VISION_PRESETS = _for_layers("vision", layers=("patch",), matching=("patch",))
 NAMED_KINDS = ("sdxl", "vision")
 """Kinds of models whose layers have names."""
 _PRESETS_OF = {"svd": SVD_PRESETS, "sdxl": XL_PRESETS, "vision": VISION_PRESETS}
+_PLAIN_FILTER = {"method": "guided", "own_share": 1.0, "color_spread": 0.0}
 QUALITIES: dict[str, dict[str, dict[str, Any]]] = {
     "exact": {},
     "balanced": {"modulation": {"steps": "first", "shared": True}},
     "fast": {"modulation": {"enabled": False}, "enlarging": {"method": "guided"}},
-    "draft": {
-        "modulation": {"enabled": False},
-        "enlarging": {"method": "guided", "own_share": 1.0, "color_spread": 0.0},
-    },
+    "draft": {"modulation": {"enabled": False}, "enlarging": _PLAIN_FILTER},
 }
 """What each quality changes, the most exact first; the text of `Settings.quality` says what that means."""
 

@@ -128,6 +128,7 @@ ABLATION = (
 """Table 2 without its last row, which is the preset itself."""
 EXTRAS = (
     ("coarse", "no modulation at all", "modulation.enabled=false"),
+    ("noise-none", "features read without noise", "sampling.noise=none"),
     ("noise-frame", "features read with noise, another for each frame", "sampling.noise=frame"),
     ("noise-shared", "features read with one noise for all frames", "sampling.noise=shared"),
     ("blending-encoded", "blending with the encoded latents", "modulation.blending=encoded"),

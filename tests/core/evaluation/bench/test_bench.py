@@ -83,9 +83,9 @@ def test_ablation_prints_the_papers_rows_beside_ours_and_resumes(
     assert all(row["mIoU"] for row in table)
     parts = ["".join(row[part] for part in ("masked modulation", "feature aggregation", "CBR")) for row in table]
     assert parts == ["✗✗✗", "✗✗✗", "✓✗✗", "✓✓✗", "✓✗✓", "✓✓✓"]
-    assert [row["method"] for row in rows(out / "main.csv")][-6] == "default: window 14, modulation, aggregation"
+    assert [row["method"] for row in rows(out / "main.csv")][-7] == "default: window 14, modulation, aggregation"
     results = {path: path.stat().st_mtime_ns for path in (out / "clips").rglob("*.json")}
-    assert len(results) == 2 + 5 + 4
+    assert len(results) == 2 + 5 + 5
     gone = out / "clips" / "paper" / "1_a.json"
     gone.unlink()
     assert bench("vspw", root, out, model, *words) == 0
@@ -262,7 +262,7 @@ def test_rows_fit_the_kind_of_model_and_the_quality(tmp_path: Path) -> None:
 
 def test_rows_are_those_of_the_paper() -> None:
     methods = list_methods(["paper"], ablation=True, baselines=True)
-    assert [method.group for method in methods] == ["ours", *["ablation"] * 5, *["extra"] * 4, *["baseline"] * 5]
+    assert [method.group for method in methods] == ["ours", *["ablation"] * 5, *["extra"] * 5, *["baseline"] * 5]
     assert len({method.name for method in methods}) == len(methods)
     named, regions = list_methods(["default"], ablation=False, baselines=True)[:2]
     assert (named.name, regions.name, regions.overrides) == ("default", "default-regions", ("cluster.named=regions",))
@@ -278,7 +278,7 @@ def test_rows_with_the_same_settings_are_run_once(
     changes = ("cluster.method=kmeans", "cluster.place=0", "cluster.motion=0", "sampling.noise=frame")
     as_paper = tuple(f"--set={each}" for each in changes)
     assert bench("folders", root, tmp_path / "out", model, "--ablation", "--baselines", *as_paper) == 0
-    assert "[100%] 14 of 14 clips" in capsys.readouterr().err
+    assert "[100%] 15 of 15 clips" in capsys.readouterr().err
     names = ("default-window-1", "emerdiff-knn")
     records = [json.loads((tmp_path / "out" / "clips" / name / "one.json").read_text()) for name in names]
     assert [(record["method"], record["made by"]["settings"]["preset"]) for record in records] == [
