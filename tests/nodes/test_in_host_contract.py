@@ -17,6 +17,7 @@ from vidseg.core.backbones.comfy import denoiser as comfy_denoiser
 from vidseg.core.backbones.comfy import tail as comfy_tail
 from vidseg.core.backbones.comfy.backbone import ComfyBackbone
 from vidseg.core.backbones.diffusers.load import load_diffusers
+from vidseg.core.backbones.doubling import Doubling
 from vidseg.core.backbones.protocol import Denoiser
 from vidseg.core.config.parts import ModulationConfig
 from vidseg.core.config.settings import preset
@@ -226,3 +227,42 @@ def test_attention_is_not_computed_in_8_bits(both: tuple[Path, LoadedModel], mon
         if other:
             model.model_options["transformer_options"]["optimized_attention_override"] = other
         assert contract.predict(ComfyBackbone(model, *both[1][1:]), torch.zeros(1, *contract.SHAPE), 0.3)
+
+
+@pytest.fixture
+def doubling_layers(both: tuple[Path, LoadedModel]) -> list[Any]:
+    decoder = both[1].vae.first_stage_model.decoder
+    return [level.upsample for level in decoder.up if hasattr(level, "upsample")]
+
+
+def test_layers_that_double_are_as_before(backbone: ComfyBackbone, doubling_layers: list[Any], latents: Tensor) -> None:
+    seen: list[Any] = []
+    hook = doubling_layers[0].register_forward_hook(lambda layer, *_rest: seen.append(layer.forward))
+    backbone.decode(latents)
+    hook.remove()
+    assert isinstance(seen[0], Doubling)
+    assert len(doubling_layers) == 3
+    assert not any("forward" in vars(layer) for layer in doubling_layers)
+
+
+def test_layers_that_double_are_as_before_after_an_interrupt(
+    backbone: ComfyBackbone, doubling_layers: list[Any], latents: Tensor
+) -> None:
+    hook = doubling_layers[1].register_forward_hook(lambda *_: comfy.model_management.interrupt_current_processing())
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        backbone.decode(torch.cat([latents, latents]))
+    hook.remove()
+    assert not any("forward" in vars(layer) for layer in doubling_layers)
+
+
+def test_patched_layers_that_double_are_left_to_their_patch(
+    backbone: ComfyBackbone, doubling_layers: list[Any], latents: Tensor
+) -> None:
+    plain, layer = backbone.decode(latents), doubling_layers[2]
+    layer.forward = lambda maps, *rest: -type(layer).forward(layer, maps, *rest)
+    try:
+        assert not torch.allclose(backbone.decode(latents), plain, atol=1e-3)
+        assert "forward" in vars(layer)
+    finally:
+        del layer.forward
+    assert torch.equal(backbone.decode(latents), plain)

@@ -25,6 +25,7 @@ from .. import schedule
 from ..protocol import BackboneInfo, Denoiser, Result
 from .calls import Loaded
 from .checks import model_name, require_conditioning, require_readable, require_vae
+from .decoding import Doublings
 from .denoiser import HostDenoiser
 from .patches import leave_out_patches
 
@@ -65,6 +66,7 @@ class ComfyFeatures:
         require_conditioning("positive", self._positive, width)
         require_conditioning("negative", self._negative, width)
         self._model, self._vae = leave_out_patches(model), vae
+        self._doublings = Doublings(vae)
 
     def _require(self, model: Any) -> None:
         """Check that the model is one of ours."""
@@ -204,7 +206,7 @@ class ComfyBackbone(ComfyFeatures):
         parts = (scaled,)
         if comfy.model_management.is_device_cpu(vae.device):  # faster so, and results cannot depend on the batch
             parts = scaled.contiguous(memory_format=torch.channels_last).split(1)
-        with torch.no_grad():
+        with torch.no_grad(), self._doublings.folded():
             return torch.cat([vae.decode(part).float() for part in parts])
 
     def run(self, job: Callable[[Denoiser], Result], guidance_scale: float, latent_shape: Sequence[int]) -> Result:

@@ -17,7 +17,7 @@ from ..protocol import PIXELS_PER_LATENT, BackboneInfo, Denoiser, Result, halve_
 from ..schedule import make_training_sigmas
 from .denoiser import DiffusersDenoiser
 from .unet import run_decoder
-from .weights import align, build_unet, build_vae, use_contiguous_tokens, use_plain_attention
+from .weights import align, build_unet, build_vae, fold_doublings, use_contiguous_tokens, use_plain_attention
 
 _Self = TypeVar("_Self", bound="DiffusersFeatures")
 MAX_BATCH = 64
@@ -48,6 +48,7 @@ class DiffusersFeatures:
             align(self._vae)
             use_contiguous_tokens(self._unet)
             use_plain_attention(self._vae)
+            fold_doublings(self._vae)
 
     @cached_property
     def info(self) -> BackboneInfo:

@@ -3,7 +3,8 @@
 On a CPU they are made to compute exactly what other implementations of Stable Diffusion compute. Two programs that
 multiply the same matrices get the same bits only if memory is laid out alike: a library of linear algebra picks its
 kernels by strides and by alignment. With these steps features, decodes and so labels of this program and of the ComfyUI
-nodes are equal, not merely close (`tests/nodes/test_in_host_chain.py`).
+nodes are equal, not merely close (`tests/nodes/test_in_host_chain.py`). Where a decoder doubles maps both compute it in
+another way than the models' own code (`..doubling`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.upsampling import Upsample2D
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ from ...checkpoints.describe import ModelDescription
 from ...checkpoints.files import list_part_files, read_config
 from ...checkpoints.sizes import NUMBER_CHANNELS, UNET_PREFIX, VAE_PREFIX, UNetSizes, VAESizes
 from ...types import InputError
+from ..doubling import Doubling, can_fold
 
 Tensors = dict[str, Tensor]
 Converter = Callable[[Tensors, dict[str, Any]], Tensors]
@@ -180,6 +183,14 @@ def use_plain_attention(vae: Any) -> None:  # noqa: ANN401
     for module in vae.modules():
         if isinstance(module, Attention):
             module.set_processor(PlainAttention())  # type: ignore[arg-type]
+
+
+def fold_doublings(vae: Any) -> None:  # noqa: ANN401
+    """Let the autoencoder's decoder double maps by `Doubling`."""
+    layers: list[Any] = [layer for layer in vae.decoder.modules() if isinstance(layer, Upsample2D)]
+    for layer in layers:
+        if can_fold(layer.conv):
+            layer.forward = Doubling(layer.conv)
 
 
 class PlainAttention:
