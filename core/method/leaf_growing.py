@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config.parts import MAX_AUTOMATIC_CLUSTERS, ClusterConfig
 from ..leaves import LaterCells, MergeTree
 from ..regions.cutting import group_leaves
-from ..regions.tree import build_tree, cut_tree
+from ..regions.tree import MergeRule, build_tree, cut_tree
 from ..types import AnchorLabels, Grid, Progress, Region, no_progress
 from .clustering import AnchorTokens, cluster_tokens, find_nearest_centers
 from .frames import require_tokens_for
@@ -18,8 +18,9 @@ from .scene_changes import measure_familiarity
 
 LEAF_RESTARTS = 2
 """Runs of K-means for leaves: more give no better regions (measured), since the tree merges what was cut too fine."""
-MERGE_SIZE = 0.2
-"""Power of their sizes by which large leaves are harder to merge: 0.1 to 0.2 are better than 0 and 1 (measured)."""
+MERGE_RULE = MergeRule(size_power=0.2, apart=2.0, touching=0.2)
+"""Large leaves, and leaves apart, are harder to merge (measured: powers of 0.1 to 0.3, factors of 1.5 to 3, shares of
+0.15 to 0.25 are about as good). A hole and the thing before it share a long border: more than so much says nothing."""
 MERGE_PLACE = 0.5
 """Factor on the place of cells when leaves are merged: leaves are compact, things may be long (measured)."""
 
@@ -37,8 +38,9 @@ def grow_leaves(
 
     K-means makes the leaves; those that do not occur in the anchor frame are dropped, unless they are fitted on frames
     of the whole clip: then some cells stand for them. Leaves merge by average linkage, weighted by the number of
-    cells in all frames that K-means saw. Leaves that look like nothing in the anchor frame, by a similarity below
-    ``familiar``, merge with each other first, so that a thing that comes later does not end in a region of others.
+    cells in all frames that K-means saw, and rather with those that they touch in the anchor frame, or in those of the
+    whole clip. Leaves that look like nothing in the anchor frame, by a similarity below ``familiar``, merge with each
+    other first, so that a thing that comes later does not end in a region of others.
     """
     require_tokens_for(config.num_clusters, len(tokens.seen))
     count = min(max(config.num_leaves, config.num_clusters), len(tokens.seen))
@@ -46,26 +48,41 @@ def grow_leaves(
     centers = cluster_tokens(tokens.seen, fine, seed, device=tokens.device, progress=progress)
     nearest, cells = find_nearest_centers(tokens.seen, centers), find_nearest_centers(tokens.shown, centers)
     whole = config.fit_frames == "clip"
-    present = torch.unique(nearest if whole else cells)
-    sizes = torch.bincount(nearest, minlength=count)[present]
-    centers = centers[present].clone()
-    strange = torch.zeros_like(present)
-    if whole:
-        looks = tokens.num_looks
-        strange[measure_familiarity(centers[:, :looks], tokens.shown[:, :looks]) < familiar] = 1
-        strange[torch.isin(present, cells)] = 0
+    shown, found = (tokens.seen, nearest) if whole else (tokens.shown, cells)
+    present, found = torch.unique(found, return_inverse=True)
+    sizes, contacts = torch.bincount(nearest, minlength=count)[present], count_contacts(found.reshape(-1, *grid))
+    strange = find_strange(centers, present, cells, tokens, familiar) if whole else None
+    points = centers[present].clone()
     if tokens.scales.place:
-        centers[:, -2:] *= MERGE_PLACE
-    tree, number = build_tree(centers, sizes, strange, size_power=MERGE_SIZE)
-    leaves = number[torch.searchsorted(present, cells)]
-    all_leaves = number[torch.searchsorted(present, nearest)] if whole else leaves
-    shown = tokens.seen if whole else tokens.shown
+        points[:, -2:] *= MERGE_PLACE
+    tree, number = build_tree(points, sizes, strange, contacts, MERGE_RULE)
+    leaves, all_leaves = number[torch.searchsorted(present, cells)], number[found]
     num_regions = config.num_clusters or choose_cut(tree, all_leaves, shown, config.granularity)
     owners = cut_tree(tree, num_regions)
     regions = tuple(Region(label, f"region {label}") for label in sorted(set(owners)))
     cut = group_leaves(leaves.reshape(grid), tree, owners, regions, (0, 0))
     later = choose_later(tokens.seen, all_leaves, leaves) if whole else None
     return AnchorLabels(0, cut.maps, regions, cut.leaves, later=later)
+
+
+def count_contacts(maps: Tensor) -> Tensor:
+    """Return how many sides of cells each two of L leaves have in common in ``(T,h,w)``, ``(L,L)`` int64.
+
+    >>> count_contacts(torch.tensor([[[0, 0, 1], [0, 2, 1]]])).tolist()
+    [[0, 1, 2], [1, 0, 1], [2, 1, 0]]
+    """
+    count = int(maps.max()) + 1
+    sides = ((maps[:, 1:], maps[:, :-1]), (maps[:, :, 1:], maps[:, :, :-1]))
+    pairs = torch.cat([(first * count + second).flatten() for first, second in sides])
+    contacts = torch.bincount(pairs, minlength=count * count).reshape(count, count)
+    return (contacts + contacts.T).fill_diagonal_(0)
+
+
+def find_strange(centers: Tensor, present: Tensor, cells: Tensor, tokens: AnchorTokens, familiar: float) -> Tensor:
+    """Tell which of the ``present`` centers the anchor frame lacks and has nothing like, 1 or 0, ``(L,)`` int64."""
+    looks = tokens.num_looks
+    strange = measure_familiarity(centers[present, :looks], tokens.shown[:, :looks]) < familiar
+    return (strange & ~torch.isin(present, cells)).long()
 
 
 def choose_later(tokens: Tensor, leaves: Tensor, shown: Tensor) -> LaterCells | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -93,47 +94,102 @@ def from_linkage(rows: Linkage) -> MergeTree:
     return MergeTree(tuple(parents), tuple(heights))
 
 
+class MergeRule(NamedTuple):
+    """What makes two clusters harder to merge than their distance says; without it, average linkage alone.
+
+    Attributes:
+        size_power: power of the harmonic mean of their sizes to multiply by: more than 0 merges small ones first.
+        apart: factor for clusters that do not touch; it falls evenly to 1 for those that have ``touching`` in common.
+        touching: share of the shorter one of both borders, more than 0.
+    """
+
+    size_power: float = 0.0
+    apart: float = 1.0
+    touching: float = 1.0
+
+
+AVERAGE_LINKAGE = MergeRule()
+
+
 def build_tree(
-    centers: Tensor, sizes: Tensor, kinds: Tensor | None = None, *, size_power: float = 0.0
+    centers: Tensor,
+    sizes: Tensor,
+    kinds: Tensor | None = None,
+    contacts: Tensor | None = None,
+    rule: MergeRule = AVERAGE_LINKAGE,
 ) -> tuple[MergeTree, Tensor]:
     """Merge ``(L,C)`` centers of ``(L,)`` tokens each by average linkage of their squared distances, weighted by size.
 
     Next merge the two clusters with the least mean squared distance between a token of one and one of the other, times
-    a power of the harmonic mean of their sizes: more than 0 makes it easier to merge small ones. Where there are two
-    ``kinds`` ``(L,)`` int64, all centers of a kind are merged before the two are.
+    what ``rule`` says. ``contacts`` ``(L,L)`` are the lengths of the common borders, symmetric, 0 on the diagonal;
+    without them all touch. Where there are two ``kinds`` ``(L,)`` int64, all centers of a kind are merged before the
+    two are.
 
     Returns:
         The tree, and for each center its number in the tree, ``(L,)`` int64.
 
-    SciPy's ``linkage`` takes no sizes; with equal ones and a power of 0 the tree is that of its method ``average``.
+    SciPy's ``linkage`` takes no sizes; with equal ones and no rule the tree is that of its method ``average``.
     """
-    points, weights = centers.double().cpu(), sizes.double().cpu().numpy().copy()
-    apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").square().numpy()
-    alive, everyone = np.ones(len(points), dtype=bool), range(len(points))
-    kind = np.zeros(len(points)) if kinds is None else kinds.cpu().numpy().copy()
+    count = len(centers)
+    kind = np.zeros(count) if kinds is None else kinds.cpu().numpy().copy()
+    clusters = _Clusters(centers, sizes, kind, contacts, rule)
+    return _number_leaves([clusters.merge_next() for _ in range(count - 1)], count)
 
-    def find_costs(index: int) -> np.ndarray:
-        mean = 2 * weights * weights[index] / (weights + weights[index])
-        row: np.ndarray = np.where(alive & (kind == kind[index]), apart[index] * mean**size_power, np.inf)
+
+class _Clusters:
+    """Clusters that merge one by one; a merged one goes on under the number of its larger part."""
+
+    def __init__(
+        self, centers: Tensor, sizes: Tensor, kind: np.ndarray, contacts: Tensor | None, rule: MergeRule
+    ) -> None:
+        points = centers.double().cpu()
+        self._distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").square().numpy()
+        self._sizes, self._kind, self._rule = sizes.double().cpu().numpy().copy(), kind, rule
+        self._contacts = None if contacts is None else contacts.double().cpu().numpy().copy()
+        self._alive = np.ones(len(points), dtype=bool)
+        self._costs = self._find_all_costs()
+
+    def merge_next(self) -> tuple[int, int, float]:
+        """Merge the two clusters that cost least; return the larger, the smaller, and the root of the cost."""
+        if np.isinf(self._costs.min()):  # one cluster of each kind is left
+            self._kind[:] = 0
+            self._costs = self._find_all_costs()
+        first, second = (int(index) for index in np.unravel_index(np.argmin(self._costs), self._costs.shape))
+        large, small = (first, second) if self._sizes[first] >= self._sizes[second] else (second, first)
+        height = float(np.sqrt(self._costs[large, small]))
+        self._join(large, small)
+        self._costs[small] = self._costs[:, small] = np.inf
+        self._costs[large] = self._costs[:, large] = self._find_costs(large)
+        return large, small, height
+
+    def _join(self, large: int, small: int) -> None:
+        """Give a cluster what another has."""
+        distances, sizes, contacts = self._distances, self._sizes, self._contacts
+        total = sizes[large] + sizes[small]
+        mean = (sizes[large] * distances[large] + sizes[small] * distances[small]) / total
+        distances[large], distances[:, large], sizes[large], self._alive[small] = mean, mean, total, False
+        if contacts is not None:
+            both = contacts[large] + contacts[small]
+            contacts[large], contacts[:, large] = both, both
+            contacts[small], contacts[:, small], contacts[large, large] = 0, 0, 0
+
+    def _find_all_costs(self) -> np.ndarray:
+        costs = np.stack([self._find_costs(index) for index in range(len(self._sizes))])
+        costs[~self._alive] = np.inf
+        return costs
+
+    def _find_costs(self, index: int) -> np.ndarray:
+        """Return what it costs to merge a cluster with each other, ``(L,)``; infinite where they must not."""
+        mean = 2 * self._sizes * self._sizes[index] / (self._sizes + self._sizes[index])
+        costs = self._distances[index] * mean**self._rule.size_power
+        if self._contacts is not None:
+            borders = self._contacts.sum(1)
+            shares = self._contacts[index] / np.minimum(borders, borders[index]).clip(min=1)
+            costs *= 1 + (self._rule.apart - 1) * (1 - shares / self._rule.touching).clip(min=0)
+        allowed = self._alive & (self._kind == self._kind[index])
+        row: np.ndarray = np.where(allowed, costs, np.inf)
         row[index] = np.inf
         return row
-
-    costs = np.stack([find_costs(index) for index in everyone])
-    merges: list[tuple[int, int, float]] = []
-    while len(merges) < len(points) - 1:
-        if np.isinf(costs.min()):  # one cluster of each kind is left
-            kind[:] = 0
-            costs = np.stack([find_costs(index) for index in everyone])
-            costs[~alive] = np.inf
-        first, second = np.unravel_index(np.argmin(costs), costs.shape)
-        large, small = (first, second) if weights[first] >= weights[second] else (second, first)
-        merges.append((int(large), int(small), float(np.sqrt(costs[first, second]))))
-        total, alive[small] = weights[large] + weights[small], False
-        row = (weights[large] * apart[large] + weights[small] * apart[small]) / total
-        apart[large], apart[:, large], weights[large] = row, row, total
-        costs[small], costs[:, small] = np.inf, np.inf
-        costs[large] = costs[:, large] = find_costs(int(large))
-    return _number_leaves(merges, len(points))
 
 
 def _number_leaves(merges: Sequence[tuple[int, int, float]], count: int) -> tuple[MergeTree, Tensor]:

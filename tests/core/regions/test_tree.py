@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage, li
 from scipy.spatial.distance import pdist
 from sklearn.metrics import adjusted_rand_score
 from vidseg.core.leaves import MergeTree
-from vidseg.core.regions.tree import build_tree, cut_tree, find_split, from_linkage, to_linkage
+from vidseg.core.regions.tree import MergeRule, build_tree, cut_tree, find_split, from_linkage, to_linkage
 from vidseg.core.types import InputError
 
 
@@ -41,10 +41,46 @@ def test_a_weight_counts_as_that_many_equal_points() -> None:
 
 def test_a_power_of_sizes_merges_small_clusters_first() -> None:
     points, sizes = torch.tensor([[0.0], [1.0], [5.0], [6.5]]), torch.tensor([9, 9, 1, 1])
-    even, weighed = build_tree(points, sizes)[0], build_tree(points, sizes, size_power=1)[0]
+    even, weighed = build_tree(points, sizes)[0], build_tree(points, sizes, rule=MergeRule(size_power=1))[0]
     assert even.heights[3] == pytest.approx(1)
     assert weighed.heights[3] == pytest.approx(1.5)
     assert weighed.heights[2] == pytest.approx(3)  # square root of 1 times the harmonic mean of 9 and 9
+
+
+def test_clusters_merge_rather_with_those_that_they_touch() -> None:
+    points, sizes = torch.tensor([[0.0], [1.0], [-1.2]]), torch.tensor([3, 2, 1])
+    contacts, rule = torch.tensor([[0, 0, 4], [0, 0, 0], [4, 0, 0]]), MergeRule(apart=3)
+    alone, touching = build_tree(points, sizes), build_tree(points, sizes, contacts=contacts, rule=rule)
+    assert cut_tree(alone[0], 2)[alone[1][1]] == 0, "the nearest"
+    assert cut_tree(touching[0], 2)[touching[1][2]] == 0, "the one that it shares its border with"
+    assert touching[0].heights[2] == pytest.approx(1.2)
+    assert touching[0].heights[1] == pytest.approx((3 * (3 * 1 + 2.2**2) / 4) ** 0.5)
+
+
+def test_a_common_border_longer_than_enough_changes_nothing() -> None:
+    points, contacts = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0, 2, 8], [2, 0, 8], [8, 8, 0]])
+    costs = [
+        build_tree(points, torch.ones(3), None, contacts, MergeRule(0, 3, share))[0].heights[2] for share in (0.2, 0.4)
+    ]
+    assert costs == pytest.approx([1, 2**0.5])  # a fifth of the border of ten is common
+
+
+def test_borders_add_up_when_clusters_merge() -> None:
+    """What merged is as what was one from the start: heights, and so the rest of the tree."""
+    generator = torch.Generator().manual_seed(3)
+    centers, sizes = torch.randn(8, 4, generator=generator), torch.randint(1, 9, (8,), generator=generator)
+    contacts = torch.randint(0, 9, (8, 8), generator=generator).triu(1)
+    contacts += contacts.T.clone()
+    rule = MergeRule(size_power=0.2, apart=3, touching=0.3)
+    expected = build_tree(centers, sizes, contacts=contacts, rule=rule)[0].heights
+    parts = torch.tensor([0, 0, *range(1, 8)])  # the first is in two halves
+    halves = sizes[parts].double()
+    halves[:2] /= 2
+    split = contacts[parts][:, parts].double()
+    split[:2], split[:, :2] = split[:2] / 2, split[:, :2] / 2
+    heights = build_tree(centers[parts], halves, contacts=split, rule=rule)[0].heights
+    assert heights[:-1] == pytest.approx(expected)
+    assert heights[-1] == 0
 
 
 @settings(max_examples=20, deadline=None)
