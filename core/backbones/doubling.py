@@ -28,8 +28,10 @@ class Doubling:
         return F.conv_transpose2d(maps, self._weight, self._bias, stride=2, padding=1)
 
 
-def can_fold(conv: nn.Conv2d) -> bool:
-    """Return whether a convolution is a plain 3x3 one and quicker so, and its weights lose nothing when summed."""
+def can_fold(conv: object) -> bool:
+    """Return whether a layer is a plain 3x3 convolution that is quicker so, whose weights lose nothing when summed."""
+    if not isinstance(conv, nn.Conv2d):
+        return False
     is_quicker = conv.weight.device.type == "cpu" and conv.weight.dtype == torch.float32
     plain = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
     return is_quicker and all(getattr(conv, name) == getattr(plain, name) for name in _PLAIN)

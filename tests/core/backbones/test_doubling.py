@@ -35,6 +35,7 @@ def test_other_convolutions_are_left_alone() -> None:
         {"kernel_size": 3, "padding": 1, "dtype": torch.bfloat16},
     ]
     assert not any(can_fold(nn.Conv2d(4, 4, **other)) for other in others)
+    assert not any(can_fold(layer) for layer in (None, nn.Conv3d(4, 4, 3, padding=1), nn.ConvTranspose2d(4, 4, 3)))
 
 
 @torch.no_grad()
