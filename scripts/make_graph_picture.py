@@ -43,7 +43,6 @@ def picture(page: Page, address: str) -> Image.Image:
     page.goto(address)
     page.wait_for_function("window.app && window.app.graph && window.app.extensionManager", timeout=200_000)
     time.sleep(3)
-    page.keyboard.press("Escape")  # closes the dialog of the first start
     page.evaluate("window.app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false)")
     page.evaluate("graph => window.app.loadGraphData(graph, true, true, 'example')", json.loads(EXAMPLE.read_text()))
     time.sleep(3)
@@ -51,6 +50,7 @@ def picture(page: Page, address: str) -> Image.Image:
     time.sleep(3)
     while page.evaluate(RUNNING):
         time.sleep(2)
+    page.keyboard.press("Escape")  # closes the dialog of the first start, which may come late
     width, height = page.evaluate(PLACE, [LEFT, TOP])
     time.sleep(4)
     box = {"x": LEFT - MARGIN, "y": TOP - MARGIN, "width": width + 2 * MARGIN, "height": height + 2 * MARGIN}

@@ -24,7 +24,7 @@ from workflow_notes import (
 )
 
 DEMO_SIZE = {"max_side": 448, "clusters": 8}
-DEMO_SEED, DEMO_MOTION = 7, 0.15
+DEMO_SEED, DEMO_MOTION = 16, 0.15
 """The demonstration's, see `core.command.commands`."""
 """Size and number of regions for the demo model: seconds on a CPU."""
 NOTES = -380
@@ -184,7 +184,7 @@ def one_box() -> Graph:
                        num_clusters=DEMO_SIZE["clusters"], quality="fast", seed=DEMO_SEED,
                        motion=DEMO_MOTION)  # fmt: skip
     graph.add("PreviewRegions", (680, 0), frames=frames, labels=labels[0], wide=560)
-    mask = graph.add("RegionsToMask", (340, 420), labels=labels[0], regions="6")
+    mask = graph.add("RegionsToMask", (340, 420), labels=labels[0], regions="7")
     picture = graph.add("MaskToImage", (340, 580), mask=mask[0])
     graph.add("PreviewImage", (680, 520), images=picture[0], wide=560)
     return graph
@@ -251,7 +251,7 @@ def demo_of_everything() -> Graph:
     labels = fine(graph, model, features, refined, quality="fast")
     graph.add("SaveRegions", (1020, ROW), labels=labels[0])
     graph.add("PreviewRegions", (1360, 0), frames=frames, labels=labels[0], wide=580)
-    mask = graph.add("RegionsToMask", (1360, 0), labels=labels[0], regions="3", wide=280)
+    mask = graph.add("RegionsToMask", (1360, 0), labels=labels[0], regions="1", wide=280)
     color = graph.add("EmptyImage", (1360, 0), color=0xE9A178, title="A color (or any image)", wide=280)
     painted = graph.add("ImageCompositeMasked", (1360, 0), destination=frames, source=color[0], mask=mask[0],
                         resize_source=True, wide=280)  # fmt: skip

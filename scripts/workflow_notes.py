@@ -54,8 +54,7 @@ NAME_NOTE = """## Name the background
 2. In *Name Regions*, list those that are to go, such as `background: 1, 4`.
 3. Run again: only *Name Regions* and the nodes after it run.
 
-Ids change with the video, the model and the settings. `4` is the sky of the demo clip as the demo model sees it; \
-with `1, 4` most of the trees go too, and where an ear and a hand cross them, so do these."""
+Ids change with the video, the model and the settings: the `4` in this graph is an example."""
 DEMO_NOTE = """## Try it without a download
 **Do:** press **Run**. *Load Demo Model* brings a very small Stable Diffusion and a short clip (from Big Buck \
 Bunny, (c) Blender Foundation, CC BY 3.0), so this takes about half a minute on a CPU.
@@ -67,7 +66,7 @@ Type another id of *Preview Regions* into *Regions to Mask*: only the nodes afte
 ONE_BOX_NOTE = """## All stages in one node
 **Do:** press **Run**.
 
-**See:** the regions above, and the mask of region 4, the rabbit, below.
+**See:** the regions above, and the mask of region 7, the rabbit, below.
 
 **Compare:** other values of *num_clusters*. To follow a thing of your own, draw its mask on the first frame and \
 wire it to *mask*. For a long clip, wire *Load Video* to *video* instead of *frames*: memory then does not grow \
