@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import comfy.model_management
@@ -66,7 +67,6 @@ class ComfyFeatures:
         require_conditioning("positive", self._positive, width)
         require_conditioning("negative", self._negative, width)
         self._model, self._vae = leave_out_patches(model), vae
-        self._doublings = Doublings(vae)
 
     def _require(self, model: Any) -> None:
         """Check that the model is one of ours."""
@@ -195,6 +195,10 @@ class ComfyFeatures:
 
 class ComfyBackbone(ComfyFeatures):
     """`Backbone` over Stable Diffusion 1.x or 2.x from the host's loaders."""
+
+    @cached_property
+    def _doublings(self) -> Doublings:
+        return Doublings(self._vae)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return frames ``(T,H,W,3)`` float32 on the model's device; the host would clamp them and send them away."""
