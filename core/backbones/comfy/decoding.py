@@ -23,15 +23,15 @@ class Doublings:
     def folded(self) -> Iterator[None]:
         """Let `Doubling` stand in for the layers, and leave them as they were."""
         layers = [layer for layer in self._vae.first_stage_model.modules() if _is_plain(layer)]
-        for layer in layers:
-            if layer not in self._stand_ins:
-                self._stand_ins[layer] = Doubling(layer.conv)
-            layer.forward = self._stand_ins[layer]
         try:
+            for layer in layers:
+                if layer not in self._stand_ins:
+                    self._stand_ins[layer] = Doubling(layer.conv)
+                layer.forward = self._stand_ins[layer]
             yield
         finally:
             for layer in layers:
-                del layer.forward
+                vars(layer).pop("forward", None)
 
 
 def _is_plain(layer: Any) -> bool:
@@ -39,4 +39,5 @@ def _is_plain(layer: Any) -> bool:
     if not (isinstance(layer, Upsample) and layer.with_conv):
         return False
     is_patched = any("forward" in vars(part) or "_conv_forward" in vars(part) for part in (layer, layer.conv))
+    is_patched |= bool(getattr(layer.conv, "weight_function", None))  # the host's way to change weights in a call
     return not is_patched and can_fold(layer.conv)
