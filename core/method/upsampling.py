@@ -18,7 +18,8 @@ from . import published
 from .differences import RunningArgmax, make_initial_maps, score_labels
 from .enlarging import add_leaves, enlarge_maps, enlarge_nearest
 from .features import require_same_kind
-from .modulation import Batching, Inversion, ModulatedPair, ModulationJob, UnitJob, modulate, plan_jobs
+from .modulation import Batching, Inversion, ModulatedPair, UnitJob, modulate
+from .modulation_jobs import ModulationJob, plan_jobs
 from .sampling import list_modulated_levels, list_sigmas
 
 

@@ -15,7 +15,8 @@ from vidseg.core.backbones.schedule import make_sigmas, make_training_sigmas
 from vidseg.core.config.parts import Variant
 from vidseg.core.config.settings import Settings, replace_parts
 from vidseg.core.method import modulation
-from vidseg.core.method.modulation import Batching, Inversion, UnitJob, blend_latents, make_offsets, plan_jobs
+from vidseg.core.method.modulation import Batching, Inversion, UnitJob, blend_latents, make_offsets
+from vidseg.core.method.modulation_jobs import plan_jobs
 from vidseg.core.method.sampling import add_noise, sample_euler, step_euler
 from vidseg.core.types import InputError
 

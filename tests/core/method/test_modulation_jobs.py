@@ -5,13 +5,14 @@ from __future__ import annotations
 import doctest
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from vidseg.core.config.settings import Settings, replace_parts
-from vidseg.core.method import modulation as module
-from vidseg.core.method.modulation import plan_jobs
+from vidseg.core.method import modulation_jobs as module
+from vidseg.core.method.modulation_jobs import plan_jobs
 
 SHARED = replace_parts(Settings(), modulation={"shared": True})
 
@@ -70,8 +71,22 @@ def test_the_owner_is_the_nearest_modulated_label(seed: int) -> None:
 
 def test_sharing_saves_passes_where_regions_lie_apart() -> None:
     cells = torch.arange(24)[None].expand(8, 24) // 4  # six stripes of four cells: every other one can share
-    assert [job.labels for job in jobs_of(cells)] == [(0, 2, 4), (1, 3, 5)]
+    assert {job.labels for job in jobs_of(cells)} == {(0, 2, 4), (1, 3, 5)}
     assert len(jobs_of(cells, Settings())) == 6
+
+
+def test_parts_of_a_region_share_a_pass_however_near_they_are() -> None:
+    cells = torch.arange(24)[None].expand(8, 24) // 2 % 2  # stripes of two cells, two cells apart
+    cells = torch.cat([cells[:, :14], torch.tensor([2, 3]).repeat_interleave(4).expand(8, 8)], 1)
+    assert {job.labels for job in jobs_of(cells)} == {(0, 3), (1, 2)}
+
+
+def test_few_passes_are_found_where_taking_the_largest_part_first_needs_more() -> None:
+    """The crown graph, in which each part is near to all of the other row but the one across."""
+    conflicts = np.kron(np.array([[0, 1], [1, 0]]), 1 - np.eye(5)).astype(bool) | np.eye(10, dtype=bool)
+    in_pairs = np.arange(10).reshape(2, 5).T.flatten()
+    numbers = module._color_graph(conflicts[in_pairs][:, in_pairs])
+    assert len(set(numbers)) == 2
 
 
 def test_two_regions_in_many_parts_are_modulated_one_by_one() -> None:

@@ -17,7 +17,8 @@ from vidseg.core.backbones.diffusers.load import load_diffusers
 from vidseg.core.backbones.protocol import REPLAYED_TOGETHER
 from vidseg.core.backbones.schedule import make_sigmas
 from vidseg.core.config.settings import preset
-from vidseg.core.method.modulation import Batching, Inversion, ModulatedPair, UnitJob, modulate, plan_jobs
+from vidseg.core.method.modulation import Batching, Inversion, ModulatedPair, UnitJob, modulate
+from vidseg.core.method.modulation_jobs import plan_jobs
 from vidseg.core.method.published import draw_window_noise
 from vidseg.core.method.sampling import step_euler
 

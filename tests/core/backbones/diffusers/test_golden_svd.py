@@ -19,7 +19,8 @@ from vidseg.core.backbones.schedule import make_edm_sigmas
 from vidseg.core.config.settings import preset, replace_parts
 from vidseg.core.method.coarse import CoarseScan
 from vidseg.core.method.features import extract_features
-from vidseg.core.method.modulation import Batching, Inversion, ModulatedPair, UnitJob, modulate, plan_jobs
+from vidseg.core.method.modulation import Batching, Inversion, ModulatedPair, UnitJob, modulate
+from vidseg.core.method.modulation_jobs import plan_jobs
 from vidseg.core.method.pipeline import label_anchor
 from vidseg.core.method.published import draw_video_window_noise
 from vidseg.core.method.sampling import step_euler
