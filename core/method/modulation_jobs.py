@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage  # a dependency of scikit-learn
 from torch import Tensor
 
 from ..config.parts import SHARED_PASS_MARGIN
 from ..config.settings import Settings
 from ..types import require_shape
-
-_NEAR = np.ones((2 * SHARED_PASS_MARGIN + 1,) * 2, dtype=bool)
 
 
 class ModulationJob(NamedTuple):
@@ -66,28 +65,36 @@ def _share_passes(cells: Tensor) -> list[ModulationJob]:
 
     Ours; the paper modulates each region by itself.
     """
-    labels, parts = _find_parts(cells.numpy())
-    numbers = _color_graph(_find_conflicts(labels, parts))
-    masks = [parts[numbers == number].any(0) for number in range(numbers.max() + 1)]
+    labels = cells.numpy()
+    parts = _number_parts(labels)
+    passes = _color_graph(_find_conflicts(labels, parts))[parts]  # of each cell
+    masks = [passes == number for number in range(passes.max() + 1)]
     return [ModulationJob(torch.from_numpy(m)[None], _find_nearest_label(cells, m)[None], (0,)) for m in masks]
 
 
-def _find_parts(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels ``(n,)`` and masks ``(n,h,w)`` of the connected parts of all regions."""
-    labels, parts = [], []
-    for label in np.unique(cells):
-        numbered, count = ndimage.label(cells == label)
-        labels += [label] * count
-        parts += [numbered == number for number in range(1, count + 1)]
-    return np.array(labels), np.stack(parts)
+def _number_parts(labels: np.ndarray) -> np.ndarray:
+    """Return for each cell ``(h,w)`` the number of its connected part, counted over all regions."""
+    numbers, count = np.zeros(labels.shape, dtype=np.int64), 0
+    for label in np.unique(labels):
+        found, more = ndimage.label(labels == label)
+        numbers += np.where(found, found + (count - 1), 0)
+        count += more
+    return numbers
 
 
 def _find_conflicts(labels: np.ndarray, parts: np.ndarray) -> np.ndarray:
     """Return which parts cannot share a pass, ``(n,n)``: near ones of different regions, and a part with itself."""
-    near = np.stack([ndimage.binary_dilation(part, _NEAR) for part in parts])
-    common = near.reshape(len(parts), -1).astype(np.float32) @ parts.reshape(len(parts), -1).T
-    conflicts: np.ndarray = (common > 0) & (labels[:, None] != labels) | np.eye(len(parts), dtype=bool)
+    around, near = (_show_surroundings(cells) for cells in (labels, parts))
+    differ = around != labels[..., None, None]
+    conflicts = np.eye(parts.max() + 1, dtype=bool)
+    conflicts[np.broadcast_to(parts[..., None, None], near.shape)[differ], near[differ]] = True
     return conflicts
+
+
+def _show_surroundings(cells: np.ndarray) -> np.ndarray:
+    """Return the cells ``(h,w,s,s)`` that are too near to each; past a border stands the last one before it."""
+    side = 2 * SHARED_PASS_MARGIN + 1
+    return sliding_window_view(np.pad(cells, SHARED_PASS_MARGIN, mode="edge"), (side, side))
 
 
 def _color_graph(conflicts: np.ndarray) -> np.ndarray:
@@ -96,13 +103,14 @@ def _color_graph(conflicts: np.ndarray) -> np.ndarray:
     DSATUR (Brelaz, Communications of the ACM 1979): next is the part to which most numbers are closed, of several the
     one with most conflicts, of these the first. It gets the lowest number that is open.
     """
-    degrees, left = conflicts.sum(1), list(range(len(conflicts)))
-    numbers, closed = np.zeros(len(left), dtype=np.int64), np.zeros(conflicts.shape, dtype=bool)
-    while left:
-        part = max(left, key=lambda part: (closed[part].sum(), degrees[part]))
-        left.remove(part)
+    size, degrees = len(conflicts), conflicts.sum(1)
+    numbers, closed, counts = np.full(size, -1), np.zeros(conflicts.shape, dtype=bool), np.zeros(size, dtype=np.int64)
+    for _ in range(size):
+        part = np.where(numbers < 0, counts * (size + 1) + degrees, -1).argmax()
         numbers[part] = closed[part].argmin()
-        closed[conflicts[part], numbers[part]] = True
+        newly = conflicts[part] & ~closed[:, numbers[part]]
+        closed[newly, numbers[part]] = True
+        counts += newly
     return numbers
 
 
